@@ -1,0 +1,169 @@
+"""What a running batch looks like: a live display, log lines, or JSON lines. Writes to what it is given."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import IO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from .jobs import EncoderInfo, Job, StepProgress
+from .runner import Finished, Summary
+
+
+class LogLines:
+    """One plain line per event, for files, pipes and cron."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console = console
+        self.total = total
+        self.finished = 0
+
+    def encoder_chosen(self, encoder: EncoderInfo) -> None:
+        self._say(f"encoder {encoder.name} ({encoder.digest[:8]})")
+        if encoder.note:
+            self._say(encoder.note)
+
+    def job_started(self, job: Job, name: str) -> None:
+        self._say(f"started {name} ({job.recipe.size} px, {job.recipe.total_steps} steps)")
+
+    def job_step(self, progress: StepProgress) -> None:
+        pass
+
+    def job_finished(self, finished: Finished) -> None:
+        self.finished += finished.status != "stopped"
+        self._say(f"[{self.finished}/{self.total}] {finished_line(finished)}")
+
+    def _say(self, text: str) -> None:
+        # Names may hold [brackets]; they are not markup.
+        self.console.print(
+            f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+class LiveDisplay(LogLines):
+    """The batch with its remaining time, and the running job's step, loss and picture size."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        super().__init__(console, total)
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+            console=console,
+        )
+        self.batch = self.progress.add_task("batch", total=total, detail="")
+        self.job: TaskID | None = None
+
+    def __enter__(self) -> LiveDisplay:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def job_started(self, job: Job, name: str) -> None:
+        self.job = self.progress.add_task(name, total=job.recipe.total_steps, detail="")
+
+    def job_step(self, progress: StepProgress) -> None:
+        if self.job is not None:
+            detail = f"loss {progress.loss:.4g}  {progress.width} x {progress.height}"
+            self.progress.update(self.job, completed=progress.step, total=progress.steps, detail=detail)
+
+    def job_finished(self, finished: Finished) -> None:
+        if self.job is not None:
+            self.progress.remove_task(self.job)
+            self.job = None
+        super().job_finished(finished)
+        self.progress.update(self.batch, completed=self.finished)
+
+
+class JsonLines(LogLines):
+    """One JSON object per finished job on `stream`; everything else as log lines on the console."""
+
+    def __init__(self, console: Console, total: int, stream: IO[str]) -> None:
+        super().__init__(console, total)
+        self.stream = stream
+
+    def job_finished(self, finished: Finished) -> None:
+        super().job_finished(finished)
+        self.stream.write(json.dumps(finished_object(finished)) + "\n")
+        self.stream.flush()
+
+
+def finished_object(finished: Finished) -> dict[str, object]:
+    """Return what `--json` prints of a job."""
+    return {
+        "status": finished.status,
+        "name": finished.name,
+        "key": finished.key,
+        "content": str(finished.job.content),
+        "style": finished.job.style.name,
+        "path": str(finished.path) if finished.path else None,
+        "seconds": round(finished.seconds, 3),
+        "error": finished.error,
+        "next_step": finished.next_step,
+    }
+
+
+def finished_line(finished: Finished) -> str:
+    """Return one line a person can read."""
+    match finished.status:
+        case "done":
+            return f"done {finished.name} in {duration(finished.seconds)}: {finished.path}"
+        case "skipped":
+            return f"skipped {finished.name}: done already"
+        case "stopped":
+            return f"stopped {finished.name}: goes on from here next time"
+        case _:
+            return f"failed {finished.name}: {finished.error} {finished.next_step}".rstrip()
+
+
+def summary_line(summary: Summary, folder: str) -> str:
+    """Return the last line of a run."""
+    if summary.skipped == summary.jobs:
+        return f"Nothing to do: all {summary.jobs} pictures are there already, in {folder}"
+    parts = [f"{summary.done} done"]
+    if summary.skipped:
+        parts.append(f"{summary.skipped} there already")
+    if summary.failed:
+        parts.append(f"{summary.failed} failed (see {folder}/summary.json)")
+    if summary.remaining:
+        parts.append(f"{summary.remaining} not begun or not finished")
+    return f"{', '.join(parts)} in {duration(summary.seconds)}. Pictures are in {folder}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as a person would say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, hours = divmod(round(seconds / 60), 60)[1], round(seconds / 60) // 60
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def download_lines(console: Console, every_s: float = 5.0) -> Callable[[int, int | None], None]:
+    """Return a callback that says now and then how far a download is."""
+    last = [0.0]
+
+    def report(done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if now - last[0] >= every_s or done == total:
+            last[0] = now
+            of = f" of {total / 1e6:.0f}" if total else ""
+            console.print(f"downloading VGG-19: {done / 1e6:.0f}{of} MB", highlight=False)
+
+    return report

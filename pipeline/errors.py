@@ -1,0 +1,68 @@
+"""Every error a user can meet. Each class carries its exit code; each instance its next step."""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """What happened and to which file (`message`), and what to do about it (`next_step`)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, next_step: str = "") -> None:
+        super().__init__(message, next_step)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.next_step}".strip()
+
+
+class JobError(PipelineError):
+    """One job cannot be done; the others go on."""
+
+
+class ImageError(JobError):
+    """A picture that cannot be read or used."""
+
+
+class DivergedError(JobError):
+    """A loss became NaN or infinite."""
+
+
+class UsageError(PipelineError):
+    """Wrong flags, configuration or manifest; nothing was started."""
+
+    exit_code = 2
+
+
+class MachineError(PipelineError):
+    """The machine's fault, not the picture's: weights, disk or device."""
+
+    exit_code = 3
+
+
+class WeightsError(MachineError):
+    """Encoder weights are missing, damaged or cannot be downloaded."""
+
+
+class DeviceError(MachineError):
+    """A device that is absent or lost."""
+
+
+class DiskError(MachineError):
+    """A folder that cannot be written, or a full disk."""
+
+
+class LockedError(PipelineError):
+    """Another process is working on the same folder."""
+
+    exit_code = 5
+
+
+class Interrupted(PipelineError):
+    """A signal asked to stop; `exit_code` is 128 plus the signal's number."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("Stopped by a signal.", "Run the same command again to go on where it stopped.")
+        self.args = (signal_number,)
+        self.exit_code = 128 + signal_number

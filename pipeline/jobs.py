@@ -1,0 +1,161 @@
+"""Job and JobResult: plain values that travel between the folders and the device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import UsageError
+from .recipe import INIT_MODES, Recipe
+
+# Raised when the same recipe and inputs would give another picture: finished jobs then run again.
+ALGORITHM_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Style:
+    """A named style: one picture, or several with their shares in a blend."""
+
+    name: str
+    images: tuple[tuple[Path, float], ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to make. `name` is its path below the batch's folder, without a suffix."""
+
+    batch: str
+    content: Path
+    style: Style
+    recipe: Recipe
+    name: str
+    sweep: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def init_path(self) -> Path | None:
+        """The picture to start from, where the recipe names a file."""
+        return None if self.recipe.init in INIT_MODES else Path(self.recipe.init)
+
+    @property
+    def input_paths(self) -> tuple[Path, ...]:
+        init = () if self.init_path is None else (self.init_path,)
+        return (self.content, *(path for path, _ in self.style.images), *init)
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """The encoder that was resolved for this process."""
+
+    name: str
+    digest: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class StepProgress:
+    """One step of a running job. `snapshot` holds the bytes of a file where the recipe asks for one."""
+
+    step: int
+    steps: int
+    width: int
+    height: int
+    loss: float
+    snapshot: bytes | None = None
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What became of a job. `image` holds the bytes of the file to publish when it is done."""
+
+    status: Literal["done", "failed", "stopped"]
+    image: bytes = b""
+    log_header: tuple[str, ...] = ()
+    log_rows: tuple[tuple[float, ...], ...] = ()
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+    device: str = ""
+    dtype: str = ""
+    cache_hits: int = 0
+    cache_misses: int = 0
+    resumed_from_step: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+    next_step: str = ""
+    details: str = ""
+
+
+def job_key(job: Job, digests: Mapping[Path, str], encoder: EncoderInfo) -> str:
+    """Return a job's identity: sha256 over its inputs' bytes, recipe, encoder and algorithm version.
+
+    `digests` maps every input path to the sha256 of its bytes. Names do not count, nor does what only
+    decides them: the batch, the output's name template and the preset's label.
+    """
+    recipe = job.recipe.model_dump(mode="json", exclude={"name", "preset", "encoder"})
+    if job.init_path is not None:
+        recipe["init"] = digests[job.init_path]
+    identity = {
+        "content": digests[job.content],
+        "styles": [(digests[path], share) for path, share in job.style.images],
+        "recipe": recipe,
+        "encoder": encoder.digest,
+        "algorithm": ALGORITHM_VERSION,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def output_name(
+    template: str, content: str, style: str, recipe: Recipe, sweep: Mapping[str, Any], step: int
+) -> str:
+    """Fill an output name's template; the result is a relative path that stays in its folder.
+
+    Raises:
+        UsageError: the template cannot be filled (a format that does not fit, say).
+    """
+    values = recipe.model_dump()
+    values |= {"content": content, "style": style, "step": step, "sweep": _sweep_label(sweep)}
+    try:
+        filled = template.format(**{k: _plain(v) for k, v in values.items()})
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise UsageError(f"The output name '{template}' cannot be filled: {error}.") from error
+    return safe_name(filled)
+
+
+def safe_name(name: str) -> str:
+    """Make a relative path of any text: no way up, no hidden parts, no characters a system refuses."""
+    parts = []
+    for part in unicodedata.normalize("NFC", name).split("/"):
+        part = re.sub(r'[\x00-\x1f\x7f<>:"\\|?*]', "_", part).strip(" ").lstrip(".").rstrip(". ")
+        # 255 bytes is the usual limit of a file name; leave room for a short id and a suffix.
+        part = part.encode("utf-8", "replace")[:200].decode("utf-8", "ignore")
+        if part:
+            parts.append(part)
+    return "/".join(parts) or "unnamed"
+
+
+def _plain(value: Any) -> Any:
+    """A path stands for its stem, so that a template never smuggles folders in."""
+    return value.replace("/", "_").replace("\\", "_") if isinstance(value, str) else value
+
+
+def _sweep_label(sweep: Mapping[str, Any]) -> str:
+    labels = []
+    for key, value in sweep.items():
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        text = re.sub(r"[^\w.+-]+", "_", text).strip("_")
+        labels.append(f"--{key}-{text}")
+    return "".join(labels)
+
+
+def result_summary(result: JobResult) -> dict[str, Any]:
+    """Return a result as plain data, without the bytes of its picture and its log."""
+    plain = asdict(result)
+    for key in ("image", "log_header", "log_rows"):
+        del plain[key]
+    return plain

@@ -1,0 +1,123 @@
+"""A running job's state, and its file: what is needed to go on after a stop as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..files import write_atomically
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """One line of the loss log. Losses are weighted, so content + style + tv (+ range) = total."""
+
+    step: int
+    size: int
+    total: float
+    content: float
+    style: float
+    tv: float
+    layers: dict[str, float]
+    seconds: float
+
+
+@dataclass
+class RunState:
+    """Where a job stands: the level, the steps taken in it, the pixels and the optimiser.
+
+    `canvas` is in the recipe's parametrisation; None is the start of the job.
+    """
+
+    level: int = 0
+    step: int = 0
+    canvas: Tensor | None = None
+    best: Tensor | None = None
+    best_loss: float = math.inf
+    optimizer: dict[str, Any] | None = None
+    rows: list[LossRow] = field(default_factory=list)
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors: dict[str, Tensor] = {}
+        plain = {
+            "level": self.level,
+            "step": self.step,
+            "best_loss": self.best_loss,
+            "optimizer": pack_state(self.optimizer, tensors),
+            "rows": [asdict(row) for row in self.rows],
+        }
+        for name, tensor in (("canvas", self.canvas), ("best", self.best)):
+            if tensor is not None:
+                tensors[name] = tensor.detach().clone().contiguous()
+        return tensors, {"state": json.dumps(plain)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], metadata: dict[str, str]) -> RunState:
+        plain = json.loads(metadata["state"])
+        return cls(
+            level=plain["level"],
+            step=plain["step"],
+            canvas=tensors.get("canvas"),
+            best=tensors.get("best"),
+            best_loss=plain["best_loss"],
+            optimizer=unpack_state(plain["optimizer"], tensors),
+            rows=[LossRow(**row) for row in plain["rows"]],
+        )
+
+
+def write_checkpoint(path: Path, state: RunState) -> None:
+    """Write a state as safetensors, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    tensors, metadata = state.to_tensors()
+    write_atomically(path, save(tensors, metadata={**metadata, "format": FORMAT}))
+
+
+def read_checkpoint(path: Path) -> RunState | None:
+    """Return the state in a file, or None where there is none that can be read: start anew, then."""
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                return None
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        return RunState.from_tensors(tensors, metadata)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+
+
+def pack_state(state: Any, tensors: dict[str, Tensor]) -> Any:
+    """Move every tensor of a nested state into `tensors`; return the rest as JSON can hold it."""
+    if isinstance(state, Tensor):
+        name = f"optimizer.{len(tensors)}"
+        # A copy: safetensors refuses tensors that share memory.
+        tensors[name] = state.detach().clone().contiguous()
+        return {"tensor": name}
+    if isinstance(state, dict):
+        return {"dict": [[key, pack_state(value, tensors)] for key, value in state.items()]}
+    if isinstance(state, list | tuple):
+        return {"list": [pack_state(value, tensors) for value in state]}
+    return {"value": state}
+
+
+def unpack_state(packed: Any, tensors: dict[str, Tensor]) -> Any:
+    """Undo `pack_state`; tuples come back as lists."""
+    ((kind, content),) = packed.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: unpack_state(value, tensors) for key, value in content}
+    if kind == "list":
+        return [unpack_state(value, tensors) for value in content]
+    return content

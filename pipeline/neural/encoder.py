@@ -1,0 +1,93 @@
+"""VGG-19 features by layer name (Simonyan and Zisserman 2014, configuration E).
+
+Shapes in names: B pictures, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Pooling = Literal["max", "average"]
+Padding = Literal["zeros", "reflect", "replicate"]
+
+CONVOLUTIONS = tuple(
+    f"conv{block}_{index}"
+    for block, depth in ((1, 2), (2, 2), (3, 4), (4, 4), (5, 4))
+    for index in range(1, depth + 1)
+)
+
+# Where torchvision's `vgg19().features` keeps each convolution.
+TORCHVISION_INDEX = dict(
+    zip(CONVOLUTIONS, (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34), strict=True)
+)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def convolutions_up_to(layers: Iterable[str]) -> tuple[str, ...]:
+    """Name the convolutions needed to compute `layers`, from the picture upwards."""
+    deepest = max(CONVOLUTIONS.index("conv" + layer[4:]) for layer in layers)
+    return CONVOLUTIONS[: deepest + 1]
+
+
+def smallest_side(layers: Iterable[str], padding: Padding) -> int:
+    """Return the shortest picture side, in pixels, for which every layer in `layers` exists."""
+    halvings = int(convolutions_up_to(layers)[-1][4]) - 1
+    # Reflection by one pixel needs a second pixel to reflect.
+    return (1 << halvings) * (2 if padding == "reflect" else 1)
+
+
+class Encoder(nn.Module):
+    """A frozen VGG-19 up to its deepest requested layer; ImageNet normalisation is inside.
+
+    In `layers`, `conv4_2` is taken before its ReLU, `relu4_2` after it.
+    `weights` maps `conv1_1.weight`, `conv1_1.bias`, ... to tensors; their shapes decide the widths.
+
+    Calling it maps `image_BCHW` (sRGB in [0, 1]) to `{layer: features_BCHW}`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        layers: Sequence[str],
+        pooling: Pooling = "max",
+        padding: Padding = "zeros",
+    ) -> None:
+        super().__init__()
+        self.layers = frozenset(layers)
+        self.pooling = pooling
+        self.convolutions = nn.ModuleDict()
+        for name in convolutions_up_to(layers):
+            weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+            convolution = nn.Conv2d(
+                weight.shape[1], weight.shape[0], 3, padding=1, padding_mode=padding, device="meta"
+            )
+            convolution.load_state_dict({"weight": weight, "bias": bias}, assign=True)
+            self.convolutions[name] = convolution
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        self.requires_grad_(False)
+
+    def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
+        features: dict[str, Tensor] = {}
+        x = (image_BCHW - self.mean) / self.std
+        for name, convolution in self.convolutions.items():
+            if name.endswith("_1") and name != "conv1_1":
+                x = F.max_pool2d(x, 2) if self.pooling == "max" else F.avg_pool2d(x, 2)
+            x = convolution(x)
+            if name in self.layers:
+                features[name] = x
+            # An in-place ReLU would overwrite a tapped convolution.
+            x = F.relu(x, inplace=name not in self.layers)
+            if (relu := "relu" + name[4:]) in self.layers:
+                features[relu] = x
+        return features

@@ -1,0 +1,276 @@
+"""StyleTransfer: the pyramid and the loop that optimises the pixels.
+
+Shapes in names: B pictures, C channels, H rows, W columns. `image_BCHW` is sRGB in [0, 1]; the
+`canvas` is what the optimiser moves, in the recipe's parametrisation.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import DivergedError
+from ..recipe import Recipe
+from .checkpoints import LossRow, RunState
+from .encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
+from .losses import BuresStyleLoss, ContentLoss, GramStyleLoss, out_of_range, total_variation
+from .optimizers import build_optimizer
+from .targets import StyleTargets
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a running job. `image_BCHW` is a snapshot where the recipe asks for one."""
+
+    step: int
+    steps: int
+    width: int
+    height: int
+    row: LossRow
+    image_BCHW: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Level:
+    """One pyramid level: the canvas's size in pixels and how many steps it gets."""
+
+    width: int
+    height: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class LevelInputs:
+    """What one pyramid level is optimised against, at its size."""
+
+    content_BCHW: Tensor
+    style: StyleTargets
+
+
+class Stopped(Exception):
+    """The caller asked to stop; `state` resumes exactly there."""
+
+    def __init__(self, state: RunState) -> None:
+        super().__init__("stopped")
+        self.state = state
+
+
+class Diverged(Exception):
+    """A loss became NaN or infinite; `state` holds the last good canvas."""
+
+    def __init__(self, error: DivergedError, state: RunState) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.state = state
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weighted losses, each summed over the batch; `layers` before weighting."""
+
+    total: Tensor
+    content: Tensor
+    style: Tensor
+    tv: Tensor
+    layers: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """The total loss of a picture at one level: content, style, total variation, range."""
+
+    def __init__(self, encoder: Encoder, recipe: Recipe, inputs: LevelInputs) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.recipe = recipe
+        with torch.no_grad():
+            features = encoder(inputs.content_BCHW)
+        self.content_losses = nn.ModuleDict(
+            {layer: ContentLoss(features[layer], recipe.loss) for layer in recipe.content_layers}
+        )
+        self.style_losses = nn.ModuleDict()
+        for layer in recipe.style_layers:
+            style = inputs.style.layers[layer]
+            self.style_losses[layer] = (
+                BuresStyleLoss(style, recipe.bures_epsilon)
+                if recipe.style_loss == "bures"
+                else GramStyleLoss(style, recipe.loss)
+            )
+
+    def forward(self, image_BCHW: Tensor) -> Losses:
+        recipe, features = self.recipe, self.encoder(image_BCHW)
+        layers: dict[str, Tensor] = {}
+        content, style = image_BCHW.new_zeros(()), image_BCHW.new_zeros(())
+        for layer, weight in recipe.content_layers.items():
+            layers[f"content_{layer}"] = loss = self.content_losses[layer](features[layer]).sum()
+            content = content + recipe.content_weight * weight * loss
+        for layer, weight in recipe.style_layers.items():
+            layers[f"style_{layer}"] = loss = self.style_losses[layer](features[layer]).sum()
+            style = style + recipe.style_weight * weight * loss
+        tv = recipe.tv_weight * total_variation(image_BCHW).sum()
+        outside = recipe.range_weight * out_of_range(image_BCHW).sum()
+        return Losses(content + style + tv + outside, content, style, tv, layers)
+
+
+class StyleTransfer:
+    """One job's optimisation: coarse to fine, best canvas kept, stoppable after any step.
+
+    `levels` come coarsest first; `level_inputs(level)` gives what one is optimised against and
+    `first_image(level)` the picture to start the coarsest from. `on_progress` is called after every step,
+    `on_checkpoint` with the state at least every `checkpoint_s` seconds.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        recipe: Recipe,
+        levels: Sequence[Level],
+        level_inputs: Callable[[Level], LevelInputs],
+        first_image: Callable[[Level], Tensor],
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_checkpoint: Callable[[RunState], None] = lambda state: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        checkpoint_s: float = 30.0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.encoder = encoder
+        self.recipe = recipe
+        self.levels = levels
+        self.level_inputs = level_inputs
+        self.first_image = first_image
+        self.on_progress = on_progress
+        self.on_checkpoint = on_checkpoint
+        self.should_stop = should_stop
+        self.checkpoint_s = checkpoint_s
+        self.clock = clock
+        # Steps taken before each level, and in the end all of them.
+        self._steps_before = list(accumulate((level.steps for level in levels), initial=0))
+
+    def run(self, state: RunState | None = None) -> tuple[Tensor, list[LossRow]]:
+        """Optimise from the start or from `state`; return the best `image_BCHW` and the loss log.
+
+        Raises:
+            Stopped: `should_stop` said so.
+            Diverged: a loss became NaN or infinite.
+        """
+        state = state or RunState()
+        for index in range(state.level, len(self.levels)):
+            if index > state.level:
+                state = RunState(level=index, canvas=state.best, rows=state.rows)
+            self._run_level(self.levels[index], state)
+        assert state.best is not None
+        return self._to_image(state.best), state.rows
+
+    def _run_level(self, level: Level, state: RunState) -> None:
+        inputs = self.level_inputs(level)
+        objective = Objective(self.encoder, self.recipe, inputs)
+        canvas = self._start_canvas(level, state, inputs.content_BCHW.device)
+        optimizer = build_optimizer(self.recipe, canvas)
+        if state.optimizer is not None:
+            optimizer.load_state_dict(state.optimizer)
+        started = saved = self.clock()
+        before = state.rows[-1].seconds if state.rows else 0.0
+
+        while state.step < level.steps:
+            losses = self._step(objective, optimizer, canvas, state)
+            state.step += 1
+            row = self._log_row(level, state, losses, before + self.clock() - started)
+            self._keep_best(state, row)
+            self._report(level, state, row)
+            if self.should_stop():
+                raise Stopped(self._with_optimizer(state, canvas, optimizer))
+            if self.clock() - saved >= self.checkpoint_s:
+                self.on_checkpoint(self._with_optimizer(state, canvas, optimizer))
+                saved = self.clock()
+
+    def _step(
+        self, objective: Objective, optimizer: torch.optim.Optimizer, canvas: Tensor, state: RunState
+    ) -> Losses:
+        """Evaluate once and move the canvas; `state.canvas` becomes the pixels evaluated."""
+        evaluated: list[Losses] = []
+
+        def closure() -> float:
+            optimizer.zero_grad(set_to_none=True)
+            losses = objective(self._to_image(canvas))
+            losses.total.backward()
+            evaluated.append(losses)
+            return float(losses.total.detach())
+
+        state.canvas = canvas.detach().clone()
+        optimizer.step(closure)
+        return evaluated[0]
+
+    def _log_row(self, level: Level, state: RunState, losses: Losses, seconds: float) -> LossRow:
+        names = ["total", "content", "style", "tv", *losses.layers]
+        tensors = [losses.total, losses.content, losses.style, losses.tv, *losses.layers.values()]
+        values = dict(zip(names, torch.stack(tensors).detach().tolist(), strict=True))
+        step = self._steps_before[state.level] + state.step
+        # Layers first: they name the culprit, the sums only repeat it.
+        for name in [*losses.layers, "tv", "total"]:
+            if not math.isfinite(values[name]):
+                error = DivergedError(
+                    f"The loss {name} became {values[name]} at step {step}.",
+                    "Lower learning_rate or style_weight; the last good canvas is kept as the checkpoint.",
+                )
+                raise Diverged(error, self._last_good(state))
+        layers = {name: values[name] for name in losses.layers}
+        size = max(level.width, level.height)
+        row = LossRow(
+            step, size, values["total"], values["content"], values["style"], values["tv"], layers, seconds
+        )
+        state.rows.append(row)
+        return row
+
+    def _last_good(self, state: RunState) -> RunState:
+        return RunState(
+            state.level, state.step - 1, state.best, state.best, state.best_loss, None, state.rows
+        )
+
+    def _keep_best(self, state: RunState, row: LossRow) -> None:
+        if row.total < state.best_loss:
+            state.best, state.best_loss = state.canvas, row.total
+
+    def _report(self, level: Level, state: RunState, row: LossRow) -> None:
+        every, image = self.recipe.snapshot_every, None
+        if every and row.step % every == 0 and state.canvas is not None:
+            image = self._to_image(state.canvas)
+        self.on_progress(Progress(row.step, self._steps_before[-1], level.width, level.height, row, image))
+
+    @staticmethod
+    def _with_optimizer(state: RunState, canvas: Tensor, optimizer: torch.optim.Optimizer) -> RunState:
+        return RunState(
+            state.level,
+            state.step,
+            canvas.detach().clone(),
+            state.best,
+            state.best_loss,
+            optimizer.state_dict(),
+            list(state.rows),
+        )
+
+    def _start_canvas(self, level: Level, state: RunState, device: torch.device) -> Tensor:
+        if state.canvas is None:
+            canvas = self._from_image(self.first_image(level).to(device))
+        else:
+            canvas = state.canvas.to(device)
+        if canvas.shape[2:] != (level.height, level.width):
+            canvas = F.interpolate(canvas, (level.height, level.width), mode="bicubic", align_corners=False)
+        return canvas.detach().clone().contiguous().requires_grad_()
+
+    def _to_image(self, canvas: Tensor) -> Tensor:
+        if self.recipe.canvas == "rgb":
+            return canvas
+        mean, std = canvas.new_tensor(IMAGENET_MEAN), canvas.new_tensor(IMAGENET_STD)
+        return canvas * std[:, None, None] + mean[:, None, None]
+
+    def _from_image(self, image_BCHW: Tensor) -> Tensor:
+        if self.recipe.canvas == "rgb":
+            return image_BCHW
+        mean, std = image_BCHW.new_tensor(IMAGENET_MEAN), image_BCHW.new_tensor(IMAGENET_STD)
+        return (image_BCHW - mean[:, None, None]) / std[:, None, None]

@@ -1,0 +1,181 @@
+"""Content, style and total-variation loss: formulas as pure functions, then a thin module each.
+
+Shapes in names: B pictures, C channels, H rows, W columns. Every loss is summed over pictures, never
+averaged, so a picture's gradient is the same alone or in company. Everything is float32 (or the
+float64 it is given), whatever the encoder runs in.
+
+With N channels, M = H·W positions and features F (N x M), three conventions are in use in the field,
+and a weight means nothing unless the convention is named (Gatys et al. 2015, eq. 1, 4):
+
+===========  ========================  ========================
+convention   style, per layer          content, per layer
+===========  ========================  ========================
+gatys        Σ(G-A)² / (4N²M²), G=FFᵀ   Σ(F-P)² / (2N)
+mean         mean (G-A)², G=FFᵀ/(NM)    mean (F-P)²
+normalized   Σ(G-A)² / ΣA²              Σ(F-P)² / ΣP²
+===========  ========================  ========================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Convention = Literal["gatys", "mean", "normalized"]
+
+# Keeps a flat, black picture's targets from dividing by zero; far below any real one.
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a style is: the mean of the features (BC) and their second moment F Fᵀ / M (BCC)."""
+
+    mean: Tensor
+    second: Tensor
+
+    @property
+    def covariance(self) -> Tensor:
+        return self.second - self.mean[:, :, None] * self.mean[:, None, :]
+
+
+def gram_matrix(features_BCHW: Tensor) -> Tensor:
+    """Return the Gram matrix F Fᵀ (BCC), not normalised (Gatys et al. 2015, eq. 3)."""
+    flat = features_BCHW.flatten(2)
+    return flat @ flat.transpose(1, 2)
+
+
+def moments(features_BCHW: Tensor) -> Moments:
+    """Return the mean over positions (BC) and the second moment F Fᵀ / (H·W) (BCC)."""
+    if features_BCHW.dtype != torch.float64:
+        features_BCHW = features_BCHW.float()
+    positions = features_BCHW.shape[2] * features_BCHW.shape[3]
+    return Moments(features_BCHW.mean((2, 3)), gram_matrix(features_BCHW) / positions)
+
+
+def content_loss(features_BCHW: Tensor, target_BCHW: Tensor, convention: Convention) -> Tensor:
+    """Return the content loss per picture (B), by the table above."""
+    target_BCHW = target_BCHW.to(features_BCHW.dtype)
+    squared = (features_BCHW - target_BCHW).square().flatten(1).sum(1)
+    if convention == "gatys":
+        return squared / (2 * features_BCHW.shape[1])
+    if convention == "mean":
+        return squared / features_BCHW[0].numel()
+    return squared / target_BCHW.square().flatten(1).sum(1).clamp_min(TINY)
+
+
+def gram_style_loss(second_BCC: Tensor, target_BCC: Tensor, convention: Convention) -> Tensor:
+    """Return the style loss per picture (B), by the table above, from second moments F Fᵀ / M.
+
+    In second moments S the `gatys` row is Σ(S-Ŝ)² / 4N²: G = MS, so M² cancels. A style of another
+    size than the canvas is thereby compared as if it had the canvas's M; its raw Gram matrix would
+    not be comparable, and the paper has both at one size.
+    """
+    squared = (second_BCC - target_BCC).square().sum((1, 2))
+    channels = second_BCC.shape[1]
+    if convention == "gatys":
+        return squared / (4 * channels**2)
+    if convention == "mean":
+        return squared / channels**4
+    return squared / target_BCC.square().sum((1, 2)).clamp_min(TINY)
+
+
+@dataclass(frozen=True)
+class BuresTarget:
+    """A style's mean m̂ (BC), the eigenvectors V (BCC) of its covariance, and what divides by them."""
+
+    mean: Tensor
+    covariance: Tensor
+    eigenvectors: Tensor
+    divisor: Tensor
+    scale: Tensor
+
+
+def bures_target(style: Moments, epsilon: float) -> BuresTarget:
+    """Decompose a style's covariance Σ̂ = V diag(λ) Vᵀ once, for `bures_style_loss`.
+
+    `divisor` is λᵢ + λⱼ + ε·mean λ (BCC); `scale` is tr Σ̂ + |m̂|² (B).
+    """
+    covariance = style.covariance
+    # A float32 decomposition loses the weak directions, which are the point of this loss.
+    values, vectors = torch.linalg.eigh(covariance.double().cpu())
+    values = values.clamp_min(0)
+    floor = epsilon * values.mean(1)[:, None, None] + TINY
+    divisor = values[:, :, None] + values[:, None, :] + floor
+    scale = values.sum(1) + style.mean.double().cpu().square().sum(1)
+    like = {"device": style.mean.device, "dtype": style.mean.dtype}
+    return BuresTarget(
+        style.mean, covariance, vectors.to(**like), divisor.to(**like), scale.clamp_min(TINY).to(**like)
+    )
+
+
+def bures_style_loss(current: Moments, target: BuresTarget) -> Tensor:
+    """Return the style loss per picture (B): Wasserstein-2 distance to second order, normalised.
+
+    (|m - m̂|² + ½ Σᵢⱼ Dᵢⱼ² / (λᵢ + λⱼ + ε·mean λ)) / (tr Σ̂ + |m̂|²) with D = Vᵀ(Σ - Σ̂)V: the Bures
+    metric (Bhatia, Jain, Lim 2019), where the exact distance needs a matrix square root per step.
+    """
+    vectors = target.eigenvectors
+    rotated = vectors.transpose(1, 2) @ (current.covariance - target.covariance) @ vectors
+    spread = 0.5 * (rotated.square() / target.divisor).sum((1, 2))
+    return ((current.mean - target.mean).square().sum(1) + spread) / target.scale
+
+
+def total_variation(image_BCHW: Tensor) -> Tensor:
+    """Return the mean squared difference of neighbouring pixels per picture (B), both directions added.
+
+    Squared, as in Mahendran and Vedaldi 2015 with β = 2, and a mean, so its weight holds at any size.
+    """
+    rows = (image_BCHW[:, :, 1:] - image_BCHW[:, :, :-1]).square().flatten(1).mean(1)
+    columns = (image_BCHW[:, :, :, 1:] - image_BCHW[:, :, :, :-1]).square().flatten(1).mean(1)
+    return rows + columns
+
+
+def out_of_range(image_BCHW: Tensor) -> Tensor:
+    """Return the mean squared distance of the pixels from [0, 1] per picture (B).
+
+    A soft wall: clamping the canvas between steps would break the curvature that L-BFGS collects.
+    """
+    return (image_BCHW - image_BCHW.clamp(0, 1)).square().flatten(1).mean(1)
+
+
+class ContentLoss(nn.Module):
+    """`content_loss` against fixed features."""
+
+    target: Tensor
+
+    def __init__(self, target_BCHW: Tensor, convention: Convention) -> None:
+        super().__init__()
+        self.register_buffer("target", target_BCHW.detach())
+        self.convention = convention
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        return content_loss(features_BCHW, self.target, self.convention)
+
+
+class GramStyleLoss(nn.Module):
+    """`gram_style_loss` against a fixed style."""
+
+    target: Tensor
+
+    def __init__(self, style: Moments, convention: Convention) -> None:
+        super().__init__()
+        self.register_buffer("target", style.second)
+        self.convention = convention
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        return gram_style_loss(moments(features_BCHW).second, self.target, self.convention)
+
+
+class BuresStyleLoss(nn.Module):
+    """`bures_style_loss` against a fixed style."""
+
+    def __init__(self, style: Moments, epsilon: float) -> None:
+        super().__init__()
+        self.target = bures_target(style, epsilon)
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        return bures_style_loss(moments(features_BCHW), self.target)

@@ -1,0 +1,27 @@
+"""What moves the pixels: L-BFGS and Adam."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..recipe import Recipe
+
+
+def build_optimizer(recipe: Recipe, canvas: Tensor) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser over `canvas`; each `step(closure)` evaluates the loss once.
+
+    L-BFGS takes full quasi-Newton steps without a line search, like the programs it is compared with
+    in the field. Its tolerances are zero: torch's absolute ones would stop it early, because the
+    gradient of a normalised loss over many pixels is tiny everywhere.
+    """
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam([canvas], lr=recipe.learning_rate)
+    return torch.optim.LBFGS(
+        [canvas],
+        lr=recipe.learning_rate,
+        max_iter=1,
+        history_size=recipe.history,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+    )

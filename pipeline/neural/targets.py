@@ -1,0 +1,150 @@
+"""Style targets (what a style is, per layer) and the cache that computes them once.
+
+Shapes in names: B pictures, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..files import write_atomically
+from .encoder import Encoder
+from .losses import Moments, moments
+
+FORMAT_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class StyleTargets:
+    """Mean (BC) and second moment (BCC) of the style's features, per layer."""
+
+    layers: Mapping[str, Moments]
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(t.nbytes for m in self.layers.values() for t in (m.mean, m.second))
+
+    def to(self, device: torch.device) -> StyleTargets:
+        return StyleTargets(
+            {name: Moments(m.mean.to(device), m.second.to(device)) for name, m in self.layers.items()}
+        )
+
+
+@torch.no_grad()
+def gram_targets(encoder: Encoder, style_image_BCHW: Tensor, layers: Sequence[str]) -> StyleTargets:
+    """Compute the style targets of a picture; kept on the CPU."""
+    features = encoder(style_image_BCHW)
+    computed = {layer: moments(features[layer]) for layer in layers}
+    return StyleTargets(computed).to(torch.device("cpu"))
+
+
+def blend_targets(parts: Sequence[tuple[StyleTargets, float]]) -> StyleTargets:
+    """Return the weighted mean of several styles' targets; the weights need not add up to one."""
+    total = sum(weight for _, weight in parts)
+    shares = [(targets, weight / total) for targets, weight in parts]
+    blended = {}
+    for layer in parts[0][0].layers:
+        mean = sum((t.layers[layer].mean * share for t, share in shares), torch.zeros(()))
+        second = sum((t.layers[layer].second * share for t, share in shares), torch.zeros(()))
+        blended[layer] = Moments(mean, second)
+    return StyleTargets(blended)
+
+
+def target_key(parts: Mapping[str, object]) -> str:
+    """Return the name of a cache entry: the sha256 of everything the targets depend on."""
+    text = json.dumps({**parts, "format": FORMAT_VERSION}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class TargetCache:
+    """Style targets by key: least recently used in memory, in front of a folder on disk.
+
+    Any number of processes may share the folder: entries are written to a temporary file and renamed
+    into place, and an entry that cannot be read is a miss. `directory` None keeps to memory.
+    Sizes are in bytes; when the folder outgrows `disk_bytes` the oldest entries go first.
+    """
+
+    def __init__(
+        self, directory: Path | None, disk_bytes: int = 1 << 30, memory_bytes: int = 256 << 20
+    ) -> None:
+        self.directory = directory
+        self.disk_bytes = disk_bytes
+        self.memory_bytes = memory_bytes
+        self._memory: OrderedDict[str, StyleTargets] = OrderedDict()
+
+    def fetch(self, key: str, compute: Callable[[], StyleTargets]) -> tuple[StyleTargets, bool]:
+        """Return the targets under `key`, computed if need be, and whether they were there."""
+        found = self._memory.get(key) or self._read(key)
+        targets = found or compute()
+        if not found:
+            self._write(key, targets)
+        self._remember(key, targets)
+        return targets, found is not None
+
+    def _remember(self, key: str, targets: StyleTargets) -> None:
+        self._memory[key] = targets
+        self._memory.move_to_end(key)
+        while (
+            len(self._memory) > 1 and sum(t.memory_bytes for t in self._memory.values()) > self.memory_bytes
+        ):
+            self._memory.popitem(last=False)
+
+    def _read(self, key: str) -> StyleTargets | None:
+        if self.directory is None:
+            return None
+        path = self.directory / f"{key}.safetensors"
+        try:
+            with safe_open(path, framework="pt") as stored:
+                if (stored.metadata() or {}).get("key") != key:
+                    return None
+                layers = sorted({name.rpartition(".")[0] for name in stored.keys()})  # noqa: SIM118
+                targets = StyleTargets(
+                    {
+                        name: Moments(stored.get_tensor(f"{name}.mean"), stored.get_tensor(f"{name}.second"))
+                        for name in layers
+                    }
+                )
+            os.utime(path)
+        except (OSError, SafetensorError):
+            return None
+        return targets
+
+    def _write(self, key: str, targets: StyleTargets) -> None:
+        """Publish an entry. A full or read-only cache costs time, not the job."""
+        if self.directory is None:
+            return
+        tensors = {f"{name}.mean": m.mean for name, m in targets.layers.items()}
+        tensors |= {f"{name}.second": m.second for name, m in targets.layers.items()}
+        data = save(tensors, metadata={"key": key, "format": FORMAT_VERSION})
+        # Without room for it the targets are computed again another time; the job goes on.
+        with suppress(OSError):
+            self._make_room(len(data))
+            write_atomically(self.directory / f"{key}.safetensors", data)
+
+    def _make_room(self, needed: int) -> None:
+        assert self.directory is not None
+        entries = []
+        for path in self.directory.glob("*.safetensors"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # another process made room first
+                continue
+            entries.append((status.st_mtime_ns, status.st_size, path))
+        excess = sum(size for _, size, _ in entries) + needed - self.disk_bytes
+        for _, size, path in sorted(entries):
+            if excess <= 0:
+                return
+            path.unlink(missing_ok=True)
+            excess -= size

@@ -1,0 +1,329 @@
+"""Recipe: how a picture should look. Presets live here, with what each source document states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Formatter
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from .errors import UsageError
+
+ALIASES = MappingProxyType({"alpha": "content_weight", "beta": "style_weight"})
+
+# Any other `init` is the path of a picture.
+INIT_MODES = frozenset({"content", "noise", "blank", "style"})
+
+_DEPTHS = {1: 2, 2: 2, 3: 4, 4: 4, 5: 4}
+LAYERS = tuple(
+    f"{kind}{block}_{index}"
+    for block, depth in _DEPTHS.items()
+    for index in range(1, depth + 1)
+    for kind in ("conv", "relu")
+)
+
+
+def _weights_by_layer(value: Any) -> Any:
+    """Accept a single name or a list of names where a weight per layer is meant: each weighs 1."""
+    if isinstance(value, str):
+        value = [value]
+    return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
+
+
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _check_layers(layers: dict[str, float]) -> dict[str, float]:
+    for layer in layers:
+        if layer not in LAYERS:
+            raise ValueError(f"'{layer}' is not a layer; accepted: conv1_1, relu1_1, ... relu5_4")
+    return layers
+
+
+LayerWeights = Annotated[
+    dict[str, Annotated[float, Field(ge=0)]],
+    BeforeValidator(_weights_by_layer),
+    Field(min_length=1, json_schema_extra={"examples": [{"relu1_1": 1.0}, ["conv4_2"]]}),
+]
+Steps = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+
+
+class Recipe(BaseModel):
+    """Everything that decides how a picture looks; every field has a default.
+
+    `Recipe(preset="draft", size=300)` is the preset `draft` with one field changed. `alpha` and `beta`
+    are accepted for `content_weight` and `style_weight`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    preset: str = Field("default", description="where the fields not named here come from")
+
+    encoder: Literal["auto", "vgg19", "vgg19-slim"] = Field(
+        "auto", description="the network; auto is vgg19 where its weights can be had, else vgg19-slim"
+    )
+    content_layers: LayerWeights = Field(
+        {"relu4_2": 1.0}, description="layers that hold the content, each with a weight"
+    )
+    style_layers: LayerWeights = Field(
+        {"relu1_1": 0.2, "relu2_1": 0.2, "relu3_1": 0.2, "relu4_1": 0.2, "relu5_1": 0.2},
+        description="layers that hold the style, each with a weight",
+    )
+    pooling: Literal["max", "average"] = "max"
+    padding: Literal["zeros", "reflect", "replicate"] = Field(
+        "reflect", description="what the convolutions see beyond the border"
+    )
+
+    loss: Literal["gatys", "mean", "normalized"] = Field(
+        "normalized", description="how losses are scaled; a weight means nothing without it"
+    )
+    style_loss: Literal["gram", "bures"] = "bures"
+    bures_epsilon: float = Field(0.1, gt=0, description="floor under a style's weak directions")
+    content_weight: float = Field(1.0, ge=0)
+    style_weight: float = Field(10.0, ge=0)
+    tv_weight: float = Field(2.0, ge=0, description="smoothness")
+    range_weight: float = Field(10.0, ge=0, description="pull of pixels outside black and white")
+
+    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
+    learning_rate: float = Field(1.0, gt=0)
+    history: int = Field(20, ge=1, le=200, description="pairs that L-BFGS remembers")
+    steps: Steps = Field((120, 80, 60, 40), description="per pyramid level, coarsest first; the last repeats")
+    canvas: Literal["rgb", "imagenet"] = Field(
+        "rgb", description="what is optimised: sRGB in [0, 1], or the encoder's normalised input"
+    )
+    init: str = Field(
+        "content", min_length=1, description="content, noise, blank, style, or the path of a picture"
+    )
+    seed: int = Field(0, ge=0, lt=2**63)
+
+    size: int = Field(512, ge=16, le=16384, description="long edge of the result in pixels")
+    square: bool = Field(False, description="make everything size by size, whatever its shape")
+    pyramid: int = Field(
+        128, ge=0, le=16384, description="long edge of the coarsest level in pixels; 0: one level"
+    )
+    style_scale: float = Field(
+        1.0, ge=0.1, le=10, description="size of the style image against the content's"
+    )
+    upscale_to_content: bool = Field(False, description="scale the result back to the content's own size")
+
+    snapshot_every: int = Field(0, ge=0, description="write the canvas every so many steps; 0: never")
+    snapshot_view: Literal["result", "side_by_side"] = Field(
+        "result", description="side_by_side shows input, style and result together"
+    )
+    format: Literal["png", "jpeg"] = "png"
+    quality: int = Field(95, ge=1, le=100, description="JPEG quality")
+    name: str = Field(
+        "{content}--{style}{sweep}",
+        min_length=1,
+        description="output name: {content}, {style}, {sweep}, {step} and any field of the recipe",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        data = canonical_keys(data)
+        preset = PRESETS.get(data.get("preset", "default"))
+        if preset is None:
+            raise ValueError(f"'{data['preset']}' is not a preset; accepted: {', '.join(PRESETS)}")
+        return {**preset.fields, **data}
+
+    @field_validator("content_layers", "style_layers")
+    @classmethod
+    def _known_layers(cls, layers: dict[str, float]) -> dict[str, float]:
+        return _check_layers(layers)
+
+    @field_validator("name")
+    @classmethod
+    def _known_names(cls, template: str) -> str:
+        accepted = {"content", "style", "sweep", "step", *cls.model_fields}
+        for _, field, _, _ in Formatter().parse(template):
+            if field is not None and field not in accepted:
+                raise ValueError(f"'{{{field}}}' is not known; accepted: {', '.join(sorted(accepted))}")
+        return template
+
+    def level_sizes(self) -> tuple[int, ...]:
+        """Return the long edge of every pyramid level in pixels, coarsest first.
+
+        Levels are √2 apart counted down from `size`, so each has half the pixels of the next.
+        """
+        sizes = [self.size]
+        while self.pyramid and round(sizes[-1] / 2**0.5) >= self.pyramid:
+            sizes.append(round(self.size / 2 ** (len(sizes) / 2)))
+        return tuple(reversed(sizes))
+
+    def steps_at(self, level: int) -> int:
+        """Return the steps of a level, counted from the coarsest, 0."""
+        return self.steps[min(level, len(self.steps) - 1)]
+
+    @property
+    def total_steps(self) -> int:
+        return sum(self.steps_at(level) for level in range(len(self.level_sizes())))
+
+    @property
+    def suffix(self) -> str:
+        return ".jpg" if self.format == "jpeg" else ".png"
+
+
+def canonical_keys(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace aliases by the names of their fields.
+
+    Raises:
+        ValueError: a field is given under both names.
+    """
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        name = ALIASES.get(key, key)
+        if name in result:
+            raise ValueError(f"'{name}' is given twice, once under its alias")
+        result[name] = value
+    return result
+
+
+def layer_recipe(*layers: Mapping[str, Any]) -> Recipe:
+    """Build one recipe from layers of fields, lowest precedence first; presets lie below them all."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(canonical_keys(layer))
+    return Recipe.model_validate(merged)
+
+
+class Preset(BaseModel):
+    """A named recipe: the fields that differ from `default`, and what it is for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    summary: str
+    fields: dict[str, Any]
+
+
+_CONV_STYLE_LAYERS = {f"conv{block}_1": 1.0 for block in range(1, 6)}
+
+# What the five source systems share: a plain Gatys loop in the paper's terms. They say nothing of total
+# variation, of a pyramid or of pixels out of range, so there is none; torchvision's VGG-19 pads with
+# zeros and pools by maximum. None names a device or a seed.
+_SOURCE: dict[str, Any] = {
+    "encoder": "vgg19",
+    "content_layers": {"conv4_2": 1.0},
+    "style_layers": _CONV_STYLE_LAYERS,
+    "padding": "zeros",
+    "loss": "mean",
+    "style_loss": "gram",
+    "tv_weight": 0.0,
+    "range_weight": 0.0,
+    "optimizer": "adam",
+    # The sources normalise with ImageNet's mean and spread and update the normalised picture itself,
+    # so Adam's step is in those units.
+    "canvas": "imagenet",
+    "pyramid": 0,
+    "steps": 500,
+    "size": 512,
+}
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "default": Preset(summary="the best we know: coarse to fine, L-BFGS, Bures style loss", fields={}),
+        "draft": Preset(
+            summary="a quick look at a third of the size",
+            fields={"size": 256, "steps": (60, 40, 30)},
+        ),
+        "print": Preset(
+            summary="2048 pixels for paper",
+            fields={"size": 2048, "steps": (120, 80, 60, 40, 30, 25, 20, 15, 12), "quality": 98},
+        ),
+        # Source 000 names no content layer; the paper's conv4_2 is not among the five layers it
+        # extracts, so the nearest of those, conv4_1, is taken. It names neither weights, steps, size
+        # nor learning rate: weights are the paper's ratio 1e-3, steps and size ours.
+        "gatys-adam": Preset(
+            summary="source 000: the paper's formulas, Adam",
+            fields={
+                **_SOURCE,
+                "content_layers": {"conv4_1": 1.0},
+                "loss": "gatys",
+                "content_weight": 1.0,
+                "style_weight": 1e3,
+                "learning_rate": 0.02,
+            },
+        ),
+        # An "epoch" of source 001 is one call of L-BFGS; torch's would make up to 20 iterations in it.
+        # Its 1000 epochs are taken as 1000 iterations, which is what its loss curves can mean.
+        "gatys-lbfgs": Preset(
+            summary="source 001: L-BFGS, 1 : 1e6, 512 x 512, a snapshot every 100 steps",
+            fields={
+                **_SOURCE,
+                "optimizer": "lbfgs",
+                "learning_rate": 1.0,
+                "history": 100,
+                "content_weight": 1.0,
+                "style_weight": 1e6,
+                "size": 512,
+                "square": True,
+                "steps": 1000,
+                "snapshot_every": 100,
+                "format": "jpeg",
+                "name": "{content_weight:g}_{style_weight:g}_{learning_rate:g}/generated_{step}",
+            },
+        ),
+        # Source 002 gives each style layer a weight but no numbers; these are the usual tutorial's,
+        # which favour the fine layers. Its course names no steps or rates either.
+        "layer-weights": Preset(
+            summary="source 002: Adam, a weight for every style layer",
+            fields={
+                **_SOURCE,
+                "style_layers": {
+                    "conv1_1": 1.0,
+                    "conv2_1": 0.8,
+                    "conv3_1": 0.4,
+                    "conv4_1": 0.2,
+                    "conv5_1": 0.1,
+                },
+                "content_weight": 1.0,
+                "style_weight": 1e6,
+                "learning_rate": 0.02,
+            },
+        ),
+        # Source 003 calls its content layer `conv_4` and its style layers "a mix of layers". Both
+        # "a blank (or content) image" and "a copy of the content image" start it: content by default,
+        # `init: blank` for the other.
+        "content-start": Preset(
+            summary="source 003: Adam from a copy of the content (or init: blank)",
+            fields={
+                **_SOURCE,
+                "init": "content",
+                "content_weight": 1.0,
+                "style_weight": 1e6,
+                "learning_rate": 0.02,
+            },
+        ),
+        "thumbnail": Preset(
+            summary="source 004: Adam 0.1 at 128 x 128, scaled back to the content's own size",
+            fields={
+                **_SOURCE,
+                "learning_rate": 0.1,
+                "content_weight": 10.0,
+                "style_weight": 1e4,
+                "size": 128,
+                "square": True,
+                "steps": 1000,
+                "upscale_to_content": True,
+                "snapshot_every": 100,
+                "snapshot_view": "side_by_side",
+            },
+        ),
+    }
+)
+
+
+def preset_recipe(name: str) -> Recipe:
+    """Return a preset as a full recipe.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"There is no preset '{name}'.", f"Presets: {', '.join(PRESETS)}.")
+    return Recipe.model_validate({"preset": name})

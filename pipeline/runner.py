@@ -1,0 +1,391 @@
+"""The hall between folders and devices: skip, group, dispatch, publish, sum up."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from .errors import ImageError, JobError, UsageError
+from .executors import Executor
+from .jobs import (
+    EncoderInfo,
+    Job,
+    JobResult,
+    StepProgress,
+    Style,
+    job_key,
+    output_name,
+    result_summary,
+    safe_name,
+)
+from .ledger import Ledger
+from .outbox import BatchFolder, Place, log_bytes, write_file
+from .recipe import Recipe, layer_recipe
+
+# Jobs looked ahead to put those of one style and size in a row.
+GROUP_WINDOW = 1024
+
+Status = Literal["done", "failed", "skipped", "stopped"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would become of a job: run or skipped, and why. `key` and `place` are known if needed."""
+
+    job: Job
+    name: str
+    run: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What became of a job. `path` is the picture's, where there is one."""
+
+    job: Job
+    name: str
+    status: Status
+    key: str = ""
+    path: Path | None = None
+    seconds: float = 0.0
+    error: str = ""
+    next_step: str = ""
+
+
+class Observer(Protocol):
+    """Is told what happens, in order."""
+
+    def encoder_chosen(self, encoder: EncoderInfo) -> None: ...
+
+    def job_started(self, job: Job, name: str) -> None: ...
+
+    def job_step(self, progress: StepProgress) -> None: ...
+
+    def job_finished(self, finished: Finished) -> None: ...
+
+
+@dataclass
+class Summary:
+    """The batch so far, as it is written to summary.json."""
+
+    batch: str
+    jobs: int
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    stopped: bool = False
+    seconds: float = 0.0
+    cache_hits: int = 0
+    cache_misses: int = 0
+    started: str = ""
+    finished: str = ""
+    encoders: dict[str, str] = field(default_factory=dict)
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def remaining(self) -> int:
+        return self.jobs - self.done - self.failed - self.skipped
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """`force` runs finished jobs again; `max_failures` 0 is no limit."""
+
+    force: bool = False
+    max_failures: int = 0
+    max_attempts: int = 3
+
+
+class Digests(dict[Path, str]):
+    """sha256 of files by path, each read once."""
+
+    def __missing__(self, path: Path) -> str:
+        try:
+            with path.open("rb") as file:
+                self[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ImageError(
+                f"{path}: cannot be read ({error.strerror or error}).", "Check the path and its permissions."
+            ) from error
+        return self[path]
+
+
+class Runner:
+    """Runs the jobs of one batch, one at a time, and publishes what comes of them."""
+
+    def __init__(
+        self,
+        folder: BatchFolder,
+        ledger: Ledger,
+        executor: Executor,
+        observer: Observer,
+        options: RunOptions = RunOptions(),
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.folder = folder
+        self.ledger = ledger
+        self.executor = executor
+        self.observer = observer
+        self.options = options
+        self.should_stop = should_stop
+        self._digests = Digests()
+        self._announced: set[str] = set()
+
+    def plan(self, jobs: Iterable[Job]) -> Iterator[Planned]:
+        """Say of every job whether it would run, without running or writing anything."""
+        for job in jobs:
+            if not self.folder.has_record(job.name):
+                # No record, no need for a key: this is what keeps a large plan quick.
+                self.folder.reserve(job.name)
+                yield Planned(job, job.name, True, "new")
+                continue
+            try:
+                key = self._key(job)
+            except ImageError as error:
+                yield Planned(job, job.name, True, f"will fail: {error.message}")
+                continue
+            place = self.folder.place(job.name, job.recipe.suffix, key)
+            if place.done and not self.options.force:
+                yield Planned(job, place.name, False, "done already")
+            elif self._is_set_aside(key):
+                yield Planned(
+                    job, place.name, False, f"stopped the process {self.options.max_attempts} times"
+                )
+            else:
+                yield Planned(job, place.name, True, "forced" if place.done else "not done yet, or changed")
+
+    def run(self, jobs: Iterable[Job], total: int) -> Summary:
+        """Run every job that is not done; a failure stops nothing but itself.
+
+        Raises:
+            MachineError: the machine's fault; what is done is done, the rest runs another time.
+        """
+        summary = Summary(self.folder.folder.name, total, started=_now())
+        try:
+            for job in group_jobs(jobs):
+                if self.should_stop():
+                    summary.stopped = True
+                    break
+                self._count(summary, self._run_job(job, summary))
+                if summary.stopped or 0 < self.options.max_failures <= summary.failed:
+                    break
+        finally:
+            summary.finished = _now()
+            self.folder.write_summary(asdict(summary))
+        return summary
+
+    def _run_job(self, job: Job, summary: Summary) -> Finished:
+        try:
+            key = self._key(job)
+        except ImageError as error:
+            place = self.folder.place(job.name, job.recipe.suffix, "unreadable")
+            return self._publish(
+                job, place, "", JobResult("failed", error=error.message, next_step=error.next_step)
+            )
+        place = self.folder.place(job.name, job.recipe.suffix, key)
+        if place.done and not self.options.force:
+            path = self.folder.image_path(place.name, job.recipe.suffix)
+            return Finished(job, place.name, "skipped", key, path)
+        if self._is_set_aside(key) and not self.options.force:
+            return self._publish(job, place, key, _set_aside(job, self.options.max_attempts))
+        self.observer.job_started(job, place.name)
+        result = self._execute(job, place, key)
+        summary.cache_hits += result.cache_hits
+        summary.cache_misses += result.cache_misses
+        if result.status == "done":
+            encoder = self.executor.encoder_info(job.recipe.encoder)
+            summary.encoders[encoder.name] = encoder.digest
+            work = megapixel_steps(job.recipe, result.width / result.height)
+            self.ledger.note_speed(encoder.name, result.device, result.seconds / work)
+        return self._publish(job, place, key, result)
+
+    def _execute(self, job: Job, place: Place, key: str) -> JobResult:
+        """Run one job; an attempt is on disk before it and gone after it, unless the process dies."""
+
+        def on_step(progress: StepProgress) -> None:
+            if progress.snapshot is not None:
+                self._write_snapshot(job, place, progress.step, progress.snapshot)
+            self.observer.job_step(progress)
+
+        self.ledger.begin(key)
+        try:
+            return self.executor.run(job, key, self._digests, on_step, self.should_stop)
+        finally:
+            self.ledger.end(key)
+
+    def _publish(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:
+        if result.status == "stopped":
+            return Finished(job, place.name, "stopped", key)
+        record = self._record(job, key, result)
+        if result.status == "failed":
+            self.folder.write_record(place.name, record)
+            return Finished(job, place.name, "failed", key, error=result.error, next_step=result.next_step)
+        log = log_bytes(result.log_header, result.log_rows)
+        path = self.folder.publish(place.name, job.recipe.suffix, result.image, log, record)
+        return Finished(job, place.name, "done", key, path, result.seconds)
+
+    def _record(self, job: Job, key: str, result: JobResult) -> dict[str, Any]:
+        record = result_summary(result)
+        encoder = self.executor.encoder_info(job.recipe.encoder) if key else None
+        return {
+            "status": record.pop("status"),
+            "key": key,
+            "content": {"path": str(job.content), "sha256": self._digests.get(job.content, "")},
+            "style": {
+                "name": job.style.name,
+                "images": [
+                    {"path": str(path), "sha256": self._digests.get(path, ""), "share": share}
+                    for path, share in job.style.images
+                ],
+            },
+            "recipe": job.recipe.model_dump(mode="json"),
+            "encoder": {"name": encoder.name, "digest": encoder.digest} if encoder else None,
+            **record,
+            "finished": _now(),
+        }
+
+    def _write_snapshot(self, job: Job, place: Place, step: int, image: bytes) -> None:
+        if "{step" in job.recipe.name:
+            style, recipe = job.style.name, job.recipe
+            name = output_name(recipe.name, job.content.stem, style, recipe, job.sweep, step)
+            name += place.name.removeprefix(job.name)  # the short id, where there is one
+        else:
+            name = f"{place.name}-step{step:05d}"
+        self.folder.write_snapshot(name, job.recipe.suffix, image)
+
+    def _key(self, job: Job) -> str:
+        for path in job.input_paths:
+            self._digests[path]
+        encoder = self.executor.encoder_info(job.recipe.encoder)
+        if encoder.name not in self._announced:
+            self._announced.add(encoder.name)
+            self.observer.encoder_chosen(encoder)
+        return job_key(job, self._digests, encoder)
+
+    def _is_set_aside(self, key: str) -> bool:
+        return self.ledger.attempts(key) >= self.options.max_attempts
+
+    def _count(self, summary: Summary, finished: Finished) -> None:
+        summary.done += finished.status == "done"
+        summary.skipped += finished.status == "skipped"
+        summary.failed += finished.status == "failed"
+        summary.stopped |= finished.status == "stopped"
+        summary.seconds = round(summary.seconds + finished.seconds, 3)
+        if finished.status == "failed":
+            summary.failures.append(
+                {"name": finished.name, "error": finished.error, "next_step": finished.next_step}
+            )
+        self.observer.job_finished(finished)
+
+
+class Estimate:
+    """How long jobs will take, from the speed last seen on this machine or a typical one."""
+
+    # Seconds per megapixel and step on two cores of a server of 2023.
+    TYPICAL: ClassVar = {"vgg19": 4.6, "vgg19-slim": 0.6}
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.jobs = 0
+        self.seconds = 0.0
+        self.basis = "a guess: no picture was made here yet"
+        self._speeds: dict[str, float] = {}
+
+    def add(self, recipe: Recipe, encoder: str) -> None:
+        if encoder not in self._speeds:
+            seen = self.ledger.speed(encoder)
+            self._speeds[encoder] = seen[1] if seen else self.TYPICAL[encoder]
+            if seen:
+                self.basis = f"from the last picture made with {encoder} on {seen[0]}"
+        self.jobs += 1
+        self.seconds += megapixel_steps(recipe) * self._speeds[encoder]
+
+
+def single_job(
+    content: Path,
+    style: Path,
+    out: Path | None,
+    config_fields: Mapping[str, Any],
+    flag_fields: Mapping[str, Any],
+) -> tuple[Job, Path]:
+    """Return the job of one pair, and where its picture goes: `out`, whose suffix decides the format.
+
+    Raises:
+        UsageError: a suffix that is neither PNG nor JPEG.
+    """
+    named = Style(style.stem, ((style.resolve(), 1.0),))
+    suffix = {} if out is None else {"format": _format_of(out)}
+    recipe = layer_recipe(config_fields, flag_fields, suffix)
+    name = safe_name(f"{content.stem}--{style.stem}")
+    return Job("", content.resolve(), named, recipe, name), out or Path(f"{name}{recipe.suffix}")
+
+
+def _format_of(path: Path) -> str:
+    formats = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+    if path.suffix.lower() not in formats:
+        raise UsageError(f"{path}: results are PNG or JPEG.", "Give it a name that ends in .png or .jpg.")
+    return formats[path.suffix.lower()]
+
+
+def run_single(
+    job: Job, path: Path, executor: Executor, observer: Observer, should_stop: Callable[[], bool]
+) -> Finished:
+    """Run one job and write its picture to `path`, snapshots beside it.
+
+    Raises:
+        JobError: the job failed.
+        DiskError: the picture cannot be written.
+    """
+    digests = Digests()
+    for input_path in job.input_paths:
+        digests[input_path]
+    encoder = executor.encoder_info(job.recipe.encoder)
+    observer.encoder_chosen(encoder)
+    observer.job_started(job, job.name)
+
+    def on_step(progress: StepProgress) -> None:
+        if progress.snapshot is not None:
+            write_file(path.with_stem(f"{path.stem}-step{progress.step:05d}"), progress.snapshot)
+        observer.job_step(progress)
+
+    key = job_key(job, digests, encoder)
+    result = executor.run(job, key, digests, on_step, should_stop)
+    if result.status == "failed":
+        raise JobError(result.error, result.next_step)
+    if result.status == "done":
+        write_file(path, result.image)
+    return Finished(job, job.name, result.status, key, path, result.seconds)
+
+
+def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]:
+    """Put jobs of one style and size in a row, looking `window` jobs ahead; otherwise in their order."""
+    iterator = iter(jobs)
+    while chunk := list(itertools.islice(iterator, window)):
+        groups: dict[object, list[Job]] = {}
+        for job in chunk:
+            groups.setdefault((job.style.images, job.recipe.size, job.recipe.style_scale), []).append(job)
+        yield from itertools.chain.from_iterable(groups.values())
+
+
+def megapixel_steps(recipe: Recipe, aspect: float = 1.5) -> float:
+    """Return the work in a recipe: pixels times steps over the pyramid, in millions."""
+    short = 1.0 if recipe.square else min(aspect, 1 / aspect)
+    sizes = recipe.level_sizes()
+    return sum(size**2 * short * recipe.steps_at(level) for level, size in enumerate(sizes)) / 1e6
+
+
+def _set_aside(job: Job, attempts: int) -> JobResult:
+    return JobResult(
+        "failed",
+        error=f"{job.content}: set aside; this job ended the process {attempts} times.",
+        next_step="Try a smaller size, or run with --force.",
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
