@@ -91,7 +91,8 @@ def read_checkpoint(path: Path) -> RunState | None:
             metadata = stored.metadata() or {}
             if metadata.get("format") != FORMAT:
                 return None
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            # Cloned: tensors mapped from a file are aligned otherwise, and sums then round otherwise.
+            tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118
         return RunState.from_tensors(tensors, metadata)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None

@@ -144,7 +144,7 @@ def encode_image(
     buffer = io.BytesIO()
     text = json.dumps(provenance, sort_keys=True)
     if image_format == "jpeg":
-        image.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True, comment=text.encode())
+        image.save(buffer, "JPEG", quality=quality, subsampling=0, comment=text.encode())
     else:
         metadata = PngImagePlugin.PngInfo()
         metadata.add_text("Software", "style-pipeline")

@@ -1,0 +1,42 @@
+# People, hooks and CI use the same targets. PYTHON chooses the interpreter for a new environment.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: all demo test test-all lint format types clean
+
+all: lint types test
+
+demo: .venv/installed
+	$(BIN)/style-pipeline run examples/manifest.yaml
+	@echo "Look at the pictures in outbox/demo"
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -m "not gpu and not network"
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@ .venv/installed
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,68 @@
+"""What tests share. Every test runs in an empty folder, with caches and state of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import settings
+from PIL import Image
+
+from fakes import Workshop
+
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
+settings.load_profile("repeatable")
+
+MakePicture = Callable[..., Path]
+MakeManifest = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the real machine out: its caches, its state, its weights and its config.yaml."""
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TORCH_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home" / name.lower()))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def make_picture(environment: Path) -> MakePicture:
+    """Return a function that writes a small picture, `name` below the current folder."""
+
+    def make(name: str | Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Path:
+        path = environment / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def make_manifest(environment: Path) -> MakeManifest:
+    """Return a function that writes a manifest from data, or as it stands from text."""
+
+    def make(content: str | dict[str, Any], name: str | Path = "night.yaml") -> Path:
+        path = environment / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def workshop(environment: Path, make_picture: MakePicture, make_manifest: MakeManifest) -> Workshop:
+    """Two contents times two styles, four jobs: a--s, b--s, a--t, b--t."""
+    for seed, name in enumerate(("photos/a.png", "photos/b.png", "styles/s.png", "styles/t.png")):
+        make_picture(name, seed)
+    make_manifest({"contents": ["photos/*.png"], "styles": ["styles/*.png"]})
+    return Workshop(environment)

@@ -1,0 +1,179 @@
+"""Stand-ins for the right wing and the display, so that the left wing is tested without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from pipeline.errors import DeviceError
+from pipeline.jobs import EncoderInfo, Job, JobResult, StepProgress
+from pipeline.ledger import Ledger
+from pipeline.manifest import Batch, read_manifest
+from pipeline.outbox import BatchFolder
+from pipeline.runner import Finished, Planned, Runner, RunOptions, Summary
+
+# Small and quick; every test's manifest builds on it.
+QUICK = {"size": 16, "pyramid": 0, "steps": 4}
+
+Fault = Literal["fail", "machine", "stop", "kill"]
+
+
+def picture_bytes(seed: str, kind: str = "png", size: tuple[int, int] = (6, 4)) -> bytes:
+    """Return the file of a small picture; another seed, other bytes."""
+    digest = hashlib.sha256(seed.encode()).digest()
+    pixels = (digest * (size[0] * size[1] * 3 // len(digest) + 1))[: size[0] * size[1] * 3]
+    file = io.BytesIO()
+    Image.frombytes("RGB", size, pixels).save(file, kind)
+    return file.getvalue()
+
+
+@dataclass
+class FakeExecutor:
+    """An `Executor` whose pictures cost nothing. `faults` says by a content's stem what goes wrong.
+
+    `fail` fails the job, `machine` raises a DeviceError, `stop` stops after its first step, `kill` kills
+    this process with SIGKILL in the middle of the job. `ran` names the contents of the jobs begun.
+    """
+
+    faults: Mapping[str, Fault] = field(default_factory=dict)
+    encoder: EncoderInfo = EncoderInfo("fake", "f" * 64, "a note")
+    ran: list[str] = field(default_factory=list)
+    after_step: Callable[[Job, int], None] = lambda job, step: None
+
+    def encoder_info(self, name: str) -> EncoderInfo:
+        return self.encoder
+
+    def run(
+        self,
+        job: Job,
+        key: str,
+        digests: Mapping[Path, str],
+        on_step: Callable[[StepProgress], None],
+        should_stop: Callable[[], bool],
+    ) -> JobResult:
+        self.ran.append(job.content.stem)
+        for path in job.input_paths:
+            assert digests[path] == hashlib.sha256(path.read_bytes()).hexdigest()
+        fault = self.faults.get(job.content.stem)
+        if fault == "fail":
+            return JobResult("failed", error=f"{job.content}: told to fail.", next_step="Tell it not to.")
+        if fault == "machine":
+            raise DeviceError("The device is gone.", "Plug it in.")
+        kind, steps = job.recipe.format, job.recipe.total_steps
+        for step in range(1, steps + 1):
+            every = job.recipe.snapshot_every
+            snapshot = picture_bytes(f"{key} {step}", kind) if every and step % every == 0 else None
+            on_step(StepProgress(step, steps, 6, 4, 1 / step, snapshot))
+            self.after_step(job, step)
+            if fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if fault == "stop" or should_stop():
+                return JobResult("stopped")
+        return JobResult(
+            "done",
+            image=picture_bytes(key, kind),
+            log_header=("step", "total"),
+            log_rows=tuple((step, 1 / step) for step in range(1, steps + 1)),
+            width=6,
+            height=4,
+            seconds=0.5,
+            device="fake0",
+            dtype="float8",
+            cache_hits=2,
+            cache_misses=1,
+            versions={"fake": "1"},
+        )
+
+
+@dataclass
+class Recorder:
+    """An `Observer` that keeps what it is told."""
+
+    encoders: list[EncoderInfo] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    steps: list[StepProgress] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
+
+    def encoder_chosen(self, encoder: EncoderInfo) -> None:
+        self.encoders.append(encoder)
+
+    def job_started(self, job: Job, name: str) -> None:
+        self.started.append(name)
+
+    def job_step(self, progress: StepProgress) -> None:
+        self.steps.append(progress)
+
+    def job_finished(self, finished: Finished) -> None:
+        self.finished.append(finished)
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {finished.name: finished.status for finished in self.finished}
+
+
+@dataclass
+class Ran:
+    """What one run left behind."""
+
+    summary: Summary
+    observer: Recorder
+
+
+class Workshop:
+    """A folder with a manifest, its outbox and its ledger: `run()` is one whole run of the program."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = folder / "night.yaml"
+        self.outbox = folder / "outbox"
+        self.state = folder / "state"
+
+    @property
+    def batch_folder(self) -> Path:
+        return self.outbox / "night"
+
+    def run(
+        self,
+        executor: FakeExecutor | None = None,
+        flags: Mapping[str, Any] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        **options: Any,
+    ) -> Ran:
+        recorder = Recorder()
+        batch = self.read(flags)
+        folder, ledger = BatchFolder(self.outbox, batch.name), Ledger(self.state)
+        options_ = RunOptions(**options)
+        runner = Runner(folder, ledger, executor or FakeExecutor(), recorder, options_, should_stop)
+        try:
+            with folder.locked():
+                return Ran(runner.run(batch.jobs(), len(batch)), recorder)
+        finally:
+            ledger.close()
+
+    def plan(self, **options: Any) -> list[Planned]:
+        batch = self.read()
+        folder, ledger = BatchFolder(self.outbox, batch.name), Ledger(self.state)
+        runner = Runner(folder, ledger, FakeExecutor(), Recorder(), RunOptions(**options))
+        try:
+            return list(runner.plan(batch.jobs()))
+        finally:
+            ledger.close()
+
+    def read(self, flags: Mapping[str, Any] | None = None) -> Batch:
+        return read_manifest(self.manifest, QUICK, flags or {})
+
+    def pictures(self) -> dict[str, bytes]:
+        """Every picture in the outbox, by its path below the batch's folder."""
+        return {
+            path.relative_to(self.batch_folder).as_posix(): path.read_bytes()
+            for path in sorted(self.batch_folder.rglob("*"))
+            if path.suffix in {".png", ".jpg"}
+        }

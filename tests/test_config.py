@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.config import Config, anchor_init, read_config
+from pipeline.errors import UsageError
+from pipeline.recipe import INIT_MODES, Recipe, layer_recipe
+
+THE_CONFIG = Path(__file__).parents[1] / "config.yaml"
+
+
+def write(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def failure(path: Path) -> list[str]:
+    with pytest.raises(UsageError) as caught:
+        read_config(path)
+    assert caught.value.exit_code == 2
+    return caught.value.message.splitlines()
+
+
+def test_the_repositorys_own_config_is_good() -> None:
+    config = read_config(THE_CONFIG)
+    assert config.outbox == THE_CONFIG.parent / "outbox"
+    layer_recipe(config.recipe)
+
+
+def test_the_repositorys_own_config_tells_of_every_key() -> None:
+    text = THE_CONFIG.read_text(encoding="utf-8")
+    missing = [key for key in Config.model_fields if not re.search(rf"^(# ?)?{key}:", text, re.MULTILINE)]
+    assert missing == []
+
+
+def test_every_key_in_the_repositorys_own_config_works(tmp_path: Path) -> None:
+    """Its comments too: who takes the `#` away from a key gets what the comment promises."""
+    text = THE_CONFIG.read_text(encoding="utf-8")
+    keys, fields = "|".join(Config.model_fields), "|".join(Recipe.model_fields)
+    uncommented = re.sub(rf"^# ?(?=(?:{keys}):|  +(?:{fields}):)", "", text, flags=re.MULTILINE)
+    assert set(Config.model_fields) == set(read_config(write(tmp_path, uncommented)).model_fields_set)
+
+
+def test_without_a_file_the_defaults_hold(environment: Path) -> None:
+    config = read_config(None)
+    assert config == Config().resolved(environment)
+    assert config.outbox == environment / "outbox"
+    assert config.device == "auto"
+    assert config.weights is None
+    assert config.recipe == {}
+
+
+def test_the_file_in_the_current_folder_is_found(environment: Path) -> None:
+    write(environment, "device: cpu\n")
+    assert read_config(None).device == "cpu"
+
+
+def test_a_named_file_wins_over_the_one_in_the_current_folder(environment: Path, tmp_path: Path) -> None:
+    write(environment, "device: cpu\n")
+    assert read_config(write(tmp_path / "other", "device: mps\n")).device == "mps"
+
+
+def test_a_named_file_must_be_there(environment: Path) -> None:
+    write(environment, "device: cpu\n")
+    (line,) = failure(Path("missing.yaml"))
+    assert "missing.yaml" in line
+
+
+def test_an_empty_file_is_the_defaults(environment: Path) -> None:
+    assert read_config(write(environment, "# nothing\n")) == Config().resolved(environment)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_paths_start_at_the_files_own_folder(relative: bool, environment: Path) -> None:
+    path = write(
+        environment / "etc",
+        "outbox: ../results\nstate_dir: state\ncache_dir: /var/x/../cache\nweights: w/vgg.pth\n",
+    )
+    config = read_config(path.relative_to(environment) if relative else path)
+    assert config.outbox == environment / "results"
+    assert config.state_dir == environment / "etc/state"
+    assert config.cache_dir == Path("/var/cache")
+    assert config.weights == environment / "etc/w/vgg.pth"
+
+
+def test_a_tilde_is_the_home(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(environment / "me"))
+    config = read_config(write(environment, "outbox: ~/results\nrecipe: {init: ~/a.png}\n"))
+    assert config.outbox == environment / "me/results"
+    assert config.recipe == {"init": str(environment / "me/a.png")}
+
+
+def test_the_home_of_nobody_is_an_error_with_its_line(environment: Path) -> None:
+    (line,) = failure(write(environment, "device: cpu\noutbox: ~nobody-by-this-name/results\n"))
+    assert re.search(r"config\.yaml:2: outbox: ", line)
+
+
+def test_state_and_cache_are_where_the_system_keeps_such_things(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the environment says when it is asked, not when the module was imported."""
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    config = read_config(None)
+    assert tmp_path / "elsewhere" in config.state_dir.parents
+    assert tmp_path / "elsewhere" in config.cache_dir.parents
+    assert "style-pipeline" in config.state_dir.parts
+    assert "style-pipeline" in config.cache_dir.parts
+
+
+def test_recipe_fields_are_kept_as_given_so_that_layers_can_lie_above(environment: Path) -> None:
+    path = write(environment, "recipe: {preset: draft, beta: 1e3, style_layers: [relu1_1]}\n")
+    config = read_config(path)
+    assert config.recipe == {"preset": "draft", "style_weight": 1000.0, "style_layers": ["relu1_1"]}
+    assert layer_recipe(config.recipe, {"alpha": 2}).style_weight == 1000
+
+
+def test_the_picture_to_start_from_is_found_beside_the_file(environment: Path) -> None:
+    config = read_config(write(environment / "etc", "recipe: {init: start.png}\n"))
+    assert config.recipe["init"] == str(environment / "etc/start.png")
+
+
+@pytest.mark.parametrize("mode", sorted(INIT_MODES))
+def test_init_modes_are_left_alone(mode: str, environment: Path) -> None:
+    assert anchor_init({"init": mode, "size": 20}, environment) == {"init": mode, "size": 20}
+    assert anchor_init({}, environment) == {}
+
+
+def test_every_problem_is_named_with_its_line_and_key(environment: Path) -> None:
+    path = write(
+        environment,
+        "outbx: here\ncache_max_mb: 0\n\nmax_attempts: often\nrecipe:\n  size: 3\n  styel_weight: 1\n"
+        "checkpoint_s: .nan\nallow_download: perhaps\n",
+    )
+    lines = failure(path)
+    assert [line.removeprefix(f"{path}:").split(": ")[:2] for line in lines] == [
+        ["1", "outbx"],
+        ["2", "cache_max_mb"],
+        ["4", "max_attempts"],
+        ["6", "recipe.size"],
+        ["7", "recipe.styel_weight"],
+        ["8", "checkpoint_s"],
+        ["9", "allow_download"],
+    ]
+    assert "did you mean 'outbox'?" in lines[0]
+    assert "did you mean 'style_weight'?" in lines[4]
+    for key in Config.model_fields:
+        assert key in lines[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "recipe: {alpha: 1, content_weight: 2}",
+        "recipe: {preset: nice}",
+        "recipe: {preset: [draft]}",
+        "recipe: {style_layers: [[relu1_1]]}",
+        "recipe: [size, 3]",
+        "recipe: large",
+        "recipe: {name: '{zzz}'}",
+    ],
+)
+def test_a_wrong_recipe_is_named_with_its_line(text: str, environment: Path) -> None:
+    (line,) = failure(write(environment, f"device: cpu\n{text}\n"))
+    assert re.search(r"config\.yaml:2: recipe\b", line)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("max_failures", -1), ("max_attempts", 0), ("cache_max_mb", 0), ("checkpoint_s", 0), ("zzz", 1)],
+)
+def test_values_out_of_range_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError):
+        Config.model_validate({field: value})
+
+
+def test_a_configuration_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().device = "cpu"  # type: ignore[misc]

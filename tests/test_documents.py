@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.documents import Document, parse_document, parse_value, read_document
+from pipeline.errors import UsageError
+from pipeline.manifest import Manifest
+from pipeline.recipe import ALIASES, Recipe
+
+PATH = Path("night.yaml")
+
+
+class Lamp(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    colour: str = "white"
+    watts: float = 5
+
+
+class Room(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    lamps: list[Lamp] = []
+    spare: Lamp | None = None
+
+
+def failure(text: str, model: type[BaseModel] = Room) -> list[str]:
+    """The lines of the error that `text` gives."""
+    with pytest.raises(UsageError) as caught:
+        parse_document(text, PATH).validate(model)
+    assert caught.value.exit_code == 2
+    return caught.value.message.splitlines()
+
+
+def test_a_good_document_becomes_its_model() -> None:
+    room = parse_document("name: hall\nlamps: [{watts: 1e3}]\n", PATH).validate(Room)
+    assert room == Room(name="hall", lamps=[Lamp(watts=1000)])
+
+
+def test_all_problems_at_once_each_with_its_line() -> None:
+    lines = failure("name: 3\nlamps:\n  - watts: 5\n  - watts: much\n\n  - color: red\nspare: []\n")
+    assert [line.split(": ")[0:2] for line in lines] == [
+        ["night.yaml:1", "name"],
+        ["night.yaml:4", "lamps[1].watts"],
+        ["night.yaml:6", "lamps[2].color"],
+        ["night.yaml:7", "spare"],
+    ]
+    assert "'much'" in lines[1]
+
+
+def test_an_unknown_key_says_what_is_accepted_and_what_was_meant() -> None:
+    (line,) = failure("name: hall\nlamps:\n- color: red\n")
+    assert line.startswith("night.yaml:3: lamps[0].color: unknown key")
+    assert "did you mean 'colour'?" in line
+    assert "colour, watts" in line
+
+
+def test_an_unknown_key_below_an_alternative_is_explained_too() -> None:
+    (line,) = failure("name: hall\nspare:\n  wats: 3\n")
+    assert line.startswith("night.yaml:3: spare.wats")
+    assert "'watts'" in line
+
+
+def test_an_unknown_key_like_nothing_gets_no_suggestion() -> None:
+    (line,) = failure("name: hall\nzzz: 1\n")
+    assert "did you mean" not in line
+    assert "name, lamps, spare" in line
+
+
+def test_a_missing_key_points_at_what_lacks_it() -> None:
+    (line,) = failure("lamps: []\n")
+    assert line.startswith("night.yaml:1: name: ")
+    assert "required" in line.lower()
+
+
+def test_a_key_given_twice_is_an_error_with_the_second_line() -> None:
+    lines = failure("name: a\nlamps:\n  - watts: 1\n    watts: 2\nname: b\n")
+    assert [line.split(" ")[0] for line in lines] == ["night.yaml:4:", "night.yaml:5:"]
+    assert all("twice" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e3", 1000.0),
+        ("1E3", 1000.0),
+        ("-1e-3", -0.001),
+        ("+2e+2", 200.0),
+        ("1.5e3", 1500.0),
+        ("1.e2", 100.0),
+        ("12", 12),
+        ("0.5", 0.5),
+        ("1e", "1e"),
+        ("e3", "e3"),
+        ("'1e3'", "1e3"),
+        ("1e3x", "1e3x"),
+        ("[1e2, a]", [100.0, "a"]),
+        ("yes", True),
+        ("", None),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(text: str, value: object) -> None:
+    for read in (parse_value(text), parse_document(f"key: {text}\n", PATH).data["key"]):
+        assert read == value
+        assert type(read) is type(value)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n", "\ufeff"])
+def test_an_empty_file_is_an_empty_mapping(text: str) -> None:
+    assert parse_document(text, PATH).data == {}
+
+
+def test_a_byte_order_mark_is_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_bytes(b"\xef\xbb\xbfname: hall\n")
+    assert read_document(path).data == {"name": "hall"}
+
+
+def test_windows_line_ends_keep_the_line_numbers() -> None:
+    (line,) = failure("name: hall\r\nlamps: []\r\nzzz: 1\r\n")
+    assert line.startswith("night.yaml:3:")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"name: caf\xe9\n", "UTF-8"),
+        (b"\xff\xfen\x00a\x00", "UTF-8"),
+        (b"- a\n- b\n", "found a list"),
+        (b"just words\n", "found a str"),
+        (b"3\n", "found a int"),
+        (b"a: [1, 2\nb: 3\n", ":2: not valid YAML"),
+        (b"a: b: c\n", ":1: not valid YAML"),
+        (b"a: 1\n\tb: 2\n", ":2: not valid YAML"),
+        (b"a: \x00\n", "not valid YAML"),
+        (b"a: 1\n---\nb: 2\n", "not valid YAML"),
+        (b"a: *nobody\n", ":1: not valid YAML"),
+        (b"a: !!python/object/apply:os.system [id]\n", ":1: not valid YAML"),
+        (b"a: 2001-99-99\n", "not valid YAML"),
+    ],
+)
+def test_what_is_no_document_is_named(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        read_document(path)
+    assert str(path) in caught.value.message
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "."])
+def test_a_file_that_cannot_be_read_is_named(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be read") as caught:
+        read_document(Path(name))
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "? [a, b]\n: c\n",
+        "? {a: b}\n: c\n",
+        "{[a]: b}",
+        "a: !!bool maybe\n",
+        "a: !!int ''\n",
+        "a: !!float ''\n",
+        "a: !!timestamp soon\n",
+        "a: !!binary é\n",
+        "a: !!set [b]\n",
+        "a: !!omap {b: c}\n",
+        "!!str : !!map [x]\n",
+        "a: " + "1:" * 300 + "00.5\n",
+        "a: 0x_\n",
+        "<<: 3\n",
+        "&a a: *a\n",
+        "a: &a [*a]\n",
+        "&a ? *a\n: b\n",
+        "a: \ud800\n",
+        "a: " + "9" * 5000 + "\n",
+    ],
+)
+def test_odd_yaml_is_read_or_refused_but_never_a_crash(text: str) -> None:
+    try:
+        assert isinstance(parse_document(text, PATH), Document)
+    except UsageError as error:
+        assert str(PATH) in error.message
+    try:
+        parse_value(text)
+    except ValueError as error:
+        assert str(error)
+
+
+def test_aliases_and_merge_keys_are_read() -> None:
+    document = parse_document(
+        "lamps:\n  - &base {colour: red, watts: 3}\n  - *base\n  - <<: *base\n    watts: 4\nname: hall\n", PATH
+    )
+    lamp = Lamp(colour="red", watts=3)
+    assert document.validate(Room).lamps == [lamp, lamp, Lamp(colour="red", watts=4)]
+
+
+def test_a_problem_in_a_merged_key_points_near_it() -> None:
+    (line,) = failure("name: hall\nspare:\n  <<: {wats: 3}\n")
+    assert line.startswith(("night.yaml:2: spare.wats", "night.yaml:3: spare.wats"))
+
+
+def test_many_aliases_stay_as_small_as_the_file() -> None:
+    """The bill of a `billion laughs` file is paid only by who walks every path in it."""
+    levels = [f"l{n}: &l{n} [*l{n - 1}, *l{n - 1}]" for n in range(1, 15)]
+    document = parse_document("\n".join(["l0: &l0 ha", *levels]), PATH)
+    assert len(document.lines) < 1000
+
+
+def test_a_problem_is_told_in_few_words_however_large_the_value() -> None:
+    levels = [f"l{n}: &l{n} [*l{n - 1}, *l{n - 1}]" for n in range(1, 13)]
+    lines = failure("\n".join(["l0: &l0 ha", *levels, "name: *l12", f"spare: {'x' * 10_000}"]))
+    assert len(lines) == 15
+    assert max(map(len, lines)) < 1000
+
+
+def test_deep_nesting_is_refused_and_kills_nothing() -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from pipeline.documents import parse_document\n"
+        "from pipeline.errors import UsageError\n"
+        "for text in ('[' * 50_000, '{a: ' * 50_000, '- ' * 50_000, '[' * 5_000 + ']' * 5_000):\n"
+        "    try:\n"
+        "        parse_document('a: ' * (text[0] != '-') + text, Path('m.yaml'))\n"
+        "    except UsageError:\n"
+        "        print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-500:]}"
+    assert done.stdout.split() == ["refused"] * 4
+
+
+TOKENS = st.sampled_from(
+    ["a", "b", "key", "1e3", "~", "''", '"', "'", "[", "]", "{", "}", ",", "? ", ": ", "- ", "\n", "  "]
+    + ["&x ", "*x", "<<: ", "!!int ", "!!bool ", "!!float ", "!!timestamp ", "!!binary ", "!!set ", "!!omap "]
+    + ["!!pairs ", "!!map ", "!!seq ", "!x ", "|\n", ">-\n", "#", "---\n", "...\n", "%YAML 9.9\n", "@", "`"]
+    + ["\t", "\r\n", "\x00", "\x85", "\u2028", "\ufeff", "\ud800", "é", "2001-01-01", "-0", "0o8", "1:99"]
+)
+
+
+@given(st.text() | st.lists(TOKENS, max_size=14).map("".join))
+@settings(max_examples=400)
+@example("a: 1\na: 2")
+def test_any_text_is_a_document_or_a_usage_error(text: str) -> None:
+    try:
+        document = parse_document(text, PATH)
+    except UsageError as error:
+        assert str(PATH) in error.message
+    else:
+        assert isinstance(document.data, dict)
+        assert all(line >= 1 for line in document.lines.values())
+
+
+@given(st.text() | st.lists(TOKENS, max_size=10).map("".join))
+def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
+    try:
+        parse_value(text)
+    except ValueError as error:
+        assert str(error)
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.dates()
+    | st.binary(max_size=3)
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+RECIPES = st.dictionaries(st.sampled_from([*Recipe.model_fields, *ALIASES]), VALUES, max_size=4) | VALUES
+STYLES = st.fixed_dictionaries({}, optional={"image": VALUES, "blend": VALUES, "name": VALUES}) | VALUES
+PAIRS = st.fixed_dictionaries({}, optional={"content": VALUES, "style": STYLES, "recipe": RECIPES}) | VALUES
+MANIFESTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "batch": VALUES,
+        "recipe": RECIPES,
+        "contents": st.lists(VALUES, max_size=3) | VALUES,
+        "styles": st.lists(STYLES, max_size=3) | VALUES,
+        "pairs": st.lists(PAIRS, max_size=3) | VALUES,
+        "sweep": st.dictionaries(st.sampled_from(sorted(Recipe.model_fields)), VALUES, max_size=3) | VALUES,
+        "zzz": VALUES,
+    },
+)
+
+
+@given(MANIFESTS)
+@settings(max_examples=300)
+@example({"recipe": {"style_layers": [["conv1_1"]]}})
+@example({"recipe": {"preset": ["draft"]}})
+def test_any_data_is_a_manifest_or_a_usage_error(data: dict[str, Any]) -> None:
+    document = parse_document(yaml.safe_dump(data, allow_unicode=True), PATH)
+    try:
+        document.validate(Manifest)
+    except UsageError as error:
+        assert all(line.startswith(f"{PATH}:") for line in error.message.split("\n") if line.startswith("night"))
+        assert error.message.startswith(f"{PATH}:")

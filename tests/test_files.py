@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.files import TEMPORARY_PREFIX, write_atomically
+
+OLD, NEW = b"the old content", b"the new content, longer"
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def full_disk(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def interrupt(*_: Any, **__: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+class FullFile:
+    """A file on a disk that fills up in the middle of a write."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def __enter__(self) -> FullFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def write(self, data: bytes) -> int:
+        self.file.write(data[:5])
+        self.file.flush()
+        return int(full_disk())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def break_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "open", full_disk)
+    monkeypatch.setattr("builtins.open", full_disk)
+    monkeypatch.setattr(os, "open", full_disk)
+
+
+def break_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda *args, **kw: FullFile(real(*args, **kw)))
+    monkeypatch.setattr(os, "write", full_disk)
+
+
+def break_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", full_disk)
+
+
+def break_replace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "replace", full_disk)
+    monkeypatch.setattr(os, "rename", full_disk)
+
+
+def interrupt_replace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "replace", interrupt)
+    monkeypatch.setattr(os, "rename", interrupt)
+
+
+BREAKS = [break_open, break_write, break_fsync, break_replace, interrupt_replace]
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["replaced", "new"])
+def test_a_file_is_written(there: bool, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "a.txt"
+    path.parent.mkdir()
+    if there:
+        path.write_bytes(OLD)
+    write_atomically(path, NEW)
+    assert path.read_bytes() == NEW
+    assert below(path.parent) == ["a.txt"]
+
+
+def test_its_folders_are_made(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "b/c/a.txt", NEW)
+    assert (tmp_path / "b/c/a.txt").read_bytes() == NEW
+
+
+def test_a_large_and_an_empty_file_are_written(tmp_path: Path) -> None:
+    for data in (b"", os.urandom(3 << 20)):
+        write_atomically(tmp_path / "a.bin", data)
+        assert (tmp_path / "a.bin").read_bytes() == data
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["replaced", "new"])
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.__name__)
+def test_a_failure_leaves_the_old_content_and_nothing_beside_it(
+    broken: Break, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out" / "a.txt"
+    path.parent.mkdir()
+    if there:
+        path.write_bytes(OLD)
+    with monkeypatch.context() as patch:
+        broken(patch)
+        with pytest.raises((OSError, KeyboardInterrupt)):
+            write_atomically(path, NEW)
+    assert below(path.parent) == (["a.txt"] if there else [])
+    assert not there or path.read_bytes() == OLD
+
+
+def test_what_is_written_is_on_the_disk_before_it_is_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flush the file, rename it, flush the folder; a power cut between any two is harmless."""
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        mode = os.fstat(descriptor)
+        kind = "folder" if stat.S_ISDIR(mode.st_mode) else f"file of {mode.st_size}"
+        events.append(f"fsync {kind}")
+        fsync(descriptor)
+
+    def noted_replace(source: str | Path, target: str | Path) -> None:
+        events.append("replace")
+        assert Path(source).parent == Path(target).parent
+        assert Path(source).name.startswith(TEMPORARY_PREFIX)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write_atomically(tmp_path / "a.txt", NEW)
+    assert events == [f"fsync file of {len(NEW)}", "replace", "fsync folder"]
+
+
+def test_a_reader_sees_the_old_or_the_new_file_never_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen, replace = tmp_path / "a.txt", [], os.replace
+    path.write_bytes(OLD)
+
+    def looking(source: str | Path, target: str | Path) -> None:
+        seen.append(path.read_bytes())
+        replace(source, target)
+        seen.append(path.read_bytes())
+
+    monkeypatch.setattr(os, "replace", looking)
+    write_atomically(path, NEW)
+    assert seen == [OLD, NEW]
+
+
+def test_what_is_unfinished_is_hidden() -> None:
+    assert TEMPORARY_PREFIX.startswith(".")
+
+
+@pytest.mark.parametrize("blocked", ["folder", "parent"])
+def test_a_place_that_cannot_be_written_is_an_error(blocked: str, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "a.txt"
+    if blocked == "folder":
+        path.mkdir(parents=True)
+    else:
+        path.parent.write_bytes(OLD)
+    before = below(tmp_path)
+    with pytest.raises(OSError, match=r"."):
+        write_atomically(path, NEW)
+    assert below(tmp_path) == before
+
+
+def test_a_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    """Results are for other programs and people too, as if they had been written with open()."""
+    (tmp_path / "plain").write_bytes(b"")
+    write_atomically(tmp_path / "a.txt", NEW)
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode

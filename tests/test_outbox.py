@@ -1,0 +1,405 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import outbox
+from pipeline.errors import DiskError, LockedError
+from pipeline.files import TEMPORARY_PREFIX, write_atomically
+from pipeline.outbox import BatchFolder, log_bytes, read_record
+
+KEY_A, KEY_B, KEY_C = "a" * 64, "b" * 64, "c" * 64
+IMAGE, LOG = b"a picture", b"step,total\n1,2\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> BatchFolder:
+    return fresh(tmp_path)
+
+
+def fresh(tmp_path: Path) -> BatchFolder:
+    """The folder as the next process sees it."""
+    return BatchFolder(tmp_path / "outbox", "night")
+
+
+def publish(folder: BatchFolder, name: str, key: str, image: bytes = IMAGE) -> Path:
+    return folder.publish(name, ".png", image, LOG, {"status": "done", "key": key})
+
+
+def run_job(folder: BatchFolder, wanted: str, key: str, image: bytes = IMAGE) -> str:
+    """What the runner does: place the job, and publish it unless it is done."""
+    place = folder.place(wanted, ".png", key)
+    if not place.done:
+        publish(folder, place.name, key, image)
+    return place.name
+
+
+def files(folder: BatchFolder) -> list[str]:
+    found = (path.relative_to(folder.folder).as_posix() for path in folder.folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if name != ".lock")
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+@contextmanager
+def killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Let so many files be written, then die."""
+    written: list[str] = []
+
+    def write(path: Path, data: bytes) -> None:
+        if len(written) == writes:
+            raise Killed
+        write_atomically(path, data)
+        written.append(path.name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "write_atomically", write)
+        yield written
+
+
+# Publication
+
+
+def test_log_first_image_next_record_last(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with killed_after(9, monkeypatch) as written:
+        path = publish(folder, "a--s", KEY_A)
+    assert written == ["a--s.csv", "a--s.png", "a--s.json"]
+    assert path == folder.folder / "a--s.png"
+    assert path.read_bytes() == IMAGE
+    assert (folder.logs / "a--s.csv").read_bytes() == LOG
+    record = json.loads((folder.logs / "a--s.json").read_text(encoding="utf-8"))
+    assert record == {"status": "done", "key": KEY_A, "image": "a--s.png"}
+    assert files(folder) == ["a--s.png", "logs/a--s.csv", "logs/a--s.json"]
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_killed_in_between_it_is_not_done_and_publishes_once_more(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with killed_after(writes, monkeypatch), pytest.raises(Killed):
+        run_job(fresh(tmp_path), "a--s", KEY_A)
+    again = fresh(tmp_path)
+    assert not again.place("a--s", ".png", KEY_A).done
+    run_job(again, "a--s", KEY_A)
+    # Publishing is exactly once: the same name, and nothing left over under another.
+    assert files(again) == ["a--s.png", "logs/a--s.csv", "logs/a--s.json"]
+    assert fresh(tmp_path).place("a--s", ".png", KEY_A).done
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_killed_in_between_a_forced_rerun_leaves_whole_files(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(fresh(tmp_path), "a--s", KEY_A)
+    with killed_after(writes, monkeypatch), pytest.raises(Killed):
+        publish(fresh(tmp_path), "a--s", KEY_A, b"the picture made again")
+    assert fresh(tmp_path).place("a--s", ".png", KEY_A).done
+    assert (tmp_path / "outbox/night/a--s.png").read_bytes() in {IMAGE, b"the picture made again"}
+
+
+@pytest.mark.parametrize("broken", ["log", "image", "record"])
+def test_a_full_disk_is_the_machines_fault_and_leaves_no_record(
+    broken: str, folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suffix = {"log": ".csv", "image": ".png", "record": ".json"}[broken]
+
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == suffix:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(path, data)
+
+    monkeypatch.setattr(outbox, "write_atomically", full)
+    with pytest.raises(DiskError, match="No space left") as caught:
+        publish(folder, "a--s", KEY_A)
+    assert suffix in caught.value.message
+    assert read_record(folder.record_path("a--s")) == {}
+
+
+def test_names_in_folders_are_published_in_folders(folder: BatchFolder) -> None:
+    publish(folder, "1_1e+06/generated_100", KEY_A)
+    assert files(folder) == [
+        "1_1e+06/generated_100.png",
+        "logs/1_1e+06/generated_100.csv",
+        "logs/1_1e+06/generated_100.json",
+    ]
+    assert folder.place("1_1e+06/generated_100", ".png", KEY_A).done
+
+
+def test_the_log_is_csv() -> None:
+    rows = [(1, 0.123456789), (2, 1e-9)]
+    assert log_bytes(("step", "total"), rows) == b"step,total\n1,0.123457\n2,1e-09\n"
+
+
+def test_a_record_may_hold_any_file_name(folder: BatchFolder) -> None:
+    """A path with bytes that are no UTF-8 is a text with surrogates in Python."""
+    record = {"status": "done", "key": KEY_A, "content": {"path": "/in/caf\udce9 Ünï 字.png"}}
+    folder.publish("a--s", ".png", IMAGE, LOG, record)
+    assert read_record(folder.record_path("a--s"))["content"] == record["content"]
+    folder.write_summary({"failures": [{"error": "/in/caf\udce9.png: cannot be read."}]})
+
+
+# Done
+
+
+def test_nothing_is_done_in_an_empty_folder(folder: BatchFolder) -> None:
+    place = folder.place("a--s", ".png", KEY_A)
+    assert (place.name, place.done) == ("a--s", False)
+    assert not folder.folder.exists()
+
+
+def test_done_is_a_record_with_the_key_and_its_image(tmp_path: Path) -> None:
+    publish(fresh(tmp_path), "a--s", KEY_A)
+    assert fresh(tmp_path).place("a--s", ".png", KEY_A).done
+    assert not fresh(tmp_path).place("a--s", ".png", KEY_B).done
+
+
+def test_an_image_that_was_deleted_is_not_done(tmp_path: Path) -> None:
+    publish(fresh(tmp_path), "a--s", KEY_A).unlink()
+    place = fresh(tmp_path).place("a--s", ".png", KEY_A)
+    assert (place.name, place.done) == ("a--s", False)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"3",
+        b"\xff\xfe",
+        b'{"status": "done", "key": "' + KEY_A.encode() + b'"',
+        b"[" * 100_000,
+        json.dumps({"status": "failed", "key": KEY_A, "image": "a--s.png"}).encode(),
+        json.dumps({"status": "done", "key": KEY_A}).encode(),
+        json.dumps({"status": "done", "key": KEY_A, "image": None}).encode(),
+        json.dumps({"status": "done", "key": KEY_A, "image": "\0"}).encode(),
+        json.dumps({"status": "done", "key": KEY_A, "image": "x" * 5000}).encode(),
+        json.dumps({"status": "done", "key": [KEY_A], "image": "a--s.png"}).encode(),
+    ],
+    ids=range(14),
+)
+def test_a_damaged_record_is_not_done(record: bytes, tmp_path: Path) -> None:
+    publish(fresh(tmp_path), "a--s", KEY_A)
+    (tmp_path / "outbox/night/logs/a--s.json").write_bytes(record)
+    folder = fresh(tmp_path)
+    assert not folder.place("a--s", ".png", KEY_A).done
+    run_job(folder, "a--s", KEY_A)
+    again = fresh(tmp_path)
+    assert again.place("a--s", ".png", KEY_A).done
+
+
+def test_a_record_that_is_a_folder_is_not_done(tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    folder.record_path("a--s").mkdir(parents=True)
+    assert not folder.place("a--s", ".png", KEY_A).done
+
+
+# Names
+
+
+@pytest.mark.parametrize("order", [(KEY_A, KEY_B), (KEY_B, KEY_A)], ids=["ab", "ba"])
+def test_two_jobs_of_one_name_get_two(order: Sequence[str], tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    names = {key: run_job(folder, "a--s", key, key.encode()) for key in order}
+    assert names[order[0]] == "a--s"
+    assert names[order[1]] == f"a--s-{order[1][:8]}"
+    assert {name: folder.image_path(name, ".png").read_bytes() for name in names.values()} == {
+        name: key.encode() for key, name in names.items()
+    }
+    # Whatever the order from now on, everyone finds their own.
+    for keys in (order, order[::-1]):
+        later = fresh(tmp_path)
+        places = {key: later.place("a--s", ".png", key) for key in keys}
+        assert {key: place.name for key, place in places.items()} == names
+        assert all(place.done for place in places.values())
+
+
+def test_a_third_job_of_one_name_gets_a_third(tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    assert len({run_job(folder, "a--s", key) for key in (KEY_A, KEY_B, KEY_C)}) == 3
+
+
+def test_short_ids_that_are_alike_do_not_meet(tmp_path: Path) -> None:
+    """Eight digits of a key may be the same for two jobs; their pictures still are two."""
+    twin, other = "d" * 8 + "0" * 56, "d" * 8 + "1" * 56
+    folder = fresh(tmp_path)
+    run_job(folder, "a--s", KEY_A)
+    names = [run_job(folder, "a--s", key, key.encode()) for key in (twin, other)]
+    assert len(set(names)) == 2
+    later = fresh(tmp_path)
+    assert [run_job(later, "a--s", key) for key in (other, twin)] == names[::-1]
+
+
+def test_names_that_differ_in_case_are_one_name(tmp_path: Path) -> None:
+    """They are one file on many disks."""
+    folder = fresh(tmp_path)
+    names = [run_job(folder, name, key) for name, key in (("A--s", KEY_A), ("a--S", KEY_B), ("a--s", KEY_C))]
+    assert len({name.casefold() for name in names}) == 3
+    later = fresh(tmp_path)
+    assert [run_job(later, name, key) for name, key in (("a--s", KEY_C), ("A--s", KEY_A))] == [
+        names[2],
+        names[0],
+    ]
+
+
+def test_names_in_other_folders_do_not_collide(folder: BatchFolder) -> None:
+    assert run_job(folder, "x/a", KEY_A) == "x/a"
+    assert run_job(folder, "y/a", KEY_B) == "y/a"
+
+
+def test_a_file_of_someone_else_is_never_overwritten(tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    folder.folder.mkdir(parents=True)
+    foreign = folder.image_path("a--s", ".png")
+    foreign.write_bytes(b"mine")
+    for _ in range(2):
+        assert run_job(fresh(tmp_path), "a--s", KEY_A) == f"a--s-{KEY_A[:8]}"
+    assert foreign.read_bytes() == b"mine"
+    assert fresh(tmp_path).place("a--s", ".png", KEY_A).done
+
+
+def test_a_file_put_where_a_job_failed_is_not_overwritten(tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    folder.write_record("a--s", {"status": "failed", "key": KEY_A})
+    foreign = folder.image_path("a--s", ".png")
+    foreign.write_bytes(b"mine")
+    run_job(fresh(tmp_path), "a--s", KEY_A)
+    assert foreign.read_bytes() == b"mine"
+
+
+def test_a_folder_with_the_wanted_name_is_no_hindrance(tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    folder.image_path("a--s", ".png").mkdir(parents=True)
+    run_job(folder, "a--s", KEY_A)
+    assert fresh(tmp_path).place("a--s", ".png", KEY_A).done
+
+
+def test_a_failed_job_keeps_no_name(tmp_path: Path) -> None:
+    fresh(tmp_path).write_record("a--s", {"status": "failed", "key": KEY_A})
+    assert run_job(fresh(tmp_path), "a--s", KEY_B) == "a--s"
+
+
+def test_a_name_tells_cheaply_whether_a_key_is_needed(tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    assert not folder.has_record("a--s")
+    folder.reserve("a--s")
+    assert folder.has_record("A--S")
+    assert not folder.has_record("b--s")
+    run_job(folder, "b--s", KEY_A)
+    assert fresh(tmp_path).has_record("b--s")
+
+
+# One at a time
+
+HOLDER = """
+import sys
+from pathlib import Path
+from pipeline.outbox import BatchFolder
+with BatchFolder(Path(sys.argv[1]), "night").locked():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the folder."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "outbox")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
+    with holder(tmp_path), pytest.raises(LockedError) as caught, fresh(tmp_path).locked():
+        pytest.fail("two processes hold one folder")
+    assert caught.value.exit_code == 5
+    assert str(tmp_path / "outbox/night") in caught.value.message
+    assert caught.value.next_step
+
+
+def test_a_refused_process_touches_nothing(tmp_path: Path) -> None:
+    with holder(tmp_path):
+        unfinished = tmp_path / "outbox/night" / f"{TEMPORARY_PREFIX}1"
+        unfinished.write_bytes(b"being written by the holder")
+        with pytest.raises(LockedError), fresh(tmp_path).locked():
+            pass
+        assert unfinished.exists()
+
+
+def test_a_process_that_is_killed_lets_go(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with fresh(tmp_path).locked():
+        pass
+
+
+def test_another_batch_is_free(tmp_path: Path) -> None:
+    with holder(tmp_path), BatchFolder(tmp_path / "outbox", "day").locked():
+        pass
+
+
+def test_a_folder_is_let_go_after_an_error(folder: BatchFolder) -> None:
+    with pytest.raises(Killed), folder.locked():
+        raise Killed
+    with folder.locked():
+        pass
+
+
+def test_leftovers_of_a_dead_process_are_removed_and_nothing_else(folder: BatchFolder) -> None:
+    publish(folder, "x/a--s", KEY_A)
+    kept = files(folder)
+    for place in (folder.folder, folder.logs, folder.folder / "x", folder.logs / "x"):
+        (place / f"{TEMPORARY_PREFIX}0123456789abcdef").write_bytes(b"half")
+    (folder.folder / ".hidden").write_bytes(b"of someone else")
+    with folder.locked():
+        assert files(folder) == sorted([*kept, ".hidden"])
+
+
+def test_a_leftover_that_cannot_be_removed_is_no_crash(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder.folder / f"{TEMPORARY_PREFIX}1").mkdir(parents=True)
+    with folder.locked():
+        pass
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    (folder.folder / f"{TEMPORARY_PREFIX}2").write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        patch.setattr(Path, "unlink", refuse)
+        try:
+            with folder.locked():
+                pass
+        except DiskError as error:
+            assert TEMPORARY_PREFIX in error.message  # noqa: PT017
+
+
+@pytest.mark.parametrize("blocked", ["outbox", "outbox/night", "outbox/night/logs"])
+def test_an_outbox_that_is_a_file_is_named(blocked: str, tmp_path: Path, folder: BatchFolder) -> None:
+    path = tmp_path / blocked
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    with pytest.raises(DiskError) as caught, folder.locked():
+        pass
+    assert str(tmp_path / "outbox") in caught.value.message

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny import random_image, tiny_encoder
+
+from pipeline.neural.losses import Moments, moments
+from pipeline.neural.targets import StyleTargets, TargetCache, blend_targets, gram_targets, target_key
+from pipeline.recipe import Recipe
+
+
+def targets(seed: int = 0, channels: int = 4) -> StyleTargets:
+    generator = torch.Generator().manual_seed(seed)
+    return StyleTargets({"relu1_1": moments(torch.rand(1, channels, 8, 8, generator=generator))})
+
+
+def same(a: StyleTargets, b: StyleTargets) -> bool:
+    return a.layers.keys() == b.layers.keys() and all(
+        torch.equal(a.layers[k].mean, b.layers[k].mean) and torch.equal(a.layers[k].second, b.layers[k].second)
+        for k in a.layers
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "targets"
+
+
+def never() -> StyleTargets:
+    raise AssertionError("computed again")
+
+
+def test_targets_are_the_moments_of_the_features():
+    encoder, image = tiny_encoder(Recipe()), random_image()
+    computed = gram_targets(encoder, image, ["relu2_1"])
+    expected = moments(encoder(image)["relu2_1"])
+    assert torch.equal(computed.layers["relu2_1"].second, expected.second)
+
+
+def test_a_blend_is_the_weighted_mean():
+    a, b = targets(1), targets(2)
+    blended = blend_targets([(a, 3.0), (b, 1.0)])
+    expected = 0.75 * a.layers["relu1_1"].second + 0.25 * b.layers["relu1_1"].second
+    torch.testing.assert_close(blended.layers["relu1_1"].second, expected)
+    expected = 0.75 * a.layers["relu1_1"].mean + 0.25 * b.layers["relu1_1"].mean
+    torch.testing.assert_close(blended.layers["relu1_1"].mean, expected)
+    assert same(blend_targets([(a, 2.0)]), a)
+
+
+def test_computed_once_then_from_memory_then_from_disk(folder):
+    cache = TargetCache(folder)
+    first, hit = cache.fetch("k", targets)
+    assert not hit
+    again, hit = cache.fetch("k", never)
+    assert hit
+    assert again is first
+    other_process, hit = TargetCache(folder).fetch("k", never)
+    assert hit
+    assert same(other_process, first)
+
+
+def test_without_a_folder_it_keeps_to_memory():
+    cache = TargetCache(None)
+    assert not cache.fetch("k", targets)[1]
+    assert cache.fetch("k", never)[1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"not safetensors", None])
+def test_an_unreadable_entry_is_a_miss_and_is_replaced(folder, damage):
+    TargetCache(folder).fetch("k", targets)
+    entry = folder / "k.safetensors"
+    entry.write_bytes(entry.read_bytes()[:-7] if damage is None else damage)
+    assert not TargetCache(folder).fetch("k", targets)[1]
+    assert TargetCache(folder).fetch("k", never)[1]
+
+
+def test_an_entry_under_another_name_is_a_miss(folder):
+    TargetCache(folder).fetch("k", targets)
+    os.rename(folder / "k.safetensors", folder / "other.safetensors")
+    assert not TargetCache(folder).fetch("other", targets)[1]
+
+
+def test_bounded_on_disk_oldest_out_first(folder):
+    TargetCache(folder).fetch("0", targets)
+    size = (folder / "0.safetensors").stat().st_size
+    os.utime(folder / "0.safetensors", (1, 1))
+    cache = TargetCache(folder, disk_bytes=3 * size)
+    for number in range(1, 4):
+        cache.fetch(str(number), targets)
+        os.utime(folder / f"{number}.safetensors", (number + 1, number + 1))
+    assert sorted(path.stem for path in folder.glob("*.safetensors")) == ["1", "2", "3"]
+    TargetCache(folder).fetch("1", never)  # used, so no longer the oldest
+    cache.fetch("4", targets)
+    assert sorted(path.stem for path in folder.glob("*.safetensors")) == ["1", "3", "4"]
+
+
+def test_bounded_in_memory_least_recently_used_out_first():
+    one = targets().memory_bytes
+    cache = TargetCache(None, memory_bytes=2 * one)
+    cache.fetch("a", targets)
+    cache.fetch("b", targets)
+    cache.fetch("a", never)
+    cache.fetch("c", targets)
+    cache.fetch("a", never)
+    assert not cache.fetch("b", targets)[1]
+
+
+def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    found, hit = TargetCache(blocker / "cache").fetch("k", targets)
+    assert not hit
+    assert same(found, targets())
+
+
+def test_nothing_unfinished_is_left(folder, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    TargetCache(folder).fetch("k", targets)
+    assert list(folder.iterdir()) == []
+
+
+def test_the_key_covers_everything_it_is_given():
+    assert target_key({"style": "a", "size": (1, 2)}) != target_key({"style": "a", "size": (2, 1)})
+    assert target_key({"a": 1, "b": 2}) == target_key({"b": 2, "a": 1})
+
+
+def test_shared_by_processes(folder):
+    """Four processes write and read the same ten entries; every one of them reads whole entries."""
+    script = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from pipeline.neural.losses import Moments\n"
+        "from pipeline.neural.targets import StyleTargets, TargetCache\n"
+        "cache = TargetCache(Path(sys.argv[1]), disk_bytes=1 << 20, memory_bytes=1)\n"
+        "for turn in range(40):\n"
+        "    value = float(turn % 10)\n"
+        "    made = StyleTargets({'relu1_1': Moments(torch.full((1, 9), value), torch.full((1, 9, 9), value))})\n"
+        "    found, _ = cache.fetch(f'{turn % 10}', lambda: made)\n"
+        "    assert float(found.layers['relu1_1'].second.sum()) == 81 * value\n"
+    )
+    command = [sys.executable, "-c", script, str(folder)]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0, 0, 0, 0]
+    assert len(list(folder.iterdir())) == 10
+
+
+def test_moments_of_a_blend_keep_the_covariance_positive():
+    blended = blend_targets([(targets(3), 0.5), (targets(4), 0.5)]).layers["relu1_1"]
+    assert isinstance(blended, Moments)
+    assert torch.linalg.eigvalsh(blended.covariance[0]).min() > -1e-6
