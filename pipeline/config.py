@@ -37,11 +37,11 @@ class Config(BaseModel):
 
     outbox: Path = Field(Path("outbox"), description="where results are published")
     state_dir: Path = Field(
-        Path(platformdirs.user_state_dir("style-pipeline", appauthor=False)),
+        default_factory=lambda: Path(platformdirs.user_state_dir("style-pipeline", appauthor=False)),
         description="attempts and checkpoints; on a local disk",
     )
     cache_dir: Path = Field(
-        Path(platformdirs.user_cache_dir("style-pipeline", appauthor=False)),
+        default_factory=lambda: Path(platformdirs.user_cache_dir("style-pipeline", appauthor=False)),
         description="style targets and encoder weights; may be deleted at any time",
     )
     cache_max_mb: int = Field(1024, ge=1, description="style targets kept on disk, in MB")

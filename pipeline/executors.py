@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import Config
-from .errors import DiskError, JobError, PipelineError
+from .errors import DiskError, ImageError, JobError, PipelineError
 from .jobs import EncoderInfo, Job, JobResult, StepProgress
 from .version import VERSION
 
@@ -130,7 +130,9 @@ class InProcessExecutor:
             return JobResult("stopped")
         except Diverged as diverged:
             _save(checkpoint, diverged.state)
-            raise diverged.error from None
+            raise JobError(f"{job.content}: {diverged.error.message}", diverged.error.next_step) from None
+        except ImageError as error:
+            raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
         checkpoint.unlink(missing_ok=True)
         resumed = len(state.rows) if state else 0
         return _job_result(outcome, job, key, weights, session, resumed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from fakes import Workshop
 from hypothesis import settings
 from PIL import Image
-
-from fakes import Workshop
 
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("repeatable")
@@ -24,7 +24,14 @@ MakeManifest = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep the real machine out: its caches, its state, its weights and its config.yaml."""
-    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TORCH_HOME", "HOME"):
+    for name in (
+        "XDG_CACHE_HOME",
+        "XDG_STATE_HOME",
+        "XDG_CONFIG_HOME",
+        "XDG_DATA_HOME",
+        "TORCH_HOME",
+        "HOME",
+    ):
         monkeypatch.setenv(name, str(tmp_path / "home" / name.lower()))
     folder = tmp_path / "here"
     folder.mkdir()
@@ -60,8 +67,14 @@ def make_manifest(environment: Path) -> MakeManifest:
 
 
 @pytest.fixture
-def workshop(environment: Path, make_picture: MakePicture, make_manifest: MakeManifest) -> Workshop:
-    """Two contents times two styles, four jobs: a--s, b--s, a--t, b--t."""
+def workshop(
+    environment: Path,
+    make_picture: MakePicture,
+    make_manifest: MakeManifest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Workshop:
+    """Two contents times two styles, four jobs: a--s, b--s, a--t, b--t. Nothing waits for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     for seed, name in enumerate(("photos/a.png", "photos/b.png", "styles/s.png", "styles/t.png")):
         make_picture(name, seed)
     make_manifest({"contents": ["photos/*.png"], "styles": ["styles/*.png"]})

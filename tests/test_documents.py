@@ -74,6 +74,7 @@ def test_an_unknown_key_below_an_alternative_is_explained_too() -> None:
 def test_an_unknown_key_like_nothing_gets_no_suggestion() -> None:
     (line,) = failure("name: hall\nzzz: 1\n")
     assert "did you mean" not in line
+    assert "key Accepted" not in line, "two sentences need a stop between them"
     assert "name, lamps, spare" in line
 
 
@@ -202,7 +203,8 @@ def test_odd_yaml_is_read_or_refused_but_never_a_crash(text: str) -> None:
 
 def test_aliases_and_merge_keys_are_read() -> None:
     document = parse_document(
-        "lamps:\n  - &base {colour: red, watts: 3}\n  - *base\n  - <<: *base\n    watts: 4\nname: hall\n", PATH
+        "lamps:\n  - &base {colour: red, watts: 3}\n  - *base\n  - <<: *base\n    watts: 4\nname: hall\n",
+        PATH,
     )
     lamp = Lamp(colour="red", watts=3)
     assert document.validate(Room).lamps == [lamp, lamp, Lamp(colour="red", watts=4)]
@@ -314,5 +316,7 @@ def test_any_data_is_a_manifest_or_a_usage_error(data: dict[str, Any]) -> None:
     try:
         document.validate(Manifest)
     except UsageError as error:
-        assert all(line.startswith(f"{PATH}:") for line in error.message.split("\n") if line.startswith("night"))
+        assert all(
+            line.startswith(f"{PATH}:") for line in error.message.split("\n") if line.startswith("night")
+        )
         assert error.message.startswith(f"{PATH}:")

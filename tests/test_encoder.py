@@ -16,7 +16,9 @@ from pipeline.neural.encoder import (
 )
 
 
-def features_by_hand(image: torch.Tensor, weights: dict[str, torch.Tensor], pooling: str) -> dict[str, torch.Tensor]:
+def features_by_hand(
+    image: torch.Tensor, weights: dict[str, torch.Tensor], pooling: str
+) -> dict[str, torch.Tensor]:
     """VGG-19 as its table reads, with zero padding."""
     features = {}
     x = (image - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)) / torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)

@@ -126,7 +126,9 @@ def test_a_loss_that_is_not_finite_names_layer_and_step_and_keeps_the_last_good_
 
 
 def test_the_canvas_is_never_clamped_between_steps():
-    recipe = recipe_for(range_weight=0.0, tv_weight=0.0, content_weight=0.0, optimizer="adam", learning_rate=0.5)
+    recipe = recipe_for(
+        range_weight=0.0, tv_weight=0.0, content_weight=0.0, optimizer="adam", learning_rate=0.5
+    )
     image, _ = transfer_for(recipe).run()
     assert image.min() < 0 or image.max() > 1
 

@@ -211,9 +211,7 @@ def test_any_text_becomes_a_safe_name(text: str) -> None:
 
 @given(ANY_TEXT)
 def test_a_name_has_room_for_a_short_id_a_step_and_a_suffix(text: str) -> None:
-    assert all(
-        len(f"{part}-12345678-step00100.json".encode()) <= 255 for part in safe_name(text).split("/")
-    )
+    assert all(len(f"{part}-12345678-step00100.json".encode()) <= 255 for part in safe_name(text).split("/"))
 
 
 def test_good_names_stay_as_they_are() -> None:
@@ -235,7 +233,9 @@ def test_no_content_and_no_style_leaves_the_folder(content: str, style: str) -> 
     assert "/" not in name
 
 
-@given(st.sampled_from(["init", "size", "style_layers", "x"]), ANY_TEXT | st.floats() | st.lists(st.integers()))
+@given(
+    st.sampled_from(["init", "size", "style_layers", "x"]), ANY_TEXT | st.floats() | st.lists(st.integers())
+)
 def test_no_swept_value_leaves_the_folder(field: str, value: Any) -> None:
     name = output_name("{content}{sweep}", "a", "s", RECIPE, {field: value}, 1)
     assert_safe(name)
@@ -267,7 +267,9 @@ def test_a_template_is_filled(template: str, name: str) -> None:
     assert output_name(template, "a", "s", RECIPE, {}, 12) == name
 
 
-@pytest.mark.parametrize("template", ["{content:d}", "{size:q}", "{content!x}", "{content:{0}}", "{step:{zzz}}"])
+@pytest.mark.parametrize(
+    "template", ["{content:d}", "{size:q}", "{content!x}", "{content:{0}}", "{step:{zzz}}"]
+)
 def test_a_template_that_cannot_be_filled_is_an_error(template: str) -> None:
     with pytest.raises(UsageError, match="cannot be filled"):
         output_name(template, "a", "s", RECIPE, {}, 1)

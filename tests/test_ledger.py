@@ -89,7 +89,9 @@ def ledger_path(state: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("content", [b"not a database, long enough to be looked at" * 40, b"SQLite format 3\0junk"])
+@pytest.mark.parametrize(
+    "content", [b"not a database, long enough to be looked at" * 40, b"SQLite format 3\0junk"]
+)
 def test_a_damaged_ledger_is_named(content: bytes, tmp_path: Path) -> None:
     Ledger(tmp_path).close()
     path = ledger_path(tmp_path)

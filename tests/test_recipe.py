@@ -184,7 +184,17 @@ def test_recipes_share_no_state_with_each_other_or_the_presets() -> None:
         PRESETS["mine"] = PRESETS["draft"]  # type: ignore[index]
 
 
-NAMES = ["{content}", "{style}", "{sweep}", "{step}", "{step:04d}", "{steps}", "{style_weight:g}", "{size!r}", "x"]
+NAMES = [
+    "{content}",
+    "{style}",
+    "{sweep}",
+    "{step}",
+    "{step:04d}",
+    "{steps}",
+    "{style_weight:g}",
+    "{size!r}",
+    "x",
+]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "{content}/{preset}", "{{literal}}"])
@@ -192,7 +202,9 @@ def test_name_templates_know_the_fields(name: str) -> None:
     assert Recipe(name=name).name == name
 
 
-@pytest.mark.parametrize("name", ["{contents}", "{0}", "{}", "{content.parent}", "{style[0]}", "{", "}", "{a"])
+@pytest.mark.parametrize(
+    "name", ["{contents}", "{0}", "{}", "{content.parent}", "{style[0]}", "{", "}", "{a"]
+)
 def test_name_templates_know_nothing_else(name: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Recipe(name=name)
@@ -246,7 +258,9 @@ def test_the_suffix_is_the_formats() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_can_be_pasted_into_a_manifest(preset: str, tmp_path: Path) -> None:
     recipe = preset_recipe(preset)
-    text = yaml.safe_dump({"recipe": recipe.model_dump(mode="json")}, sort_keys=False, default_flow_style=None)
+    text = yaml.safe_dump(
+        {"recipe": recipe.model_dump(mode="json")}, sort_keys=False, default_flow_style=None
+    )
     for name in ("a.png", "s.png"):
         (tmp_path / name).write_bytes(b"x")
     path = tmp_path / "m.yaml"

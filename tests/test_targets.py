@@ -20,7 +20,8 @@ def targets(seed: int = 0, channels: int = 4) -> StyleTargets:
 
 def same(a: StyleTargets, b: StyleTargets) -> bool:
     return a.layers.keys() == b.layers.keys() and all(
-        torch.equal(a.layers[k].mean, b.layers[k].mean) and torch.equal(a.layers[k].second, b.layers[k].second)
+        torch.equal(a.layers[k].mean, b.layers[k].mean)
+        and torch.equal(a.layers[k].second, b.layers[k].second)
         for k in a.layers
     )
 

@@ -13,7 +13,9 @@ def tiny_weights(width: int = 4, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     weights, channels = {}, 3
     for name in CONVOLUTIONS:
-        weights[f"{name}.weight"] = torch.randn(width, channels, 3, 3, generator=generator) / (3 * channels**0.5)
+        weights[f"{name}.weight"] = torch.randn(width, channels, 3, 3, generator=generator) / (
+            3 * channels**0.5
+        )
         weights[f"{name}.bias"] = 0.1 * torch.randn(width, generator=generator)
         channels = width
     return weights

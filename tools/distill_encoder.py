@@ -287,7 +287,10 @@ def train(args: argparse.Namespace, log: list[dict[str, object]]) -> Weights:
                 row = {"phase": phase, "step": step, "loss": float(loss), "held_out": mean, **held,
                        "seconds": round(time.monotonic() - started)}  # fmt: skip
                 log.append(row)
-                print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
+                print(
+                    json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}),
+                    flush=True,
+                )
                 save(parameters, args.out)
     return {key: value.detach() for key, value in parameters.items()}
 
@@ -298,19 +301,29 @@ def save(weights: Weights, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--teacher", type=Path, required=True, help="VGG-19 checkpoint, .pth or .safetensors")
-    parser.add_argument("--images", type=Path, required=True, help="folder of pictures, searched with its subfolders")
-    parser.add_argument("--out", type=Path, required=True, help="where to write the student (float16 safetensors)")
+    parser.add_argument(
+        "--images", type=Path, required=True, help="folder of pictures, searched with its subfolders"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="where to write the student (float16 safetensors)"
+    )
     parser.add_argument("--resume", type=Path, help="start from these student weights")
     parser.add_argument("--block-steps", type=int, default=3000)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--side", type=int, default=128, help="crop side in pixels")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--hold-out", type=int, default=10, metavar="N", help="keep every Nth picture for validation")
+    parser.add_argument(
+        "--hold-out", type=int, default=10, metavar="N", help="keep every Nth picture for validation"
+    )
     parser.add_argument("--report-every", type=int, default=250)
-    parser.add_argument("--bfloat16", action="store_true", help="student's convolutions in bfloat16 (quicker on AVX512-bf16)")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="student's convolutions in bfloat16 (quicker on AVX512-bf16)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 

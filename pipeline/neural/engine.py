@@ -21,7 +21,7 @@ from ..recipe import Recipe
 from .checkpoints import LossRow, RunState
 from .encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from .losses import BuresStyleLoss, ContentLoss, GramStyleLoss, out_of_range, total_variation
-from .optimizers import build_optimizer
+from .optimizers import build_optimizer, loss_scale
 from .targets import StyleTargets
 
 
@@ -194,13 +194,14 @@ class StyleTransfer:
     ) -> Losses:
         """Evaluate once and move the canvas; `state.canvas` becomes the pixels evaluated."""
         evaluated: list[Losses] = []
+        scale = loss_scale(self.recipe)
 
         def closure() -> float:
             optimizer.zero_grad(set_to_none=True)
             losses = objective(self._to_image(canvas))
-            losses.total.backward()
+            (losses.total * scale).backward()
             evaluated.append(losses)
-            return float(losses.total.detach())
+            return float(losses.total.detach()) * scale
 
         state.canvas = canvas.detach().clone()
         optimizer.step(closure)

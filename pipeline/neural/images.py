@@ -48,6 +48,8 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name}: the file is empty (0 bytes).", "Copy the picture again.")
     try:
         with warnings.catch_warnings():
+            # Pillow grumbles about odd metadata in pictures that are fine.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as opened:
                 opened.load()

@@ -8,6 +8,15 @@ from torch import Tensor
 from ..recipe import Recipe
 
 
+def loss_scale(recipe: Recipe) -> float:
+    """Return the factor on the loss whose gradient the recipe's optimiser is given.
+
+    torch's L-BFGS ignores curvature below an absolute 1e-10, which late steps of a normalised loss
+    reach; the factor lifts them out of it. It changes no minimum, and Adam does not need it.
+    """
+    return 1e4 if recipe.optimizer == "lbfgs" else 1.0
+
+
 def build_optimizer(recipe: Recipe, canvas: Tensor) -> torch.optim.Optimizer:
     """Return the recipe's optimiser over `canvas`; each `step(closure)` evaluates the loss once.
 

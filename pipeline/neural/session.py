@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import DeviceError, ImageError
+from ..errors import ImageError
 from ..recipe import Recipe
 from .checkpoints import LossRow, RunState
 from .devices import DevicePlan
@@ -110,8 +110,7 @@ class Session:
 
         Raises:
             Stopped, Diverged: as `StyleTransfer.run`.
-            ImageError: the picture is too small for the recipe.
-            DeviceError: it does not fit the device's memory.
+            ImageError: the picture is too small for the recipe, or too large for the device's memory.
         """
         started = time.perf_counter()
         recipe = request.recipe
@@ -124,7 +123,7 @@ class Session:
         try:
             result, rows = transfer.run(state)
         except torch.OutOfMemoryError as error:
-            raise DeviceError(
+            raise ImageError(
                 f"{levels[-1].width} x {levels[-1].height} pixels do not fit the memory of "
                 f"{self.device.device}.",
                 "Lower size, or use --device cpu.",

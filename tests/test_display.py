@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeExecutor, Workshop
+from rich.console import Console
+
+from pipeline import display
+from pipeline.display import (
+    JsonLines,
+    LiveDisplay,
+    LogLines,
+    download_lines,
+    duration,
+    finished_line,
+    finished_object,
+    summary_line,
+)
+from pipeline.jobs import EncoderInfo, Job, StepProgress, Style
+from pipeline.recipe import Recipe
+from pipeline.runner import Finished, Runner, Status, Summary
+
+# Whatever a file may be called: markup, a link, an emoji's code, other letters, and long.
+ODD_NAMES = [
+    "photo [bold]--[/red] x",
+    "[link=http:x]a[/link]",
+    "a:smile:b :warning: c",
+    "Übung 字 ☂--naïve",
+    "{task.description} %s {0}",
+    "x" * 180,
+    "back\\slash \\[a]",
+]
+
+
+def make_job(content: str = "/in/a.png", style: str = "s") -> Job:
+    recipe = Recipe(size=64, pyramid=0, steps=7)
+    return Job("night", Path(content), Style(style, ((Path("/in/s.png"), 1.0),)), recipe, "a--s")
+
+
+def make_finished(status: Status, name: str = "a--s", **changes: Any) -> Finished:
+    return Finished(changes.pop("job", make_job()), name, status, "k" * 64, **changes)
+
+
+def console(width: int = 60, terminal: bool = False) -> tuple[Console, io.StringIO]:
+    file = io.StringIO()
+    return Console(file=file, width=width, force_terminal=terminal, color_system=None), file
+
+
+def lines(file: io.StringIO) -> list[str]:
+    """What was written, without the time of day."""
+    written = file.getvalue().splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in written), written
+    return [line[9:] for line in written]
+
+
+# Log lines
+
+
+def test_one_line_per_event() -> None:
+    screen, file = console()
+    log = LogLines(screen, total=3)
+    log.encoder_chosen(EncoderInfo("vgg19-slim", "0123456789abcdef", "vgg19 is not here."))
+    log.job_started(make_job(), "a--s")
+    for step in range(1, 4):
+        log.job_step(StepProgress(step, 7, 64, 48, 0.5))
+    log.job_finished(make_finished("done", path=Path("/out/night/a--s.png"), seconds=12.34))
+    log.job_finished(make_finished("skipped"))
+    log.job_finished(make_finished("failed", error="/in/a.png: no picture.", next_step="Look at it."))
+    assert lines(file) == [
+        "encoder vgg19-slim (01234567)",
+        "vgg19 is not here.",
+        "started a--s (64 px, 7 steps)",
+        "[1/3] done a--s in 12.3 s: /out/night/a--s.png",
+        "[2/3] skipped a--s: done already",
+        "[3/3] failed a--s: /in/a.png: no picture. Look at it.",
+    ]
+
+
+def test_a_job_that_was_stopped_is_not_counted() -> None:
+    screen, file = console()
+    log = LogLines(screen, total=2)
+    log.job_finished(make_finished("stopped"))
+    log.job_finished(make_finished("done", path=Path("/out/a.png")))
+    first, second = lines(file)
+    assert first.startswith("[0/2] stopped a--s")
+    assert second.startswith("[1/2] done")
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_names_are_shown_as_they_are(name: str) -> None:
+    screen, file = console(width=40)
+    log = LogLines(screen, total=1)
+    log.job_started(make_job(), name)
+    log.job_finished(make_finished("failed", name, error=f"/in/{name}: cannot be read.", next_step="Look."))
+    started, failed = lines(file)
+    assert started == f"started {name} (64 px, 7 steps)"
+    assert failed == f"[1/1] failed {name}: /in/{name}: cannot be read. Look."
+
+
+def test_a_log_is_plain_text() -> None:
+    """No colours and no cursor movements: it is for files and cron."""
+    screen, file = console(terminal=True)
+    LogLines(screen, total=1).job_finished(make_finished("done", path=Path("/out/1 'two' 3.png")))
+    assert "\x1b" not in file.getvalue()
+
+
+# The live display
+
+
+def test_the_live_display_shows_batch_step_loss_and_size() -> None:
+    screen, file = console(width=120, terminal=True)
+    with LiveDisplay(screen, total=2) as live:
+        live.encoder_chosen(EncoderInfo("vgg19", "0123456789abcdef"))
+        live.job_started(make_job(), "a--s")
+        live.job_step(StepProgress(3, 9, 64, 48, 0.123456))
+        live.progress.refresh()
+        assert [(task.description, task.completed, task.total) for task in live.progress.tasks] == [
+            ("batch", 0, 2),
+            ("a--s", 3, 9),
+        ]
+        live.job_finished(make_finished("done", path=Path("/out/a--s.png"), seconds=1))
+        assert [(task.description, task.completed) for task in live.progress.tasks] == [("batch", 1)]
+        live.job_finished(make_finished("skipped", "b--s"))
+        assert live.progress.tasks[0].finished
+    text = file.getvalue()
+    for part in ("loss 0.1235", "64 x 48", "3/9", "done a--s", "skipped b--s", "encoder vgg19"):
+        assert part in text
+
+
+def test_a_skipped_job_needs_no_start() -> None:
+    screen, _ = console(terminal=True)
+    with LiveDisplay(screen, total=1) as live:
+        live.job_step(StepProgress(1, 2, 3, 4, 0.5))
+        live.job_finished(make_finished("skipped"))
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_the_live_display_shows_names_as_they_are(name: str) -> None:
+    screen, file = console(width=400, terminal=True)
+    with LiveDisplay(screen, total=1) as live:
+        live.job_started(make_job(), name)
+        live.progress.refresh()
+    assert name in file.getvalue()
+
+
+# JSON
+
+
+def test_one_object_per_finished_job_and_nothing_else() -> None:
+    screen, log = console()
+    stream = io.StringIO()
+    shown = JsonLines(screen, 3, stream)
+    shown.encoder_chosen(EncoderInfo("vgg19", "0123456789abcdef", "a note"))
+    shown.job_started(make_job(), "a--s")
+    shown.job_step(StepProgress(1, 7, 64, 48, 0.5))
+    assert stream.getvalue() == ""
+    shown.job_finished(make_finished("done", path=Path("/out/a--s.png"), seconds=1.23456))
+    shown.job_finished(make_finished("failed", error="It broke.", next_step="Mend it."))
+    shown.job_finished(make_finished("stopped"))
+    done, failed, stopped = map(json.loads, stream.getvalue().splitlines())
+    assert done == {
+        "status": "done",
+        "name": "a--s",
+        "key": "k" * 64,
+        "content": "/in/a.png",
+        "style": "s",
+        "path": "/out/a--s.png",
+        "seconds": 1.235,
+        "error": "",
+        "next_step": "",
+    }
+    assert (failed["status"], failed["error"], failed["next_step"]) == ("failed", "It broke.", "Mend it.")
+    assert failed["path"] is None
+    assert stopped["status"] == "stopped"
+    assert "done a--s" in log.getvalue()
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, "caf\udce9", "a\nb"])
+def test_objects_hold_any_name_on_one_line(name: str) -> None:
+    screen, _ = console()
+    stream = io.StringIO()
+    job = make_job(content=f"/in/{name}.png", style=name)
+    JsonLines(screen, 1, stream).job_finished(make_finished("skipped", name, job=job))
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().isascii()
+    read = json.loads(stream.getvalue())
+    assert (read["name"], read["content"], read["style"]) == (name, f"/in/{name}.png", name)
+
+
+def test_an_object_is_written_at_once() -> None:
+    """Whoever reads the pipe sees a job when it is finished, not when the batch is."""
+
+    class Pipe(io.StringIO):
+        flushed = 0
+
+        def flush(self) -> None:
+            self.flushed += 1
+
+    pipe = Pipe()
+    JsonLines(console()[0], 1, pipe).job_finished(make_finished("skipped"))
+    assert pipe.flushed >= 1
+
+
+# Sentences
+
+
+@pytest.mark.parametrize(
+    ("finished", "line"),
+    [
+        (
+            make_finished("done", path=Path("/out/a.png"), seconds=75),
+            "done a--s in 1 min: /out/a.png",
+        ),
+        (make_finished("skipped", path=Path("/out/a.png")), "skipped a--s: done already"),
+        (make_finished("stopped"), "stopped a--s: goes on from here next time"),
+        (make_finished("failed", error="It broke."), "failed a--s: It broke."),
+        (make_finished("failed", error="It broke.", next_step="Mend it."), "failed a--s: It broke. Mend it."),
+    ],
+    ids=["done", "skipped", "stopped", "failed", "failed with a next step"],
+)
+def test_a_finished_job_is_one_sentence(finished: Finished, line: str) -> None:
+    assert finished_line(finished) == line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (0.04, "0.0 s"),
+        (12.34, "12.3 s"),
+        (59.4, "59.4 s"),
+        (60, "1 min"),
+        (119, "2 min"),
+        (3599, "1 h 0 min"),
+        (3600, "1 h 0 min"),
+        (5400, "1 h 30 min"),
+        (90_000, "25 h 0 min"),
+    ],
+)
+def test_time_spans_are_said_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def make_summary(jobs: int, **counts: Any) -> Summary:
+    return Summary("night", jobs, seconds=counts.pop("seconds", 90.0), **counts)
+
+
+@pytest.mark.parametrize(
+    ("summary", "parts", "absent"),
+    [
+        (make_summary(3, done=3, seconds=9), ["3 done", "9.0 s"], ["failed", "already", "not begun"]),
+        (make_summary(3, done=1, skipped=2), ["1 done", "2 there already"], ["failed", "not begun"]),
+        (make_summary(3, done=2, failed=1), ["2 done", "1 failed", "/out/night/summary.json"], ["not begun"]),
+        (make_summary(5, done=2, stopped=True), ["2 done", "3 not begun or not finished"], ["failed"]),
+        (make_summary(4, skipped=4), ["Nothing to do", "4"], ["failed", "not begun"]),
+    ],
+    ids=["done", "skipped", "failed", "stopped", "nothing"],
+)
+def test_the_last_line_says_how_it_went(summary: Summary, parts: list[str], absent: list[str]) -> None:
+    line = summary_line(summary, "/out/night")
+    assert "\n" not in line
+    assert "/out/night" in line
+    assert [part for part in parts if part not in line] == []
+    assert [part for part in absent if part in line] == []
+
+
+def test_a_finished_object_is_plain_data() -> None:
+    plain = finished_object(make_finished("done", path=Path("/out/a.png")))
+    assert json.loads(json.dumps(plain)) == plain
+
+
+# Downloads
+
+
+def test_a_download_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    screen, file = console()
+    report = download_lines(screen, every_s=5)
+    for done, seconds in ((10, 0), (20, 1), (30, 6), (40, 7), (80, 8)):
+        now[0] = 100.0 + seconds
+        report(done * 1_000_000, 80_000_000)
+    assert [line.split(": ")[1] for line in file.getvalue().splitlines()] == [
+        "10 of 80 MB",
+        "30 of 80 MB",
+        "80 of 80 MB",
+    ]
+
+
+def test_a_download_of_unknown_length_is_told_too() -> None:
+    screen, file = console()
+    download_lines(screen)(3_000_000, None)
+    assert "3 MB" in file.getvalue()
+    assert " of " not in file.getvalue()
+
+
+# With a real run
+
+
+@pytest.mark.parametrize(
+    "make", [LogLines, LiveDisplay, lambda c, n: JsonLines(c, n, io.StringIO())], ids=["log", "live", "json"]
+)
+def test_every_display_follows_a_run(make: Callable[[Console, int], LogLines], workshop: Workshop) -> None:
+    from pipeline.ledger import Ledger
+    from pipeline.outbox import BatchFolder
+
+    screen, file = console(width=200)
+    batch = workshop.read()
+    shown = make(screen, len(batch))
+    ledger = Ledger(workshop.state)
+    runner = Runner(BatchFolder(workshop.outbox, batch.name), ledger, FakeExecutor({"a": "fail"}), shown)
+    summary = runner.run(batch.jobs(), len(batch))
+    ledger.close()
+    assert shown.finished == 4
+    text = file.getvalue()
+    assert text.count("told to fail") == 2
+    assert text.count("] done b--") == 2
+    assert "a note" in text
+    assert "2 failed" in summary_line(summary, str(workshop.batch_folder))

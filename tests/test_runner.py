@@ -1,0 +1,816 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeManifest, MakePicture
+from fakes import QUICK, FakeExecutor, Fault, Recorder, Workshop, picture_bytes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import outbox
+from pipeline.errors import DeviceError, DiskError, ImageError, JobError, UsageError, WeightsError
+from pipeline.files import write_atomically
+from pipeline.jobs import EncoderInfo, Job, Style
+from pipeline.ledger import Ledger
+from pipeline.recipe import Recipe, layer_recipe
+from pipeline.runner import Estimate, Runner, group_jobs, megapixel_steps, run_single, single_job
+
+ALL = ["a--s", "b--s", "a--t", "b--t"]
+HERE = Path(__file__).parent
+
+
+def record_of(workshop: Workshop, name: str) -> dict[str, Any]:
+    return dict(json.loads((workshop.batch_folder / "logs" / f"{name}.json").read_bytes()))
+
+
+def summary_of(workshop: Workshop) -> dict[str, Any]:
+    return dict(json.loads((workshop.batch_folder / "summary.json").read_bytes()))
+
+
+def attempts(workshop: Workshop) -> int:
+    """Attempts begun and not ended, over all jobs."""
+    ledger = Ledger(workshop.state)
+    try:
+        return sum(count for (count,) in ledger._database.execute("SELECT count FROM attempts"))
+    finally:
+        ledger.close()
+
+
+def run_in_a_process(workshop: Workshop, faults: dict[str, Fault], expected: int = -9) -> None:
+    """One whole run in a process of its own; it is killed where `faults` says `kill`."""
+    code = (
+        "import sys; from pathlib import Path; from fakes import FakeExecutor, Workshop\n"
+        f"Workshop(Path(sys.argv[1])).run(FakeExecutor({faults!r}))"
+    )
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(workshop.folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == expected, done.stderr
+
+
+# A whole run
+
+
+def test_a_run_makes_every_picture(workshop: Workshop) -> None:
+    ran = workshop.run()
+    assert ran.observer.statuses == dict.fromkeys(ALL, "done")
+    assert list(workshop.pictures()) == ["a--s.png", "a--t.png", "b--s.png", "b--t.png"]
+    assert len(set(workshop.pictures().values())) == 4
+    assert (ran.summary.done, ran.summary.failed, ran.summary.skipped) == (4, 0, 0)
+    assert ran.summary.remaining == 0
+    assert attempts(workshop) == 0
+    for finished in ran.observer.finished:
+        assert finished.path is not None
+        assert finished.path.read_bytes() == picture_bytes(finished.key)
+        log = (workshop.batch_folder / "logs" / f"{finished.name}.csv").read_text()
+        assert log == "step,total\n1,1\n2,0.5\n3,0.333333\n4,0.25\n"
+
+
+def test_a_second_run_does_nothing(workshop: Workshop) -> None:
+    workshop.run()
+    before = {path: path.stat().st_mtime_ns for path in workshop.batch_folder.rglob("*--*")}
+    executor = FakeExecutor()
+    ran = workshop.run(executor)
+    assert executor.ran == []
+    assert ran.observer.statuses == dict.fromkeys(ALL, "skipped")
+    assert (ran.summary.done, ran.summary.skipped, ran.summary.remaining) == (0, 4, 0)
+    assert {path: path.stat().st_mtime_ns for path in workshop.batch_folder.rglob("*--*")} == before
+
+
+def test_new_pictures_only_are_made(workshop: Workshop, make_picture: MakePicture) -> None:
+    workshop.run()
+    make_picture("photos/c.png", 7)
+    executor = FakeExecutor()
+    workshop.run(executor)
+    assert executor.ran == ["c", "c"]
+    assert len(workshop.pictures()) == 6
+
+
+def test_force_makes_them_again_in_their_places(workshop: Workshop) -> None:
+    workshop.run()
+    before = workshop.pictures()
+    executor = FakeExecutor()
+    ran = workshop.run(executor, force=True)
+    assert sorted(executor.ran) == ["a", "a", "b", "b"]
+    assert ran.summary.done == 4
+    assert workshop.pictures() == before
+
+
+@pytest.mark.parametrize("changed", ["photos/a.png", "styles/s.png"])
+def test_a_changed_picture_is_made_again_beside_the_old_one(
+    changed: str, workshop: Workshop, make_picture: MakePicture
+) -> None:
+    workshop.run()
+    before = workshop.pictures()
+    make_picture(changed, seed=99)
+    executor = FakeExecutor()
+    ran = workshop.run(executor)
+    done = {name for name, status in ran.observer.statuses.items() if status == "done"}
+    assert len(executor.ran) == len(done) == 2
+    after = workshop.pictures()
+    assert {name: after[name] for name in before} == before
+    for finished in ran.observer.finished:
+        if finished.status == "done":
+            assert finished.name == f"{finished.job.name}-{finished.key[:8]}"
+            assert f"{finished.name}.png" in after
+    # Both generations are kept apart from now on.
+    assert set(workshop.run().observer.statuses.values()) == {"skipped"}
+
+
+def test_a_changed_recipe_or_encoder_runs_again(workshop: Workshop) -> None:
+    workshop.run()
+    assert workshop.run(flags={"style_weight": 11}).summary.done == 4
+    assert workshop.run(flags={"style_weight": 11}).summary.skipped == 4
+    other = FakeExecutor(encoder=EncoderInfo("other", "e" * 64))
+    assert workshop.run(other).summary.done == 4
+    assert workshop.run().summary.skipped == 4
+    assert len(workshop.pictures()) == 12
+
+
+def test_renamed_inputs_are_new_jobs_with_their_own_names(workshop: Workshop) -> None:
+    workshop.run()
+    (workshop.folder / "photos/a.png").rename(workshop.folder / "photos/z.png")
+    assert set(workshop.run().observer.statuses) == {"z--s", "b--s", "z--t", "b--t"}
+    assert len(workshop.pictures()) == 6
+
+
+def test_a_deleted_picture_is_made_again(workshop: Workshop) -> None:
+    workshop.run()
+    (workshop.batch_folder / "a--s.png").unlink()
+    executor = FakeExecutor()
+    workshop.run(executor)
+    assert executor.ran == ["a"]
+    assert len(workshop.pictures()) == 4
+
+
+def test_two_contents_of_one_name_are_both_made(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    make_picture("more/a.png", 5)
+    make_manifest({"contents": ["photos/a.png", "more/a.png"], "styles": ["styles/s.png"]})
+    ran = workshop.run()
+    assert ran.summary.done == 2
+    assert len(workshop.pictures()) == len(set(workshop.pictures().values())) == 2
+    make_manifest({"contents": ["more/a.png", "photos/a.png"], "styles": ["styles/s.png"]})
+    assert workshop.run().summary.skipped == 2
+
+
+def test_one_picture_named_twice_is_made_once(workshop: Workshop, make_manifest: MakeManifest) -> None:
+    make_manifest({"contents": ["photos/a.png", "photos/*.png"], "styles": ["styles/s.png"]})
+    executor = FakeExecutor()
+    ran = workshop.run(executor)
+    assert sorted(executor.ran) == ["a", "b"]
+    assert (ran.summary.done, ran.summary.skipped) == (2, 1)
+
+
+def test_the_encoder_is_told_once(workshop: Workshop) -> None:
+    assert workshop.run().observer.encoders == [FakeExecutor().encoder]
+
+
+# Failures
+
+
+def test_a_failure_is_recorded_and_the_others_go_on(workshop: Workshop) -> None:
+    ran = workshop.run(FakeExecutor({"a": "fail"}))
+    assert ran.observer.statuses == {"a--s": "failed", "b--s": "done", "a--t": "failed", "b--t": "done"}
+    assert (ran.summary.done, ran.summary.failed) == (2, 2)
+    record = record_of(workshop, "a--s")
+    assert record["status"] == "failed"
+    assert "told to fail" in record["error"]
+    assert record["next_step"] == "Tell it not to."
+    assert attempts(workshop) == 0
+    # It is tried again the next time, and then takes its own name.
+    again = workshop.run()
+    assert again.observer.statuses == {"a--s": "done", "b--s": "skipped", "a--t": "done", "b--t": "skipped"}
+    assert record_of(workshop, "a--s")["status"] == "done"
+    assert record_of(workshop, "a--s")["error"] == ""
+
+
+@pytest.mark.parametrize(("limit", "failed"), [(0, 4), (1, 1), (3, 3), (9, 4)])
+def test_so_many_failures_end_the_batch(limit: int, failed: int, workshop: Workshop) -> None:
+    executor = FakeExecutor({"a": "fail", "b": "fail"})
+    ran = workshop.run(executor, max_failures=limit)
+    assert ran.summary.failed == len(executor.ran) == failed
+    assert ran.summary.remaining == 4 - failed
+    assert summary_of(workshop)["failed"] == failed
+
+
+def test_a_forced_job_that_fails_keeps_the_picture_that_was_there(workshop: Workshop) -> None:
+    workshop.run()
+    before = workshop.pictures()
+    ran = workshop.run(FakeExecutor({"a": "fail"}), force=True)
+    assert ran.summary.failed == 2
+    assert workshop.pictures() == before
+    # Done is done: what the record says of the picture that is there still holds.
+    assert workshop.run().summary.skipped == 4
+
+
+def vanish_while(workshop: Workshop, stem: str, *paths: str) -> Callable[[Job, int], None]:
+    """Delete files while the picture of `stem` is being made."""
+
+    def delete(job: Job, _step: int) -> None:
+        if job.content.stem == stem:
+            for path in paths:
+                (workshop.folder / path).unlink(missing_ok=True)
+
+    return delete
+
+
+def test_a_content_that_cannot_be_read_fails_alone(workshop: Workshop) -> None:
+    executor = FakeExecutor(after_step=vanish_while(workshop, "a", "photos/b.png"))
+    ran = workshop.run(executor)
+    assert ran.observer.statuses == {"a--s": "done", "b--s": "failed", "a--t": "done", "b--t": "failed"}
+    record = record_of(workshop, "b--s")
+    assert record["status"] == "failed"
+    assert "b.png: cannot be read" in record["error"]
+    assert record["content"]["path"] == str(workshop.folder / "photos/b.png")
+    assert summary_of(workshop)["failures"][0]["name"] == "b--s"
+
+
+def test_failures_of_one_name_are_told_apart(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    """Two jobs never share a name, not even when neither can be read."""
+    make_picture("x/c.png", 5)
+    make_picture("y/c.png", 6)
+    make_manifest({"contents": ["photos/a.png", "x/c.png", "y/c.png"], "styles": ["styles/s.png"]})
+    gone = vanish_while(workshop, "a", "x/c.png", "y/c.png")
+    ran = workshop.run(FakeExecutor(after_step=gone))
+    assert ran.summary.failed == 2
+    assert len(ran.observer.statuses) == 3
+    failed = {name for name, status in ran.observer.statuses.items() if status == "failed"}
+    assert {Path(record_of(workshop, name)["content"]["path"]).parent.name for name in failed} == {"x", "y"}
+
+
+def test_a_failure_does_not_touch_a_picture_of_the_same_name(workshop: Workshop) -> None:
+    workshop.run()
+    before = workshop.pictures()
+    (workshop.folder / "photos/a.png").write_bytes(b"no picture")
+    ran = workshop.run(FakeExecutor({"a": "fail"}))
+    assert ran.summary.failed == 2
+    assert workshop.pictures() == before
+    assert record_of(workshop, "a--s")["status"] == "done"
+
+
+def test_a_file_name_that_is_no_text_stops_no_night(workshop: Workshop) -> None:
+    """Old archives hold names in Latin-1; Linux takes them as they are."""
+    name = os.fsencode(workshop.folder / "photos") + b"/caf\xe9.png"
+    try:
+        Path(os.fsdecode(name)).write_bytes(b"coffee")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    ran = workshop.run()
+    assert ran.summary.done == 6
+    assert workshop.run().summary.skipped == 6
+    failing = workshop.run(FakeExecutor({"caf\udce9": "fail"}), flags={"seed": 1})
+    assert (failing.summary.done, failing.summary.failed) == (4, 2)
+
+
+# Faults of the machine
+
+
+def test_a_fault_of_the_machine_ends_the_run_and_burns_no_attempt(workshop: Workshop) -> None:
+    for _ in range(4):
+        with pytest.raises(DeviceError):
+            workshop.run(FakeExecutor({"b": "machine"}))
+        assert attempts(workshop) == 0
+    assert list(workshop.pictures()) == ["a--s.png"]
+    summary = summary_of(workshop)
+    assert (summary["done"] + summary["skipped"], summary["failed"]) == (1, 0)
+    executor = FakeExecutor()
+    workshop.run(executor)
+    assert executor.ran == ["b", "a", "b"]
+
+
+def test_missing_weights_end_the_run_before_its_first_job(workshop: Workshop) -> None:
+    class NoWeights(FakeExecutor):
+        def encoder_info(self, name: str) -> EncoderInfo:
+            raise WeightsError("There are no weights.")
+
+    with pytest.raises(WeightsError):
+        workshop.run(NoWeights())
+    assert workshop.pictures() == {}
+    assert attempts(workshop) == 0
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "b--s.png":
+            raise OSError(28, "No space left on device")
+        write_atomically(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "write_atomically", full)
+        with pytest.raises(DiskError, match="No space left"):
+            workshop.run()
+    assert attempts(workshop) == 0
+    ran = workshop.run()
+    assert ran.observer.statuses == {"a--s": "skipped", "b--s": "done", "a--t": "done", "b--t": "done"}
+
+
+# Stops
+
+
+def test_a_stop_between_jobs_begins_no_other(workshop: Workshop) -> None:
+    executor = FakeExecutor()
+    ran = workshop.run(executor, should_stop=lambda: len(executor.ran) == 2 and bool(workshop.pictures()))
+    assert executor.ran == ["a", "b"]
+    assert ran.summary.stopped
+    assert ran.summary.remaining >= 2
+    assert summary_of(workshop)["stopped"] is True
+
+
+def test_a_stop_before_the_first_job_does_nothing(workshop: Workshop) -> None:
+    executor = FakeExecutor()
+    ran = workshop.run(executor, should_stop=lambda: True)
+    assert executor.ran == []
+    assert (ran.summary.stopped, ran.summary.remaining) == (True, 4)
+
+
+def test_a_stop_inside_a_job_publishes_nothing_of_it(workshop: Workshop) -> None:
+    ran = workshop.run(FakeExecutor({"b": "stop"}))
+    assert ran.observer.statuses == {"a--s": "done", "b--s": "stopped"}
+    assert ran.summary.stopped
+    assert (ran.summary.done, ran.summary.failed, ran.summary.remaining) == (1, 0, 3)
+    assert list(workshop.pictures()) == ["a--s.png"]
+    assert not (workshop.batch_folder / "logs/b--s.json").exists()
+    assert attempts(workshop) == 0
+    executor = FakeExecutor()
+    ran = workshop.run(executor)
+    assert executor.ran == ["b", "a", "b"]
+    assert sorted(workshop.pictures()) == sorted(f"{name}.png" for name in ALL)
+
+
+# Kills
+
+
+def test_a_killed_batch_goes_on_and_repeats_nothing(workshop: Workshop) -> None:
+    run_in_a_process(workshop, {"b": "kill"})
+    assert list(workshop.pictures()) == ["a--s.png"]
+    executor = FakeExecutor()
+    ran = workshop.run(executor)
+    assert executor.ran == ["b", "a", "b"]
+    assert ran.observer.statuses["a--s"] == "skipped"
+    assert sorted(workshop.pictures()) == sorted(f"{name}.png" for name in ALL)
+    assert attempts(workshop) == 0
+
+
+def test_a_job_that_kills_the_process_three_times_is_set_aside(workshop: Workshop) -> None:
+    """It stands second in the first style, and first among what is left later."""
+    make_one_style(workshop)
+    for _ in range(3):
+        run_in_a_process(workshop, {"a": "kill"})
+    assert workshop.pictures() == {}
+    ran = workshop.run(FakeExecutor({"a": "kill"}))  # would kill this very process
+    assert ran.observer.statuses == {"a--s": "failed", "b--s": "done"}
+    record = record_of(workshop, "a--s")
+    assert record["status"] == "failed"
+    assert "3 times" in record["error"]
+    assert "--force" in record["next_step"]
+    # It stays aside, and is said to be.
+    plans = {planned.name: planned for planned in workshop.plan()}
+    assert not plans["a--s"].run
+    assert "3 times" in plans["a--s"].reason
+    assert workshop.run(FakeExecutor({"a": "kill"})).summary.failed == 1
+    # Force gives it another chance; when it survives, all is forgotten.
+    assert workshop.run(force=True).summary.done == 2
+    assert attempts(workshop) == 0
+
+
+def make_one_style(workshop: Workshop) -> None:
+    (workshop.folder / "styles/t.png").unlink()
+
+
+def kill_three_times(workshop: Workshop) -> None:
+    """The same, in the ledger only."""
+    keys = [finished.key for finished in workshop.run(FakeExecutor({"a": "fail"})).observer.finished]
+    ledger = Ledger(workshop.state)
+    for _ in range(3):
+        ledger.begin(keys[0])
+    ledger.close()
+
+
+def test_fewer_kills_than_the_limit_are_not_enough(workshop: Workshop) -> None:
+    make_one_style(workshop)
+    kill_three_times(workshop)
+    assert workshop.run(max_attempts=4).summary.done == 1
+
+
+def test_a_changed_recipe_gives_a_job_that_was_set_aside_another_chance(workshop: Workshop) -> None:
+    make_one_style(workshop)
+    kill_three_times(workshop)
+    assert workshop.run().summary.failed == 1
+    assert workshop.run(flags={"steps": 3}).summary.done == 2
+
+
+# Grouping
+
+STYLES = [Style(name, ((Path(f"/{name}"), 1.0),)) for name in "stuv"]
+RECIPES = [Recipe(size=size) for size in (32, 64)]
+JOBS = st.lists(
+    st.builds(
+        Job,
+        st.just("night"),
+        st.sampled_from([Path("/a"), Path("/b")]),
+        st.sampled_from(STYLES),
+        st.sampled_from(RECIPES),
+        st.just("name"),
+    ),
+    max_size=40,
+)
+
+
+def group(job: Job) -> tuple[str, int]:
+    return job.style.name, job.recipe.size
+
+
+def runs(jobs: Sequence[Job]) -> int:
+    """How often the style or the size changes, and once for the first."""
+    return sum(index == 0 or group(job) != group(jobs[index - 1]) for index, job in enumerate(jobs))
+
+
+@given(JOBS, st.integers(1, 50))
+def test_grouping_loses_nothing_and_puts_one_style_in_a_row(jobs: list[Job], window: int) -> None:
+    grouped = list(group_jobs(iter(jobs), window))
+    assert Counter(map(id, grouped)) == Counter(map(id, jobs))
+    assert runs(grouped) <= runs(jobs)
+    for start in range(0, len(jobs), window):
+        chunk = jobs[start : start + window]
+        part = grouped[start : start + window]
+        assert runs(part) == len({group(job) for job in chunk})
+        for key in {group(job) for job in chunk}:
+            assert [id(job) for job in part if group(job) == key] == [
+                id(job) for job in chunk if group(job) == key
+            ]
+
+
+def test_grouping_looks_ahead_no_further_than_its_window() -> None:
+    taken: list[int] = []
+
+    def jobs() -> Any:
+        for number in range(100):
+            taken.append(number)
+            yield Job("night", Path("/a"), STYLES[number % 2], RECIPES[0], "name")
+
+    grouped = group_jobs(jobs(), window=10)
+    next(grouped)
+    assert len(taken) <= 11
+
+
+def test_a_run_makes_all_pictures_of_a_style_before_the_next(
+    workshop: Workshop, make_manifest: MakeManifest
+) -> None:
+    pairs = [{"content": f"photos/{c}.png", "style": f"styles/{s}.png"} for c in "ab" for s in "st"]
+    make_manifest({"pairs": pairs})
+    ran = workshop.run()
+    assert ran.observer.started == ["a--s", "b--s", "a--t", "b--t"]
+
+
+# Snapshots
+
+
+def snapshots(workshop: Workshop, make_manifest: MakeManifest, **recipe: Any) -> dict[str, bytes]:
+    make_manifest({"recipe": recipe, "contents": ["photos/*.png"], "styles": ["styles/s.png"]})
+    ran = workshop.run()
+    assert ran.summary.done == 2
+    for finished in ran.observer.finished:
+        assert finished.path is not None
+        assert finished.path.read_bytes() == picture_bytes(finished.key, ran_format(recipe))
+    return workshop.pictures()
+
+
+def ran_format(recipe: dict[str, Any]) -> str:
+    return str(recipe.get("format", "png"))
+
+
+def test_without_being_asked_there_are_no_snapshots(workshop: Workshop, make_manifest: MakeManifest) -> None:
+    assert len(snapshots(workshop, make_manifest)) == 2
+
+
+def test_snapshots_lie_beside_the_picture(workshop: Workshop, make_manifest: MakeManifest) -> None:
+    found = snapshots(workshop, make_manifest, snapshot_every=2)
+    expected = [f"{name}{step}.png" for name in ("a--s", "b--s") for step in ("-step00002", "-step00004", "")]
+    assert sorted(found) == sorted(expected)
+    assert len(set(found.values())) == 6
+
+
+def test_snapshots_whose_names_say_their_step(workshop: Workshop, make_manifest: MakeManifest) -> None:
+    found = snapshots(
+        workshop, make_manifest, snapshot_every=1, name="{content}/{step:02d}", format="jpeg", steps=3
+    )
+    # The last step's is the result itself.
+    assert list(found) == [f"{content}/{step:02d}.jpg" for content in "ab" for step in (1, 2, 3)]
+    assert len(set(found.values())) == 6
+
+
+def test_a_template_with_the_number_of_steps_says_no_step(
+    workshop: Workshop, make_manifest: MakeManifest
+) -> None:
+    """`{steps}` is a field of the recipe and no `{step}`."""
+    found = snapshots(workshop, make_manifest, snapshot_every=2, name="{content}-{steps}", steps=5)
+    assert len(found) == len(set(found.values())) == 6
+
+
+def test_snapshots_of_jobs_that_share_a_name_keep_apart(
+    workshop: Workshop, make_manifest: MakeManifest
+) -> None:
+    found = snapshots(workshop, make_manifest, snapshot_every=2, name="out_{step}")
+    assert len(found) == len(set(found.values())) == 4
+    assert {"out_2.png", "out_4.png"} < set(found)
+
+
+def test_a_snapshot_never_overwrites_another_jobs_picture(
+    workshop: Workshop, make_manifest: MakeManifest
+) -> None:
+    """The second job passes the step at which the first one ended, under the same template."""
+    recipe = {"name": "out_{step}", "snapshot_every": 1}
+    sweep = {"steps": [2, 4]}
+    make_manifest(
+        {"recipe": recipe, "contents": ["photos/a.png"], "styles": ["styles/s.png"], "sweep": sweep}
+    )
+    ran = workshop.run()
+    assert ran.summary.done == 2
+    for finished in ran.observer.finished:
+        assert finished.path is not None
+        assert finished.path.read_bytes() == picture_bytes(finished.key)
+    assert workshop.run().summary.skipped == 2
+
+
+@pytest.mark.parametrize("name", ["out_{step}", "{content}--{style}"])
+def test_killed_after_its_last_snapshot_a_job_keeps_its_name(
+    name: str, workshop: Workshop, make_manifest: MakeManifest
+) -> None:
+    make_manifest(
+        {
+            "recipe": {"snapshot_every": 1, "name": name, "steps": 1},
+            "contents": ["photos/a.png"],
+            "styles": ["styles/s.png"],
+        }
+    )
+    run_in_a_process(workshop, {"a": "kill"})
+    left = set(workshop.pictures())
+    (finished,) = workshop.run().observer.finished
+    assert finished.status == "done"
+    assert finished.name == finished.job.name
+    assert left <= set(workshop.pictures())
+
+
+# What is written down
+
+
+def test_a_record_holds_all_that_made_the_picture(workshop: Workshop) -> None:
+    ran = workshop.run()
+    finished = ran.observer.finished[0]
+    record = record_of(workshop, "a--s")
+    content, style = workshop.folder / "photos/a.png", workshop.folder / "styles/s.png"
+    sha256 = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (content, style)}
+    assert record["status"] == "done"
+    assert record["key"] == finished.key
+    assert record["image"] == "a--s.png"
+    assert record["content"] == {"path": str(content), "sha256": sha256[content]}
+    assert record["style"]["name"] == "s"
+    assert record["style"]["images"] == [{"path": str(style), "sha256": sha256[style], "share": 1.0}]
+    assert Recipe.model_validate(record["recipe"]) == finished.job.recipe == layer_recipe(QUICK)
+    assert record["encoder"] == {"name": "fake", "digest": "f" * 64}
+    assert (record["cache_hits"], record["cache_misses"]) == (2, 1)
+    assert (record["width"], record["height"], record["seconds"]) == (6, 4, 0.5)
+    assert (record["device"], record["dtype"]) == ("fake0", "float8")
+    assert record["versions"] == {"fake": "1"}
+    assert record["resumed_from_step"] == 0
+    assert "finished" in record
+    assert "image_bytes" not in record
+
+
+def test_a_record_holds_the_picture_it_started_from(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    start = make_picture("start.png", 9)
+    manifest = {"contents": ["photos/a.png"], "styles": ["styles/s.png"], "recipe": {"init": "start.png"}}
+    make_manifest(manifest)
+    workshop.run()
+    record = (workshop.batch_folder / "logs/a--s.json").read_text()
+    assert hashlib.sha256(start.read_bytes()).hexdigest() in record
+    make_picture("start.png", 10)
+    assert workshop.run().summary.done == 1
+
+
+def test_the_summary_counts(workshop: Workshop) -> None:
+    workshop.run(FakeExecutor({"a": "fail"}))
+    summary = summary_of(workshop)
+    assert (summary["batch"], summary["jobs"], summary["done"], summary["failed"]) == ("night", 4, 2, 2)
+    assert (summary["skipped"], summary["stopped"]) == (0, False)
+    assert summary["seconds"] == 1.0
+    assert (summary["cache_hits"], summary["cache_misses"]) == (4, 2)
+    assert summary["encoders"] == {"fake": "f" * 64}
+    assert [failure["name"] for failure in summary["failures"]] == ["a--s", "a--t"]
+    assert all("told to fail" in failure["error"] and failure["next_step"] for failure in summary["failures"])
+    assert summary["started"] <= summary["finished"]
+    workshop.run()
+    again = summary_of(workshop)
+    assert (again["done"], again["skipped"], again["failures"]) == (2, 2, [])
+
+
+def test_the_picture_is_there_before_it_is_told(workshop: Workshop) -> None:
+    seen: list[bool] = []
+
+    class Looking(Recorder):
+        def job_finished(self, finished: Any) -> None:
+            seen.append(finished.path.is_file() and (workshop.batch_folder / "logs" / "a--s.json").is_file())
+
+    batch = workshop.read()
+    ledger = Ledger(workshop.state)
+    folder = outbox.BatchFolder(workshop.outbox, batch.name)
+    Runner(folder, ledger, FakeExecutor(), Looking()).run(batch.jobs(), len(batch))
+    ledger.close()
+    assert seen == [True] * 4
+
+
+def test_an_attempt_is_on_disk_before_the_job_begins(workshop: Workshop) -> None:
+    seen: list[int] = []
+    workshop.run(FakeExecutor(after_step=lambda job, step: seen.append(attempts(workshop))))
+    assert set(seen) == {1}
+
+
+# Plans
+
+
+def test_a_plan_of_a_fresh_batch_runs_all_and_writes_nothing(workshop: Workshop) -> None:
+    assert [(planned.name, planned.run) for planned in workshop.plan()] == [(name, True) for name in ALL]
+    assert not workshop.outbox.exists()
+
+
+def test_a_plan_says_what_a_run_then_does(workshop: Workshop, make_picture: MakePicture) -> None:
+    workshop.run(FakeExecutor({"a": "fail"}))
+    (workshop.batch_folder / "b--t.png").unlink()
+    make_picture("photos/c.png", 5)
+    plans = {planned.name: planned.run for planned in workshop.plan()}
+    statuses = workshop.run().observer.statuses
+    assert plans == {name: status == "done" for name, status in statuses.items()}
+    assert plans == {"a--s": True, "a--t": True, "b--s": False, "b--t": True, "c--s": True, "c--t": True}
+    assert {planned.run for planned in workshop.plan()} == {False}
+    assert {planned.run for planned in workshop.plan(force=True)} == {True}
+
+
+def test_a_plan_finds_what_is_done_under_another_name(workshop: Workshop) -> None:
+    """A file of someone else had the wanted name, so the picture got a short id."""
+    workshop.batch_folder.mkdir(parents=True)
+    (workshop.batch_folder / "a--s.png").write_bytes(b"mine")
+    plans = [(planned.name, planned.run) for planned in workshop.plan()]
+    done = [finished.name for finished in workshop.run().observer.finished]
+    assert plans == [(name, True) for name in done]
+    assert "a--s" not in done
+    assert {planned.run for planned in workshop.plan()} == {False}
+
+
+def test_a_plan_names_jobs_of_one_name_apart(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    make_picture("more/a.png", 5)
+    make_manifest({"contents": ["photos/a.png", "more/a.png"], "styles": ["styles/s.png"]})
+    planned = [planned.name for planned in workshop.plan()]
+    assert planned == [finished.name for finished in workshop.run().observer.finished]
+    assert len(set(planned)) == 2
+
+
+def test_a_plan_knows_what_is_set_aside(workshop: Workshop) -> None:
+    """Also before any run has said so in a record; and that force gives it another chance."""
+    make_one_style(workshop)
+    for _ in range(3):
+        run_in_a_process(workshop, {"a": "kill"})
+    plans = {planned.name: planned for planned in workshop.plan()}
+    assert (plans["a--s"].run, plans["b--s"].run) == (False, True)
+    assert "3 times" in plans["a--s"].reason
+    forced = {planned.name: planned for planned in workshop.plan(force=True)}
+    assert (forced["a--s"].run, forced["b--s"].run) == (True, True)
+
+
+def test_a_forced_plan_runs_what_was_set_aside(workshop: Workshop) -> None:
+    make_one_style(workshop)
+    kill_three_times(workshop)
+    workshop.run()
+    assert {planned.name: planned.run for planned in workshop.plan()} == {"a--s": False, "b--s": False}
+    assert {planned.name: planned.run for planned in workshop.plan(force=True)} == {
+        "a--s": True,
+        "b--s": True,
+    }
+
+
+def test_a_plan_of_a_picture_that_is_gone_says_so(workshop: Workshop) -> None:
+    workshop.run()
+    batch = workshop.read()
+    (workshop.folder / "photos/a.png").unlink()
+    ledger = Ledger(workshop.state)
+    runner = Runner(outbox.BatchFolder(workshop.outbox, "night"), ledger, FakeExecutor(), Recorder())
+    reasons = {planned.job.name: planned.reason for planned in runner.plan(batch.jobs())}
+    ledger.close()
+    assert "a.png: cannot be read" in reasons["a--s"]
+    assert reasons["b--s"] == "done already"
+
+
+# Estimates and single jobs
+
+
+def test_the_work_of_a_recipe_is_its_pixels_times_its_steps() -> None:
+    assert megapixel_steps(Recipe(size=1000, square=True, pyramid=0, steps=7)) == pytest.approx(7)
+    assert megapixel_steps(Recipe(size=1000, pyramid=0, steps=7), aspect=2) == pytest.approx(3.5)
+    assert megapixel_steps(Recipe(size=1000, pyramid=0, steps=7), aspect=0.5) == pytest.approx(3.5)
+    recipe = Recipe(size=512, pyramid=256, steps=(3, 2, 1), square=True)
+    expected = (256**2 * 3 + 362**2 * 2 + 512**2) / 1e6
+    assert megapixel_steps(recipe) == pytest.approx(expected)
+
+
+def test_an_estimate_learns_from_the_last_picture(workshop: Workshop) -> None:
+    recipe = Recipe(size=1000, square=True, pyramid=0, steps=10)
+    ledger = Ledger(workshop.state)
+    guess = Estimate(ledger)
+    guess.add(recipe, "vgg19")
+    assert guess.seconds == pytest.approx(10 * Estimate.TYPICAL["vgg19"])
+    assert "guess" in guess.basis
+    ledger.note_speed("vgg19", "cuda:0", 0.01)
+    seen = Estimate(ledger)
+    for _ in range(3):
+        seen.add(recipe, "vgg19")
+    assert (seen.jobs, seen.seconds) == (3, pytest.approx(0.3))
+    assert "cuda:0" in seen.basis
+    ledger.close()
+
+
+def test_a_run_notes_its_speed(workshop: Workshop) -> None:
+    workshop.run()
+    ledger = Ledger(workshop.state)
+    speed = ledger.speed("fake")
+    ledger.close()
+    assert speed is not None
+    assert speed[0] == "fake0"
+    assert speed[1] == pytest.approx(0.5 / megapixel_steps(layer_recipe(QUICK)))
+
+
+def single(workshop: Workshop, out: Path | None, **fields: Any) -> tuple[Job, Path]:
+    folder = workshop.folder
+    return single_job(folder / "photos/a.png", folder / "styles/s.png", out, {**QUICK, **fields}, {})
+
+
+def test_a_single_job_writes_where_it_is_told(workshop: Workshop) -> None:
+    job, path = single(workshop, Path("out/me.jpg"), snapshot_every=2)
+    assert job.recipe.format == "jpeg"
+    finished = run_single(job, path, FakeExecutor(), Recorder(), lambda: False)
+    assert finished.status == "done"
+    assert path.read_bytes() == picture_bytes(finished.key, "jpeg")
+    assert sorted(file.name for file in Path("out").iterdir()) == [
+        "me-step00002.jpg",
+        "me-step00004.jpg",
+        "me.jpg",
+    ]
+
+
+@pytest.mark.parametrize(("fields", "name"), [({}, "a--s.png"), ({"format": "jpeg"}, "a--s.jpg")])
+def test_a_single_job_without_a_place_gets_one_here(fields: Any, name: str, workshop: Workshop) -> None:
+    assert single(workshop, None, **fields)[1] == Path(name)
+
+
+@pytest.mark.parametrize("out", ["me.gif", "me", "me.png.txt"])
+def test_a_single_result_is_png_or_jpeg(out: str, workshop: Workshop) -> None:
+    with pytest.raises(UsageError, match="PNG or JPEG"):
+        single(workshop, Path(out))
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [("fail", JobError), ("machine", DeviceError)], ids=["fail", "machine"]
+)
+def test_a_single_job_that_fails_is_an_error(
+    fault: Fault, error: type[Exception], workshop: Workshop
+) -> None:
+    job, path = single(workshop, Path("me.png"))
+    with pytest.raises(error) as caught:
+        run_single(job, path, FakeExecutor({"a": fault}), Recorder(), lambda: False)
+    assert not path.exists()
+    assert getattr(caught.value, "next_step", "")
+
+
+def test_a_single_job_that_stops_writes_nothing(workshop: Workshop) -> None:
+    job, path = single(workshop, Path("me.png"))
+    finished = run_single(job, path, FakeExecutor({"a": "stop"}), Recorder(), lambda: False)
+    assert finished.status == "stopped"
+    assert not path.exists()
+
+
+def test_a_single_job_of_a_missing_picture_is_an_error(workshop: Workshop) -> None:
+    job, path = single(workshop, None)
+    job.content.unlink()
+    with pytest.raises(ImageError, match=r"a\.png: cannot be read"):
+        run_single(job, path, FakeExecutor(), Recorder(), lambda: False)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+from tiny import random_image, tiny_weights
+
+from pipeline.errors import DeviceError, ImageError
+from pipeline.neural.devices import list_devices, plan_device
+from pipeline.neural.encoder import smallest_side
+from pipeline.neural.images import to_image
+from pipeline.neural.session import Picture, Request, Session, plan_levels
+from pipeline.neural.targets import TargetCache
+from pipeline.neural.weights import EncoderWeights, weights_digest
+from pipeline.recipe import Recipe
+
+
+def picture(seed: int = 0, height: int = 48, width: int = 64) -> Picture:
+    return Picture.from_image(to_image(random_image(height, width, seed)))
+
+
+@pytest.fixture
+def weights(tmp_path) -> EncoderWeights:
+    arrays = {name: tensor.numpy() for name, tensor in tiny_weights().items()}
+    save_file(arrays, tmp_path / "tiny.safetensors")
+    return EncoderWeights("vgg19-slim", tmp_path / "tiny.safetensors", weights_digest(arrays))
+
+
+@pytest.fixture
+def session(tmp_path) -> Session:
+    return Session(plan_device("cpu"), TargetCache(tmp_path / "targets"))
+
+
+def recipe_for(**fields) -> Recipe:
+    return Recipe(**{"size": 68, "pyramid": 48, "steps": 3, **fields})
+
+
+def test_levels_keep_the_shape_and_end_at_the_size():
+    levels = plan_levels(Recipe(), (640, 480))
+    assert [(level.width, level.height) for level in levels] == [
+        (128, 96), (181, 136), (256, 192), (362, 272), (512, 384),
+    ]  # fmt: skip
+    assert [level.steps for level in levels] == [Recipe().steps_at(index) for index in range(5)]
+
+
+def test_a_panorama_starts_at_a_finer_level():
+    levels = plan_levels(Recipe(), (4000, 400))
+    smallest = smallest_side([*Recipe().style_layers], Recipe().padding)
+    assert min(levels[0].height, levels[0].width) >= smallest
+    assert (levels[-1].width, levels[-1].height) == (512, 51)
+    assert levels[0].steps == Recipe().steps_at(0)
+
+
+def test_too_small_says_which_size_works():
+    with pytest.raises(ImageError, match="short side") as caught:
+        plan_levels(Recipe(size=64), (1000, 100))
+    size = int(caught.value.next_step.split()[2])
+    assert plan_levels(Recipe(size=size), (1000, 100))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 31), (64, 48), (301, 199)])
+def test_odd_and_tiny_pictures_work(session, weights, size):
+    content = Picture.from_image(Image.new("RGB", size, (120, 60, 30)))
+    outcome = session.stylize(Request(content, [(picture(1), 1.0)], recipe_for(steps=1)), weights)
+    assert max(outcome.image.size) == 68
+
+
+def test_square_and_back_to_the_contents_own_size(session, weights):
+    request = Request(picture(), [(picture(1), 1.0)], recipe_for(square=True))
+    assert session.stylize(request, weights).image.size == (68, 68)
+    request = Request(picture(), [(picture(1), 1.0)], recipe_for(square=True, upscale_to_content=True))
+    assert session.stylize(request, weights).image.size == (64, 48)
+
+
+def test_style_targets_are_computed_once_per_level(session, weights):
+    first = session.stylize(Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+    second = session.stylize(Request(picture(2), [(picture(1), 1.0)], recipe_for()), weights)
+    assert (first.cache_hits, first.cache_misses) == (0, 2)
+    assert (second.cache_hits, second.cache_misses) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"padding": "zeros"}, {"pooling": "average"}, {"style_scale": 1.5}, {"style_layers": ["relu1_1"]}],
+)
+def test_targets_of_another_recipe_are_not_mistaken(session, weights, fields):
+    session.stylize(Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+    other = session.stylize(Request(picture(0), [(picture(1), 1.0)], recipe_for(**fields)), weights)
+    assert other.cache_misses == 2
+
+
+def test_a_result_is_the_same_with_a_cold_and_a_warm_cache(session, weights):
+    request = Request(picture(0), [(picture(1), 0.7), (picture(2), 0.3)], recipe_for())
+    cold, warm = session.stylize(request, weights), session.stylize(request, weights)
+    assert warm.cache_misses == 0
+    assert cold.image.tobytes() == warm.image.tobytes()
+
+
+@pytest.mark.parametrize("init", ["content", "noise", "blank", "style", "file"])
+def test_every_start(session, weights, init):
+    """With nothing but the start to go by, the start is what comes out."""
+    still = {
+        "content_weight": 0.0,
+        "style_weight": 0.0,
+        "tv_weight": 0.0,
+        "pyramid": 0,
+        "steps": 1,
+        "size": 64,
+    }
+    content, style, file = picture(0), picture(1), picture(2)
+    expected = {
+        "content": np.asarray(content.image),
+        "style": np.asarray(style.image),
+        "file": np.asarray(file.image),
+        "blank": np.full((48, 64, 3), 128),
+    }
+    recipe = Recipe(init=init, **still)
+    request = Request(content, [(style, 1.0)], recipe, file if init == "file" else None)
+    result = np.asarray(session.stylize(request, weights).image)
+    if init == "noise":
+        again = np.asarray(session.stylize(request, weights).image)
+        other = Request(content, [(style, 1.0)], recipe.model_copy(update={"seed": 1}))
+        assert np.array_equal(result, again)
+        assert not np.array_equal(result, np.asarray(session.stylize(other, weights).image))
+    else:
+        assert np.array_equal(result, expected[init])
+
+
+def test_the_encoder_stays_warm_until_another_is_asked_for(session, weights):
+    first = session.encoder_for(recipe_for(), weights)
+    assert session.encoder_for(recipe_for(size=64), weights) is first
+    assert session.encoder_for(recipe_for(pooling="average"), weights) is not first
+
+
+def test_out_of_memory_is_the_jobs_fault_with_a_next_step(session, weights, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("pipeline.neural.engine.StyleTransfer.run", full)
+    with pytest.raises(ImageError, match="do not fit") as caught:
+        session.stylize(Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+    assert "size" in caught.value.next_step
+
+
+def test_devices():
+    assert list_devices()[-1].device == "cpu"
+    assert plan_device("auto") == list_devices()[0]
+    assert plan_device("cpu").dtype == "float32"
+    with pytest.raises(DeviceError, match="no device 'cuda:77'") as caught:
+        plan_device("cuda:77")
+    assert "cpu" in caught.value.next_step
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_cpus_picture(weights, tmp_path):
+    request = Request(picture(0), [(picture(1), 1.0)], recipe_for())
+    results = []
+    for device in ("cpu", "cuda"):
+        outcome = Session(plan_device(device), TargetCache(None)).stylize(request, weights)
+        results.append(np.asarray(outcome.image, int))
+    assert np.abs(results[0] - results[1]).mean() < 2
