@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+import itertools
 
 Array = np.ndarray
 
@@ -795,7 +796,7 @@ def cottage(camera: Camera, rng: np.random.Generator) -> Image.Image:
         edges = (
             left - 0.35 + 9.5 * np.clip(np.arange(tiles + 1) - 0.5 * (k % 2), 0, tiles - 0.5) / (tiles - 0.5)
         )
-        for x0, x1 in zip(edges[:-1], edges[1:], strict=True):
+        for x0, x1 in itertools.pairwise(edges):
             tile = mix(rgb("#5a4a52"), rgb("#9a6a58"), rng.uniform(0, 1)) * (0.82 + 0.25 * k / rows)
             roof_strip(x0, x1, k / rows, (k + 1) / rows, tile)
     panel(21.4, 22.6, 5.4, 7.6, middle, rgb("#a4574a"))

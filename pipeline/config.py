@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, WrapValidator
+from pydantic import BaseModel, ConfigDict, Field, WrapValidator, field_validator
 
 from .documents import read_document
 from .recipe import INIT_MODES, Recipe, canonical_keys
@@ -53,6 +53,14 @@ class Config(BaseModel):
     checkpoint_s: float = Field(30.0, gt=0, description="seconds between checkpoints of a running job")
     recipe: RecipeFields = Field(default_factory=dict, description="fields for every job")
 
+    @field_validator("outbox", "state_dir", "cache_dir", "weights")
+    @classmethod
+    def _known_home(cls, path: Path | None) -> Path | None:
+        try:
+            return None if path is None else path.expanduser()
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+
     def resolved(self, folder: Path) -> Config:
         """Return the same configuration with every path absolute, relative ones below `folder`."""
         paths: dict[str, Any] = {
@@ -66,9 +74,12 @@ class Config(BaseModel):
 def anchor_init(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make the path of a picture under `init` absolute, relative ones below `folder`."""
     init = fields.get("init")
-    if init is None or init in INIT_MODES:
+    if not isinstance(init, str) or init in INIT_MODES:
         return fields
-    return {**fields, "init": str((folder / Path(init).expanduser()).resolve())}
+    try:
+        return {**fields, "init": str((folder / Path(init).expanduser()).resolve())}
+    except (RuntimeError, ValueError, OSError):  # the home of nobody, a NUL: no such file, as will be said
+        return fields
 
 
 def read_config(path: Path | None) -> Config:

@@ -48,7 +48,7 @@ class LogLines:
     def _say(self, text: str) -> None:
         # Names may hold [brackets]; they are not markup.
         self.console.print(
-            f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True
+            f"{time.strftime('%H:%M:%S')} {text}", markup=False, emoji=False, highlight=False, soft_wrap=True
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import UsageError
+
+MAX_DEPTH = 50
 
 KeyPath = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -53,14 +56,21 @@ class Document:
         Raises:
             UsageError: every problem in the file, a line each.
         """
+        found = self.check(model)
+        if isinstance(found, list):
+            raise self.error(found)
+        return found
+
+    def check(self, model: type[Model]) -> Model | list[Problem]:
+        """Build `model` from the data, or return what is wrong with it."""
         try:
             return model.model_validate(self.data)
         except ValidationError as error:
-            raise self.error(_problems(error, model)) from error
+            return problems(error, model)
 
-    def error(self, problems: Iterable[Problem]) -> UsageError:
+    def error(self, problems_: Iterable[Problem]) -> UsageError:
         """Gather problems into one error; each line names file, line and key."""
-        ordered = sorted(problems, key=lambda problem: self.line(problem.keys))
+        ordered = sorted(problems_, key=lambda problem: self.line(problem.keys))
         return UsageError("\n".join(f"{self.path}:{self.line(p.keys)}: {_dotted(p)}" for p in ordered))
 
     def line(self, keys: KeyPath) -> int:
@@ -88,18 +98,21 @@ def read_document(path: Path) -> Document:
 def parse_document(text: str, path: Path) -> Document:
     """As `read_document`, from text; `path` is used in messages."""
     try:
+        _check_depth(text)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return Document(path, {})
         lines: dict[KeyPath, int] = {}
         duplicates: list[Problem] = []
-        _note_lines(node, (), lines, duplicates)
+        _note_lines(node, (), lines, duplicates, set())
         data = loader.construct_document(node)
     except yaml.YAMLError as error:
         raise UsageError(f"{path}:{_yaml_line(error)}: not valid YAML: {_yaml_reason(error)}") from error
-    except (ValueError, RecursionError) as error:
+    except _CONSTRUCTION_ERRORS as error:
         raise UsageError(f"{path}: not valid YAML: {error}.") from error
+    if data is None:
+        return Document(path, {})
     if not isinstance(data, dict):
         raise UsageError(f"{path}:1: expected keys and values, found a {type(data).__name__}.")
     document = Document(path, data, lines)
@@ -115,33 +128,57 @@ def parse_value(text: str) -> Any:
         ValueError: it is not valid YAML.
     """
     try:
+        _check_depth(text)
         return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(f"not a valid value: {_yaml_reason(error)}") from error
+    except _CONSTRUCTION_ERRORS as error:
+        raise ValueError(f"not a valid value: {error}") from error
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Return what a validation found, one `key: text` line each."""
-    return [_dotted(problem) for problem in _problems(error, model)]
+    return [_dotted(problem) for problem in problems(error, model)]
 
 
-def _note_lines(node: yaml.Node, keys: KeyPath, lines: dict[KeyPath, int], duplicates: list[Problem]) -> None:
+# What the constructors of PyYAML raise besides its own errors, for tags that do not fit (`!!int ""`).
+_CONSTRUCTION_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
+
+def _check_depth(text: str) -> None:
+    """The C loader recurses without a limit and kills the process."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep")
+
+
+def _note_lines(
+    node: yaml.Node, keys: KeyPath, lines: dict[KeyPath, int], duplicates: list[Problem], seen_nodes: set[int]
+) -> None:
     lines.setdefault(keys, node.start_mark.line + 1)
+    if id(node) in seen_nodes:
+        return
+    seen_nodes.add(id(node))
     if isinstance(node, yaml.MappingNode):
         seen: set[Hashable] = set()
         for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue
             key = (*keys, key_node.value)
             if key_node.value in seen:
                 duplicates.append(Problem(key, "given twice"))
             seen.add(key_node.value)
             lines[key] = key_node.start_mark.line + 1
-            _note_lines(value_node, key, lines, duplicates)
+            _note_lines(value_node, key, lines, duplicates, seen_nodes)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_lines(item, (*keys, index), lines, duplicates)
+            _note_lines(item, (*keys, index), lines, duplicates, seen_nodes)
 
 
-def _problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+def problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     return [_problem(detail, model) for detail in error.errors(include_url=False)]
 
 
@@ -152,9 +189,9 @@ def _problem(detail: Any, model: type[BaseModel]) -> Problem:
         accepted = _accepted(model, keys[:-1])
         close = difflib.get_close_matches(str(keys[-1]), accepted, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
-        text = f"unknown key{hint} Accepted: {', '.join(accepted)}" if accepted else "unknown key"
+        text = f"unknown key{hint or '.'} Accepted: {', '.join(accepted)}" if accepted else "unknown key"
     elif detail["type"] not in {"missing", "value_error"}:
-        text = f"{text}, found {detail['input']!r}"
+        text = f"{text}, found {reprlib.repr(detail['input'])}"
     return Problem(keys, text)
 
 

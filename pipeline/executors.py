@@ -117,6 +117,7 @@ class InProcessExecutor:
         request = read_request(job, digests)
         checkpoint = checkpoint_path(self.config, key)
         state = read_checkpoint(checkpoint)
+        resumed = len(state.rows) if state else 0
         hooks = Hooks(
             on_progress=lambda progress: on_step(_step_progress(progress, request)),
             on_checkpoint=lambda state: _save(checkpoint, state),
@@ -134,7 +135,6 @@ class InProcessExecutor:
         except ImageError as error:
             raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
         checkpoint.unlink(missing_ok=True)
-        resumed = len(state.rows) if state else 0
         return _job_result(outcome, job, key, weights, session, resumed)
 
     def session(self) -> Session:

@@ -131,9 +131,9 @@ def safe_name(name: str) -> str:
     """Make a relative path of any text: no way up, no hidden parts, no characters a system refuses."""
     parts = []
     for part in unicodedata.normalize("NFC", name).split("/"):
-        part = re.sub(r'[\x00-\x1f\x7f<>:"\\|?*]', "_", part).strip(" ").lstrip(".").rstrip(". ")
+        part = re.sub(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff<>:"\\|?*]', "_", part).lstrip(". ")
         # 255 bytes is the usual limit of a file name; leave room for a short id and a suffix.
-        part = part.encode("utf-8", "replace")[:200].decode("utf-8", "ignore")
+        part = part.encode()[:200].decode("utf-8", "ignore").rstrip(". ")
         if part:
             parts.append(part)
     return "/".join(parts) or "unnamed"

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from .config import RecipeFields, anchor_init
-from .documents import Document, KeyPath, Problem, explain, read_document
+from .documents import Document, KeyPath, Problem, problems, read_document
 from .errors import UsageError
 from .jobs import Job, Style, output_name, safe_name
-from .recipe import ALIASES, Recipe, layer_recipe
+from .recipe import ALIASES, INIT_MODES, Recipe, layer_recipe
 
 GLOB_CHARACTERS = frozenset("*?[")
 PICTURE_SUFFIXES = frozenset(
@@ -29,7 +38,7 @@ def _style_mapping(value: Any) -> Any:
 class StyleEntry(BaseModel):
     """A style: a path or glob, or a blend of several with their shares; `name` is used in outputs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     image: str | None = Field(None, min_length=1, description="path or glob")
     blend: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
@@ -129,8 +138,11 @@ def read_manifest(path: Path, config_fields: Mapping[str, Any], flag_fields: Map
         UsageError: everything that is wrong, a line each.
     """
     document = read_document(path)
-    manifest = document.validate(Manifest)
+    manifest = document.check(Manifest)
     reader = _Reader(document)
+    if isinstance(manifest, list):
+        reader.try_raw(document.data)
+        raise document.error([*manifest, *reader.problems])
     contents = tuple(
         found
         for index, entry in enumerate(manifest.contents)
@@ -141,24 +153,31 @@ def read_manifest(path: Path, config_fields: Mapping[str, Any], flag_fields: Map
         for index, entry in enumerate(manifest.styles)
         for style in reader.styles(entry, ("styles", index))
     )
-    pairs = tuple(
-        (content, style, anchor_init(pair.recipe, path.parent))
-        for index, pair in enumerate(manifest.pairs)
-        for content in reader.files(pair.content, ("pairs", index, "content"))
-        for style in reader.styles(pair.style, ("pairs", index, "style"))
-    )
+    pairs = []
+    pair_fields = []
+    for index, pair in enumerate(manifest.pairs):
+        found_contents = reader.files(pair.content, ("pairs", index, "content"))
+        found_styles = reader.styles(pair.style, ("pairs", index, "style"))
+        fields = anchor_init(pair.recipe, path.parent)
+        pair_fields.append(fields)
+        pairs += [(content, style, fields) for content in found_contents for style in found_styles]
+    sweep_problems = [
+        Problem(("sweep", alias), f"'{name}' is given twice, once under its alias")
+        for alias, name in ALIASES.items()
+        if alias in manifest.sweep and name in manifest.sweep
+    ]
     batch = Batch(
-        name=safe_name(manifest.batch or path.stem),
+        name=safe_name((manifest.batch or path.stem).replace("/", "_").lstrip("._ ")),
         contents=contents,
         styles=styles,
-        pairs=pairs,
+        pairs=tuple(pairs),
         below=(config_fields, anchor_init(manifest.recipe, path.parent)),
         above=flag_fields,
         sweep=_sweep_values(manifest.sweep, path.parent),
     )
-    problems = reader.problems or _recipe_problems(batch)
-    if problems:
-        raise document.error(problems)
+    found = [*reader.problems, *sweep_problems, *_recipe_problems(batch, pair_fields, document)]
+    if found:
+        raise document.error(found)
     return batch
 
 
@@ -169,8 +188,29 @@ class _Reader:
         self.folder = document.path.parent
         self.problems: list[Problem] = []
 
+    def try_raw(self, data: Any) -> None:
+        """Look for the files of whatever makes sense in a manifest that has other faults."""
+        contents, styles = data.get("contents"), data.get("styles")
+        for index, entry in enumerate(contents if isinstance(contents, list) else []):
+            if isinstance(entry, str) and entry:
+                self.files(entry, ("contents", index))
+        for index, entry in enumerate(styles if isinstance(styles, list) else []):
+            try:
+                style = TypeAdapter(StyleField).validate_python(entry)
+            except ValidationError:
+                continue
+            self.styles(style, ("styles", index))
+
     def files(self, entry: str, keys: KeyPath) -> list[Path]:
-        path = self.folder / Path(entry).expanduser()
+        try:
+            return self._files(entry, keys)
+        except (OSError, ValueError, RuntimeError, NotImplementedError, re.error) as error:
+            self.problems.append(Problem(keys, f"{entry[:100]}: {error}"))
+            return []
+
+    def _files(self, entry: str, keys: KeyPath) -> list[Path]:
+        expanded = Path(entry).expanduser()
+        path = self.folder / expanded
         if path.is_file():
             return [path.resolve()]
         if GLOB_CHARACTERS.isdisjoint(entry):
@@ -178,10 +218,8 @@ class _Reader:
             example = f" {entry.rstrip('/')}/*.jpg" if path.is_dir() else ""
             self.problems.append(Problem(keys, f"{entry}: {kind}{example}"))
             return []
-        anchor, pattern = (
-            Path(path.anchor or "."),
-            str(path.relative_to(path.anchor) if path.anchor else path),
-        )
+        anchor = Path(expanded.anchor) if expanded.anchor else self.folder
+        pattern = str(expanded.relative_to(expanded.anchor))
         found = sorted(
             match.resolve()
             for match in anchor.glob(pattern)
@@ -212,24 +250,41 @@ def _sweep_values(sweep: Mapping[str, list[Any]], folder: Path) -> tuple[Mapping
     return tuple(anchor_init(dict(zip(keys, values, strict=True)), folder) for values in combinations)
 
 
-def _recipe_problems(batch: Batch) -> list[Problem]:
+def _recipe_problems(batch: Batch, pairs: Sequence[Mapping[str, Any]], document: Document) -> list[Problem]:
     """Try every distinct recipe once, so that nothing can go wrong when jobs are made one by one."""
-    problems: dict[str, Problem] = {}
+    found: dict[str, Problem] = {}
     cases: list[tuple[KeyPath, Mapping[str, Any]]] = [(("recipe",), {})]
-    cases += [(("pairs", index, "recipe"), pair[2]) for index, pair in enumerate(batch.pairs) if pair[2]]
+    cases += [(("pairs", index, "recipe"), fields) for index, fields in enumerate(pairs) if fields]
     for swept in batch.sweep:
         for keys, fields in cases:
             try:
                 recipe = batch._recipe(fields, swept)
                 output_name(recipe.name, "content", "style", recipe, swept, recipe.total_steps)
-                if (
-                    recipe.init not in ("content", "noise", "blank", "style")
-                    and not Path(recipe.init).is_file()
-                ):
-                    problems.setdefault(recipe.init, Problem((*keys, "init"), f"{recipe.init}: no such file"))
+                if recipe.init not in INIT_MODES and not _is_file(Path(recipe.init)):
+                    found.setdefault(
+                        recipe.init,
+                        Problem(_place("init", keys, swept, document), f"{recipe.init}: no such file"),
+                    )
             except ValidationError as error:
-                for text in explain(error, Recipe):
-                    problems.setdefault(text, Problem(("sweep",) if batch.sweep != ({},) else keys, text))
+                for problem in problems(error, Recipe):
+                    field = str(problem.keys[0]) if problem.keys else "preset"
+                    found.setdefault(
+                        problem.text, Problem(_place(field, keys, swept, document), problem.text)
+                    )
             except UsageError as error:
-                problems.setdefault(error.message, Problem((*keys, "name"), error.message))
-    return list(problems.values())
+                found.setdefault(error.message, Problem(_place("name", keys, swept, document), error.message))
+    return list(found.values())
+
+
+def _place(field: str, keys: KeyPath, swept: Mapping[str, Any], document: Document) -> KeyPath:
+    """Say where a field's value came from: the sweep, under its own name or its alias, or a recipe."""
+    names = (field, *(alias for alias, name in ALIASES.items() if name == field))
+    found = [("sweep", name) for name in names if field in swept and ("sweep", name) in document.lines]
+    return found[0] if found else (*keys, field)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -44,9 +44,17 @@ class BatchFolder:
     def record_path(self, name: str) -> Path:
         return self.logs / f"{name}.json"
 
-    def has_record(self, name: str) -> bool:
+    def is_untaken(self, name: str) -> bool:
+        """Tell whether no job has this name, so that a snapshot may."""
+        return _folded(name) not in self._taken and not self.record_path(name).exists()
+
+    def has_record(self, name: str, suffix: str) -> bool:
         """Tell whether a name is in use; if not, no key is needed to know that its job is to be run."""
-        return _folded(name) in self._taken or self.record_path(name).exists()
+        return (
+            _folded(name) in self._taken
+            or self.record_path(name).exists()
+            or self.image_path(name, suffix).exists()
+        )
 
     def reserve(self, name: str) -> None:
         """Note that a name is in use by a job whose key was not needed."""
@@ -58,14 +66,13 @@ class BatchFolder:
         Stateless across runs: the answer depends on the records in the folder and the names given out
         since, never on the order of a manifest.
         """
-        short = f"{name}-{key[:SHORT_ID]}"
-        for candidate in (name, short):
+        candidates = (name, *(f"{name}-{key[:length]}" for length in (SHORT_ID, 2 * SHORT_ID, 64)))
+        for candidate in candidates:
             record = read_record(self.record_path(candidate))
             if record.get("key") == key and record.get("status") == "done":
-                image = self.folder / str(record.get("image", ""))
                 self._taken[_folded(candidate)] = key
-                return Place(candidate, done=image.is_file())
-        chosen = name if self._is_free(name, suffix, key) else short
+                return Place(candidate, done=_is_file(self.folder / str(record.get("image") or "")))
+        chosen = next((c for c in candidates if self._is_free(c, suffix, key)), candidates[-1])
         self._taken[_folded(chosen)] = key
         return Place(chosen, done=False)
 
@@ -76,7 +83,8 @@ class BatchFolder:
         # A failed job published nothing, so its name may be used again.
         if record.get("status") == "done" and record.get("key") != key:
             return False
-        return bool(record) or not self.image_path(name, suffix).exists()
+        # The log is written first: an image without one was put there by someone else.
+        return self.log_path(name).exists() or not self.image_path(name, suffix).exists()
 
     def publish(self, name: str, suffix: str, image: bytes, log: bytes, record: Mapping[str, Any]) -> Path:
         """Write log, image and record, in this order, each at once; return the image's path.
@@ -121,7 +129,10 @@ class BatchFolder:
         except OSError as error:
             raise _disk_error(self.folder, error) from error
         try:
-            self._remove_leftovers()
+            try:
+                self._remove_leftovers()
+            except OSError as error:
+                raise _disk_error(self.folder, error) from error
             yield
         finally:
             lock.release()
@@ -129,16 +140,24 @@ class BatchFolder:
     def _remove_leftovers(self) -> None:
         """Only the holder of the lock writes here, so what is unfinished belongs to a dead process."""
         for path in self.folder.rglob(f"{TEMPORARY_PREFIX}*"):
-            path.unlink(missing_ok=True)
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """Return a record, or an empty one where there is none or it cannot be read: not done, then."""
     try:
         record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def log_bytes(header: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:
@@ -175,4 +194,4 @@ def _folded(name: str) -> str:
 
 
 def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")

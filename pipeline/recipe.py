@@ -29,7 +29,11 @@ def _weights_by_layer(value: Any) -> Any:
     """Accept a single name or a list of names where a weight per layer is meant: each weighs 1."""
     if isinstance(value, str):
         value = [value]
-    return dict.fromkeys(value, 1.0) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        if not all(isinstance(layer, str) for layer in value):
+            raise ValueError("expected names of layers, or a mapping of names to weights")
+        return dict.fromkeys(value, 1.0)
+    return value
 
 
 def _one_or_more(value: Any) -> Any:
@@ -127,7 +131,7 @@ class Recipe(BaseModel):
         if not isinstance(data, Mapping):
             return data
         data = canonical_keys(data)
-        preset = PRESETS.get(data.get("preset", "default"))
+        preset = PRESETS.get(str(data.get("preset", "default")))
         if preset is None:
             raise ValueError(f"'{data['preset']}' is not a preset; accepted: {', '.join(PRESETS)}")
         return {**preset.fields, **data}
@@ -152,8 +156,10 @@ class Recipe(BaseModel):
         Levels are √2 apart counted down from `size`, so each has half the pixels of the next.
         """
         sizes = [self.size]
-        while self.pyramid and round(sizes[-1] / 2**0.5) >= self.pyramid:
-            sizes.append(round(self.size / 2 ** (len(sizes) / 2)))
+        while self.pyramid and (smaller := round(self.size / 2 ** (len(sizes) / 2))) >= self.pyramid:
+            if smaller == sizes[-1]:
+                break
+            sizes.append(smaller)
         return tuple(reversed(sizes))
 
     def steps_at(self, level: int) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from string import Formatter
 from typing import Any, ClassVar, Literal, Protocol
 
 from .errors import ImageError, JobError, UsageError
@@ -138,8 +140,10 @@ class Runner:
 
     def plan(self, jobs: Iterable[Job]) -> Iterator[Planned]:
         """Say of every job whether it would run, without running or writing anything."""
+        # A job that killed the process has left no record yet, only attempts.
+        tried = self.ledger.any_attempts(self.options.max_attempts)
         for job in jobs:
-            if not self.folder.has_record(job.name):
+            if not tried and not self.folder.has_record(job.name, job.recipe.suffix):
                 # No record, no need for a key: this is what keeps a large plan quick.
                 self.folder.reserve(job.name)
                 yield Planned(job, job.name, True, "new")
@@ -152,7 +156,7 @@ class Runner:
             place = self.folder.place(job.name, job.recipe.suffix, key)
             if place.done and not self.options.force:
                 yield Planned(job, place.name, False, "done already")
-            elif self._is_set_aside(key):
+            elif self._is_set_aside(key) and not self.options.force:
                 yield Planned(
                     job, place.name, False, f"stopped the process {self.options.max_attempts} times"
                 )
@@ -183,7 +187,9 @@ class Runner:
         try:
             key = self._key(job)
         except ImageError as error:
-            place = self.folder.place(job.name, job.recipe.suffix, "unreadable")
+            place = self.folder.place(
+                job.name, job.recipe.suffix, hashlib.sha256(os.fsencode(job.content)).hexdigest()
+            )
             return self._publish(
                 job, place, "", JobResult("failed", error=error.message, next_step=error.next_step)
             )
@@ -223,7 +229,8 @@ class Runner:
             return Finished(job, place.name, "stopped", key)
         record = self._record(job, key, result)
         if result.status == "failed":
-            self.folder.write_record(place.name, record)
+            if not place.done:  # forced: the picture that is there keeps its record
+                self.folder.write_record(place.name, record)
             return Finished(job, place.name, "failed", key, error=result.error, next_step=result.next_step)
         log = log_bytes(result.log_header, result.log_rows)
         path = self.folder.publish(place.name, job.recipe.suffix, result.image, log, record)
@@ -243,6 +250,11 @@ class Runner:
                     for path, share in job.style.images
                 ],
             },
+            "init": (
+                {"path": str(job.init_path), "sha256": self._digests.get(job.init_path, "")}
+                if job.init_path
+                else None
+            ),
             "recipe": job.recipe.model_dump(mode="json"),
             "encoder": {"name": encoder.name, "digest": encoder.digest} if encoder else None,
             **record,
@@ -250,10 +262,14 @@ class Runner:
         }
 
     def _write_snapshot(self, job: Job, place: Place, step: int, image: bytes) -> None:
-        if "{step" in job.recipe.name:
+        if any(field == "step" for _, field, _, _ in Formatter().parse(job.recipe.name)):
             style, recipe = job.style.name, job.recipe
             name = output_name(recipe.name, job.content.stem, style, recipe, job.sweep, step)
             name += place.name.removeprefix(job.name)  # the short id, where there is one
+            if name == place.name:
+                return  # the last step's is the result itself, which comes next
+            if not self.folder.is_untaken(name):
+                name = f"{place.name}-step{step:05d}"
         else:
             name = f"{place.name}-step{step:05d}"
         self.folder.write_snapshot(name, job.recipe.suffix, image)

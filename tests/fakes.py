@@ -35,6 +35,9 @@ def picture_bytes(seed: str, kind: str = "png", size: tuple[int, int] = (6, 4)) 
     return file.getvalue()
 
 
+FAKE_ENCODER = EncoderInfo("fake", "f" * 64, "a note")
+
+
 @dataclass
 class FakeExecutor:
     """An `Executor` whose pictures cost nothing. `faults` says by a content's stem what goes wrong.
@@ -44,7 +47,7 @@ class FakeExecutor:
     """
 
     faults: Mapping[str, Fault] = field(default_factory=dict)
-    encoder: EncoderInfo = EncoderInfo("fake", "f" * 64, "a note")
+    encoder: EncoderInfo = FAKE_ENCODER
     ran: list[str] = field(default_factory=list)
     after_step: Callable[[Job, int], None] = lambda job, step: None
 

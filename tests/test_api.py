@@ -33,7 +33,7 @@ def test_a_blend(make_picture):
 
 def test_errors_are_ours(make_picture, tmp_path):
     style = make_picture("s.png")
-    with pytest.raises(ImageError, match="absent.png"):
+    with pytest.raises(ImageError, match=r"absent\.png"):
         stylize(tmp_path / "absent.png", style, Recipe(**QUICK))
 
 

@@ -127,7 +127,7 @@ def test_clear_errors(tmp_path):
     ):
         with pytest.raises(ImageError, match=words):
             decode_image(data, "picture")
-    with pytest.raises(ImageError, match="absent.jpg"):
+    with pytest.raises(ImageError, match=r"absent\.jpg"):
         read_bytes(tmp_path / "absent.jpg")
     with pytest.raises(ImageError):
         read_bytes(tmp_path)

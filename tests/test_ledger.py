@@ -111,9 +111,14 @@ def test_a_ledger_damaged_behind_its_first_page_is_named_when_it_shows(tmp_path:
     content = path.read_bytes()
     assert len(content) > 3 * 4096
     path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
-    with pytest.raises(DiskError) as caught, closing(Ledger(tmp_path)) as ledger:
-        ledger.attempts(KEY)
-        ledger.begin(KEY)
+
+    def use() -> None:
+        with closing(Ledger(tmp_path)) as ledger:
+            ledger.attempts(KEY)
+            ledger.begin(KEY)
+
+    with pytest.raises(DiskError) as caught:
+        use()
     assert str(path) in caught.value.message
 
 

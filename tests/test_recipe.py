@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,7 @@ def test_levels_grow_to_the_size_and_never_fall_below_the_coarsest(size: int, py
         assert sizes[0] >= pyramid
         # One more level would be too small, but for a pixel of rounding.
         assert sizes[0] / 2**0.5 < pyramid + 1
-    for smaller, larger in zip(sizes, sizes[1:], strict=False):
+    for smaller, larger in pairwise(sizes):
         assert abs(smaller - larger / 2**0.5) <= 1
 
 

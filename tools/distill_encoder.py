@@ -22,6 +22,7 @@ import json
 import math
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def read_pictures(folder: Path) -> list[Tensor]:
             image.thumbnail((640, 640), Image.Resampling.LANCZOS)
             pictures.append(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1))
     if len(pictures) < 2:
-        raise SystemExit(f"{folder}: needs at least two pictures (.jpg, .png, .webp), found {len(pictures)}")
+        raise SystemExit(f"{folder}: needs two pictures or more (.jpg, .png, .webp), found {len(pictures)}")
     return pictures
 
 
@@ -251,7 +252,8 @@ def validate(weights: Weights, teacher: Teacher, held_out: Tensor) -> dict[str, 
     return {"relu" + tap[4:]: float(error) for tap, error in errors.items()}
 
 
-def train(args: argparse.Namespace, log: list[dict[str, object]]) -> Weights:
+def train(args: argparse.Namespace) -> list[dict[str, object]]:
+    """Run both phases; the student is written at every report. Return the reports."""
     pictures = read_pictures(args.images)
     held_out = Crops(pictures[:: args.hold_out], args.side, seed=1).batch(24, augment=False)
     kept = [picture for index, picture in enumerate(pictures) if index % args.hold_out]
@@ -260,39 +262,52 @@ def train(args: argparse.Namespace, log: list[dict[str, object]]) -> Weights:
     start = crops.batch(16)
     teacher.fit_projections(start)
     weights = load_file(args.resume) if args.resume else start_weights(teacher, start, args.seed)
-    parameters = {key: value.float().requires_grad_() for key, value in weights.items()}
+    student = {key: value.float().requires_grad_() for key, value in weights.items()}
 
+    reports = []
     for phase, steps, rate in (
         ("blocks", args.block_steps, args.learning_rate),
         ("end to end", args.steps, args.learning_rate / 2),
     ):
-        run = run_blocks if phase == "blocks" else lambda w, image, _: run_network(w, image)
-        optimizer = torch.optim.Adam(parameters.values(), lr=rate, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(steps, 1), pct_start=0.05)
         started = time.monotonic()
-        for step in range(1, steps + 1):
-            image = crops.batch(args.batch)
-            target = teacher.targets(image)
-            with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
-                outputs = run(parameters, image, target)
-            errors = layer_errors(outputs, target)
-            loss = torch.stack(list(errors.values())).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            if step % args.report_every == 0 or step == steps:
-                held = validate(parameters, teacher, held_out)
-                mean = sum(held.values()) / len(held)
-                row = {"phase": phase, "step": step, "loss": float(loss), "held_out": mean, **held,
-                       "seconds": round(time.monotonic() - started)}  # fmt: skip
-                log.append(row)
-                print(
-                    json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}),
-                    flush=True,
-                )
-                save(parameters, args.out)
-    return {key: value.detach() for key, value in parameters.items()}
+        for step, loss in run_phase(phase, steps, rate, student, teacher, crops, args):
+            held = {layer: round(error, 4) for layer, error in validate(student, teacher, held_out).items()}
+            mean = round(sum(held.values()) / len(held), 4)
+            seconds = round(time.monotonic() - started)
+            report = {"phase": phase, "step": step, "loss": round(loss, 4), "held_out": mean, **held}
+            reports.append({**report, "seconds": seconds})
+            print(json.dumps(reports[-1]), flush=True)
+            save(student, args.out)
+    return reports
+
+
+def run_phase(
+    phase: str,
+    steps: int,
+    rate: float,
+    student: Weights,
+    teacher: Teacher,
+    crops: Crops,
+    args: argparse.Namespace,
+) -> Iterator[tuple[int, float]]:
+    """Train for `steps`; yield the step and its loss whenever a report is due."""
+    optimizer = torch.optim.Adam(student.values(), lr=rate, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(steps, 1), pct_start=0.05)
+    for step in range(1, steps + 1):
+        image = crops.batch(args.batch)
+        target = teacher.targets(image)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
+            if phase == "blocks":
+                outputs = run_blocks(student, image, target)
+            else:
+                outputs = run_network(student, image)
+        loss = torch.stack(list(layer_errors(outputs, target).values())).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % args.report_every == 0 or step == steps:
+            yield step, float(loss.detach())
 
 
 def save(weights: Weights, path: Path) -> None:
@@ -304,32 +319,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--teacher", type=Path, required=True, help="VGG-19 checkpoint, .pth or .safetensors")
-    parser.add_argument(
-        "--images", type=Path, required=True, help="folder of pictures, searched with its subfolders"
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="where to write the student (float16 safetensors)"
-    )
-    parser.add_argument("--resume", type=Path, help="start from these student weights")
-    parser.add_argument("--block-steps", type=int, default=3000)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--side", type=int, default=128, help="crop side in pixels")
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument(
-        "--hold-out", type=int, default=10, metavar="N", help="keep every Nth picture for validation"
-    )
-    parser.add_argument("--report-every", type=int, default=250)
-    parser.add_argument(
-        "--bfloat16", action="store_true", help="student's convolutions in bfloat16 (quicker on AVX512-bf16)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    add("--teacher", type=Path, required=True, help="VGG-19 checkpoint, .pth or .safetensors")
+    add("--images", type=Path, required=True, help="folder of pictures, searched with its subfolders")
+    add("--out", type=Path, required=True, help="where to write the student (float16 safetensors)")
+    add("--resume", type=Path, help="start from these student weights")
+    add("--block-steps", type=int, default=3500)
+    add("--steps", type=int, default=9000)
+    add("--batch", type=int, default=12)
+    add("--side", type=int, default=128, help="crop side in pixels")
+    add("--learning-rate", type=float, default=3e-3)
+    add("--hold-out", type=int, default=10, metavar="N", help="keep every Nth picture for validation")
+    add("--report-every", type=int, default=250)
+    add("--bfloat16", action="store_true", help="convolve in bfloat16, quicker where the CPU has it")
+    add("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    log: list[dict[str, object]] = []
-    save(train(args, log), args.out)
-    args.out.with_suffix(".training.json").write_text(json.dumps(log, indent=1) + "\n")
+    reports = train(args)
+    args.out.with_suffix(".training.json").write_text(json.dumps(reports, indent=1) + "\n")
 
 
 if __name__ == "__main__":
