@@ -11,6 +11,7 @@ paints the same pictures.
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-import itertools
 
 Array = np.ndarray
 

@@ -114,7 +114,7 @@ def _run_batch(settings: Config, batch: Batch, force: bool, as_json: bool) -> No
 
 def _dry_run(settings: Config, batch: Batch, force: bool) -> None:
     from .display import duration
-    from .runner import Estimate
+    from .estimate import Estimate
 
     executor = _executor(settings, allow_download=False)
     with _observer(len(batch), as_json=True) as observer:
@@ -145,7 +145,7 @@ def stylize(
 ) -> None:
     """Make one picture."""
     from .display import finished_line
-    from .runner import run_single, single_job
+    from .single import run_single, single_job
 
     settings = _settings(config, device=device)
     job, path = single_job(content, style, out, settings.recipe, _recipe_flags(preset, assignments))

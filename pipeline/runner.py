@@ -5,29 +5,27 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Formatter
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from .errors import ImageError, JobError, UsageError
+from .errors import ImageError
+from .estimate import megapixel_steps
 from .executors import Executor
 from .jobs import (
     EncoderInfo,
     Job,
     JobResult,
     StepProgress,
-    Style,
     job_key,
     output_name,
     result_summary,
-    safe_name,
 )
 from .ledger import Ledger
-from .outbox import BatchFolder, Place, log_bytes, write_file
-from .recipe import Recipe, layer_recipe
+from .outbox import BatchFolder, Place, log_bytes
 
 # Jobs looked ahead to put those of one style and size in a row.
 GROUP_WINDOW = 1024
@@ -299,85 +297,6 @@ class Runner:
         self.observer.job_finished(finished)
 
 
-class Estimate:
-    """How long jobs will take, from the speed last seen on this machine or a typical one."""
-
-    # Seconds per megapixel and step on two cores of a server of 2023.
-    TYPICAL: ClassVar = {"vgg19": 4.6, "vgg19-slim": 0.6}
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.jobs = 0
-        self.seconds = 0.0
-        self.basis = "a guess: no picture was made here yet"
-        self._speeds: dict[str, float] = {}
-
-    def add(self, recipe: Recipe, encoder: str) -> None:
-        if encoder not in self._speeds:
-            seen = self.ledger.speed(encoder)
-            self._speeds[encoder] = seen[1] if seen else self.TYPICAL[encoder]
-            if seen:
-                self.basis = f"from the last picture made with {encoder} on {seen[0]}"
-        self.jobs += 1
-        self.seconds += megapixel_steps(recipe) * self._speeds[encoder]
-
-
-def single_job(
-    content: Path,
-    style: Path,
-    out: Path | None,
-    config_fields: Mapping[str, Any],
-    flag_fields: Mapping[str, Any],
-) -> tuple[Job, Path]:
-    """Return the job of one pair, and where its picture goes: `out`, whose suffix decides the format.
-
-    Raises:
-        UsageError: a suffix that is neither PNG nor JPEG.
-    """
-    named = Style(style.stem, ((style.resolve(), 1.0),))
-    suffix = {} if out is None else {"format": _format_of(out)}
-    recipe = layer_recipe(config_fields, flag_fields, suffix)
-    name = safe_name(f"{content.stem}--{style.stem}")
-    return Job("", content.resolve(), named, recipe, name), out or Path(f"{name}{recipe.suffix}")
-
-
-def _format_of(path: Path) -> str:
-    formats = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
-    if path.suffix.lower() not in formats:
-        raise UsageError(f"{path}: results are PNG or JPEG.", "Give it a name that ends in .png or .jpg.")
-    return formats[path.suffix.lower()]
-
-
-def run_single(
-    job: Job, path: Path, executor: Executor, observer: Observer, should_stop: Callable[[], bool]
-) -> Finished:
-    """Run one job and write its picture to `path`, snapshots beside it.
-
-    Raises:
-        JobError: the job failed.
-        DiskError: the picture cannot be written.
-    """
-    digests = Digests()
-    for input_path in job.input_paths:
-        digests[input_path]
-    encoder = executor.encoder_info(job.recipe.encoder)
-    observer.encoder_chosen(encoder)
-    observer.job_started(job, job.name)
-
-    def on_step(progress: StepProgress) -> None:
-        if progress.snapshot is not None:
-            write_file(path.with_stem(f"{path.stem}-step{progress.step:05d}"), progress.snapshot)
-        observer.job_step(progress)
-
-    key = job_key(job, digests, encoder)
-    result = executor.run(job, key, digests, on_step, should_stop)
-    if result.status == "failed":
-        raise JobError(result.error, result.next_step)
-    if result.status == "done":
-        write_file(path, result.image)
-    return Finished(job, job.name, result.status, key, path, result.seconds)
-
-
 def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]:
     """Put jobs of one style and size in a row, looking `window` jobs ahead; otherwise in their order."""
     iterator = iter(jobs)
@@ -386,13 +305,6 @@ def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]
         for job in chunk:
             groups.setdefault((job.style.images, job.recipe.size, job.recipe.style_scale), []).append(job)
         yield from itertools.chain.from_iterable(groups.values())
-
-
-def megapixel_steps(recipe: Recipe, aspect: float = 1.5) -> float:
-    """Return the work in a recipe: pixels times steps over the pyramid, in millions."""
-    short = 1.0 if recipe.square else min(aspect, 1 / aspect)
-    sizes = recipe.level_sizes()
-    return sum(size**2 * short * recipe.steps_at(level) for level, size in enumerate(sizes)) / 1e6
 
 
 def _set_aside(job: Job, attempts: int) -> JobResult:

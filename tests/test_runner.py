@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 
 from pipeline import outbox
 from pipeline.errors import DeviceError, DiskError, ImageError, JobError, UsageError, WeightsError
+from pipeline.estimate import Estimate, megapixel_steps
 from pipeline.files import write_atomically
 from pipeline.jobs import EncoderInfo, Job, Style
 from pipeline.ledger import Ledger
 from pipeline.recipe import Recipe, layer_recipe
-from pipeline.runner import Estimate, Runner, group_jobs, megapixel_steps, run_single, single_job
+from pipeline.runner import Runner, group_jobs
+from pipeline.single import run_single, single_job
 
 ALL = ["a--s", "b--s", "a--t", "b--t"]
 HERE = Path(__file__).parent

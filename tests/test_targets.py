@@ -142,7 +142,8 @@ def test_shared_by_processes(folder):
         "cache = TargetCache(Path(sys.argv[1]), disk_bytes=1 << 20, memory_bytes=1)\n"
         "for turn in range(40):\n"
         "    value = float(turn % 10)\n"
-        "    made = StyleTargets({'relu1_1': Moments(torch.full((1, 9), value), torch.full((1, 9, 9), value))})\n"
+        "    moments = Moments(torch.full((1, 9), value), torch.full((1, 9, 9), value))\n"
+        "    made = StyleTargets({'relu1_1': moments})\n"
         "    found, _ = cache.fetch(f'{turn % 10}', lambda: made)\n"
         "    assert float(found.layers['relu1_1'].second.sum()) == 81 * value\n"
     )

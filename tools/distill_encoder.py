@@ -297,10 +297,8 @@ def run_phase(
         image = crops.batch(args.batch)
         target = teacher.targets(image)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
-            if phase == "blocks":
-                outputs = run_blocks(student, image, target)
-            else:
-                outputs = run_network(student, image)
+            blocks = phase == "blocks"
+            outputs = run_blocks(student, image, target) if blocks else run_network(student, image)
         loss = torch.stack(list(layer_errors(outputs, target).values())).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -1,0 +1,70 @@
+"""One pair from the command line: no batch, no outbox, one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import JobError, UsageError
+from .executors import Executor
+from .jobs import Job, StepProgress, Style, job_key, safe_name
+from .outbox import write_file
+from .recipe import layer_recipe
+from .runner import Digests, Finished, Observer
+
+
+def single_job(
+    content: Path,
+    style: Path,
+    out: Path | None,
+    config_fields: Mapping[str, Any],
+    flag_fields: Mapping[str, Any],
+) -> tuple[Job, Path]:
+    """Return the job of one pair, and where its picture goes: `out`, whose suffix decides the format.
+
+    Raises:
+        UsageError: a suffix that is neither PNG nor JPEG.
+    """
+    named = Style(style.stem, ((style.resolve(), 1.0),))
+    suffix = {} if out is None else {"format": _format_of(out)}
+    recipe = layer_recipe(config_fields, flag_fields, suffix)
+    name = safe_name(f"{content.stem}--{style.stem}")
+    return Job("", content.resolve(), named, recipe, name), out or Path(f"{name}{recipe.suffix}")
+
+
+def _format_of(path: Path) -> str:
+    formats = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+    if path.suffix.lower() not in formats:
+        raise UsageError(f"{path}: results are PNG or JPEG.", "Give it a name that ends in .png or .jpg.")
+    return formats[path.suffix.lower()]
+
+
+def run_single(
+    job: Job, path: Path, executor: Executor, observer: Observer, should_stop: Callable[[], bool]
+) -> Finished:
+    """Run one job and write its picture to `path`, snapshots beside it.
+
+    Raises:
+        JobError: the job failed.
+        DiskError: the picture cannot be written.
+    """
+    digests = Digests()
+    for input_path in job.input_paths:
+        digests[input_path]
+    encoder = executor.encoder_info(job.recipe.encoder)
+    observer.encoder_chosen(encoder)
+    observer.job_started(job, job.name)
+
+    def on_step(progress: StepProgress) -> None:
+        if progress.snapshot is not None:
+            write_file(path.with_stem(f"{path.stem}-step{progress.step:05d}"), progress.snapshot)
+        observer.job_step(progress)
+
+    key = job_key(job, digests, encoder)
+    result = executor.run(job, key, digests, on_step, should_stop)
+    if result.status == "failed":
+        raise JobError(result.error, result.next_step)
+    if result.status == "done":
+        write_file(path, result.image)
+    return Finished(job, job.name, result.status, key, path, result.seconds)
