@@ -81,6 +81,10 @@ class Recipe(BaseModel):
         "reflect", description="what the convolutions see beyond the border"
     )
 
+    margin: int = Field(
+        16, ge=0, le=256, description="mirrored pixels around the canvas, cut off again: keeps faults out"
+    )
+
     loss: Literal["gatys", "mean", "normalized"] = Field(
         "normalized", description="how losses are scaled; a weight means nothing without it"
     )
@@ -88,12 +92,12 @@ class Recipe(BaseModel):
     bures_epsilon: float = Field(0.1, gt=0, description="floor under a style's weak directions")
     content_weight: float = Field(1.0, ge=0)
     style_weight: float = Field(10.0, ge=0)
-    tv_weight: float = Field(2.0, ge=0, description="smoothness")
+    tv_weight: float = Field(6.0, ge=0, description="smoothness")
     range_weight: float = Field(10.0, ge=0, description="pull of pixels outside black and white")
 
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     learning_rate: float = Field(1.0, gt=0)
-    history: int = Field(20, ge=1, le=200, description="pairs that L-BFGS remembers")
+    history: int = Field(10, ge=1, le=200, description="pairs that L-BFGS remembers")
     steps: Steps = Field((120, 80, 60, 40), description="per pyramid level, coarsest first; the last repeats")
     canvas: Literal["rgb", "imagenet"] = Field(
         "rgb", description="what is optimised: sRGB in [0, 1], or the encoder's normalised input"
@@ -217,6 +221,7 @@ _SOURCE: dict[str, Any] = {
     "content_layers": {"conv4_2": 1.0},
     "style_layers": _CONV_STYLE_LAYERS,
     "padding": "zeros",
+    "margin": 0,
     "loss": "mean",
     "style_loss": "gram",
     "tv_weight": 0.0,

@@ -39,7 +39,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Level:
-    """One pyramid level: the canvas's size in pixels and how many steps it gets."""
+    """One pyramid level: the picture's size in pixels and how many steps it gets.
+
+    The canvas is larger by the recipe's margin on every side.
+    """
 
     width: int
     height: int
@@ -48,7 +51,7 @@ class Level:
 
 @dataclass(frozen=True)
 class LevelInputs:
-    """What one pyramid level is optimised against, at its size."""
+    """What one pyramid level is optimised against; the content at the level's size, without margin."""
 
     content_BCHW: Tensor
     style: StyleTargets
@@ -85,18 +88,18 @@ class Losses:
 class Objective(nn.Module):
     """The total loss of a picture at one level: content, style, total variation, range."""
 
-    def __init__(self, encoder: Encoder, recipe: Recipe, inputs: LevelInputs) -> None:
+    def __init__(self, encoder: Encoder, recipe: Recipe, content_BCHW: Tensor, targets: StyleTargets) -> None:
         super().__init__()
         self.encoder = encoder
         self.recipe = recipe
         with torch.no_grad():
-            features = encoder(inputs.content_BCHW)
+            features = encoder(content_BCHW)
         self.content_losses = nn.ModuleDict(
             {layer: ContentLoss(features[layer], recipe.loss) for layer in recipe.content_layers}
         )
         self.style_losses = nn.ModuleDict()
         for layer in recipe.style_layers:
-            style = inputs.style.layers[layer]
+            style = targets.layers[layer]
             self.style_losses[layer] = (
                 BuresStyleLoss(style, recipe.bures_epsilon)
                 if recipe.style_loss == "bures"
@@ -160,17 +163,20 @@ class StyleTransfer:
             Diverged: a loss became NaN or infinite.
         """
         state = state or RunState()
-        for index in range(state.level, len(self.levels)):
+        for index, level in enumerate(self.levels):
+            if index < state.level:
+                continue
             if index > state.level:
-                state = RunState(level=index, canvas=state.best, rows=state.rows)
-            self._run_level(self.levels[index], state)
-        assert state.best is not None
-        return self._to_image(state.best), state.rows
+                state = RunState(level=index, canvas=self._enlarge(state.best, level), rows=state.rows)
+            self._run_level(level, state)
+        return self._to_image(self._without_margin(state.best)), state.rows
 
     def _run_level(self, level: Level, state: RunState) -> None:
         inputs = self.level_inputs(level)
-        objective = Objective(self.encoder, self.recipe, inputs)
-        canvas = self._start_canvas(level, state, inputs.content_BCHW.device)
+        objective = Objective(self.encoder, self.recipe, self._with_margin(inputs.content_BCHW), inputs.style)
+        if state.canvas is None:
+            state.canvas = self._with_margin(self._from_image(self.first_image(level)))
+        canvas = state.canvas.to(inputs.content_BCHW.device, copy=True).contiguous().requires_grad_()
         optimizer = build_optimizer(self.recipe, canvas)
         if state.optimizer is not None:
             optimizer.load_state_dict(state.optimizer)
@@ -240,7 +246,7 @@ class StyleTransfer:
     def _report(self, level: Level, state: RunState, row: LossRow) -> None:
         every, image = self.recipe.snapshot_every, None
         if every and row.step % every == 0 and state.canvas is not None:
-            image = self._to_image(state.canvas)
+            image = self._to_image(self._without_margin(state.canvas))
         self.on_progress(Progress(row.step, self._steps_before[-1], level.width, level.height, row, image))
 
     @staticmethod
@@ -255,14 +261,20 @@ class StyleTransfer:
             list(state.rows),
         )
 
-    def _start_canvas(self, level: Level, state: RunState, device: torch.device) -> Tensor:
-        if state.canvas is None:
-            canvas = self._from_image(self.first_image(level).to(device))
-        else:
-            canvas = state.canvas.to(device)
-        if canvas.shape[2:] != (level.height, level.width):
-            canvas = F.interpolate(canvas, (level.height, level.width), mode="bicubic", align_corners=False)
-        return canvas.detach().clone().contiguous().requires_grad_()
+    def _enlarge(self, canvas: Tensor | None, level: Level) -> Tensor:
+        """Carry a canvas up to the next level's size, with a fresh margin."""
+        inner = self._without_margin(canvas)
+        size = (level.height, level.width)
+        return self._with_margin(F.interpolate(inner, size, mode="bicubic", align_corners=False))
+
+    def _with_margin(self, image_BCHW: Tensor) -> Tensor:
+        """Mirror pixels around a picture: what the optimiser does wrong at a border happens there."""
+        return F.pad(image_BCHW, [self.recipe.margin] * 4, mode="reflect")
+
+    def _without_margin(self, canvas: Tensor | None) -> Tensor:
+        assert canvas is not None  # set by the first step
+        margin = self.recipe.margin
+        return canvas[:, :, margin : canvas.shape[2] - margin, margin : canvas.shape[3] - margin]
 
     def _to_image(self, canvas: Tensor) -> Tensor:
         if self.recipe.canvas == "rgb":

@@ -78,13 +78,14 @@ def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
         ImageError: the result itself would be too small.
     """
     smallest = smallest_side([*recipe.content_layers, *recipe.style_layers], recipe.padding)
+    # A margin is mirrored from within the picture.
+    smallest = max(smallest - 2 * recipe.margin, recipe.margin + 1)
     sizes = [fit_size(content_size, size, recipe.square) for size in recipe.level_sizes()]
     usable = [size for size in sizes if min(size) >= smallest]
     if not usable:
         width, height = sizes[-1]
         raise ImageError(
-            f"The result would be {width} x {height} pixels; the layers used here need {smallest} on the "
-            f"short side.",
+            f"The result would be {width} x {height} pixels; this recipe needs {smallest} on the short side.",
             f"Use size {-(-smallest * max(width, height) // min(width, height))} or more.",
         )
     return [Level(width, height, recipe.steps_at(index)) for index, (width, height) in enumerate(usable)]
