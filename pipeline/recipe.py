@@ -91,7 +91,7 @@ class Recipe(BaseModel):
     style_loss: Literal["gram", "bures"] = "bures"
     bures_epsilon: float = Field(0.1, gt=0, description="floor under a style's weak directions")
     content_weight: float = Field(1.0, ge=0)
-    style_weight: float = Field(10.0, ge=0)
+    style_weight: float = Field(15.0, ge=0)
     tv_weight: float = Field(6.0, ge=0, description="smoothness")
     range_weight: float = Field(10.0, ge=0, description="pull of pixels outside black and white")
 

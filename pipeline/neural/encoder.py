@@ -76,10 +76,12 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
         self.requires_grad_(False)
+        # Channels last is what the convolutions of CPUs and GPUs are quickest with.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         features: dict[str, Tensor] = {}
-        x = (image_BCHW - self.mean) / self.std
+        x = ((image_BCHW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         for name, convolution in self.convolutions.items():
             if name.endswith("_1") and name != "conv1_1":
                 x = F.max_pool2d(x, 2) if self.pooling == "max" else F.avg_pool2d(x, 2)
