@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -101,10 +101,13 @@ def run(
 def _run_batch(settings: Config, batch: Batch, force: bool, as_json: bool) -> None:
     from .display import summary_line
 
-    with _stop_signal() as stopped, _observer(len(batch), as_json) as observer:
-        runner = _runner(settings, batch, _executor(settings), observer, force, lambda: bool(stopped))
-        with runner.folder.locked():
-            summary = runner.run(batch.jobs(), len(batch))
+    with (
+        _stop_signal() as stopped,
+        _observer(len(batch), as_json) as observer,
+        _runner(settings, batch, _executor(settings), observer, force, lambda: bool(stopped)) as runner,
+        runner.folder.locked(),
+    ):
+        summary = runner.run(batch.jobs(), len(batch))
     typer.echo(summary_line(summary, str(runner.folder.folder)), err=as_json)
     if stopped:
         raise Interrupted(stopped[0])
@@ -113,17 +116,19 @@ def _run_batch(settings: Config, batch: Batch, force: bool, as_json: bool) -> No
 
 
 def _dry_run(settings: Config, batch: Batch, force: bool) -> None:
-    from .display import duration
+    from .display import LogLines, duration
     from .estimate import Estimate
 
     executor = _executor(settings, allow_download=False)
-    with _observer(len(batch), as_json=True) as observer:
-        runner = _runner(settings, batch, executor, observer, force, lambda: False)
-    estimate = Estimate(runner.ledger)
-    for planned in runner.plan(batch.jobs()):
-        typer.echo(f"{'run ' if planned.run else 'skip'}  {planned.name}  ({planned.reason})")
-        if planned.run:
-            estimate.add(planned.job.recipe, executor.encoder_info(planned.job.recipe.encoder).name)
+    observer = LogLines(_console(), len(batch))
+    with _runner(settings, batch, executor, observer, force, lambda: False) as runner:
+        estimate = Estimate(runner.ledger)
+        for planned in runner.plan(batch.jobs()):
+            typer.echo(f"{'run ' if planned.run else 'skip'}  {planned.name}  ({planned.reason})")
+            if planned.run:
+                encoder = planned.job.recipe.encoder
+                name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
+                estimate.add(planned.job.recipe, name)
     typer.echo(
         f"{estimate.jobs} of {len(batch)} pictures to make, roughly {duration(estimate.seconds)} "
         f"({estimate.basis})."
@@ -278,6 +283,7 @@ def _executor(settings: Config, allow_download: bool = True) -> InProcessExecuto
     return InProcessExecutor(settings, download_lines(_console()), allow_download)
 
 
+@contextmanager
 def _runner(
     settings: Config,
     batch: Batch,
@@ -285,14 +291,15 @@ def _runner(
     observer: LogLines,
     force: bool,
     should_stop: Callable[[], bool],
-) -> Runner:
+) -> Iterator[Runner]:
     from .ledger import Ledger
     from .outbox import BatchFolder
     from .runner import Runner, RunOptions
 
     options = RunOptions(force, settings.max_failures, settings.max_attempts)
     folder = BatchFolder(settings.outbox, batch.name)
-    return Runner(folder, Ledger(settings.state_dir), executor, observer, options, should_stop)
+    with closing(Ledger(settings.state_dir)) as ledger:
+        yield Runner(folder, ledger, executor, observer, options, should_stop)
 
 
 def _console() -> Console:

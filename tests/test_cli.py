@@ -123,6 +123,13 @@ def test_dry_run_writes_nothing(cli, night):
     assert "skip  b--s  (done already)" in out
 
 
+def test_dry_run_needs_no_weights(cli, night):
+    Path("config.yaml").write_text("allow_download: false\n")
+    code, out, err = cli("run", night, "--preset", "thumbnail", "--set", "encoder=vgg19", "--dry-run")
+    assert code == 0, err
+    assert "2 of 2 pictures to make" in out
+
+
 def test_flags_win(cli, night):
     code, _, err = cli("run", night, "--outbox", "there", "--set", "size=44", "--set", "format=jpeg")
     assert code == 0, err
