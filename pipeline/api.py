@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from .config import read_config
-from .executors import InProcessExecutor, read_picture
+from .executors import InProcessExecutor, read_picture, step_progress
 from .jobs import StepProgress
 from .recipe import INIT_MODES, Recipe
 
@@ -34,7 +35,9 @@ def stylize(
 
     Pictures are paths or Pillow images; `style` may also be a blend, a mapping of paths to their
     shares. `recipe` is a `Recipe` or the name of a preset. `on_progress` is called after every step.
-    Encoder and style targets stay loaded between calls; config.yaml in the current folder counts.
+    Encoder and style targets stay loaded between calls. Folders and weights are those of config.yaml in
+    the current folder at the first call; its `recipe` does not count here. A warning says when `auto`
+    had to take `vgg19-slim`.
 
     Raises:
         ImageError: a picture cannot be used.
@@ -45,21 +48,21 @@ def stylize(
     from .neural.session import Hooks, Request
 
     recipe = Recipe(preset=recipe) if isinstance(recipe, str) else recipe
-    parts: Mapping[Source, float] = style if isinstance(style, Mapping) else {style: 1.0}  # type: ignore[assignment]
-    styles = [(_picture(source), share) for source, share in parts.items()]
+    parts = style.items() if isinstance(style, Mapping) else [(style, 1.0)]
+    styles = [(_picture(source), share) for source, share in parts]
     init = None if recipe.init in INIT_MODES else _picture(recipe.init)
     request = Request(_picture(content), styles, recipe, init)
 
     def report(progress: Progress) -> None:
         if on_progress is not None:
-            row = progress.row
-            on_progress(
-                StepProgress(progress.step, progress.steps, progress.width, progress.height, row.total)
-            )
+            on_progress(step_progress(progress))
 
     executor = _executor(device)
+    weights = executor.resolve(recipe.encoder)
+    if weights.note:
+        warnings.warn(weights.note, stacklevel=2)
     try:
-        outcome = executor.session().stylize(request, executor.resolve(recipe.encoder), Hooks(report))
+        outcome = executor.session().stylize(request, weights, Hooks(report))
     except Diverged as diverged:
         raise diverged.error from None
     return outcome.image

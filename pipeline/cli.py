@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -93,7 +93,7 @@ def run(
     settings = _settings(config, outbox=outbox, device=device, max_failures=max_failures)
     batch = read_manifest(manifest, settings.recipe, _recipe_flags(preset, assignments))
     if dry_run:
-        _dry_run(settings, batch, force)
+        _dry_run(settings, batch, force, as_json)
     else:
         _run_batch(settings, batch, force, as_json)
 
@@ -104,35 +104,41 @@ def _run_batch(settings: Config, batch: Batch, force: bool, as_json: bool) -> No
     with (
         _stop_signal() as stopped,
         _observer(len(batch), as_json) as observer,
-        _runner(settings, batch, _executor(settings), observer, force, lambda: bool(stopped)) as runner,
+        _runner(settings, batch, _executor(settings, stopped), observer, force, stopped) as runner,
         runner.folder.locked(),
     ):
         summary = runner.run(batch.jobs(), len(batch))
     typer.echo(summary_line(summary, str(runner.folder.folder)), err=as_json)
-    if stopped:
+    if stopped and summary.remaining:
         raise Interrupted(stopped[0])
     if summary.failed:
         raise typer.Exit(1)
 
 
-def _dry_run(settings: Config, batch: Batch, force: bool) -> None:
+def _dry_run(settings: Config, batch: Batch, force: bool, as_json: bool) -> None:
     from .display import LogLines, duration
     from .estimate import Estimate
 
-    executor = _executor(settings, allow_download=False)
+    executor = _executor(settings, [], allow_download=False)
     observer = LogLines(_console(), len(batch))
-    with _runner(settings, batch, executor, observer, force, lambda: False) as runner:
+    with _runner(settings, batch, executor, observer, force, []) as runner:
         estimate = Estimate(runner.ledger)
         for planned in runner.plan(batch.jobs()):
-            typer.echo(f"{'run ' if planned.run else 'skip'}  {planned.name}  ({planned.reason})")
+            if as_json:
+                typer.echo(json.dumps({"name": planned.name, "run": planned.run, "reason": planned.reason}))
+            else:
+                typer.echo(f"{'run ' if planned.run else 'skip'}  {planned.name}  ({planned.reason})")
             if planned.run:
                 encoder = planned.job.recipe.encoder
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
                 estimate.add(planned.job.recipe, name)
     typer.echo(
-        f"{estimate.jobs} of {len(batch)} pictures to make, roughly {duration(estimate.seconds)} "
-        f"({estimate.basis})."
+        f"{estimate.jobs} of {len(batch)} pictures to make with {estimate.encoders}, roughly "
+        f"{duration(estimate.seconds)} ({estimate.basis}).",
+        err=as_json,
     )
+    if executor.would_download("auto") and "vgg19-slim" in estimate.encoders:
+        typer.echo("`auto` will try to download vgg19 first, which is slower.", err=True)
 
 
 @app.command()
@@ -149,7 +155,6 @@ def stylize(
     force: Annotated[bool, typer.Option("--force", help="Replace the result if it exists.")] = False,
 ) -> None:
     """Make one picture."""
-    from .display import finished_line
     from .single import run_single, single_job
 
     settings = _settings(config, device=device)
@@ -157,10 +162,10 @@ def stylize(
     if path.exists() and not force:
         raise UsageError(f"{path}: exists already.", "Name another with -o, or replace it with --force.")
     with _stop_signal() as stopped, _observer(1, as_json=False) as observer:
-        finished = run_single(job, path, _executor(settings), observer, lambda: bool(stopped))
-    if stopped:
+        finished = run_single(job, path, _executor(settings, stopped), observer, lambda: bool(stopped))
+    if finished.status == "stopped":
         raise Interrupted(stopped[0])
-    typer.echo(finished_line(finished))
+    typer.echo(path)
 
 
 @app.command()
@@ -240,11 +245,18 @@ def weights_import(
 
 def _settings(path: Path | None, **flags: Any) -> Config:
     """Read the configuration and lay the flags that were given over it."""
-    from .config import read_config
+    from pydantic import ValidationError
+
+    from .config import Config, read_config
+    from .documents import explain
 
     given = {name: value for name, value in flags.items() if value is not None}
     if "outbox" in given:
         given["outbox"] = given["outbox"].expanduser().resolve()
+    try:
+        Config.model_validate(given)
+    except ValidationError as error:
+        raise UsageError("--" + "\n--".join(explain(error, Config))) from error
     return read_config(path).model_copy(update=given)
 
 
@@ -276,11 +288,18 @@ def _recipe_flags(preset: str | None, assignments: list[str] | None) -> dict[str
     return anchor_init(fields, Path.cwd())
 
 
-def _executor(settings: Config, allow_download: bool = True) -> InProcessExecutor:
+def _executor(settings: Config, stopped: list[int], allow_download: bool = True) -> InProcessExecutor:
     from .display import download_lines
     from .executors import InProcessExecutor
 
-    return InProcessExecutor(settings, download_lines(_console()), allow_download)
+    report = download_lines(_console())
+
+    def on_download(done: int, total: int | None) -> None:
+        if stopped:
+            raise Interrupted(stopped[0])
+        report(done, total)
+
+    return InProcessExecutor(settings, on_download, allow_download)
 
 
 @contextmanager
@@ -290,7 +309,7 @@ def _runner(
     executor: InProcessExecutor,
     observer: LogLines,
     force: bool,
-    should_stop: Callable[[], bool],
+    stopped: list[int],
 ) -> Iterator[Runner]:
     from .ledger import Ledger
     from .outbox import BatchFolder
@@ -299,7 +318,7 @@ def _runner(
     options = RunOptions(force, settings.max_failures, settings.max_attempts)
     folder = BatchFolder(settings.outbox, batch.name)
     with closing(Ledger(settings.state_dir)) as ledger:
-        yield Runner(folder, ledger, executor, observer, options, should_stop)
+        yield Runner(folder, ledger, executor, observer, options, lambda: bool(stopped))
 
 
 def _console() -> Console:
@@ -331,6 +350,7 @@ def _stop_signal() -> Iterator[list[int]]:
 
     def note(number: int, _frame: object) -> None:
         received.append(number)
+        typer.echo("Finishing the current step; once more to stop at once.", err=True)
         for again in previous:
             signal.signal(again, signal.SIG_DFL)
 

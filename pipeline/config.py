@@ -47,7 +47,9 @@ class Config(BaseModel):
     cache_max_mb: int = Field(1024, ge=1, description="style targets kept on disk, in MB")
     weights: Path | None = Field(None, description="a VGG-19 checkpoint to use for the encoder vgg19")
     allow_download: bool = Field(True, description="let auto and vgg19 download the weights")
-    device: str = Field("auto", description="auto, cpu, mps, cuda or cuda:N")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N"
+    )
     max_attempts: int = Field(3, ge=1, description="a job that killed the process so often is set aside")
     max_failures: int = Field(0, ge=0, description="stop the batch after so many failed jobs; 0: never")
     checkpoint_s: float = Field(30.0, gt=0, description="seconds between checkpoints of a running job")

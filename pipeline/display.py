@@ -15,11 +15,13 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from .jobs import EncoderInfo, Job, StepProgress
 from .runner import Finished, Summary
+
+# Seconds between lines about a long job.
+SAY_EVERY_S = 30.0
 
 
 class LogLines:
@@ -29,6 +31,7 @@ class LogLines:
         self.console = console
         self.total = total
         self.finished = 0
+        self._said_at = time.monotonic()
 
     def encoder_chosen(self, encoder: EncoderInfo) -> None:
         self._say(f"encoder {encoder.name} ({encoder.digest[:8]})")
@@ -39,13 +42,15 @@ class LogLines:
         self._say(f"started {name} ({job.recipe.size} px, {job.recipe.total_steps} steps)")
 
     def job_step(self, progress: StepProgress) -> None:
-        pass
+        if time.monotonic() - self._said_at >= SAY_EVERY_S or progress.snapshot is not None:
+            self._say(f"step {progress.step}/{progress.steps}  {step_detail(progress)}")
 
     def job_finished(self, finished: Finished) -> None:
         self.finished += finished.status != "stopped"
         self._say(f"[{self.finished}/{self.total}] {finished_line(finished)}")
 
     def _say(self, text: str) -> None:
+        self._said_at = time.monotonic()
         # Names may hold [brackets]; they are not markup.
         self.console.print(
             f"{time.strftime('%H:%M:%S')} {text}", markup=False, emoji=False, highlight=False, soft_wrap=True
@@ -53,21 +58,23 @@ class LogLines:
 
 
 class LiveDisplay(LogLines):
-    """The batch with its remaining time, and the running job's step, loss and picture size."""
+    """The batch with its remaining time, and the running job's step, losses and picture size."""
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console, total)
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[detail]}", markup=False),
             console=console,
         )
         self.batch = self.progress.add_task("batch", total=total, detail="")
         self.job: TaskID | None = None
+        self.clock = clock
+        self._job_began = 0.0
+        self._job_seconds: list[float] = []
 
     def __enter__(self) -> LiveDisplay:
         self.progress.start()
@@ -77,19 +84,30 @@ class LiveDisplay(LogLines):
         self.progress.stop()
 
     def job_started(self, job: Job, name: str) -> None:
+        self._job_began = self.clock()
         self.job = self.progress.add_task(name, total=job.recipe.total_steps, detail="")
 
     def job_step(self, progress: StepProgress) -> None:
         if self.job is not None:
-            detail = f"loss {progress.loss:.4g}  {progress.width} x {progress.height}"
+            detail = step_detail(progress)
             self.progress.update(self.job, completed=progress.step, total=progress.steps, detail=detail)
+            left = duration(self.remaining_seconds(progress.step / progress.steps))
+            self.progress.update(self.batch, detail=f"{left} left")
 
     def job_finished(self, finished: Finished) -> None:
         if self.job is not None:
             self.progress.remove_task(self.job)
             self.job = None
+            self._job_seconds.append(self.clock() - self._job_began)
         super().job_finished(finished)
         self.progress.update(self.batch, completed=self.finished)
+
+    def remaining_seconds(self, job_fraction: float) -> float:
+        """Estimate the rest of the batch from the jobs made so far, not from those skipped."""
+        running = self.clock() - self._job_began
+        spent = sum(self._job_seconds) + running
+        per_job = spent / (len(self._job_seconds) + job_fraction)
+        return per_job * (self.total - self.finished - job_fraction)
 
 
 class JsonLines(LogLines):
@@ -103,6 +121,12 @@ class JsonLines(LogLines):
         super().job_finished(finished)
         self.stream.write(json.dumps(finished_object(finished)) + "\n")
         self.stream.flush()
+
+
+def step_detail(progress: StepProgress) -> str:
+    """Return losses and picture size in a few words."""
+    losses = f"loss {progress.loss:.4g} (content {progress.content:.3g}, style {progress.style:.3g})"
+    return f"{losses}  {progress.width} x {progress.height}"
 
 
 def finished_object(finished: Finished) -> dict[str, object]:

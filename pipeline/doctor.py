@@ -63,18 +63,20 @@ def _weights(config: Config) -> list[Check]:
 
     try:
         found = find_vgg19(weights_dir(config), config.weights)
-        auto = InProcessExecutor(config, allow_download=False).resolve("auto")
+        executor = InProcessExecutor(config, allow_download=False)
+        auto = executor.resolve("auto")
     except WeightsError as error:
         return [Check("weights", str(error), ok=False)]
     where = found or "not here; `style-pipeline weights fetch` downloads it"
     checks = [
         Check("weights", f"vgg19-slim: {SLIM_PATH}"),
         Check("weights", f"vgg19: {where}"),
-        Check("weights", f"auto takes {auto.name} ({auto.digest[:8]})"),
     ]
-    if auto.note and config.allow_download:
-        checks.append(Check("weights", "auto tries to download vgg19 when a job asks for it"))
-    return checks
+    if executor.would_download("auto"):
+        text = f"auto tries to download vgg19 (548 MB), and takes {auto.name} if that fails"
+    else:
+        text = f"auto takes {auto.name} ({auto.digest[:8]})"
+    return [*checks, Check("weights", text)]
 
 
 def _folder(label: str, folder: Path) -> Check:

@@ -7,6 +7,9 @@ from typing import ClassVar
 from .ledger import Ledger
 from .recipe import Recipe
 
+# Megapixels times steps below which a job says nothing of speed: starting costs more.
+ENOUGH_WORK = 1.0
+
 
 class Estimate:
     """How long jobs will take, from the speed last seen on this machine or a typical one."""
@@ -30,9 +33,17 @@ class Estimate:
         self.jobs += 1
         self.seconds += megapixel_steps(recipe) * self._speeds[encoder]
 
+    @property
+    def encoders(self) -> str:
+        """The encoders of the jobs added, in words."""
+        return " and ".join(sorted(self._speeds)) or "any encoder"
+
 
 def megapixel_steps(recipe: Recipe, aspect: float = 1.5) -> float:
-    """Return the work in a recipe: pixels times steps over the pyramid, in millions."""
-    short = 1.0 if recipe.square else min(aspect, 1 / aspect)
-    sizes = recipe.level_sizes()
-    return sum(size**2 * short * recipe.steps_at(level) for level, size in enumerate(sizes)) / 1e6
+    """Return the work in a recipe: pixels, margin included, times steps over the pyramid, in millions."""
+    shape = 1.0 if recipe.square else min(aspect, 1 / aspect)
+    border = 2 * recipe.margin
+    return sum(
+        (size + border) * (size * shape + border) * recipe.steps_at(level) / 1e6
+        for level, size in enumerate(recipe.level_sizes())
+    )

@@ -79,6 +79,13 @@ class InProcessExecutor:
             )
         return self._weights[name]
 
+    def would_download(self, name: str) -> bool:
+        """Tell whether a run would first try to download this encoder's weights."""
+        from .neural.weights import find_vgg19
+
+        wanted = name in {"auto", "vgg19"} and self.config.allow_download
+        return wanted and find_vgg19(weights_dir(self.config), self.config.weights) is None
+
     def run(
         self,
         job: Job,
@@ -114,12 +121,17 @@ class InProcessExecutor:
         from .neural.session import Hooks
 
         weights, session = self.resolve(job.recipe.encoder), self.session()
+        if weights.name == "vgg19-slim" and (beyond := job.recipe.beyond_slim()):
+            raise JobError(
+                f"{job.content}: the layer {beyond[0]} is not in vgg19-slim, which ends at relu5_1.",
+                "Choose another layer, or fetch VGG-19 with `style-pipeline weights fetch`.",
+            )
         request = read_request(job, digests)
         checkpoint = checkpoint_path(self.config, key)
         state = read_checkpoint(checkpoint)
         resumed = len(state.rows) if state else 0
         hooks = Hooks(
-            on_progress=lambda progress: on_step(_step_progress(progress, request)),
+            on_progress=lambda progress: on_step(step_progress(progress, _snapshot(progress, request))),
             on_checkpoint=lambda state: _save(checkpoint, state),
             should_stop=should_stop,
             checkpoint_s=self.config.checkpoint_s,
@@ -200,17 +212,30 @@ def _save(path: Path, state: RunState) -> None:
         ) from error
 
 
-def _step_progress(progress: Progress, request: Request) -> StepProgress:
-    snapshot = None
-    if progress.image_BCHW is not None:
-        from .neural.images import encode_image, side_by_side, to_image
+def _snapshot(progress: Progress, request: Request) -> bytes | None:
+    """Return the bytes of a snapshot's file, where the engine took one."""
+    if progress.image_BCHW is None:
+        return None
+    from .neural.images import encode_image, side_by_side, to_image
 
-        recipe, image = request.recipe, to_image(progress.image_BCHW)
-        if recipe.snapshot_view == "side_by_side":
-            image = side_by_side([request.content.image, request.styles[0][0].image, image])
-        snapshot = encode_image(image, recipe.format, recipe.quality, {"step": progress.step})
+    recipe, image = request.recipe, to_image(progress.image_BCHW)
+    if recipe.snapshot_view == "side_by_side":
+        image = side_by_side([request.content.image, request.styles[0][0].image, image])
+    return encode_image(image, recipe.format, recipe.quality, {"step": progress.step})
+
+
+def step_progress(progress: Progress, snapshot: bytes | None = None) -> StepProgress:
+    """Return the engine's progress as plain values."""
+    row = progress.row
     return StepProgress(
-        progress.step, progress.steps, progress.width, progress.height, progress.row.total, snapshot
+        progress.step,
+        progress.steps,
+        progress.width,
+        progress.height,
+        row.total,
+        row.content,
+        row.style,
+        snapshot,
     )
 
 
@@ -230,6 +255,7 @@ def _job_result(
         width=outcome.width,
         height=outcome.height,
         seconds=outcome.seconds,
+        step_seconds=outcome.rows[-1].seconds,
         device=session.device.device,
         dtype=session.device.dtype,
         cache_hits=outcome.cache_hits,

@@ -66,6 +66,8 @@ class StepProgress:
     width: int
     height: int
     loss: float
+    content: float
+    style: float
     snapshot: bytes | None = None
 
 
@@ -80,6 +82,7 @@ class JobResult:
     width: int = 0
     height: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0
     device: str = ""
     dtype: str = ""
     cache_hits: int = 0

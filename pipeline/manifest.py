@@ -173,7 +173,7 @@ def read_manifest(path: Path, config_fields: Mapping[str, Any], flag_fields: Map
         pairs=tuple(pairs),
         below=(config_fields, anchor_init(manifest.recipe, path.parent)),
         above=flag_fields,
-        sweep=_sweep_values(manifest.sweep, path.parent),
+        sweep=_sweep_values(manifest.sweep, flag_fields, path.parent),
     )
     found = [*reader.problems, *sweep_problems, *_recipe_problems(batch, pair_fields, document)]
     if found:
@@ -200,6 +200,12 @@ class _Reader:
             except ValidationError:
                 continue
             self.styles(style, ("styles", index))
+        pairs = data.get("pairs")
+        for index, entry in enumerate(pairs if isinstance(pairs, list) else []):
+            for key in ("content", "style"):
+                path = entry.get(key) if isinstance(entry, dict) else None
+                if isinstance(path, str) and path:
+                    self.files(path, ("pairs", index, key))
 
     def files(self, entry: str, keys: KeyPath) -> list[Path]:
         try:
@@ -244,10 +250,14 @@ class _Reader:
         return [Style(entry.name or path.stem, ((path, 1.0),)) for path in found]
 
 
-def _sweep_values(sweep: Mapping[str, list[Any]], folder: Path) -> tuple[Mapping[str, Any], ...]:
-    keys = [ALIASES.get(key, key) for key in sweep]
-    combinations = itertools.product(*sweep.values())
-    return tuple(anchor_init(dict(zip(keys, values, strict=True)), folder) for values in combinations)
+def _sweep_values(
+    sweep: Mapping[str, list[Any]], flags: Mapping[str, Any], folder: Path
+) -> tuple[Mapping[str, Any], ...]:
+    """Return every combination of the swept values; a field set by a flag is not swept."""
+    swept = {ALIASES.get(key, key): values for key, values in sweep.items()}
+    swept = {key: values for key, values in swept.items() if key not in flags}
+    combinations = itertools.product(*swept.values())
+    return tuple(anchor_init(dict(zip(swept, values, strict=True)), folder) for values in combinations)
 
 
 def _recipe_problems(batch: Batch, pairs: Sequence[Mapping[str, Any]], document: Document) -> list[Problem]:

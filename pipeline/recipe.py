@@ -49,10 +49,20 @@ def _check_layers(layers: dict[str, float]) -> dict[str, float]:
 
 LayerWeights = Annotated[
     dict[str, Annotated[float, Field(ge=0)]],
-    BeforeValidator(_weights_by_layer),
+    BeforeValidator(_weights_by_layer, json_schema_input_type=str | list[str] | dict[str, float]),
     Field(min_length=1, json_schema_extra={"examples": [{"relu1_1": 1.0}, ["conv4_2"]]}),
 ]
-Steps = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+Steps = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...],
+    BeforeValidator(_one_or_more, json_schema_input_type=int | list[int]),
+    Field(min_length=1),
+]
+
+
+def _add_aliases(schema: dict[str, Any]) -> None:
+    """Let editors accept the aliases, too."""
+    for alias, name in ALIASES.items():
+        schema["properties"][alias] = {**schema["properties"][name], "title": alias}
 
 
 class Recipe(BaseModel):
@@ -62,7 +72,9 @@ class Recipe(BaseModel):
     are accepted for `content_weight` and `style_weight`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_add_aliases
+    )
 
     preset: str = Field("default", description="where the fields not named here come from")
 
@@ -88,7 +100,9 @@ class Recipe(BaseModel):
     loss: Literal["gatys", "mean", "normalized"] = Field(
         "normalized", description="how losses are scaled; a weight means nothing without it"
     )
-    style_loss: Literal["gram", "bures"] = "bures"
+    style_loss: Literal["gram", "bures"] = Field(
+        "bures", description="bures hears weak directions too and is normalised whatever `loss` says"
+    )
     bures_epsilon: float = Field(0.1, gt=0, description="floor under a style's weak directions")
     content_weight: float = Field(1.0, ge=0)
     style_weight: float = Field(15.0, ge=0)
@@ -153,6 +167,17 @@ class Recipe(BaseModel):
             if field is not None and field not in accepted:
                 raise ValueError(f"'{{{field}}}' is not known; accepted: {', '.join(sorted(accepted))}")
         return template
+
+    @model_validator(mode="after")
+    def _layers_exist(self) -> Recipe:
+        if self.encoder == "vgg19-slim" and (beyond := self.beyond_slim()):
+            raise ValueError(f"vgg19-slim ends at relu5_1; the layer {beyond[0]} needs encoder: vgg19")
+        return self
+
+    def beyond_slim(self) -> list[str]:
+        """Name the layers used here that the bundled encoder does not have."""
+        layers = {**self.content_layers, **self.style_layers}
+        return [layer for layer in layers if LAYERS.index(layer) > LAYERS.index("relu5_1")]
 
     def level_sizes(self) -> tuple[int, ...]:
         """Return the long edge of every pyramid level in pixels, coarsest first.
@@ -239,12 +264,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "default": Preset(summary="the best we know: coarse to fine, L-BFGS, Bures style loss", fields={}),
         "draft": Preset(
-            summary="a quick look at a third of the size",
+            summary="a quick look at half the size",
             fields={"size": 256, "steps": (60, 40, 30)},
         ),
         "print": Preset(
             summary="2048 pixels for paper",
-            fields={"size": 2048, "steps": (120, 80, 60, 40, 30, 25, 20, 15, 12), "quality": 98},
+            fields={"size": 2048, "steps": (120, 80, 60, 40, 30, 25, 20, 15, 12)},
         ),
         # Source 000 names no content layer; the paper's conv4_2 is not among the five layers it
         # extracts, so the nearest of those, conv4_1, is taken. It names neither weights, steps, size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -12,8 +13,8 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, Protocol
 
-from .errors import ImageError
-from .estimate import megapixel_steps
+from .errors import DiskError, ImageError
+from .estimate import ENOUGH_WORK, megapixel_steps
 from .executors import Executor
 from .jobs import (
     EncoderInfo,
@@ -109,8 +110,14 @@ class Digests(dict[Path, str]):
             with path.open("rb") as file:
                 self[path] = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
+            reason = error.strerror or str(error)
+            if not path.parent.is_dir():  # not a bad picture, but a folder that went away
+                raise DiskError(
+                    f"{path.parent}: the folder is gone ({reason}).",
+                    "Mount it and run the same command again.",
+                ) from error
             raise ImageError(
-                f"{path}: cannot be read ({error.strerror or error}).", "Check the path and its permissions."
+                f"{path}: cannot be read ({reason}).", "Check the path and its permissions."
             ) from error
         return self[path]
 
@@ -168,6 +175,7 @@ class Runner:
             MachineError: the machine's fault; what is done is done, the rest runs another time.
         """
         summary = Summary(self.folder.folder.name, total, started=_now())
+        started = time.monotonic()
         try:
             for job in group_jobs(jobs):
                 if self.should_stop():
@@ -177,7 +185,7 @@ class Runner:
                 if summary.stopped or 0 < self.options.max_failures <= summary.failed:
                     break
         finally:
-            summary.finished = _now()
+            summary.finished, summary.seconds = _now(), round(time.monotonic() - started, 3)
             self.folder.write_summary(asdict(summary))
         return summary
 
@@ -205,7 +213,8 @@ class Runner:
             encoder = self.executor.encoder_info(job.recipe.encoder)
             summary.encoders[encoder.name] = encoder.digest
             work = megapixel_steps(job.recipe, result.width / result.height)
-            self.ledger.note_speed(encoder.name, result.device, result.seconds / work)
+            if work >= ENOUGH_WORK:
+                self.ledger.note_speed(encoder.name, result.device, result.step_seconds / work)
         return self._publish(job, place, key, result)
 
     def _execute(self, job: Job, place: Place, key: str) -> JobResult:
@@ -276,8 +285,8 @@ class Runner:
         for path in job.input_paths:
             self._digests[path]
         encoder = self.executor.encoder_info(job.recipe.encoder)
-        if encoder.name not in self._announced:
-            self._announced.add(encoder.name)
+        if job.recipe.encoder not in self._announced:
+            self._announced.add(job.recipe.encoder)
             self.observer.encoder_chosen(encoder)
         return job_key(job, self._digests, encoder)
 
@@ -289,7 +298,6 @@ class Runner:
         summary.skipped += finished.status == "skipped"
         summary.failed += finished.status == "failed"
         summary.stopped |= finished.status == "stopped"
-        summary.seconds = round(summary.seconds + finished.seconds, 3)
         if finished.status == "failed":
             summary.failures.append(
                 {"name": finished.name, "error": finished.error, "next_step": finished.next_step}

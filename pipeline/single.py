@@ -67,4 +67,6 @@ def run_single(
         raise JobError(result.error, result.next_step)
     if result.status == "done":
         write_file(path, result.image)
-    return Finished(job, job.name, result.status, key, path, result.seconds)
+    finished = Finished(job, job.name, result.status, key, path, result.seconds)
+    observer.job_finished(finished)
+    return finished

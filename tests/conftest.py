@@ -22,8 +22,9 @@ MakeManifest = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep the real machine out: its caches, its state, its weights and its config.yaml."""
+    place = tmp_path_factory.mktemp("machine")
     for name in (
         "XDG_CACHE_HOME",
         "XDG_STATE_HOME",
@@ -32,8 +33,8 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "TORCH_HOME",
         "HOME",
     ):
-        monkeypatch.setenv(name, str(tmp_path / "home" / name.lower()))
-    folder = tmp_path / "here"
+        monkeypatch.setenv(name, str(place / "home" / name.lower()))
+    folder = place / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder

@@ -74,7 +74,7 @@ class FakeExecutor:
         for step in range(1, steps + 1):
             every = job.recipe.snapshot_every
             snapshot = picture_bytes(f"{key} {step}", kind) if every and step % every == 0 else None
-            on_step(StepProgress(step, steps, 6, 4, 1 / step, snapshot))
+            on_step(StepProgress(step, steps, 6, 4, 1 / step, 0.5, 0.25, snapshot))
             self.after_step(job, step)
             if fault == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -88,6 +88,7 @@ class FakeExecutor:
             width=6,
             height=4,
             seconds=0.5,
+            step_seconds=0.4,
             device="fake0",
             dtype="float8",
             cache_hits=2,

@@ -7,7 +7,15 @@ import pytest
 from PIL import Image
 
 from pipeline import Recipe, StepProgress, stylize
+from pipeline.api import _executor
 from pipeline.errors import ImageError
+
+
+@pytest.fixture(autouse=True)
+def _fresh_session():
+    """Nothing stays loaded from another test, nor its folders."""
+    _executor.cache_clear()
+
 
 QUICK = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 2}
 
@@ -29,6 +37,25 @@ def test_a_blend(make_picture):
     recipe = Recipe(**{**QUICK, "steps": 6})
     blend = stylize(content, {str(a): 0.5, str(b): 0.5}, recipe)
     assert blend.tobytes() != stylize(content, a, recipe).tobytes()
+
+
+def test_pictures_as_style_and_content_are_read_like_files(make_picture):
+    content, style = make_picture("a.png", 0, (64, 48)), make_picture("s.png", 1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(content) as picture:
+        picture.save("turned.png", exif=exif)
+    from_files = stylize("turned.png", style, Recipe(**QUICK))
+    assert from_files.size == (36, 48)
+    with Image.open("turned.png") as turned, Image.open(style) as picture:
+        assert stylize(turned, picture, Recipe(**QUICK)).tobytes() == from_files.tobytes()
+
+
+def test_auto_warns_when_it_falls_back(make_picture, environment):
+    (environment / "config.yaml").write_text("allow_download: false\n")
+    recipe = Recipe(**{**QUICK, "encoder": "auto"})
+    with pytest.warns(UserWarning, match="weights fetch"):
+        stylize(make_picture("a.png"), make_picture("s.png"), recipe)
 
 
 def test_errors_are_ours(make_picture, tmp_path):

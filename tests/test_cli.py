@@ -114,7 +114,7 @@ def test_dry_run_writes_nothing(cli, night):
     code, out, err = cli("run", night, "--dry-run")
     assert code == 0, err
     assert out.count("run   ") == 2
-    assert "2 of 2 pictures to make, roughly" in out
+    assert "2 of 2 pictures to make with vgg19-slim, roughly" in out
     assert not Path("outbox").exists()
     cli("run", night)
     Path("outbox/night/a--s.png").unlink()
@@ -128,6 +128,34 @@ def test_dry_run_needs_no_weights(cli, night):
     code, out, err = cli("run", night, "--preset", "thumbnail", "--set", "encoder=vgg19", "--dry-run")
     assert code == 0, err
     assert "2 of 2 pictures to make" in out
+
+
+def test_dry_run_as_json(cli, night):
+    code, out, _ = cli("run", night, "--dry-run", "--json")
+    assert code == 0
+    assert [json.loads(line)["run"] for line in out.splitlines()] == [True, True]
+
+
+def test_a_layer_that_auto_turns_out_to_lack_fails_its_job_only(cli, night):
+    Path("config.yaml").write_text("allow_download: false\n")
+    manifest = yaml.safe_load(night.read_text())
+    manifest["recipe"]["encoder"] = "auto"
+    deep = {"content": "b.png", "style": "s.png", "recipe": {"content_layers": "conv5_2", "name": "deep"}}
+    night.write_text(yaml.safe_dump({**manifest, "contents": ["a.png"], "pairs": [deep]}))
+    code, _, err = cli("run", night)
+    assert code == 1
+    assert "b.png: the layer conv5_2 is not in vgg19-slim" in err
+    assert Path("outbox/night/a--s.png").exists()
+
+
+def test_contents_that_went_away_are_the_machines_fault(cli, night, make_picture):
+    make_picture("usb/a.png", 0, (64, 48))
+    night.write_text(yaml.safe_dump({"recipe": QUICK, "contents": ["usb/a.png"], "styles": ["s.png"]}))
+    code = subprocess.run(
+        [sys.executable, "-c", UNMOUNTED, "run", str(night)], capture_output=True, text=True, check=False
+    )
+    assert code.returncode == 3, code.stderr
+    assert "the folder is gone" in code.stderr
 
 
 def test_flags_win(cli, night):
@@ -146,6 +174,8 @@ def test_flags_win(cli, night):
         (["--preset", "nope"], "is not a preset"),
         (["--config", "absent.yaml"], "absent.yaml"),
         (["--no-such-flag"], "No such option"),
+        (["--device", "banana"], "cuda"),
+        (["--set", "content_layers=conv5_2"], "ends at relu5_1"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(cli, night, arguments, words):
@@ -182,7 +212,8 @@ def test_stylize_one_pair(cli, night):
     code, out, err = cli("stylize", "a.png", "s.png", *flags)
     assert code == 0, err
     assert opened("a--s.png").size == (48, 36)
-    assert "done a--s" in out
+    assert out == "a--s.png\n"
+    assert "done a--s" in err
     assert cli("stylize", "a.png", "s.png", *flags)[0] == 2  # never replaced unasked
     assert cli("stylize", "a.png", "s.png", "-o", "there/x.jpg", *flags)[0] == 0
     assert opened("there/x.jpg").format == "JPEG"
@@ -234,6 +265,13 @@ def test_presets_lists_them_all(cli):
     assert [line.split()[0] for line in out.splitlines()] == list(PRESETS)
 
 
+def test_the_bundled_weights_are_small_and_whole():
+    from pipeline.neural.weights import SLIM_PATH, read_weights, resolve_encoder
+
+    assert SLIM_PATH.stat().st_size <= 4 << 20
+    assert "conv5_1.weight" in read_weights(resolve_encoder("vgg19-slim", Path("unused")))
+
+
 @pytest.mark.parametrize("kind", ["manifest", "config"])
 def test_schema_is_json(cli, kind):
     code, out, _ = cli("schema", kind)
@@ -246,7 +284,7 @@ def test_schema_is_json(cli, kind):
 def test_doctor_and_weights_show(cli):
     code, out, err = cli("doctor")
     assert code == 0, err
-    for words in ("Python 3.", "torch", "device", "auto takes vgg19-slim", "outbox", "GiB free"):
+    for words in ("Python 3.", "torch", "device", "takes vgg19-slim", "outbox", "GiB free"):
         assert words in out
     assert "vgg19-slim" in cli("weights", "show")[1]
     code, out, _ = cli("doctor", "--device", "cuda:77")
@@ -261,6 +299,19 @@ def test_a_folder_that_cannot_be_made_is_seen_by_the_doctor(cli):
     assert code == 3
     assert "BAD  outbox" in out
 
+
+UNMOUNTED = """
+import shutil, sys
+from pipeline import cli, runner
+
+def unmounted(jobs, window=1):
+    shutil.rmtree("usb")
+    yield from jobs
+
+runner.group_jobs = unmounted
+sys.argv[0] = "style-pipeline"
+cli.main()
+"""
 
 INTERRUPTED = """
 import signal, sys

@@ -68,7 +68,7 @@ def test_one_line_per_event() -> None:
     log.encoder_chosen(EncoderInfo("vgg19-slim", "0123456789abcdef", "vgg19 is not here."))
     log.job_started(make_job(), "a--s")
     for step in range(1, 4):
-        log.job_step(StepProgress(step, 7, 64, 48, 0.5))
+        log.job_step(StepProgress(step, 7, 64, 48, 0.5, 0.2, 0.3))
     log.job_finished(make_finished("done", path=Path("/out/night/a--s.png"), seconds=12.34))
     log.job_finished(make_finished("skipped"))
     log.job_finished(make_finished("failed", error="/in/a.png: no picture.", next_step="Look at it."))
@@ -118,7 +118,7 @@ def test_the_live_display_shows_batch_step_loss_and_size() -> None:
     with LiveDisplay(screen, total=2) as live:
         live.encoder_chosen(EncoderInfo("vgg19", "0123456789abcdef"))
         live.job_started(make_job(), "a--s")
-        live.job_step(StepProgress(3, 9, 64, 48, 0.123456))
+        live.job_step(StepProgress(3, 9, 64, 48, 0.123456, 0.1, 0.02))
         live.progress.refresh()
         assert [(task.description, task.completed, task.total) for task in live.progress.tasks] == [
             ("batch", 0, 2),
@@ -136,7 +136,7 @@ def test_the_live_display_shows_batch_step_loss_and_size() -> None:
 def test_a_skipped_job_needs_no_start() -> None:
     screen, _ = console(terminal=True)
     with LiveDisplay(screen, total=1) as live:
-        live.job_step(StepProgress(1, 2, 3, 4, 0.5))
+        live.job_step(StepProgress(1, 2, 3, 4, 0.5, 0.2, 0.3))
         live.job_finished(make_finished("skipped"))
 
 
@@ -158,7 +158,7 @@ def test_one_object_per_finished_job_and_nothing_else() -> None:
     shown = JsonLines(screen, 3, stream)
     shown.encoder_chosen(EncoderInfo("vgg19", "0123456789abcdef", "a note"))
     shown.job_started(make_job(), "a--s")
-    shown.job_step(StepProgress(1, 7, 64, 48, 0.5))
+    shown.job_step(StepProgress(1, 7, 64, 48, 0.5, 0.2, 0.3))
     assert stream.getvalue() == ""
     shown.job_finished(make_finished("done", path=Path("/out/a--s.png"), seconds=1.23456))
     shown.job_finished(make_finished("failed", error="It broke.", next_step="Mend it."))

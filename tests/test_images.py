@@ -100,6 +100,21 @@ def test_a_colour_profile_is_applied():
     assert np.abs(np.asarray(decoded(data), int) - np.asarray(halves(), int)).max() <= 3
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_a_colour_profile_counts_in_pictures_with_alpha_or_a_palette(mode, monkeypatch):
+    seen = []
+    original = ImageCms.profileToProfile
+
+    def spy(image, *arguments, **options):
+        seen.append(image.mode)
+        return original(image, *arguments, **options)
+
+    monkeypatch.setattr(ImageCms, "profileToProfile", spy)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    decoded(encoded(halves().convert(mode), icc_profile=profile))
+    assert seen == ["RGB"]
+
+
 def test_a_damaged_profile_is_ignored():
     assert decoded(encoded(halves(), icc_profile=b"not a profile")).getpixel((0, 0)) == RED
 

@@ -78,6 +78,7 @@ OTHER_VALUES: dict[str, Any] = {
     "loss": "mean",
     "style_loss": "gram",
     "bures_epsilon": 0.2,
+    "margin": 8,
     "content_weight": 1.0000001,
     "style_weight": 11,
     "tv_weight": 0,
@@ -128,7 +129,7 @@ def test_the_key_hears_the_encoders_weights_and_the_algorithm(monkeypatch: pytes
         {"recipe": Recipe(name="{content}")},
         {"recipe": Recipe(encoder="vgg19")},
         {"recipe": Recipe.model_validate({**Recipe().model_dump(), "preset": "draft"})},
-        {"recipe": Recipe.model_validate({"style_weight": 10, "size": 512.0})},
+        {"recipe": Recipe.model_validate({"style_weight": 15, "size": 512.0})},
         {"recipe": Recipe.model_validate({"style_layers": dict(reversed(Recipe().style_layers.items()))})},
     ],
     ids=str,
@@ -254,7 +255,7 @@ def test_swept_values_are_in_the_name() -> None:
     [
         ("{content}/{style}", "a/s"),
         ("{content}_{step:04d}", "a_0012"),
-        ("{content_weight:g}_{style_weight:g}_{learning_rate:g}/generated_{step}", "1_10_1/generated_12"),
+        ("{content_weight:g}_{style_weight:g}_{learning_rate:g}/generated_{step}", "1_15_1/generated_12"),
         ("{preset}-{size}", "default-512"),
         ("/{content}", "a"),
         ("../{content}", "a"),
@@ -277,12 +278,12 @@ def test_a_template_that_cannot_be_filled_is_an_error(template: str) -> None:
 
 # Values travel
 
-RESULT = JobResult("done", b"image", ("step",), ((1.0,),), 6, 4, 0.5, "cpu", "float32", 2, 1)
+RESULT = JobResult("done", b"image", ("step",), ((1.0,),), 6, 4, 0.5, 0.4, "cpu", "float32", 2, 1)
 
 
 @pytest.mark.parametrize(
     "value",
-    [make_job(sweep={"size": 3}), RESULT, StepProgress(1, 2, 3, 4, 0.5, b"x"), ENCODER],
+    [make_job(sweep={"size": 3}), RESULT, StepProgress(1, 2, 3, 4, 0.5, 0.2, 0.3, b"x"), ENCODER],
     ids=lambda value: type(value).__name__,
 )
 def test_values_survive_a_pickle(value: object) -> None:

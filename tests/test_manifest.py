@@ -540,3 +540,13 @@ def test_the_schema_for_editors_knows_every_key() -> None:
     assert set(schema["properties"]) == set(Manifest.model_fields)
     assert schema["additionalProperties"] is False
     assert "size" in schema["$defs"]["Recipe"]["properties"]
+
+
+def test_a_field_set_by_a_flag_is_not_swept(read: Any) -> None:
+    text = "contents: [photos/a.jpg]\nstyles: [styles/s.png]\nsweep: {beta: [1, 2], size: [64, 128]}\n"
+    batch = read(text, flags={"style_weight": 7})
+    assert len(batch) == 2
+    assert [(job.name, job.recipe.style_weight) for job in batch.jobs()] == [
+        ("a--s--size-64", 7),
+        ("a--s--size-128", 7),
+    ]

@@ -282,3 +282,16 @@ def test_every_preset_is_told_apart(preset: str) -> None:
 
 def test_init_modes_are_no_paths() -> None:
     assert set(INIT_MODES) == {"content", "noise", "blank", "style"}
+
+
+def test_the_schema_accepts_what_people_write() -> None:
+    schema = Recipe.model_json_schema()["properties"]
+    assert {"alpha", "beta"} <= schema.keys()
+    assert {"integer", "array"} == {kind.get("type") for kind in schema["steps"]["anyOf"]}
+    assert {"string", "array", "object"} == {kind.get("type") for kind in schema["style_layers"]["anyOf"]}
+
+
+def test_the_bundled_encoder_ends_at_relu5_1() -> None:
+    with pytest.raises(ValidationError, match="ends at relu5_1"):
+        Recipe(encoder="vgg19-slim", style_layers=["relu1_1", "conv5_2"])
+    assert Recipe(encoder="vgg19", style_layers=["relu1_1", "conv5_2"]).beyond_slim() == ["conv5_2"]

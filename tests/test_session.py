@@ -50,7 +50,9 @@ def test_a_panorama_starts_at_a_finer_level():
     smallest = smallest_side([*Recipe().style_layers], Recipe().padding) - 2 * Recipe().margin
     assert 2**-0.5 * levels[0].height < max(smallest, Recipe().margin + 1) <= levels[0].height
     assert (levels[-1].width, levels[-1].height) == (512, 51)
-    assert levels[0].steps == Recipe().steps_at(0)
+    assert [level.steps for level in levels] == [
+        Recipe().steps_at(5 - len(levels) + i) for i in range(len(levels))
+    ]
 
 
 def test_too_small_says_which_size_works():

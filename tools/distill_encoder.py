@@ -28,10 +28,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
-from safetensors.torch import load_file, save_file
+from PIL import Image
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from pipeline.files import write_atomically
 from pipeline.neural.encoder import (
     CONVOLUTIONS,
     IMAGENET_MEAN,
@@ -39,6 +41,7 @@ from pipeline.neural.encoder import (
     TORCHVISION_INDEX,
     convolutions_up_to,
 )
+from pipeline.neural.images import decode_image
 
 TAPS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv4_2", "conv5_1")
 # Tapped layers carry the features; the layers between them are half as wide again, which is where
@@ -63,7 +66,7 @@ def read_pictures(folder: Path) -> list[Tensor]:
     pictures = []
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}:
-            image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+            image = decode_image(path.read_bytes(), str(path))
             image.thumbnail((640, 640), Image.Resampling.LANCZOS)
             pictures.append(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1))
     if len(pictures) < 2:
@@ -146,7 +149,9 @@ class Teacher:
         Whole channels, not mixtures, so that a ReLU after the projection is a ReLU before it.
         """
         for tap, x in run_network(self.weights, image).items():
-            if tap not in TAPS or x.shape[1] <= WIDTHS[tap]:
+            if tap in TAPS and x.shape[1] < WIDTHS[tap]:
+                raise SystemExit(f"The teacher's {tap} is narrower ({x.shape[1]}) than the student's.")
+            if tap not in TAPS or x.shape[1] == WIDTHS[tap]:
                 continue
             kept = _pivots(F.relu(x).transpose(0, 1).flatten(1), WIDTHS[tap])
             self.projections[tap] = torch.eye(x.shape[1])[kept]
@@ -310,7 +315,7 @@ def run_phase(
 
 def save(weights: Weights, path: Path) -> None:
     half = {key: value.detach().half().contiguous() for key, value in weights.items()}
-    save_file(half, path, metadata={"format": "vgg19-slim", "version": "1"})
+    write_atomically(path, to_bytes(half, metadata={"format": "vgg19-slim", "version": "1"}))
 
 
 def main() -> None:

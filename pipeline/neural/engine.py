@@ -181,7 +181,7 @@ class StyleTransfer:
         if state.optimizer is not None:
             optimizer.load_state_dict(state.optimizer)
         started = saved = self.clock()
-        before = state.rows[-1].seconds if state.rows else 0.0
+        pause, before = self.checkpoint_s, state.rows[-1].seconds if state.rows else 0.0
 
         while state.step < level.steps:
             losses = self._step(objective, optimizer, canvas, state)
@@ -191,9 +191,11 @@ class StyleTransfer:
             self._report(level, state, row)
             if self.should_stop():
                 raise Stopped(self._with_optimizer(state, canvas, optimizer))
-            if self.clock() - saved >= self.checkpoint_s:
+            if (now := self.clock()) - saved >= pause:
                 self.on_checkpoint(self._with_optimizer(state, canvas, optimizer))
                 saved = self.clock()
+                # A large state on a slow disk must not take more than a twentieth of the time.
+                pause = max(self.checkpoint_s, 20 * (saved - now))
 
     def _step(
         self, objective: Objective, optimizer: torch.optim.Optimizer, canvas: Tensor, state: RunState

@@ -53,7 +53,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as opened:
                 opened.load()
-                return to_srgb(ImageOps.exif_transpose(opened))
+                return upright_srgb(opened)
     except UnidentifiedImageError as error:
         raise ImageError(
             f"{name}: not a picture in any format known here.", "Save it as PNG or JPEG and try again."
@@ -69,8 +69,9 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         ) from error
 
 
-def to_srgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow image to RGB in sRGB, with transparency put on white."""
+def upright_srgb(image: Image.Image) -> Image.Image:
+    """Turn any Pillow image upright and into RGB in sRGB, with transparency put on white."""
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _sixteen_to_eight_bits(image)
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
@@ -90,6 +91,8 @@ def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
 
 def _apply_profile(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
+    if image.mode in {"RGBA", "P", "PA", "LA"}:
+        image = image.convert("L" if image.mode == "LA" else "RGB")
     if not profile or image.mode not in {"RGB", "CMYK", "L", "LAB"}:
         return image.convert("RGB")
     try:

@@ -1,8 +1,8 @@
 """Content, style and total-variation loss: formulas as pure functions, then a thin module each.
 
 Shapes in names: B pictures, C channels, H rows, W columns. Every loss is summed over pictures, never
-averaged, so a picture's gradient is the same alone or in company. Everything is float32 (or the
-float64 it is given), whatever the encoder runs in.
+averaged, so a picture's gradient is the same alone or in company. Moments are float32 (or the float64
+they are given), whatever the encoder runs in.
 
 With N channels, M = H·W positions and features F (N x M), three conventions are in use in the field,
 and a weight means nothing unless the convention is named (Gatys et al. 2015, eq. 1, 4):
@@ -101,11 +101,11 @@ def bures_target(style: Moments, epsilon: float) -> BuresTarget:
     """
     covariance = style.covariance
     # A float32 decomposition loses the weak directions, which are the point of this loss.
-    values, vectors = torch.linalg.eigh(covariance.double().cpu())
+    values, vectors = torch.linalg.eigh(covariance.cpu().double())
     values = values.clamp_min(0)
     floor = epsilon * values.mean(1)[:, None, None] + TINY
     divisor = values[:, :, None] + values[:, None, :] + floor
-    scale = values.sum(1) + style.mean.double().cpu().square().sum(1)
+    scale = values.sum(1) + style.mean.cpu().double().square().sum(1)
     like = {"device": style.mean.device, "dtype": style.mean.dtype}
     return BuresTarget(
         style.mean, covariance, vectors.to(**like), divisor.to(**like), scale.clamp_min(TINY).to(**like)

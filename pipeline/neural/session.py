@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import ImageError
+from ..errors import DeviceError, ImageError
 from ..recipe import Recipe
 from .checkpoints import LossRow, RunState
 from .devices import DevicePlan
 from .encoder import Encoder, smallest_side
 from .engine import Level, LevelInputs, Progress, StyleTransfer
-from .images import fit_size, to_image, to_tensor
+from .images import fit_size, to_image, to_tensor, upright_srgb
 from .targets import StyleTargets, TargetCache, blend_targets, gram_targets, target_key
 from .weights import EncoderWeights, read_weights
 
@@ -32,7 +32,7 @@ class Picture:
     @classmethod
     def from_image(cls, image: Image.Image) -> Picture:
         """Wrap a picture that has no file; its pixels are its identity."""
-        rgb = image.convert("RGB")
+        rgb = upright_srgb(image)
         return cls(rgb, hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest())
 
 
@@ -72,7 +72,8 @@ class Hooks:
 def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
     """Plan the pyramid for a content image of (width, height) pixels, coarsest level first.
 
-    Levels too small for the deepest layer are left out, so a panorama starts at a finer one.
+    Levels too small for the deepest layer are left out, so a panorama starts at a finer one; every
+    level keeps the steps it would have had.
 
     Raises:
         ImageError: the result itself would be too small.
@@ -81,14 +82,15 @@ def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
     # A margin is mirrored from within the picture.
     smallest = max(smallest - 2 * recipe.margin, recipe.margin + 1)
     sizes = [fit_size(content_size, size, recipe.square) for size in recipe.level_sizes()]
-    usable = [size for size in sizes if min(size) >= smallest]
+    levels = [Level(*size, recipe.steps_at(index)) for index, size in enumerate(sizes)]
+    usable = [level for level in levels if min(level.width, level.height) >= smallest]
     if not usable:
         width, height = sizes[-1]
         raise ImageError(
             f"The result would be {width} x {height} pixels; this recipe needs {smallest} on the short side.",
             f"Use size {-(-smallest * max(width, height) // min(width, height))} or more.",
         )
-    return [Level(width, height, recipe.steps_at(index)) for index, (width, height) in enumerate(usable)]
+    return usable
 
 
 class Session:
@@ -112,6 +114,7 @@ class Session:
         Raises:
             Stopped, Diverged: as `StyleTransfer.run`.
             ImageError: the picture is too small for the recipe, or too large for the device's memory.
+            DeviceError: the device was lost.
         """
         started = time.perf_counter()
         recipe = request.recipe
@@ -123,18 +126,28 @@ class Session:
         )  # fmt: skip
         try:
             result, rows = transfer.run(state)
-        except torch.OutOfMemoryError as error:
-            raise ImageError(
-                f"{levels[-1].width} x {levels[-1].height} pixels do not fit the memory of "
-                f"{self.device.device}.",
-                "Lower size, or use --device cpu.",
-            ) from error
+        except (RuntimeError, MemoryError) as error:
+            raise self._device_fault(error, levels[-1]) from error
         image = to_image(result)
         if recipe.upscale_to_content:
             image = image.resize(request.content.image.size, Image.Resampling.LANCZOS)
         return Outcome(
             image, rows, image.width, image.height, time.perf_counter() - started, run.hits, run.misses
         )
+
+    def _device_fault(self, error: RuntimeError | MemoryError, level: Level) -> Exception:
+        """Tell a picture that does not fit from a device that is gone; anything else stays what it is."""
+        # On the CPU torch has no class of its own for a failed allocation.
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+            return ImageError(
+                f"{level.width} x {level.height} pixels do not fit the memory of {self.device.device}.",
+                "Lower size, or use --device cpu.",
+            )
+        if isinstance(error, torch.AcceleratorError):
+            return DeviceError(
+                f"The device {self.device.device} failed: {error}", "Check the device, or use --device cpu."
+            )
+        return error
 
     def encoder_for(self, recipe: Recipe, weights: EncoderWeights) -> Encoder:
         """Return the encoder of a recipe, built to its deepest layer; the last one stays warm."""
