@@ -85,7 +85,8 @@ class Recipe(BaseModel):
         {"relu4_2": 1.0}, description="layers that hold the content, each with a weight"
     )
     style_layers: LayerWeights = Field(
-        {"relu1_1": 0.2, "relu2_1": 0.2, "relu3_1": 0.2, "relu4_1": 0.2, "relu5_1": 0.2},
+        # The first layers keep colour and fine texture true; equal weights leave coloured fringes.
+        {"relu1_1": 0.8, "relu2_1": 0.4, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.1},
         description="layers that hold the style, each with a weight",
     )
     pooling: Literal["max", "average"] = "max"
@@ -105,7 +106,7 @@ class Recipe(BaseModel):
     )
     bures_epsilon: float = Field(0.1, gt=0, description="floor under a style's weak directions")
     content_weight: float = Field(1.0, ge=0)
-    style_weight: float = Field(15.0, ge=0)
+    style_weight: float = Field(20.0, ge=0)
     tv_weight: float = Field(6.0, ge=0, description="smoothness")
     range_weight: float = Field(10.0, ge=0, description="pull of pixels outside black and white")
 

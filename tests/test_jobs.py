@@ -129,7 +129,7 @@ def test_the_key_hears_the_encoders_weights_and_the_algorithm(monkeypatch: pytes
         {"recipe": Recipe(name="{content}")},
         {"recipe": Recipe(encoder="vgg19")},
         {"recipe": Recipe.model_validate({**Recipe().model_dump(), "preset": "draft"})},
-        {"recipe": Recipe.model_validate({"style_weight": 15, "size": 512.0})},
+        {"recipe": Recipe.model_validate({"style_weight": 20, "size": 512.0})},
         {"recipe": Recipe.model_validate({"style_layers": dict(reversed(Recipe().style_layers.items()))})},
     ],
     ids=str,
@@ -255,7 +255,7 @@ def test_swept_values_are_in_the_name() -> None:
     [
         ("{content}/{style}", "a/s"),
         ("{content}_{step:04d}", "a_0012"),
-        ("{content_weight:g}_{style_weight:g}_{learning_rate:g}/generated_{step}", "1_15_1/generated_12"),
+        ("{content_weight:g}_{style_weight:g}_{learning_rate:g}/generated_{step}", "1_20_1/generated_12"),
         ("{preset}-{size}", "default-512"),
         ("/{content}", "a"),
         ("../{content}", "a"),
