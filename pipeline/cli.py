@@ -132,11 +132,10 @@ def _dry_run(settings: Config, batch: Batch, force: bool, as_json: bool) -> None
                 encoder = planned.job.recipe.encoder
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
                 estimate.add(planned.job.recipe, name)
-    typer.echo(
-        f"{estimate.jobs} of {len(batch)} pictures to make with {estimate.encoders}, roughly "
-        f"{duration(estimate.seconds)} ({estimate.basis}).",
-        err=as_json,
-    )
+    line = f"{estimate.jobs} of {len(batch)} pictures to make"
+    if estimate.jobs:
+        line += f" with {estimate.encoders}, roughly {duration(estimate.seconds)} ({estimate.basis})"
+    typer.echo(f"{line}.", err=as_json)
     if executor.would_download("auto") and "vgg19-slim" in estimate.encoders:
         typer.echo("`auto` will try to download vgg19 first, which is slower.", err=True)
 

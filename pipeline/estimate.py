@@ -36,7 +36,7 @@ class Estimate:
     @property
     def encoders(self) -> str:
         """The encoders of the jobs added, in words."""
-        return " and ".join(sorted(self._speeds)) or "any encoder"
+        return " and ".join(sorted(self._speeds))
 
 
 def megapixel_steps(recipe: Recipe, aspect: float = 1.5) -> float:

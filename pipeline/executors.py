@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from .config import Config
 from .errors import DiskError, ImageError, JobError, PipelineError
 from .jobs import EncoderInfo, Job, JobResult, StepProgress
 from .version import VERSION
+
+CHECKPOINT_DAYS = 30
 
 if TYPE_CHECKING:
     from .neural.checkpoints import LossRow, RunState
@@ -160,6 +163,7 @@ class InProcessExecutor:
             from .neural.session import Session
             from .neural.targets import TargetCache
 
+            _remove_old_checkpoints(self.config.state_dir / "checkpoints")
             cache = TargetCache(self.config.cache_dir / "targets", self.config.cache_max_mb << 20)
             self._session = Session(plan_device(self.config.device), cache)
         return self._session
@@ -198,6 +202,13 @@ def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Pictu
     if digests is not None and digests[path] != sha256:
         raise JobError(f"{path}: the file changed while it was waiting.", "Run again to use it as it is now.")
     return Picture(decode_image(data, str(path)), sha256)
+
+
+def _remove_old_checkpoints(folder: Path) -> None:
+    """Jobs that were given up or changed leave checkpoints that nobody will resume."""
+    for path in folder.glob("*.safetensors"):
+        if path.stat().st_mtime < time.time() - CHECKPOINT_DAYS * 86_400:
+            path.unlink(missing_ok=True)
 
 
 def _save(path: Path, state: RunState) -> None:

@@ -327,6 +327,16 @@ cli.main()
 """
 
 
+def test_checkpoints_that_nobody_resumed_are_removed_in_time(cli, night):
+    state = Path(os.environ["XDG_STATE_HOME"]) / "style-pipeline/checkpoints"
+    state.mkdir(parents=True)
+    (state / "old.safetensors").touch()
+    (state / "new.safetensors").touch()
+    os.utime(state / "old.safetensors", (1, 1))
+    assert cli("run", night)[0] == 0
+    assert [path.name for path in state.iterdir()] == ["new.safetensors"]
+
+
 def test_interrupted_then_resumed(cli, night):
     """INT ends the running step, keeps a checkpoint, exits 130; the next run goes on from there."""
     arguments = ["run", str(night), "--set", "steps=12"]
@@ -341,5 +351,6 @@ def test_interrupted_then_resumed(cli, night):
     assert cli(*arguments)[0] == 0
     record = json.loads(Path("outbox/night/logs/a--s.json").read_text())
     assert record["resumed_from_step"] == 5
+    assert record["step_seconds"] > 0
     assert [row["step"] for row in log_rows("a--s")] == [str(step) for step in range(1, 13)]
     assert not list(state.iterdir())
