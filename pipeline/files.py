@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 TEMPORARY_PREFIX = ".unfinished-"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the target under a hidden name, flush to the disk, rename into place.
+    """Write a file at once; as `published`."""
+    with published(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def published(path: Path) -> Iterator[BinaryIO]:
+    """Give a hidden file beside `path`; when the block ends well, flush it to the disk and rename it.
 
     Whatever happens, `path` holds its old content or the new, and nothing is left beside it.
 
@@ -20,8 +30,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
+        with temporary.open("xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -13,7 +13,6 @@ import importlib
 import os
 import pickle
 import re
-import secrets
 import struct
 import tempfile
 import urllib.error
@@ -30,7 +29,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from pipeline.errors import WeightsError
+from ..errors import WeightsError
+from ..files import published
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,7 +150,7 @@ def read_weights(weights: EncoderWeights, layers: Sequence[str] | None = None) -
     """
     import torch
 
-    from pipeline.neural.encoder import CONVOLUTIONS, convolutions_up_to
+    from .encoder import CONVOLUTIONS, convolutions_up_to
 
     tensors = _read_tensors(weights.path)
     # 80 MB take 0.1 s, and a record must not name a digest that was not used.
@@ -180,7 +180,7 @@ def download(
     """
     opener = urllib.request.build_opener(_Http, _Https)
     try:
-        with opener.open(url, timeout=stall_s) as response, _published(destination) as file:
+        with opener.open(url, timeout=stall_s) as response, published(destination) as file:
             found = _receive(response, file, on_progress)
             if not found.startswith(sha256_prefix):
                 raise _download_error(
@@ -287,8 +287,7 @@ def _copy_digest(copy: Path, stamp: str = "") -> str | None:
 def _write_copy(tensors: Tensors, copy: Path, stamp: str = "") -> str:
     digest = weights_digest(tensors)
     try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with _published(copy) as file:
+        with published(copy) as file:
             file.write(safetensors_bytes(dict(tensors), {"digest": digest, "source": stamp}))
     except OSError as error:
         raise _unwritable(copy, error) from error
@@ -301,7 +300,7 @@ def _read_tensors(path: Path) -> Tensors:
 
 
 def _read_full(path: Path) -> Tensors:
-    from pipeline.neural.encoder import CONVOLUTIONS
+    from .encoder import CONVOLUTIONS
 
     tensors = _read_tensors(path)
     _check_chain(path, {key: array.shape for key, array in tensors.items()}, CONVOLUTIONS)
@@ -310,7 +309,7 @@ def _read_full(path: Path) -> Tensors:
 
 def _read_checkpoint(path: Path) -> Tensors:
     """Read a torchvision checkpoint's sixteen convolutions as float32, under our names."""
-    from pipeline.neural.encoder import TORCHVISION_INDEX
+    from .encoder import TORCHVISION_INDEX
 
     state = _load_state(path)
     sources = {name: f"features.{index}" for name, index in TORCHVISION_INDEX.items()}
@@ -389,20 +388,6 @@ def _check_chain(path: Path, shapes: Mapping[str, tuple[int, ...]], names: Seque
         channels = weight[0]
         if bias != (channels,):
             raise _not_vgg19(path, f"{name}.bias has the shape {bias}, not ({channels},)")
-
-
-@contextmanager
-def _published(path: Path) -> Iterator[BinaryIO]:
-    """Give a hidden file beside `path` that takes its place on success and vanishes on failure."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temp, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
 
 
 def _receive(response: Any, file: BinaryIO, on_progress: Progress | None) -> str:
