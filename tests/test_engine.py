@@ -33,7 +33,7 @@ def transfer_for(recipe: Recipe, levels=LEVELS, start_seed: int = 3, **hooks) ->
 
 RECIPES = {
     "lbfgs": recipe_for(),
-    "adam": recipe_for(optimizer="adam", learning_rate=0.02),
+    "adam": recipe_for(optimizer="adam", learning_rate=0.004),
     "margin": recipe_for(margin=7),
     "gram": recipe_for(style_loss="gram", loss="mean", style_weight=1e3),
     "imagenet": recipe_for(optimizer="adam", learning_rate=0.05, canvas="imagenet"),
@@ -55,6 +55,28 @@ def test_the_loss_falls_and_the_best_picture_is_returned(name):
         assert float(objective(image).total) == pytest.approx(last, rel=1e-5)
 
 
+def test_lbfgs_steps_back_from_a_step_far_too_long(tmp_path):
+    """A factor of 30 on every step makes plain L-BFGS overshoot; the job recovers, and resumes alike."""
+    recipe = recipe_for(learning_rate=30.0, style_loss="gram", loss="mean", style_weight=1e6)
+    levels = [Level(32, 32, 30)]
+    image, rows = transfer_for(recipe, levels).run()
+    best = float("inf")
+    overshoots = 0
+    for row in rows:
+        overshoots += row.total > 2 * best
+        best = min(best, row.total)
+    assert overshoots > 0
+    assert best < 0.5 * rows[0].total
+
+    count = []
+    stopping = transfer_for(recipe, levels, on_progress=count.append, should_stop=lambda: len(count) == 20)
+    with pytest.raises(Stopped) as stop:
+        stopping.run()
+    write_checkpoint(tmp_path / "state", stop.value.state)
+    resumed, _ = transfer_for(recipe, levels).run(read_checkpoint(tmp_path / "state"))
+    assert torch.equal(resumed, image)
+
+
 def test_the_row_adds_up():
     recipe = RECIPES["lbfgs"]
     _, rows = transfer_for(recipe).run()
@@ -64,7 +86,7 @@ def test_the_row_adds_up():
         )
         assert row.style == pytest.approx(style, rel=1e-5)
         assert row.content == pytest.approx(row.layers["content_relu4_2"], rel=1e-5)
-        assert row.total >= row.content + row.style + row.tv - 1e-5
+        assert row.total >= (row.content + row.style + row.tv) * (1 - 1e-5)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -24,6 +24,10 @@ from .losses import BuresStyleLoss, ContentLoss, GramStyleLoss, out_of_range, to
 from .optimizers import build_optimizer, loss_scale
 from .targets import StyleTargets
 
+# L-BFGS without a line search may take a step far too long, most of all on a Gram loss, which is of
+# fourth order in the features. A loss above so many times the best is such a step.
+OVERSHOOT = 2.0
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -187,6 +191,8 @@ class StyleTransfer:
             losses = self._step(objective, optimizer, canvas, state)
             state.step += 1
             row = self._log_row(level, state, losses, before + self.clock() - started)
+            if self._overshot(state, row):
+                optimizer = self._step_back(state, canvas, optimizer)
             self._keep_best(state, row)
             self._report(level, state, row)
             if self.should_stop():
@@ -244,6 +250,20 @@ class StyleTransfer:
     def _keep_best(self, state: RunState, row: LossRow) -> None:
         if row.total < state.best_loss:
             state.best, state.best_loss = state.canvas, row.total
+
+    def _overshot(self, state: RunState, row: LossRow) -> bool:
+        return self.recipe.optimizer == "lbfgs" and row.total > OVERSHOOT * state.best_loss
+
+    def _step_back(
+        self, state: RunState, canvas: Tensor, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.Optimizer:
+        """Return to the best pixels, forget the curvature that misled, and halve the step."""
+        assert state.best is not None  # an overshoot has a best loss to be measured by
+        with torch.no_grad():
+            canvas.copy_(state.best)
+        careful = build_optimizer(self.recipe, canvas)
+        careful.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"] / 2
+        return careful
 
     def _report(self, level: Level, state: RunState, row: LossRow) -> None:
         every, image = self.recipe.snapshot_every, None
