@@ -4,6 +4,7 @@ import inspect
 import itertools
 import os
 import re
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -386,7 +387,10 @@ def test_what_is_wrong_is_named_with_its_line(text: str, number: str, words: str
     [
         "~nobody-by-this-name/a.jpg",
         "~nobody-by-this-name/*.jpg",
-        "photos/**.jpg",
+        pytest.param(
+            "photos/**.jpg",
+            marks=pytest.mark.skipif(sys.version_info >= (3, 13), reason="a valid glob from 3.13 on"),
+        ),
         "x" * 300 + ".jpg",
         "[" + "x" * 5000,
         "photos/a.jpg/b.jpg",
