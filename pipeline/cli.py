@@ -122,7 +122,7 @@ def _dry_run(settings: Config, batch: Batch, force: bool, as_json: bool) -> None
     executor = _executor(settings, [], allow_download=False)
     observer = LogLines(_console(), len(batch))
     with _runner(settings, batch, executor, observer, force, []) as runner:
-        estimate = Estimate(runner.ledger)
+        estimate, undecided = Estimate(runner.ledger), False
         for planned in runner.plan(batch.jobs()):
             if as_json:
                 typer.echo(json.dumps({"name": planned.name, "run": planned.run, "reason": planned.reason}))
@@ -130,13 +130,14 @@ def _dry_run(settings: Config, batch: Batch, force: bool, as_json: bool) -> None
                 typer.echo(f"{'run ' if planned.run else 'skip'}  {planned.name}  ({planned.reason})")
             if planned.run:
                 encoder = planned.job.recipe.encoder
+                undecided |= encoder == "auto"
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
                 estimate.add(planned.job.recipe, name)
     line = f"{estimate.jobs} of {len(batch)} pictures to make"
     if estimate.jobs:
         line += f" with {estimate.encoders}, roughly {duration(estimate.seconds)} ({estimate.basis})"
     typer.echo(f"{line}.", err=as_json)
-    if executor.would_download("auto") and "vgg19-slim" in estimate.encoders:
+    if undecided and executor.would_download("auto"):
         typer.echo("`auto` will try to download vgg19 first, which is slower.", err=True)
 
 

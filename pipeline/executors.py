@@ -7,6 +7,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,6 +44,9 @@ class Executor(Protocol):
         Raises:
             MachineError: the machine's fault, not the job's.
         """
+
+    def forget(self, key: str) -> None:
+        """Drop a job's checkpoint; called when its picture is safely published, and not before."""
 
 
 class InProcessExecutor:
@@ -149,8 +153,10 @@ class InProcessExecutor:
             raise JobError(f"{job.content}: {diverged.error.message}", diverged.error.next_step) from None
         except ImageError as error:
             raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
-        checkpoint.unlink(missing_ok=True)
         return _job_result(outcome, job, key, weights, session, resumed)
+
+    def forget(self, key: str) -> None:
+        checkpoint_path(self.config, key).unlink(missing_ok=True)
 
     def session(self) -> Session:
         """Return the session of this process, opened on first use.
@@ -207,8 +213,9 @@ def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Pictu
 def _remove_old_checkpoints(folder: Path) -> None:
     """Jobs that were given up or changed leave checkpoints that nobody will resume."""
     for path in folder.glob("*.safetensors"):
-        if path.stat().st_mtime < time.time() - CHECKPOINT_DAYS * 86_400:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process was quicker
+            if path.stat().st_mtime < time.time() - CHECKPOINT_DAYS * 86_400:
+                path.unlink()
 
 
 def _save(path: Path, state: RunState) -> None:

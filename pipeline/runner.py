@@ -114,7 +114,7 @@ class Digests(dict[Path, str]):
             if not path.parent.is_dir():  # not a bad picture, but a folder that went away
                 raise DiskError(
                     f"{path.parent}: the folder is gone ({reason}).",
-                    "Mount it and run the same command again.",
+                    "Check the path, or mount it, and run again.",
                 ) from error
             raise ImageError(
                 f"{path}: cannot be read ({reason}).", "Check the path and its permissions."
@@ -241,6 +241,7 @@ class Runner:
             return Finished(job, place.name, "failed", key, error=result.error, next_step=result.next_step)
         log = log_bytes(result.log_header, result.log_rows)
         path = self.folder.publish(place.name, job.recipe.suffix, result.image, log, record)
+        self.executor.forget(key)
         return Finished(job, place.name, "done", key, path, result.seconds)
 
     def _record(self, job: Job, key: str, result: JobResult) -> dict[str, Any]:

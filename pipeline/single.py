@@ -67,6 +67,7 @@ def run_single(
         raise JobError(result.error, result.next_step)
     if result.status == "done":
         write_file(path, result.image)
+        executor.forget(key)
     finished = Finished(job, job.name, result.status, key, path, result.seconds)
     observer.job_finished(finished)
     return finished

@@ -49,10 +49,14 @@ class FakeExecutor:
     faults: Mapping[str, Fault] = field(default_factory=dict)
     encoder: EncoderInfo = FAKE_ENCODER
     ran: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
     after_step: Callable[[Job, int], None] = lambda job, step: None
 
     def encoder_info(self, name: str) -> EncoderInfo:
         return self.encoder
+
+    def forget(self, key: str) -> None:
+        self.forgotten.append(key)
 
     def run(
         self,

@@ -115,6 +115,8 @@ def test_dry_run_writes_nothing(cli, night):
     assert code == 0, err
     assert out.count("run   ") == 2
     assert "2 of 2 pictures to make with vgg19-slim, roughly" in out
+    assert "download" not in err
+    assert "`auto` will try to download" in cli("run", night, "--dry-run", "--set", "encoder=auto")[2]
     assert not Path("outbox").exists()
     cli("run", night)
     Path("outbox/night/a--s.png").unlink()
@@ -203,7 +205,7 @@ def test_auto_falls_back_with_one_line_that_says_so(cli, night):
     Path("config.yaml").write_text("allow_download: false\n")
     code, _, err = cli("run", night, "--set", "encoder=auto")
     assert code == 0, err
-    assert err.count("vgg19-slim because") + err.count("weights fetch") >= 1
+    assert err.count("weights fetch") == 1
     assert json.loads(Path("outbox/night/logs/a--s.json").read_text())["encoder"]["name"] == "vgg19-slim"
 
 
@@ -233,8 +235,11 @@ def test_snapshots_and_the_names_of_source_001(cli, night):
     code, _, err = cli("run", night, "--preset", "gatys-lbfgs", *flags)
     assert code == 0, err
     folder = Path("outbox/night/1_1e+06_1")
-    names = sorted(path.name for path in folder.glob("*.jpg"))
-    assert names[:2] == ["generated_1.jpg", "generated_2.jpg"] or "generated_1.jpg" in names
+    names = {path.stem for path in folder.glob("*.jpg")}
+    assert {"generated_1", "generated_2"} < names
+    # The second pair's carry its short id.
+    first, second = sorted(names - {"generated_1", "generated_2"})
+    assert first.replace("generated_1-", "") == second.replace("generated_2-", "")
     assert opened(folder / "generated_2.jpg").size == (48, 48)
 
 

@@ -611,12 +611,14 @@ def test_a_record_holds_the_picture_it_started_from(
     assert workshop.run().summary.done == 1
 
 
-def test_the_summary_counts(workshop: Workshop) -> None:
+def test_the_summary_counts(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((10.0, 13.5, 20.0, 20.0))
+    monkeypatch.setattr("pipeline.runner.time.monotonic", lambda: next(clock))
     workshop.run(FakeExecutor({"a": "fail"}))
     summary = summary_of(workshop)
     assert (summary["batch"], summary["jobs"], summary["done"], summary["failed"]) == ("night", 4, 2, 2)
     assert (summary["skipped"], summary["stopped"]) == (0, False)
-    assert summary["seconds"] >= 0
+    assert summary["seconds"] == 3.5
     assert (summary["cache_hits"], summary["cache_misses"]) == (4, 2)
     assert summary["encoders"] == {"fake": "f" * 64}
     assert [failure["name"] for failure in summary["failures"]] == ["a--s", "a--t"]
@@ -625,6 +627,23 @@ def test_the_summary_counts(workshop: Workshop) -> None:
     workshop.run()
     again = summary_of(workshop)
     assert (again["done"], again["skipped"], again["failures"]) == (2, 2, [])
+
+
+def test_a_checkpoint_is_kept_until_the_picture_is_published(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = FakeExecutor()
+
+    def full(*_: Any) -> None:
+        raise DiskError("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(outbox.BatchFolder, "publish", full)
+        with pytest.raises(DiskError):
+            workshop.run(executor)
+    assert (executor.ran, executor.forgotten) == (["a"], [])
+    workshop.run(executor)
+    assert len(set(executor.forgotten)) == 4
 
 
 def test_the_picture_is_there_before_it_is_told(workshop: Workshop) -> None:

@@ -130,7 +130,7 @@ class StyleTransfer:
 
     `levels` come coarsest first; `level_inputs(level)` gives what one is optimised against and
     `first_image(level)` the picture to start the coarsest from. `on_progress` is called after every step,
-    `on_checkpoint` with the state at least every `checkpoint_s` seconds.
+    `on_checkpoint` with the state every `checkpoint_s` seconds or so.
     """
 
     def __init__(
