@@ -14,8 +14,8 @@ ENOUGH_WORK = 1.0
 class Estimate:
     """How long jobs will take, from the speed last seen on this machine or a typical one."""
 
-    # Seconds per megapixel and step on two cores of a server of 2023.
-    TYPICAL: ClassVar = {"vgg19": 4.6, "vgg19-slim": 0.6}
+    # Seconds per megapixel and step, float32, on two shared cores of a server.
+    TYPICAL: ClassVar = {"vgg19": 9.0, "vgg19-slim": 1.4}
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
