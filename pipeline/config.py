@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, WrapValidator, field_validator
@@ -25,6 +25,95 @@ if TYPE_CHECKING:
     RecipeFields = dict[str, Any]
 else:
     RecipeFields = Annotated[Recipe, WrapValidator(_keep_given)]
+
+
+class Blend(BaseModel):
+    """A style made of several pictures of the style library, by name, with their shares."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(min_length=1, description="name in outputs")
+    blend: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1, description="names with their shares")
+
+
+StyleNames = list[Annotated[str, Field(min_length=1)] | Blend]
+
+
+class Route(BaseModel):
+    """What is done with the pictures in one folder of the inbox."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    styles: StyleNames | None = Field(
+        None, min_length=1, description="names in inbox/styles, or blends; as for the root if left out"
+    )
+    recipe: RecipeFields = Field(default_factory=dict, description="fields for these pictures, a preset too")
+    batch: str | None = Field(
+        None, min_length=1, description="folder in the outbox; the route's name if left out"
+    )
+
+
+class WatchConfig(BaseModel):
+    """The watched folder: what its parts mean, when a file is complete, and where originals go."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    inbox: Path = Field(Path("inbox"), description="the folder to watch")
+    styles: StyleNames | None = Field(
+        None, min_length=1, description="styles for pictures in the root; every one in inbox/styles if left out"
+    )
+    routes: dict[Annotated[str, Field(min_length=1)], Route] = Field(
+        default_factory=dict, description="folders of the inbox with a meaning of their own"
+    )
+    batch: str = Field("inbox", min_length=1, description="folder in the outbox for all but routes")
+    originals: Literal["archive", "delete", "leave"] = Field(
+        "archive", description="what becomes of an original when its pictures are made"
+    )
+    archive: Path | None = Field(None, description="originals of finished jobs; archive beside the inbox")
+    quarantine: Path | None = Field(
+        None, description="originals of failed jobs; quarantine beside the inbox if left out"
+    )
+    settle_s: float | None = Field(
+        None, gt=0, description="seconds without a change before a file is taken; 2, on a network share 30"
+    )
+    settle_max_s: float = Field(
+        600, gt=0, description="a file that is no whole picture after so many seconds is set aside"
+    )
+    notify: Literal["auto", "native", "polling", "off"] = Field(
+        "auto", description="what wakes the scanner: the system's events, polling, or its own clock alone"
+    )
+    rescan_s: float = Field(10, gt=0, description="seconds between scans when nothing seems to happen")
+    job_timeout_s: float = Field(
+        600, gt=0, description="a worker without a sign of life for so long is replaced"
+    )
+    worker_max_jobs: int = Field(200, ge=1, description="a worker is replaced after so many jobs")
+    min_free_mb: int = Field(200, ge=0, description="pause with less free space than this")
+
+    @field_validator("inbox", "archive", "quarantine")
+    @classmethod
+    def _known_home(cls, path: Path | None) -> Path | None:
+        return _expanded(path)
+
+    @property
+    def archive_dir(self) -> Path:
+        return self.archive or self.inbox.parent / "archive"
+
+    @property
+    def quarantine_dir(self) -> Path:
+        return self.quarantine or self.inbox.parent / "quarantine"
+
+    def resolved(self, folder: Path) -> WatchConfig:
+        """Return the same section with every path absolute, relative ones below `folder`."""
+        paths = {
+            name: (folder / value).resolve()
+            for name in ("inbox", "archive", "quarantine")
+            if (value := getattr(self, name)) is not None
+        }
+        routes = {
+            name: route.model_copy(update={"recipe": anchor_init(route.recipe, folder)})
+            for name, route in self.routes.items()
+        }
+        return self.model_copy(update={**paths, "routes": routes})
 
 
 class Config(BaseModel):
@@ -54,23 +143,29 @@ class Config(BaseModel):
     max_failures: int = Field(0, ge=0, description="stop the batch after so many failed jobs; 0: never")
     checkpoint_s: float = Field(30.0, gt=0, description="seconds between checkpoints of a running job")
     recipe: RecipeFields = Field(default_factory=dict, description="fields for every job")
+    watch: WatchConfig = Field(default_factory=WatchConfig, description="the watched folder")
 
     @field_validator("outbox", "state_dir", "cache_dir", "weights")
     @classmethod
     def _known_home(cls, path: Path | None) -> Path | None:
-        try:
-            return None if path is None else path.expanduser()
-        except RuntimeError as error:
-            raise ValueError(str(error)) from error
+        return _expanded(path)
 
     def resolved(self, folder: Path) -> Config:
         """Return the same configuration with every path absolute, relative ones below `folder`."""
         paths: dict[str, Any] = {
-            name: (folder / value.expanduser()).resolve()
+            name: (folder / value).resolve()
             for name in ("outbox", "state_dir", "cache_dir", "weights")
             if (value := getattr(self, name)) is not None
         }
-        return self.model_copy(update={**paths, "recipe": anchor_init(self.recipe, folder)})
+        recipe, watch = anchor_init(self.recipe, folder), self.watch.resolved(folder)
+        return self.model_copy(update={**paths, "recipe": recipe, "watch": watch})
+
+
+def _expanded(path: Path | None) -> Path | None:
+    try:
+        return None if path is None else path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
 
 
 def anchor_init(fields: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -53,6 +53,16 @@ class DiskError(MachineError):
     """A folder that cannot be written, or a full disk."""
 
 
+class WorkerLost(PipelineError):
+    """The process that ran a job died or hung; it costs the job one attempt."""
+
+
+class DeadlineError(PipelineError):
+    """The time given is over and work is left."""
+
+    exit_code = 4
+
+
 class LockedError(PipelineError):
     """Another process is working on the same folder."""
 

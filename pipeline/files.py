@@ -1,15 +1,157 @@
-"""One way to write a file: whole or not at all."""
+"""Folders and files that survive a crash: whole or not at all, and nothing ever written over."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import hashlib
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY_PREFIX = ".unfinished-"
+
+
+class Disk:
+    """Every operation that changes a folder in which files must not be lost.
+
+    The first group are the system's own operations; nothing of them is durable before a `sync`. The second
+    is built on them, and durable when it returns. Tests put a failing, killing or recording one here.
+    """
+
+    def mkdir(self, path: Path) -> None:
+        path.mkdir()
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Make a new file."""
+        with path.open("xb") as file:
+            file.write(data)
+
+    def copy(self, source: Path, target: Path) -> None:
+        """Make a new file with another's bytes and times."""
+        with source.open("rb") as read, target.open("xb") as written:
+            shutil.copyfileobj(read, written, 1 << 20)
+        shutil.copystat(source, target)
+
+    def sync(self, path: Path) -> None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def sync_folder(self, path: Path) -> None:
+        _sync_folder(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move within a file system, in one step.
+
+        Raises:
+            FileExistsError: there is something at `target`; it is never replaced.
+        """
+        rename_without_replacing(source, target)
+
+    def replace(self, source: Path, target: Path) -> None:
+        os.replace(source, target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def rmdir(self, path: Path) -> None:
+        path.rmdir()
+
+    def entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        with os.scandir(folder) as found:
+            return list(found)
+
+    def free_bytes(self, folder: Path) -> int:
+        return shutil.disk_usage(folder).free
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder and those above it."""
+        if path.is_dir():
+            return
+        self.make_folder(path.parent)
+        with suppress(FileExistsError):
+            self.mkdir(path)
+        self.sync_folder(path.parent)
+
+    def put(self, path: Path, data: bytes) -> None:
+        """Write a file whole or not at all; what was there is replaced."""
+        self.make_folder(path.parent)
+        temporary = temporary_beside(path)
+        try:
+            self.write(temporary, data)
+            self.sync(temporary)
+            self.replace(temporary, path)
+        except Exception:
+            self._discard(temporary)
+            raise
+        self.sync_folder(path.parent)
+
+    def move(self, source: Path, target: Path) -> None:
+        """Move a file, from one file system to another if need be: copy, sync, compare, then unlink.
+
+        A move that was cut off after the copy was in place is ended by the same call.
+
+        Raises:
+            FileExistsError: another file is at `target`.
+        """
+        self.make_folder(target.parent)
+        try:
+            self.rename(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._move_across(source, target)
+        self.sync_folder(target.parent)
+        self.sync_folder(source.parent)
+
+    def _move_across(self, source: Path, target: Path) -> None:
+        if not target.exists():
+            temporary = temporary_beside(target)
+            try:
+                self.copy(source, temporary)
+                self.sync(temporary)
+                if not same_bytes(source, temporary):
+                    raise OSError(errno.EIO, "the copy differs from the original", str(temporary))
+                self.rename(temporary, target)
+            except Exception:
+                self._discard(temporary)
+                raise
+            self.sync_folder(target.parent)
+        elif not same_bytes(source, target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        self.unlink(source)
+
+    def remove(self, path: Path) -> None:
+        """Delete a file; one that is gone already is fine."""
+        with suppress(FileNotFoundError):
+            self.unlink(path)
+            self.sync_folder(path.parent)
+
+    def remove_empty_folders(self, path: Path, above: Path) -> None:
+        """Remove a folder and those above it, up to `above` and without it, as far as they are empty."""
+        while path != above and above in path.parents:
+            try:
+                self.rmdir(path)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                return  # not empty
+            path = path.parent
+
+    def _discard(self, temporary: Path) -> None:
+        """Clean up on the way out of a failure; what is left has a temporary name and harms nobody."""
+        with suppress(OSError):
+            self.unlink(temporary)
+
+
+def temporary_beside(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -27,7 +169,7 @@ def published(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+    temporary = temporary_beside(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary.open("xb") as file:
@@ -41,6 +183,51 @@ def published(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
+def same_bytes(one: Path, other: Path) -> bool:
+    """Tell whether two files hold the same bytes."""
+    return _sha256(one) == _sha256(other)
+
+
+def rename_without_replacing(source: Path, target: Path) -> None:
+    """Rename in one step that fails where `target` exists; see `Disk.rename`.
+
+    File systems without such a step get a look before the rename: only another program that puts a file
+    there in between could then be replaced.
+    """
+    rename = _exclusive_rename()
+    if rename is not None:
+        number = rename(os.fsencode(source), os.fsencode(target))
+        if number == 0:
+            return
+        if number not in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
+            raise OSError(number, os.strerror(number), str(source), None, str(target))
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(source), None, str(target))
+    os.rename(source, target)
+
+
+@cache
+def _exclusive_rename() -> Callable[[bytes, bytes], int] | None:
+    """Find the C library's rename that replaces nothing, as a function that returns an errno."""
+    if sys.platform not in {"linux", "darwin"}:
+        return None
+    library = ctypes.CDLL(None, use_errno=True)
+    name = "renameat2" if sys.platform == "linux" else "renamex_np"
+    function = getattr(library, name, None)
+    if function is None:
+        return None
+    at_cwd, no_replace, exclusive = -100, 1, 4  # AT_FDCWD, RENAME_NOREPLACE; RENAME_EXCL
+
+    def rename(source: bytes, target: bytes) -> int:
+        if sys.platform == "linux":
+            failed = function(at_cwd, source, at_cwd, target, no_replace)
+        else:
+            failed = function(source, target, exclusive)
+        return ctypes.get_errno() if failed else 0
+
+    return rename
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename durable; Windows cannot open a folder, and needs no such thing."""
     if os.name == "nt":
@@ -50,3 +237,8 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
