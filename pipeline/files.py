@@ -75,8 +75,11 @@ class Disk:
         if path.is_dir():
             return
         self.make_folder(path.parent)
-        with suppress(FileExistsError):
+        try:
             self.mkdir(path)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
         self.sync_folder(path.parent)
 
     def put(self, path: Path, data: bytes) -> None:

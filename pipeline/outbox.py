@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import secrets
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +17,13 @@ from typing import Any
 import filelock
 
 from .errors import DiskError, LockedError
-from .files import TEMPORARY_PREFIX, write_atomically
+from .files import TEMPORARY_PREFIX, Disk, write_atomically
 
-SHORT_ID = 8
+# How much of a job's key tells it from others of the same name.
+ID_LENGTHS = (8, 16, 64)
+
+# What a staged result consists of, besides its image. They leave the stage in the order log, image, record.
+LOG, RECORD = "log.csv", "record.json"
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,17 @@ class Place:
 
 
 class BatchFolder:
-    """One batch's folder in the outbox: pictures in it, logs and records in `logs/`."""
+    """One batch's folder in the outbox: pictures in it, logs and records in `logs/`.
 
-    def __init__(self, outbox: Path, batch: str) -> None:
+    A result is staged whole under `.staged/KEY` and leaves it by renames, the record last. What is staged
+    will be published, by the next owner of the lock if need be; what has left the stage was published.
+    """
+
+    def __init__(self, outbox: Path, batch: str, disk: Disk | None = None) -> None:
         self.folder = outbox / batch
         self.logs = self.folder / "logs"
+        self.stage_folder = self.folder / ".staged"
+        self.disk = disk or Disk()
         self._taken: dict[str, str] = {}
 
     def image_path(self, name: str, suffix: str) -> Path:
@@ -60,88 +73,155 @@ class BatchFolder:
         """Note that a name is in use by a job whose key was not needed."""
         self._taken[_folded(name)] = ""
 
-    def place(self, name: str, suffix: str, key: str) -> Place:
+    def place(self, name: str, suffix: str, key: str, drop: str = "") -> Place:
         """Choose a job's name: the one wanted, or with a short id where another job has that.
 
         Stateless across runs: the answer depends on the records in the folder and the names given out
-        since, never on the order of a manifest.
+        since, never on the order of a manifest. A job is done if its record and its image are there; one
+        that the record ascribes to this same `drop` is done even if someone has fetched the image.
         """
-        candidates = (name, *(f"{name}-{key[:length]}" for length in (SHORT_ID, 2 * SHORT_ID, 64)))
-        for candidate in candidates:
+        for candidate in self._candidates(name, key):
             record = read_record(self.record_path(candidate))
             if record.get("key") == key and record.get("status") == "done":
                 self._taken[_folded(candidate)] = key
-                return Place(candidate, done=_is_file(self.folder / str(record.get("image") or "")))
+                done = _is_file(self.folder / str(record.get("image") or ""))
+                return Place(candidate, done or (bool(drop) and record.get("drop") == drop))
+        return Place(self._free_name(name, suffix, key), done=False)
+
+    def _candidates(self, name: str, key: str) -> tuple[str, ...]:
+        return (name, *(f"{name}-{key[:length]}" for length in ID_LENGTHS))
+
+    def _free_name(self, name: str, suffix: str, key: str) -> str:
+        candidates = self._candidates(name, key)
         chosen = next((c for c in candidates if self._is_free(c, suffix, key)), candidates[-1])
         self._taken[_folded(chosen)] = key
-        return Place(chosen, done=False)
+        return chosen
 
     def _is_free(self, name: str, suffix: str, key: str) -> bool:
         if self._taken.get(_folded(name), key) != key:
             return False
         record = read_record(self.record_path(name))
         # A failed job published nothing, so its name may be used again.
-        if record.get("status") == "done" and record.get("key") != key:
-            return False
-        # The log is written first: an image without one was put there by someone else.
-        return self.log_path(name).exists() or not self.image_path(name, suffix).exists()
+        if record.get("status") == "done":
+            return bool(record.get("key") == key)
+        return not os.path.lexists(self.image_path(name, suffix))  # else someone put it there
 
     def publish(self, name: str, suffix: str, image: bytes, log: bytes, record: Mapping[str, Any]) -> Path:
-        """Write log, image and record, in this order, each at once; return the image's path.
+        """Stage a result and publish it; return the image's path.
 
         Raises:
-            DiskError: something cannot be written; nothing partial is left.
+            DiskError: something cannot be written; nothing partial is visible.
         """
-        path = self.image_path(name, suffix)
-        write_file(self.log_path(name), log)
-        write_file(path, image)
-        self.write_record(name, {**record, "image": path.relative_to(self.folder).as_posix()})
+        return self.publish_staged(self.stage(name, suffix, image, log, record))
+
+    def stage(self, name: str, suffix: str, image: bytes, log: bytes, record: Mapping[str, Any]) -> Path:
+        """Put a whole result on the stage, durably; from now on it need not be computed again.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
+        full = {**record, "image": f"{name}{suffix}"}
+        unfinished = self.stage_folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        staged = self.stage_folder / record["key"]
+        disk = self.disk
+        with _disk_errors(self.folder):
+            disk.make_folder(unfinished)
+            for file, data in ((LOG, log), (f"image{suffix}", image), (RECORD, _json_bytes(full))):
+                disk.write(unfinished / file, data)
+                disk.sync(unfinished / file)
+            disk.sync_folder(unfinished)
+            disk.rename(unfinished, staged)
+            disk.sync_folder(self.stage_folder)
+        return staged
+
+    def is_staged(self, key: str) -> bool:
+        return (self.stage_folder / key).is_dir()
+
+    def publish_staged(self, staged: Path) -> Path:
+        """Move a result, or what is left of it, from the stage to its place; return the image's path.
+
+        Raises:
+            DiskError: it cannot be moved; it stays staged, and the same call goes on from there.
+        """
+        with _disk_errors(self.folder):
+            record = read_record(staged / RECORD)
+            name, suffix = os.path.splitext(record["image"])
+            image = staged / f"image{suffix}"
+            ours = read_record(self.record_path(name)).get("key") == record["key"]
+            if image.exists() and os.path.lexists(self.image_path(name, suffix)) and not ours:
+                # Someone put a file of this name there since the job got it.
+                name = self._free_name(_without_id(name, record["key"]), suffix, record["key"])
+                self.disk.put(staged / RECORD, _json_bytes({**record, "image": f"{name}{suffix}"}))
+            path = self.image_path(name, suffix)
+            self._leave_stage(staged / LOG, self.log_path(name), replace=True)
+            self._leave_stage(image, path, replace=ours)
+            self.disk.sync_folder(staged)
+            self._leave_stage(staged / RECORD, self.record_path(name), replace=True)
+            self.disk.rmdir(staged)
         return path
 
+    def _leave_stage(self, source: Path, target: Path, replace: bool) -> None:
+        if not source.exists():
+            return  # it left before a crash
+        self.disk.make_folder(target.parent)
+        (self.disk.replace if replace else self.disk.rename)(source, target)
+        self.disk.sync_folder(target.parent)
+
     def write_record(self, name: str, record: Mapping[str, Any]) -> None:
-        write_file(self.record_path(name), _json_bytes(record))
+        self._put(self.record_path(name), _json_bytes(record))
 
     def write_snapshot(self, name: str, suffix: str, image: bytes) -> None:
-        write_file(self.image_path(name, suffix), image)
+        self._put(self.image_path(name, suffix), image)
 
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
         path = self.folder / "summary.json"
-        write_file(path, _json_bytes(summary))
+        self._put(path, _json_bytes(summary))
         return path
 
+    def _put(self, path: Path, data: bytes) -> None:
+        with _disk_errors(path):
+            self.disk.put(path, data)
+
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, sweep: bool = True) -> Iterator[None]:
         """Hold the folder for this process; the system lets go when the process ends, however it ends.
+
+        What a dead process left is put right first: staged results are published, and with `sweep`
+        unfinished files are removed.
 
         Raises:
             LockedError: another process holds it.
-            DiskError: the folder cannot be made.
+            DiskError: the folder cannot be made or put right.
         """
         lock = filelock.FileLock(self.folder / ".lock", timeout=0)
-        try:
-            self.logs.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise LockedError(
-                f"{self.folder}: another process is working on this batch.",
-                "Wait for it, or give this one another batch name.",
-            ) from error
-        except OSError as error:
-            raise _disk_error(self.folder, error) from error
-        try:
+        with _disk_errors(self.folder):
+            self.disk.make_folder(self.logs)
             try:
-                self._remove_leftovers()
-            except OSError as error:
-                raise _disk_error(self.folder, error) from error
+                lock.acquire()
+            except filelock.Timeout as error:
+                raise LockedError(
+                    f"{self.folder}: another process is working on this batch.",
+                    "Wait for it, or give this one another batch name.",
+                ) from error
+        try:
+            self._put_right(sweep)
             yield
         finally:
             lock.release()
 
-    def _remove_leftovers(self) -> None:
+    def _put_right(self, sweep: bool) -> None:
         """Only the holder of the lock writes here, so what is unfinished belongs to a dead process."""
-        for path in self.folder.rglob(f"{TEMPORARY_PREFIX}*"):
-            if not path.is_dir():
-                path.unlink(missing_ok=True)
+        with _disk_errors(self.folder):
+            for staged in self.stage_folder.glob("*"):
+                if read_record(staged / RECORD) and not staged.name.startswith(TEMPORARY_PREFIX):
+                    self.publish_staged(staged)
+                else:  # never finished, or its record, the last to leave, has left
+                    shutil.rmtree(staged)
+            for path in self.folder.rglob(f"{TEMPORARY_PREFIX}*") if sweep else ():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -175,17 +255,25 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         DiskError: it cannot be written.
     """
-    try:
+    with _disk_errors(path):
         write_atomically(path, data)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise DiskError(
+            f"{path}: cannot be written ({error.strerror or error}).",
+            "Check free space and permissions, then run the same command again.",
+        ) from error
 
 
-def _disk_error(path: Path, error: OSError) -> DiskError:
-    return DiskError(
-        f"{path}: cannot be written ({error.strerror or error}).",
-        "Check free space and permissions, then run the same command again.",
-    )
+def _without_id(name: str, key: str) -> str:
+    for length in reversed(ID_LENGTHS):
+        name = name.removesuffix(f"-{key[:length]}")
+    return name
 
 
 def _folded(name: str) -> str:

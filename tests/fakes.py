@@ -14,6 +14,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from pipeline.errors import DeviceError
+from pipeline.files import Disk
 from pipeline.jobs import EncoderInfo, Job, JobResult, StepProgress
 from pipeline.ledger import Ledger
 from pipeline.manifest import Batch, read_manifest
@@ -153,11 +154,12 @@ class Workshop:
         executor: FakeExecutor | None = None,
         flags: Mapping[str, Any] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        disk: Disk | None = None,
         **options: Any,
     ) -> Ran:
         recorder = Recorder()
         batch = self.read(flags)
-        folder, ledger = BatchFolder(self.outbox, batch.name), Ledger(self.state)
+        folder, ledger = BatchFolder(self.outbox, batch.name, disk), Ledger(self.state)
         options_ = RunOptions(**options)
         runner = Runner(folder, ledger, executor or FakeExecutor(), recorder, options_, should_stop)
         try:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import HookedDisk, Points, failing
 
-from pipeline import outbox
 from pipeline.errors import DiskError, LockedError
-from pipeline.files import TEMPORARY_PREFIX, write_atomically
+from pipeline.files import TEMPORARY_PREFIX
 from pipeline.outbox import BatchFolder, log_bytes, read_record
 
 KEY_A, KEY_B, KEY_C = "a" * 64, "b" * 64, "c" * 64
@@ -55,29 +55,32 @@ class Killed(BaseException):
     """The process ended here."""
 
 
-@contextmanager
-def killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Let so many files be written, then die."""
-    written: list[str] = []
+def dying(tmp_path: Path, at: int | None) -> tuple[BatchFolder, Points]:
+    """The folder in a process that dies at a point between two operations."""
 
-    def write(path: Path, data: bytes) -> None:
-        if len(written) == writes:
-            raise Killed
-        write_atomically(path, data)
-        written.append(path.name)
+    def die() -> None:
+        raise Killed
 
-    with monkeypatch.context() as patch:
-        patch.setattr(outbox, "write_atomically", write)
-        yield written
+    points = Points(at, die)
+    return BatchFolder(tmp_path / "outbox", "night", HookedDisk(points)), points
+
+
+def points_of_a_publication(tmp_path: Path) -> list[str]:
+    folder, points = dying(tmp_path / "measured", None)
+    with folder.locked():
+        points.passed.clear()
+        publish(folder, "a--s", KEY_A)
+    return points.passed
 
 
 # Publication
 
 
-def test_log_first_image_next_record_last(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    with killed_after(9, monkeypatch) as written:
-        path = publish(folder, "a--s", KEY_A)
-    assert written == ["a--s.csv", "a--s.png", "a--s.json"]
+def test_log_first_image_next_record_last(tmp_path: Path) -> None:
+    folder, points = dying(tmp_path, None)
+    path = publish(folder, "a--s", KEY_A)
+    moves = [point for point in points.passed if point.startswith(("after rename", "after replace"))]
+    assert [move.split()[-1] for move in moves] == [KEY_A, "a--s.csv", "a--s.png", "a--s.json"]
     assert path == folder.folder / "a--s.png"
     assert path.read_bytes() == IMAGE
     assert (folder.logs / "a--s.csv").read_bytes() == LOG
@@ -86,47 +89,92 @@ def test_log_first_image_next_record_last(folder: BatchFolder, monkeypatch: pyte
     assert files(folder) == ["a--s.png", "logs/a--s.csv", "logs/a--s.json"]
 
 
-@pytest.mark.parametrize("writes", [0, 1, 2])
-def test_killed_in_between_it_is_not_done_and_publishes_once_more(
-    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with killed_after(writes, monkeypatch), pytest.raises(Killed):
-        run_job(fresh(tmp_path), "a--s", KEY_A)
+def test_everything_is_synced_before_it_is_seen(tmp_path: Path) -> None:
+    points = points_of_a_publication(tmp_path)
+    staged = next(i for i, point in enumerate(points) if point.endswith(KEY_A) and "before rename" in point)
+    synced = [point.split()[-1] for point in points[:staged] if point.startswith("after sync ")]
+    assert synced == ["log.csv", "image.png", "record.json"]
+
+
+def test_killed_anywhere_the_next_owner_ends_the_publication_or_begins_anew(tmp_path: Path) -> None:
+    points = points_of_a_publication(tmp_path)
+    staged = next(i for i, point in enumerate(points) if point.endswith(KEY_A) and "after rename" in point)
+    assert 20 < len(points) < 80
+    for at in range(len(points)):
+        place = tmp_path / str(at)
+        fresh(place).logs.mkdir(parents=True)
+        with pytest.raises(Killed):
+            publish(dying(place, at)[0], "a--s", KEY_A)
+        assert [name for name in files(fresh(place)) if name.endswith(".png") and ".staged" not in name] in (
+            [],
+            ["a--s.png"],
+        )
+        again = fresh(place)
+        with again.locked():
+            assert again.place("a--s", ".png", KEY_A).done == (at >= staged), points[at]
+            run_job(again, "a--s", KEY_A)
+        # The same name, and nothing left over under another.
+        assert files(again) == ["a--s.png", "logs/a--s.csv", "logs/a--s.json"], points[at]
+        assert list(again.stage_folder.iterdir()) == []
+
+
+def test_killed_anywhere_a_forced_rerun_leaves_whole_files(tmp_path: Path) -> None:
+    for at in range(len(points_of_a_publication(tmp_path))):
+        place = tmp_path / str(at)
+        publish(fresh(place), "a--s", KEY_A)
+        with suppress(Killed):
+            publish(dying(place, at)[0], "a--s", KEY_A, b"the picture made again")
+        assert fresh(place).place("a--s", ".png", KEY_A).done
+        assert (place / "outbox/night/a--s.png").read_bytes() in {IMAGE, b"the picture made again"}
+        with fresh(place).locked():
+            pass
+        assert files(fresh(place)) == ["a--s.png", "logs/a--s.csv", "logs/a--s.json"]
+
+
+def test_an_image_taken_away_at_once_is_not_published_again(tmp_path: Path) -> None:
+    """A consumer moves pictures out as soon as they are there; the process dies before the record is."""
+    points = points_of_a_publication(tmp_path)
+    at = next(i for i, point in enumerate(points) if point == "after rename image.png a--s.png")
+    fresh(tmp_path).logs.mkdir(parents=True)
+    with pytest.raises(Killed):
+        publish(dying(tmp_path, at)[0], "a--s", KEY_A)
+    (tmp_path / "outbox/night/a--s.png").unlink()
     again = fresh(tmp_path)
-    assert not again.place("a--s", ".png", KEY_A).done
-    run_job(again, "a--s", KEY_A)
-    # Publishing is exactly once: the same name, and nothing left over under another.
-    assert files(again) == ["a--s.png", "logs/a--s.csv", "logs/a--s.json"]
-    assert fresh(tmp_path).place("a--s", ".png", KEY_A).done
+    with again.locked():
+        assert files(again) == ["logs/a--s.csv", "logs/a--s.json"]
 
 
-@pytest.mark.parametrize("writes", [0, 1, 2])
-def test_killed_in_between_a_forced_rerun_leaves_whole_files(
-    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish(fresh(tmp_path), "a--s", KEY_A)
-    with killed_after(writes, monkeypatch), pytest.raises(Killed):
-        publish(fresh(tmp_path), "a--s", KEY_A, b"the picture made again")
-    assert fresh(tmp_path).place("a--s", ".png", KEY_A).done
-    assert (tmp_path / "outbox/night/a--s.png").read_bytes() in {IMAGE, b"the picture made again"}
+def test_a_drop_is_done_though_its_image_was_taken_away(tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    record = {"status": "done", "key": KEY_A, "drop": "d1"}
+    folder.publish("a--s", ".png", IMAGE, LOG, record).unlink()
+    assert fresh(tmp_path).place("a--s", ".png", KEY_A, drop="d1").done
+    assert not fresh(tmp_path).place("a--s", ".png", KEY_A, drop="d2").done
+    assert not fresh(tmp_path).place("a--s", ".png", KEY_A).done
 
 
-@pytest.mark.parametrize("broken", ["log", "image", "record"])
-def test_a_full_disk_is_the_machines_fault_and_leaves_no_record(
-    broken: str, folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    suffix = {"log": ".csv", "image": ".png", "record": ".json"}[broken]
+def test_a_file_put_at_the_last_moment_is_not_overwritten(tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    staged = folder.stage("a--s", ".png", IMAGE, LOG, {"status": "done", "key": KEY_A})
+    (folder.folder / "a--s.png").write_bytes(b"mine")
+    assert folder.publish_staged(staged).name == f"a--s-{KEY_A[:8]}.png"
+    assert (folder.folder / "a--s.png").read_bytes() == b"mine"
+    later = fresh(tmp_path).place("a--s", ".png", KEY_A)
+    assert (later.name, later.done) == (f"a--s-{KEY_A[:8]}", True)
 
-    def full(path: Path, data: bytes) -> None:
-        if path.suffix == suffix:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write_atomically(path, data)
 
-    monkeypatch.setattr(outbox, "write_atomically", full)
-    with pytest.raises(DiskError, match="No space left") as caught:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("operation", ["mkdir", "write", "sync", "sync_folder", "rename", "replace"])
+def test_a_disk_that_fails_is_the_machines_fault(operation: str, number: int, tmp_path: Path) -> None:
+    folder = BatchFolder(tmp_path / "outbox", "night", HookedDisk(failing(operation, number)))
+    with pytest.raises(DiskError, match=os.strerror(number)) as caught:
         publish(folder, "a--s", KEY_A)
-    assert suffix in caught.value.message
+    assert str(folder.folder) in caught.value.message
     assert read_record(folder.record_path("a--s")) == {}
+    again = fresh(tmp_path)
+    with again.locked():
+        run_job(again, "a--s", KEY_A)
+    assert files(again) == ["a--s.png", "logs/a--s.csv", "logs/a--s.json"]
 
 
 def test_names_in_folders_are_published_in_folders(folder: BatchFolder) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeManifest, MakePicture
+from disks import HookedDisk, failing
 from fakes import QUICK, FakeExecutor, Fault, Recorder, Workshop, picture_bytes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,6 @@ from hypothesis import strategies as st
 from pipeline import outbox
 from pipeline.errors import DeviceError, DiskError, ImageError, JobError, UsageError, WeightsError
 from pipeline.estimate import Estimate, megapixel_steps
-from pipeline.files import write_atomically
 from pipeline.jobs import EncoderInfo, Job, Style
 from pipeline.ledger import Ledger
 from pipeline.recipe import Recipe, layer_recipe
@@ -308,21 +308,15 @@ def test_missing_weights_end_the_run_before_its_first_job(workshop: Workshop) ->
     assert attempts(workshop) == 0
 
 
-def test_a_full_disk_ends_the_run_and_keeps_what_is_done(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, data: bytes) -> None:
-        if path.name == "b--s.png":
-            raise OSError(28, "No space left on device")
-        write_atomically(path, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(outbox, "write_atomically", full)
-        with pytest.raises(DiskError, match="No space left"):
-            workshop.run()
+def test_a_full_disk_ends_the_run_and_keeps_what_is_done(workshop: Workshop) -> None:
+    full = failing("rename", matches=lambda path: path.name == "b--s.png")
+    with pytest.raises(DiskError, match="No space left"):
+        workshop.run(disk=HookedDisk(full))
     assert attempts(workshop) == 0
     ran = workshop.run()
-    assert ran.observer.statuses == {"a--s": "skipped", "b--s": "done", "a--t": "done", "b--t": "done"}
+    # What was staged is published without being made again.
+    assert ran.observer.statuses == {"a--s": "skipped", "b--s": "skipped", "a--t": "done", "b--t": "done"}
+    assert len(workshop.pictures()) == 4
 
 
 # Stops
@@ -638,7 +632,7 @@ def test_a_checkpoint_is_kept_until_the_picture_is_published(
         raise DiskError("The disk is full.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(outbox.BatchFolder, "publish", full)
+        patched.setattr(outbox.BatchFolder, "stage", full)
         with pytest.raises(DiskError):
             workshop.run(executor)
     assert (executor.ran, executor.forgotten) == (["a"], [])

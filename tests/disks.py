@@ -1,0 +1,102 @@
+"""Disks that tell of what is done to them, fail, or end the process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.files import Disk
+
+When = Literal["before", "after"]
+# Told before and after every operation: when, which, and the paths it was given.
+Hook = Callable[[When, str, tuple[Path, ...]], None]
+
+OPERATIONS = (
+    "mkdir", "write", "copy", "sync", "sync_folder", "rename", "replace", "unlink", "rmdir", "entries",
+    "free_bytes",
+)  # fmt: skip
+
+
+class HookedDisk(Disk):
+    """A real disk with a hook around each of the system's operations."""
+
+    def __init__(self, hook: Hook) -> None:
+        self.hook = hook
+
+    def mkdir(self, path: Path) -> None:
+        self._call("mkdir", path)
+
+    def write(self, path: Path, data: bytes) -> None:
+        self._call("write", path, data)
+
+    def copy(self, source: Path, target: Path) -> None:
+        self._call("copy", source, target)
+
+    def sync(self, path: Path) -> None:
+        self._call("sync", path)
+
+    def sync_folder(self, path: Path) -> None:
+        self._call("sync_folder", path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._call("rename", source, target)
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._call("replace", source, target)
+
+    def unlink(self, path: Path) -> None:
+        self._call("unlink", path)
+
+    def rmdir(self, path: Path) -> None:
+        self._call("rmdir", path)
+
+    def entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        found: list[os.DirEntry[str]] = self._call("entries", folder)
+        return found
+
+    def free_bytes(self, folder: Path) -> int:
+        return int(self._call("free_bytes", folder))
+
+    def _call(self, operation: str, *arguments: Any) -> Any:
+        paths = tuple(argument for argument in arguments if isinstance(argument, Path))
+        self.hook("before", operation, paths)
+        result = getattr(Disk, operation)(self, *arguments)
+        self.hook("after", operation, paths)
+        return result
+
+
+@dataclass
+class Points:
+    """A hook that counts the points it passes, before and after each operation, and acts at one.
+
+    `at` is the number of the point (from 0), or None to count only; `act` is what happens there.
+    """
+
+    at: int | None = None
+    act: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    passed: list[str] = field(default_factory=list)
+
+    def __call__(self, when: When, operation: str, paths: tuple[Path, ...]) -> None:
+        self.reach(f"{when} {operation} {' '.join(path.name for path in paths)}")
+
+    def reach(self, point: str) -> None:
+        self.passed.append(point)
+        if len(self.passed) - 1 == self.at:
+            self.act()
+
+
+def failing(
+    operation: str, number: int = errno.ENOSPC, matches: Callable[[Path], bool] = lambda path: True
+) -> Hook:
+    """Return a hook that fails every `operation` on a path that `matches`, with the errno `number`."""
+
+    def hook(when: When, name: str, paths: tuple[Path, ...]) -> None:
+        if when == "before" and name == operation and any(matches(path) for path in paths):
+            raise OSError(number, os.strerror(number), str(paths[0]))
+
+    return hook
