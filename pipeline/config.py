@@ -33,7 +33,9 @@ class Blend(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(min_length=1, description="name in outputs")
-    blend: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1, description="names with their shares")
+    blend: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        min_length=1, description="names with their shares"
+    )
 
 
 StyleNames = list[Annotated[str, Field(min_length=1)] | Blend]
@@ -60,7 +62,7 @@ class WatchConfig(BaseModel):
 
     inbox: Path = Field(Path("inbox"), description="the folder to watch")
     styles: StyleNames | None = Field(
-        None, min_length=1, description="styles for pictures in the root; every one in inbox/styles if left out"
+        None, min_length=1, description="styles for all but routes; every one in inbox/styles if left out"
     )
     routes: dict[Annotated[str, Field(min_length=1)], Route] = Field(
         default_factory=dict, description="folders of the inbox with a meaning of their own"

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from .errors import WorkerLost
 from .jobs import EncoderInfo, Job, StepProgress
 from .runner import Finished, Summary
 
@@ -45,8 +46,11 @@ class LogLines:
         if time.monotonic() - self._said_at >= SAY_EVERY_S or progress.snapshot is not None:
             self._say(f"step {progress.step}/{progress.steps}  {step_detail(progress)}")
 
+    def worker_lost(self, job: Job, error: WorkerLost) -> None:
+        self._say(f"{job.content.name}: {error.message}")
+
     def job_finished(self, finished: Finished) -> None:
-        self.finished += finished.status != "stopped"
+        self.finished += finished.status not in {"stopped", "postponed"}
         self._say(f"[{self.finished}/{self.total}] {finished_line(finished)}")
 
     def _say(self, text: str) -> None:
@@ -151,6 +155,8 @@ def finished_line(finished: Finished) -> str:
             return f"done {finished.name} in {duration(finished.seconds)}: {finished.path}"
         case "skipped":
             return f"skipped {finished.name}: done already"
+        case "postponed":
+            return f"not begun {finished.name}: takes about {duration(finished.seconds)}, past the deadline"
         case "stopped":
             return f"stopped {finished.name}: goes on from here next time"
         case _:

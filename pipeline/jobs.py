@@ -28,7 +28,10 @@ class Style:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to make. `name` is its path below the batch's folder, without a suffix."""
+    """One picture to make. `name` is its path below the batch's folder, without a suffix.
+
+    A picture from a watched folder has the id of its `drop`, and its `origin`: where it was dropped.
+    """
 
     batch: str
     content: Path
@@ -36,6 +39,8 @@ class Job:
     recipe: Recipe
     name: str
     sweep: Mapping[str, Any] = field(default_factory=dict)
+    drop: str = ""
+    origin: Path | None = None
 
     @property
     def init_path(self) -> Path | None:

@@ -1,12 +1,14 @@
-"""Ledger: what outlives the process and is in no record: how often a job was tried, how fast jobs ran."""
+"""Ledger: what outlives the process and is in no record: attempts, speeds, drops, the daemon's state."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .errors import DiskError
 
@@ -20,11 +22,44 @@ CREATE TABLE IF NOT EXISTS speeds (
     device  TEXT NOT NULL,
     seconds_per_megapixel_step REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS drops (
+    id      TEXT PRIMARY KEY,
+    inbox   TEXT NOT NULL,
+    path    TEXT NOT NULL,
+    state   TEXT NOT NULL,
+    noticed REAL NOT NULL,
+    ended   REAL
+);
+CREATE TABLE IF NOT EXISTS staged (
+    drop_id TEXT NOT NULL,
+    job_key TEXT NOT NULL,
+    PRIMARY KEY (drop_id, job_key)
+);
+CREATE TABLE IF NOT EXISTS daemons (
+    inbox TEXT PRIMARY KEY,
+    state TEXT NOT NULL
+);
 """
+
+DropState = Literal["claimed", "done", "set aside"]
+
+
+@dataclass(frozen=True)
+class DropRow:
+    """A file taken from an inbox: its path below it, and what became of it. Times are those of `time()`."""
+
+    id: str
+    path: str
+    state: DropState
+    noticed: float
+    ended: float | None
 
 
 class Ledger:
-    """Attempts by `job_key` and speeds by encoder, in sqlite3 below `state_dir`. May be deleted."""
+    """Attempts by `job_key`, speeds by encoder, drops and daemons by inbox, in sqlite3 below `state_dir`.
+
+    May be deleted: claimed files and the records in the outbox tell what is to be done.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "ledger.sqlite3"
@@ -84,5 +119,69 @@ class Ledger:
         row = self._execute(query, (encoder,))
         return (str(row[0]), float(row[1])) if row else None
 
+    def claim(self, drop: str, inbox: Path, path: str, now: float) -> None:
+        """Record that a file is about to be taken."""
+        self._execute(
+            "INSERT OR IGNORE INTO drops VALUES (?, ?, ?, 'claimed', ?, NULL)",
+            (drop, _text(inbox), _text(path), now),
+        )
+
+    def unclaim(self, drop: str) -> None:
+        """Forget a file that was not taken after all."""
+        self._execute("DELETE FROM drops WHERE id = ?", (drop,))
+
+    def finish(self, drop: str, state: DropState, now: float) -> None:
+        """Record what became of a file, and forget what was staged for it."""
+        self._execute("UPDATE drops SET state = ?, ended = ? WHERE id = ?", (state, now, drop))
+        self._execute("DELETE FROM staged WHERE drop_id = ?", (drop,))
+
+    def claimed(self, inbox: Path) -> list[DropRow]:
+        """Return the files taken and not finished, in the order in which they were."""
+        return self._drops("state = 'claimed' AND inbox = ? ORDER BY noticed, id", (_text(inbox),))
+
+    def finished_since(self, inbox: Path, since: float) -> list[DropRow]:
+        return self._drops("inbox = ? AND ended >= ? ORDER BY ended", (_text(inbox), since))
+
+    def count(self, inbox: Path, state: DropState) -> int:
+        query = "SELECT count(*) FROM drops WHERE inbox = ? AND state = ?"
+        return int(self._execute(query, (_text(inbox), state))[0])
+
+    def forget_finished(self, before: float) -> None:
+        """Drop the rows of files finished before a time, so that the ledger does not grow for ever."""
+        self._execute("DELETE FROM drops WHERE ended < ?", (before,))
+
+    def _drops(self, where: str, values: tuple[object, ...]) -> list[DropRow]:
+        with self._guarded():
+            query = f"SELECT id, path, state, noticed, ended FROM drops WHERE {where}"
+            return [DropRow(*row) for row in self._database.execute(query, values)]
+
+    def note_staged(self, drop: str, key: str) -> None:
+        """Record that a drop's job has its result on the stage: it is published, or will be."""
+        self._execute("INSERT OR IGNORE INTO staged VALUES (?, ?)", (drop, key))
+
+    def was_staged(self, drop: str, key: str) -> bool:
+        query = "SELECT 1 FROM staged WHERE drop_id = ? AND job_key = ?"
+        return self._execute(query, (drop, key)) is not None
+
+    def write_daemon(self, inbox: Path, state: Mapping[str, Any]) -> None:
+        """Keep what a daemon says of itself, for `status` and `health`.
+
+        Said every second and of no use after a crash, so it alone does not wait for the disk.
+        """
+        self._execute("PRAGMA synchronous=NORMAL")
+        self._execute("INSERT OR REPLACE INTO daemons VALUES (?, ?)", (_text(inbox), json.dumps(state)))
+        self._execute("PRAGMA synchronous=FULL")
+
+    def read_daemon(self, inbox: Path) -> dict[str, Any]:
+        """Return what the last daemon on an inbox said of itself; empty if there was none."""
+        row = self._execute("SELECT state FROM daemons WHERE inbox = ?", (_text(inbox),))
+        state = json.loads(row[0]) if row else {}
+        return state if isinstance(state, dict) else {}
+
     def close(self) -> None:
         self._database.close()
+
+
+def _text(path: Path | str) -> str:
+    """Names need not be UTF-8; sqlite's text must."""
+    return str(path).encode(errors="backslashreplace").decode()

@@ -145,7 +145,7 @@ class BatchFolder:
         """
         with _disk_errors(self.folder):
             record = read_record(staged / RECORD)
-            name, suffix = os.path.splitext(record["image"])
+            name, suffix = os.path.splitext(str(record["image"]))
             image = staged / f"image{suffix}"
             ours = read_record(self.record_path(name)).get("key") == record["key"]
             if image.exists() and os.path.lexists(self.image_path(name, suffix)) and not ours:

@@ -13,7 +13,8 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, Protocol
 
-from .errors import DiskError, ImageError
+from .deadline import Deadline
+from .errors import DiskError, ImageError, WorkerLost
 from .estimate import ENOUGH_WORK, megapixel_steps
 from .executors import Executor
 from .jobs import (
@@ -31,7 +32,8 @@ from .outbox import BatchFolder, Place, log_bytes
 # Jobs looked ahead to put those of one style and size in a row.
 GROUP_WINDOW = 1024
 
-Status = Literal["done", "failed", "skipped", "stopped"]
+# `postponed`: not begun, because the deadline would have come first.
+Status = Literal["done", "failed", "skipped", "stopped", "postponed"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Observer(Protocol):
 
     def job_step(self, progress: StepProgress) -> None: ...
 
+    def worker_lost(self, job: Job, error: WorkerLost) -> None: ...
+
     def job_finished(self, finished: Finished) -> None: ...
 
 
@@ -79,6 +83,7 @@ class Summary:
     done: int = 0
     failed: int = 0
     skipped: int = 0
+    postponed: int = 0
     stopped: bool = False
     seconds: float = 0.0
     cache_hits: int = 0
@@ -100,6 +105,7 @@ class RunOptions:
     force: bool = False
     max_failures: int = 0
     max_attempts: int = 3
+    deadline: Deadline | None = None
 
 
 class Digests(dict[Path, str]):
@@ -178,16 +184,26 @@ class Runner:
         started = time.monotonic()
         try:
             for job in group_jobs(jobs):
-                if self.should_stop():
+                if self._should_stop():
                     summary.stopped = True
                     break
-                self._count(summary, self._run_job(job, summary))
+                self.run_job(job, summary)
                 if summary.stopped or 0 < self.options.max_failures <= summary.failed:
                     break
         finally:
             summary.finished, summary.seconds = _now(), round(time.monotonic() - started, 3)
             self.folder.write_summary(asdict(summary))
         return summary
+
+    def run_job(self, job: Job, summary: Summary) -> Finished:
+        """Run one job unless it is done, count it, and tell the observer.
+
+        Raises:
+            MachineError: as `run`.
+        """
+        finished = self._run_job(job, summary)
+        self._count(summary, finished)
+        return finished
 
     def _run_job(self, job: Job, summary: Summary) -> Finished:
         try:
@@ -196,51 +212,93 @@ class Runner:
             place = self.folder.place(
                 job.name, job.recipe.suffix, hashlib.sha256(os.fsencode(job.content)).hexdigest()
             )
-            return self._publish(
+            return self._fail(
                 job, place, "", JobResult("failed", error=error.message, next_step=error.next_step)
             )
-        place = self.folder.place(job.name, job.recipe.suffix, key)
-        if place.done and not self.options.force:
+        place = self.folder.place(job.name, job.recipe.suffix, key, job.drop)
+        if not self.options.force and (place.done or self._was_published(job, key)):
             path = self.folder.image_path(place.name, job.recipe.suffix)
             return Finished(job, place.name, "skipped", key, path)
         if self._is_set_aside(key) and not self.options.force:
-            return self._publish(job, place, key, _set_aside(job, self.options.max_attempts))
+            return self._fail(job, place, key, _set_aside(job, self.options.max_attempts))
+        if would_take := self._would_overrun(job):
+            return Finished(job, place.name, "postponed", key, seconds=would_take)
+        return self._begin(job, place, key, summary)
+
+    def _begin(self, job: Job, place: Place, key: str, summary: Summary) -> Finished:
+        """Run a job; a worker lost costs an attempt, until there are no more."""
         self.observer.job_started(job, place.name)
-        result = self._execute(job, place, key)
-        summary.cache_hits += result.cache_hits
-        summary.cache_misses += result.cache_misses
-        if result.status == "done":
-            encoder = self.executor.encoder_info(job.recipe.encoder)
-            summary.encoders[encoder.name] = encoder.digest
-            work = megapixel_steps(job.recipe, result.width / result.height)
-            if work >= ENOUGH_WORK:
-                self.ledger.note_speed(encoder.name, result.device, result.step_seconds / work)
+        try:
+            result = self._execute(job, place, key)
+        except WorkerLost as lost:
+            self.observer.worker_lost(job, lost)
+            if self._is_set_aside(key):
+                return self._fail(job, place, key, _set_aside(job, self.options.max_attempts, lost))
+            return self._begin(job, place, key, summary)
+        if result.status == "stopped":
+            return Finished(job, place.name, "stopped", key)
+        if result.status == "failed":
+            return self._fail(job, place, key, result)
+        self._note(job, result, summary)
         return self._publish(job, place, key, result)
 
     def _execute(self, job: Job, place: Place, key: str) -> JobResult:
-        """Run one job; an attempt is on disk before it and gone after it, unless the process dies."""
+        """Run one job; an attempt is on disk before it and gone after it, unless a process dies of it."""
 
         def on_step(progress: StepProgress) -> None:
             if progress.snapshot is not None:
                 self._write_snapshot(job, place, progress.step, progress.snapshot)
             self.observer.job_step(progress)
 
+        digests = {path: self._digests[path] for path in job.input_paths}
         self.ledger.begin(key)
         try:
-            return self.executor.run(job, key, self._digests, on_step, self.should_stop)
-        finally:
+            result = self.executor.run(job, key, digests, on_step, self._should_stop)
+        except WorkerLost:
+            raise
+        except BaseException:
             self.ledger.end(key)
+            raise
+        self.ledger.end(key)
+        return result
+
+    def _should_stop(self) -> bool:
+        deadline = self.options.deadline
+        return self.should_stop() or (deadline is not None and deadline.over)
+
+    def _would_overrun(self, job: Job) -> float:
+        """Return how long a job would take, in seconds, if that is beyond the deadline; else 0."""
+        if self.options.deadline is None:
+            return 0.0
+        speed = self.ledger.speed(self.executor.encoder_info(job.recipe.encoder).name)
+        # A square picture is the largest of its size; better to finish early than late.
+        seconds = speed[1] * megapixel_steps(job.recipe, 1.0) if speed else 0.0
+        return seconds if seconds > self.options.deadline.left_s else 0.0
+
+    def _was_published(self, job: Job, key: str) -> bool:
+        """Tell whether a drop's result left the stage, whatever became of its files since."""
+        return bool(job.drop) and self.ledger.was_staged(job.drop, key) and not self.folder.is_staged(key)
+
+    def _note(self, job: Job, result: JobResult, summary: Summary) -> None:
+        summary.cache_hits += result.cache_hits
+        summary.cache_misses += result.cache_misses
+        encoder = self.executor.encoder_info(job.recipe.encoder)
+        summary.encoders[encoder.name] = encoder.digest
+        work = megapixel_steps(job.recipe, result.width / result.height)
+        if work >= ENOUGH_WORK:
+            self.ledger.note_speed(encoder.name, result.device, result.step_seconds / work)
+
+    def _fail(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:
+        if not place.done:  # forced: the picture that is there keeps its record
+            self.folder.write_record(place.name, self._record(job, key, result))
+        return Finished(job, place.name, "failed", key, error=result.error, next_step=result.next_step)
 
     def _publish(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:
-        if result.status == "stopped":
-            return Finished(job, place.name, "stopped", key)
-        record = self._record(job, key, result)
-        if result.status == "failed":
-            if not place.done:  # forced: the picture that is there keeps its record
-                self.folder.write_record(place.name, record)
-            return Finished(job, place.name, "failed", key, error=result.error, next_step=result.next_step)
-        log = log_bytes(result.log_header, result.log_rows)
-        path = self.folder.publish(place.name, job.recipe.suffix, result.image, log, record)
+        log, record = log_bytes(result.log_header, result.log_rows), self._record(job, key, result)
+        staged = self.folder.stage(place.name, job.recipe.suffix, result.image, log, record)
+        if job.drop:
+            self.ledger.note_staged(job.drop, key)
+        path = self.folder.publish_staged(staged)
         self.executor.forget(key)
         return Finished(job, place.name, "done", key, path, result.seconds)
 
@@ -250,7 +308,8 @@ class Runner:
         return {
             "status": record.pop("status"),
             "key": key,
-            "content": {"path": str(job.content), "sha256": self._digests.get(job.content, "")},
+            **({"drop": job.drop} if job.drop else {}),
+            "content": {"path": str(job.origin or job.content), "sha256": self._digests.get(job.content, "")},
             "style": {
                 "name": job.style.name,
                 "images": [
@@ -298,6 +357,7 @@ class Runner:
         summary.done += finished.status == "done"
         summary.skipped += finished.status == "skipped"
         summary.failed += finished.status == "failed"
+        summary.postponed += finished.status == "postponed"
         summary.stopped |= finished.status == "stopped"
         if finished.status == "failed":
             summary.failures.append(
@@ -316,10 +376,11 @@ def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]
         yield from itertools.chain.from_iterable(groups.values())
 
 
-def _set_aside(job: Job, attempts: int) -> JobResult:
+def _set_aside(job: Job, attempts: int, lost: WorkerLost | None = None) -> JobResult:
+    reason = f" {lost.message}" if lost else ""
     return JobResult(
         "failed",
-        error=f"{job.content}: set aside; this job ended the process {attempts} times.",
+        error=f"{job.content}: set aside; this job ended the process {attempts} times.{reason}",
         next_step="Try a smaller size, or run with --force.",
     )
 

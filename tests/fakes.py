@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from pipeline.errors import DeviceError
+from pipeline.errors import DeviceError, ImageError, WorkerLost
 from pipeline.files import Disk
 from pipeline.jobs import EncoderInfo, Job, JobResult, StepProgress
 from pipeline.ledger import Ledger
@@ -24,7 +25,7 @@ from pipeline.runner import Finished, Planned, Runner, RunOptions, Summary
 # Small and quick; every test's manifest builds on it.
 QUICK = {"size": 16, "pyramid": 0, "steps": 4}
 
-Fault = Literal["fail", "machine", "stop", "kill"]
+Fault = Literal["fail", "machine", "stop", "kill", "hang", "check_kill", "check_hang"]
 
 
 def picture_bytes(seed: str, kind: str = "png", size: tuple[int, int] = (6, 4)) -> bytes:
@@ -44,7 +45,8 @@ class FakeExecutor:
     """An `Executor` whose pictures cost nothing. `faults` says by a content's stem what goes wrong.
 
     `fail` fails the job, `machine` raises a DeviceError, `stop` stops after its first step, `kill` kills
-    this process with SIGKILL in the middle of the job. `ran` names the contents of the jobs begun.
+    this process with SIGKILL in the middle of the job, `hang` blocks there for ever; `check_kill` and
+    `check_hang` do so when the picture is checked. `ran` names the contents of the jobs begun.
     """
 
     faults: Mapping[str, Fault] = field(default_factory=dict)
@@ -55,6 +57,21 @@ class FakeExecutor:
 
     def encoder_info(self, name: str) -> EncoderInfo:
         return self.encoder
+
+    def device_name(self) -> str:
+        return "fake0"
+
+    def check(self, path: Path) -> None:
+        fault = self.faults.get(path.stem)
+        if fault == "check_kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "check_hang":
+            threading.Event().wait()
+        try:
+            with Image.open(path) as picture:
+                picture.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ImageError(f"{path}: no whole picture.", "Copy it again.") from error
 
     def forget(self, key: str) -> None:
         self.forgotten.append(key)
@@ -83,6 +100,8 @@ class FakeExecutor:
             self.after_step(job, step)
             if fault == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if fault == "hang":
+                threading.Event().wait()
             if fault == "stop" or should_stop():
                 return JobResult("stopped")
         return JobResult(
@@ -109,6 +128,7 @@ class Recorder:
     encoders: list[EncoderInfo] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     steps: list[StepProgress] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
 
     def encoder_chosen(self, encoder: EncoderInfo) -> None:
@@ -119,6 +139,9 @@ class Recorder:
 
     def job_step(self, progress: StepProgress) -> None:
         self.steps.append(progress)
+
+    def worker_lost(self, job: Job, error: WorkerLost) -> None:
+        self.lost.append(error.message)
 
     def job_finished(self, finished: Finished) -> None:
         self.finished.append(finished)
