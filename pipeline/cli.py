@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .errors import Interrupted, MachineError, PipelineError, UsageError
+from .errors import DeadlineError, Interrupted, MachineError, PipelineError, UsageError
 from .version import VERSION
 
 # Everything else is imported by the command that needs it: `--help` stays quick.
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 
     from .config import Config
     from .display import LogLines
-    from .executors import InProcessExecutor
+    from .doctor import Check
+    from .executors import Executor, InProcessExecutor
     from .manifest import Batch
-    from .runner import Runner
+    from .runner import Runner, RunOptions
+    from .status import Display
 
 app = typer.Typer(
     name="style-pipeline",
-    help="Neural style transfer as a batch pipeline: a manifest of pictures in, styled pictures out.",
+    help="Neural style transfer as a batch pipeline and a watched folder: pictures in, styled pictures out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,6 +38,8 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(help="Show, download or import the weights of VGG-19.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
+service_app = typer.Typer(help="Run the watched folder as a service.", no_args_is_help=True)
+app.add_typer(service_app, name="service")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Configuration; config.yaml in this folder if left out.")
@@ -43,6 +48,12 @@ DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, m
 PresetOption = Annotated[str | None, typer.Option("--preset", help="A named recipe; see `presets`.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of the recipe; repeatable.")
+]
+ForOption = Annotated[
+    str | None, typer.Option("--for", metavar="SPAN", help="Stop after so long, such as 90min or 2h30m.")
+]
+UntilOption = Annotated[
+    str | None, typer.Option("--until", metavar="HH:MM", help="Stop at this time of day.")
 ]
 
 
@@ -86,31 +97,42 @@ def run(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make pictures again that are there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per job on stdout.")] = False,
+    for_: ForOption = None,
+    until: UntilOption = None,
 ) -> None:
     """Make every picture of a manifest that is not there yet."""
+    from .deadline import read_deadline
     from .manifest import read_manifest
+    from .runner import RunOptions
 
     settings = _settings(config, outbox=outbox, device=device, max_failures=max_failures)
     batch = read_manifest(manifest, settings.recipe, _recipe_flags(preset, assignments))
     if dry_run:
         _dry_run(settings, batch, force, as_json)
-    else:
-        _run_batch(settings, batch, force, as_json)
+        return
+    deadline = read_deadline(for_, until)
+    options = RunOptions(force, settings.max_failures, settings.max_attempts, deadline)
+    _run_batch(settings, batch, options, as_json)
 
 
-def _run_batch(settings: Config, batch: Batch, force: bool, as_json: bool) -> None:
+def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
     from .display import summary_line
 
     with (
         _stop_signal() as stopped,
         _observer(len(batch), as_json) as observer,
-        _runner(settings, batch, _executor(settings, stopped), observer, force, stopped) as runner,
+        _runner(settings, batch, _executor(settings, stopped), observer, options, stopped) as runner,
         runner.folder.locked(),
     ):
         summary = runner.run(batch.jobs(), len(batch))
     typer.echo(summary_line(summary, str(runner.folder.folder)), err=as_json)
     if stopped and summary.remaining:
         raise Interrupted(stopped[0])
+    if summary.postponed or (summary.stopped and options.deadline):
+        raise DeadlineError(
+            f"The time is over; {summary.remaining} pictures are left.",
+            "Run the same command again to go on where it stopped.",
+        )
     if summary.failed:
         raise typer.Exit(1)
 
@@ -118,10 +140,12 @@ def _run_batch(settings: Config, batch: Batch, force: bool, as_json: bool) -> No
 def _dry_run(settings: Config, batch: Batch, force: bool, as_json: bool) -> None:
     from .display import LogLines, duration
     from .estimate import Estimate
+    from .runner import RunOptions
 
+    options = RunOptions(force, settings.max_failures, settings.max_attempts)
     executor = _executor(settings, [], allow_download=False)
     observer = LogLines(_console(), len(batch))
-    with _runner(settings, batch, executor, observer, force, []) as runner:
+    with _runner(settings, batch, executor, observer, options, []) as runner:
         estimate, undecided = Estimate(runner.ledger), False
         for planned in runner.plan(batch.jobs()):
             if as_json:
@@ -139,6 +163,118 @@ def _dry_run(settings: Config, batch: Batch, force: bool, as_json: bool) -> None
     typer.echo(f"{line}.", err=as_json)
     if undecided and executor.would_download("auto"):
         typer.echo("`auto` will try to download vgg19 first, which is slower.", err=True)
+
+
+@app.command()
+def watch(
+    once: Annotated[bool, typer.Option("--once", help="Take what has settled, then end; for cron.")] = False,
+    config: ConfigOption = None,
+    outbox: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
+    device: DeviceOption = None,
+    preset: PresetOption = None,
+    assignments: SetOption = None,
+    for_: ForOption = None,
+    until: UntilOption = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log lines as JSON objects.")] = False,
+    log_file: Annotated[
+        Path | None, typer.Option("--log-file", help="Log to this file, rotated at 10 MB, not to stderr.")
+    ] = None,
+) -> None:
+    """Restyle every picture that is dropped into the inbox."""
+    from .daemon import WatchOptions, watch_inbox
+    from .deadline import read_deadline
+    from .events import Waker
+
+    def read() -> Config:
+        return _settings(config, outbox=outbox, device=device)
+
+    settings = read()
+    options = WatchOptions(once, read_deadline(for_, until), _recipe_flags(preset, assignments))
+    waker = Waker(settings.watch.inbox, _notify_mode(settings))
+    with (
+        _stop_signal(waker.set) as stopped,
+        _reload_signal(waker.set, read) as reread,
+        _watch_display(log_json, log_file) as display,
+    ):
+        tally = watch_inbox(settings, options, display, _worker, waker, lambda: bool(stopped), reread)
+    if stopped:
+        raise Interrupted(stopped[0])
+    if options.deadline and options.deadline.over and tally.left:
+        raise DeadlineError(
+            f"The time is over; {tally.left} files are left.", "The next run goes on with them."
+        )
+    if once and tally.set_aside:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Tell what the watched folder is doing."""
+    from .display import duration
+    from .ledger import Ledger
+    from .status import read_status, status_lines
+
+    settings = _settings(config)
+    with closing(Ledger(settings.state_dir)) as ledger:
+        found = read_status(settings, ledger)
+    typer.echo(json.dumps(found) if as_json else "\n".join(status_lines(found, duration)))
+
+
+@app.command()
+def retry(
+    job: Annotated[
+        str | None, typer.Argument(help="The id or the name of a file that was set aside.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all-quarantined", help="Every one of them.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Put files that were set aside back into the inbox, to be tried again."""
+    from .claims import Claims
+    from .files import Disk
+    from .ledger import Ledger
+
+    settings = _settings(config)
+    watch = settings.watch
+    if (job is None) == (not everything):
+        raise UsageError("Name a file that was set aside, or give --all-quarantined.", "See `status`.")
+    claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk())
+    found = [one for one in claims.quarantined() if everything or one.answers_to(job or "")]
+    if not found and not everything:
+        raise UsageError(f"Nothing that was set aside is called '{job}'.", "See `style-pipeline status`.")
+    with closing(Ledger(settings.state_dir)) as ledger:
+        for one in found:
+            home = claims.retry(one)
+            for key in one.report.get("keys", []):
+                ledger.end(key)
+            typer.echo(f"{one.id} is back: {home}")
+
+
+@app.command()
+def health(config: ConfigOption = None) -> None:
+    """Check the daemon: is it there, alive, awake, and is there room. Exit code 0 or 3."""
+    from .ledger import Ledger
+    from .status import examine_daemon
+
+    settings = _settings(config)
+    with closing(Ledger(settings.state_dir)) as ledger:
+        _print_checks(examine_daemon(settings, ledger))
+
+
+@service_app.command("systemd")
+def service_systemd(
+    config: ConfigOption = None,
+    user: Annotated[bool, typer.Option("--user", help="For a user's own manager, not the system's.")] = False,
+) -> None:
+    """Print a unit file for systemd."""
+    from .service import systemd_unit
+
+    settings = _settings(config)
+    command = [str(Path(sys.executable).with_name("style-pipeline")), "watch"]
+    command += ["--config", str(config.resolve())] if config else []
+    typer.echo(systemd_unit(settings, command, Path.cwd(), user), nl=False)
 
 
 @app.command()
@@ -201,7 +337,10 @@ def doctor(config: ConfigOption = None, device: DeviceOption = None) -> None:
     """Check this machine: Python, torch, devices, weights, folders, disk."""
     from .doctor import examine
 
-    checks = examine(_settings(config, device=device))
+    _print_checks(examine(_settings(config, device=device)))
+
+
+def _print_checks(checks: Sequence[Check]) -> None:
     for check in checks:
         typer.echo(f"{'ok ' if check.ok else 'BAD'}  {check.label:<12} {check.text}")
     if not all(check.ok for check in checks):
@@ -308,14 +447,13 @@ def _runner(
     batch: Batch,
     executor: InProcessExecutor,
     observer: LogLines,
-    force: bool,
+    options: RunOptions,
     stopped: list[int],
 ) -> Iterator[Runner]:
     from .ledger import Ledger
     from .outbox import BatchFolder
-    from .runner import Runner, RunOptions
+    from .runner import Runner
 
-    options = RunOptions(force, settings.max_failures, settings.max_attempts)
     folder = BatchFolder(settings.outbox, batch.name)
     with closing(Ledger(settings.state_dir)) as ledger:
         yield Runner(folder, ledger, executor, observer, options, lambda: bool(stopped))
@@ -343,16 +481,17 @@ def _observer(total: int, as_json: bool) -> Iterator[LogLines]:
 
 
 @contextmanager
-def _stop_signal() -> Iterator[list[int]]:
+def _stop_signal(on_stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
     """Collect the first INT or TERM, so that the running step can end; a second one kills at once."""
     received: list[int] = []
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _frame: object) -> None:
         received.append(number)
-        typer.echo("Finishing the current step; once more to stop at once.", err=True)
+        typer.echo("Stopping after the current step; once more to stop at once.", err=True)
         for again in previous:
             signal.signal(again, signal.SIG_DFL)
+        on_stop()
 
     for number in previous:
         signal.signal(number, note)
@@ -361,3 +500,81 @@ def _stop_signal() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _reload_signal(
+    wake: Callable[[], None], read: Callable[[], Config]
+) -> Iterator[Callable[[], Config | None]]:
+    """Give a function that reads the configuration again if HUP came since it was last called."""
+    wanted: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        wanted.append(number)
+        wake()
+
+    def reread() -> Config | None:
+        if not wanted:
+            return None
+        wanted.clear()
+        return read()
+
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    previous = signal.signal(hang_up, note) if hang_up else None
+    try:
+        yield reread
+    finally:
+        if hang_up:
+            signal.signal(hang_up, previous)
+
+
+def _worker(settings: Config, tick: Callable[[], None]) -> Executor:
+    """Return an executor in a process of its own."""
+    from .executors import InProcessExecutor
+    from .worker import WorkerExecutor
+
+    watch = settings.watch
+    return WorkerExecutor(
+        partial(InProcessExecutor, settings), watch.job_timeout_s, watch.worker_max_jobs, tick
+    )
+
+
+def _notify_mode(settings: Config) -> Literal["native", "polling", "off"]:
+    from .inbox import is_network_file_system
+
+    mode = settings.watch.notify
+    if mode != "auto":
+        return mode
+    return "polling" if is_network_file_system(settings.watch.inbox) else "native"
+
+
+@contextmanager
+def _watch_display(as_json: bool, file: Path | None) -> Iterator[Display]:
+    """Choose how a daemon is shown: live on a terminal, else as lines, in a file that is rotated."""
+    from .display import WatchLive, WatchLog
+
+    console = _console()
+    if console.is_terminal and not as_json and file is None:
+        with WatchLive(console) as live:
+            yield live
+    elif file is None:
+        yield WatchLog(partial(typer.echo, err=True), as_json)
+    else:
+        with _rotated(file) as write:
+            yield WatchLog(write, as_json)
+
+
+@contextmanager
+def _rotated(path: Path) -> Iterator[Callable[[str], None]]:
+    """Give a function that appends a line to a file, which is rotated before it grows large."""
+    import logging
+    from logging.handlers import RotatingFileHandler
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(path, maxBytes=10 << 20, backupCount=5, encoding="utf-8")
+
+    def write(line: str) -> None:
+        handler.emit(logging.LogRecord("style-pipeline", logging.INFO, "", 0, line, None, None))
+
+    with closing(handler):
+        yield write

@@ -64,7 +64,7 @@ class WatchConfig(BaseModel):
     styles: StyleNames | None = Field(
         None, min_length=1, description="styles for all but routes; every one in inbox/styles if left out"
     )
-    routes: dict[Annotated[str, Field(min_length=1)], Route] = Field(
+    routes: dict[str, Route] = Field(
         default_factory=dict, description="folders of the inbox with a meaning of their own"
     )
     batch: str = Field("inbox", min_length=1, description="folder in the outbox for all but routes")
@@ -95,6 +95,14 @@ class WatchConfig(BaseModel):
     @classmethod
     def _known_home(cls, path: Path | None) -> Path | None:
         return _expanded(path)
+
+    @field_validator("routes")
+    @classmethod
+    def _folder_names(cls, routes: dict[str, Route]) -> dict[str, Route]:
+        for name in routes:
+            if not name or name.startswith(".") or "/" in name or name == "styles":
+                raise ValueError(f"'{name}' is no name for a route: one folder of the inbox, and not styles")
+        return routes
 
     @property
     def archive_dir(self) -> Path:

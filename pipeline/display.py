@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import IO
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from rich.progress import (
 from .errors import WorkerLost
 from .jobs import EncoderInfo, Job, StepProgress
 from .runner import Finished, Summary
+from .status import Queue
 
 # Seconds between lines about a long job.
 SAY_EVERY_S = 30.0
@@ -197,3 +199,89 @@ def download_lines(console: Console, every_s: float = 5.0) -> Callable[[int, int
             console.print(f"downloading VGG-19: {done / 1e6:.0f}{of} MB", highlight=False)
 
     return report
+
+
+class WatchLog:
+    """A line for everything a daemon does: text for people, or a JSON object for programs."""
+
+    def __init__(self, write: Callable[[str], None], as_json: bool) -> None:
+        self.write = write
+        self.as_json = as_json
+        self._said_at = time.monotonic()
+
+    def tell(self, kind: str, text: str, **facts: object) -> None:
+        self._said_at = time.monotonic()
+        if self.as_json:
+            self.write(json.dumps({"time": _now(), "event": kind, "text": text, **facts}))
+        else:
+            self.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+
+    def queue(self, queue: Queue) -> None:
+        pass
+
+    def encoder_chosen(self, encoder: EncoderInfo) -> None:
+        text = f"encoder {encoder.name} ({encoder.digest[:8]})"
+        self.tell("encoder", text, encoder=encoder.name, digest=encoder.digest)
+        if encoder.note:
+            self.tell("encoder", encoder.note)
+
+    def job_started(self, job: Job, name: str) -> None:
+        size, steps = job.recipe.size, job.recipe.total_steps
+        self.tell("started", f"started {name} ({size} px, {steps} steps)", name=name, steps=steps)
+
+    def job_step(self, progress: StepProgress) -> None:
+        if time.monotonic() - self._said_at >= SAY_EVERY_S:
+            text = f"step {progress.step}/{progress.steps}  {step_detail(progress)}"
+            self.tell("step", text, step=progress.step, steps=progress.steps, loss=progress.loss)
+
+    def worker_lost(self, job: Job, error: WorkerLost) -> None:
+        self.tell("worker", f"{job.content.name}: {error.message}")
+
+    def job_finished(self, finished: Finished) -> None:
+        self.tell(finished.status, finished_line(finished), **finished_object(finished))
+
+
+class WatchLive(WatchLog):
+    """The same lines above a display of the queue and the running job."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(self._print, as_json=False)
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+            console=console,
+        )
+        self.job = self.progress.add_task("", total=None, detail="")
+        self._queue = ""
+
+    def __enter__(self) -> WatchLive:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def queue(self, queue: Queue) -> None:
+        self._queue = str(queue)
+        if self.progress.tasks[0].total is None:
+            self.progress.update(self.job, description="waiting", detail=self._queue)
+
+    def job_started(self, job: Job, name: str) -> None:
+        super().job_started(job, name)
+        self.progress.reset(self.job, total=job.recipe.total_steps, description=name, detail=self._queue)
+
+    def job_step(self, progress: StepProgress) -> None:
+        detail = f"{step_detail(progress)}  |  {self._queue}"
+        self.progress.update(self.job, completed=progress.step, total=progress.steps, detail=detail)
+
+    def job_finished(self, finished: Finished) -> None:
+        super().job_finished(finished)
+        self.progress.reset(self.job, total=None, description="waiting", detail=self._queue)
+
+    def _print(self, line: str) -> None:
+        self.progress.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -31,6 +31,20 @@ class Executor(Protocol):
     def encoder_info(self, name: str) -> EncoderInfo:
         """Resolve an encoder by its name in a recipe."""
 
+    def device_name(self) -> str:
+        """Return the device jobs run on, such as `cpu` or `cuda:0`.
+
+        Raises:
+            DeviceError: the configured device is not here.
+        """
+
+    def check(self, path: Path) -> None:
+        """Decode a picture completely and keep nothing.
+
+        Raises:
+            ImageError: it is no whole picture.
+        """
+
     def run(
         self,
         job: Job,
@@ -47,6 +61,9 @@ class Executor(Protocol):
 
     def forget(self, key: str) -> None:
         """Drop a job's checkpoint; called when its picture is safely published, and not before."""
+
+    def close(self) -> None:
+        """End what is kept warm; a later call would start it anew."""
 
 
 class InProcessExecutor:
@@ -86,6 +103,14 @@ class InProcessExecutor:
             )
         return self._weights[name]
 
+    def device_name(self) -> str:
+        return self.session().device.device
+
+    def check(self, path: Path) -> None:
+        from .neural.images import decode_image, read_bytes
+
+        decode_image(read_bytes(path), str(path))
+
     def would_download(self, name: str) -> bool:
         """Tell whether a run would first try to download this encoder's weights."""
         from .neural.weights import find_vgg19
@@ -108,12 +133,7 @@ class InProcessExecutor:
         except PipelineError:
             raise
         except Exception as error:  # a fault of ours or of a library: the others still get their turn
-            return JobResult(
-                "failed",
-                error=f"{job.content}: unexpected {type(error).__name__}: {error}",
-                next_step="This is a fault in style-pipeline; please report it with this job's record.",
-                details=traceback.format_exc(),
-            )
+            return unexpected_failure(job, error)
 
     def _run(
         self,
@@ -158,6 +178,9 @@ class InProcessExecutor:
     def forget(self, key: str) -> None:
         checkpoint_path(self.config, key).unlink(missing_ok=True)
 
+    def close(self) -> None:
+        self._session = None
+
     def session(self) -> Session:
         """Return the session of this process, opened on first use.
 
@@ -173,6 +196,16 @@ class InProcessExecutor:
             cache = TargetCache(self.config.cache_dir / "targets", self.config.cache_max_mb << 20)
             self._session = Session(plan_device(self.config.device), cache)
         return self._session
+
+
+def unexpected_failure(job: Job, error: Exception) -> JobResult:
+    """Return the result of a job that met a fault of ours or of a library."""
+    return JobResult(
+        "failed",
+        error=f"{job.content}: unexpected {type(error).__name__}: {error}",
+        next_step="This is a fault in style-pipeline; please report it with this job's record.",
+        details="".join(traceback.format_exception(error)),
+    )
 
 
 def weights_dir(config: Config) -> Path:

@@ -114,9 +114,13 @@ class Disk:
         self.sync_folder(source.parent)
 
     def _move_across(self, source: Path, target: Path) -> None:
-        if not target.exists():
-            temporary = temporary_beside(target)
+        if not os.path.lexists(target):
+            # The same name whenever the same move is tried again, so that nothing is left over for ever.
+            token = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
+            temporary = target.with_name(f"{TEMPORARY_PREFIX}{token}")
             try:
+                with suppress(FileNotFoundError):
+                    self.unlink(temporary)
                 self.copy(source, temporary)
                 self.sync(temporary)
                 if not same_bytes(source, temporary):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +90,17 @@ class Ledger:
     def _execute(self, query: str, values: tuple[object, ...] = ()) -> Any:
         with self._guarded():
             return self._database.execute(query, values).fetchone()
+
+    def check(self) -> None:
+        """Read the whole ledger once.
+
+        Raises:
+            DiskError: it is damaged.
+        """
+        row = self._execute("PRAGMA quick_check(1)")
+        if row[0] != "ok":
+            with self._guarded():
+                raise sqlite3.DatabaseError(row[0])
 
     def attempts(self, key: str) -> int:
         """Return how often a job was begun and not ended, by success, failure or a stop."""
@@ -180,6 +193,32 @@ class Ledger:
 
     def close(self) -> None:
         self._database.close()
+
+
+def open_ledger(state_dir: Path) -> tuple[Ledger, str]:
+    """Open the ledger; one that is damaged is kept under another name and begun anew, as the note says.
+
+    Raises:
+        DiskError: it cannot be opened or made.
+    """
+    try:
+        ledger = Ledger(state_dir)
+        try:
+            ledger.check()
+        except DiskError:
+            ledger.close()
+            raise
+        return ledger, ""
+    except DiskError as error:
+        # Its subclasses speak of locks and full disks; the class itself of damage.
+        if type(error.__cause__) is not sqlite3.DatabaseError:
+            raise
+    path = state_dir / "ledger.sqlite3"
+    kept = path.with_name(f"ledger-damaged-{time.strftime('%Y%m%d-%H%M%S')}.sqlite3")
+    os.replace(path, kept)
+    for leftover in ("ledger.sqlite3-wal", "ledger.sqlite3-shm"):
+        (state_dir / leftover).unlink(missing_ok=True)
+    return Ledger(state_dir), f"{path}: was damaged and is begun anew; the old one is {kept.name}"
 
 
 def _text(path: Path | str) -> str:

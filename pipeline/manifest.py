@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,15 +129,22 @@ class Batch:
         return Job(self.name, content, style, recipe, name, swept)
 
 
-def read_manifest(path: Path, config_fields: Mapping[str, Any], flag_fields: Mapping[str, Any]) -> Batch:
+def read_manifest(
+    path: Path,
+    config_fields: Mapping[str, Any],
+    flag_fields: Mapping[str, Any],
+    place: Path | None = None,
+) -> Batch:
     """Read and check a manifest: every path, glob, recipe and swept value, before anything starts.
 
-    Recipe fields are laid in the order preset, `config_fields`, manifest, `flag_fields`.
+    Recipe fields are laid in the order preset, `config_fields`, manifest, `flag_fields`. Where the file was
+    moved, `place` is where it was: messages name it, and relative paths start beside it.
 
     Raises:
         UsageError: everything that is wrong, a line each.
     """
-    document = read_document(path)
+    document = replace(read_document(path), path=place or path)
+    folder = document.path.parent
     manifest = document.check(Manifest)
     reader = _Reader(document)
     if isinstance(manifest, list):
@@ -158,7 +165,7 @@ def read_manifest(path: Path, config_fields: Mapping[str, Any], flag_fields: Map
     for index, pair in enumerate(manifest.pairs):
         found_contents = reader.files(pair.content, ("pairs", index, "content"))
         found_styles = reader.styles(pair.style, ("pairs", index, "style"))
-        fields = anchor_init(pair.recipe, path.parent)
+        fields = anchor_init(pair.recipe, folder)
         pair_fields.append(fields)
         pairs += [(content, style, fields) for content in found_contents for style in found_styles]
     sweep_problems = [
@@ -167,13 +174,13 @@ def read_manifest(path: Path, config_fields: Mapping[str, Any], flag_fields: Map
         if alias in manifest.sweep and name in manifest.sweep
     ]
     batch = Batch(
-        name=safe_name((manifest.batch or path.stem).replace("/", "_").lstrip("._ ")),
+        name=safe_name((manifest.batch or document.path.stem).replace("/", "_").lstrip("._ ")),
         contents=contents,
         styles=styles,
         pairs=tuple(pairs),
-        below=(config_fields, anchor_init(manifest.recipe, path.parent)),
+        below=(config_fields, anchor_init(manifest.recipe, folder)),
         above=flag_fields,
-        sweep=_sweep_values(manifest.sweep, flag_fields, path.parent),
+        sweep=_sweep_values(manifest.sweep, flag_fields, folder),
     )
     found = [*reader.problems, *sweep_problems, *_recipe_problems(batch, pair_fields, document)]
     if found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -24,6 +25,7 @@ ID_LENGTHS = (8, 16, 64)
 
 # What a staged result consists of, besides its image. They leave the stage in the order log, image, record.
 LOG, RECORD = "log.csv", "record.json"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class BatchFolder:
         self.stage_folder = self.folder / ".staged"
         self.disk = disk or Disk()
         self._taken: dict[str, str] = {}
+        self._lock_inode = 0
 
     def image_path(self, name: str, suffix: str) -> Path:
         return self.folder / f"{name}{suffix}"
@@ -122,9 +125,10 @@ class BatchFolder:
         """
         full = {**record, "image": f"{name}{suffix}"}
         unfinished = self.stage_folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-        staged = self.stage_folder / record["key"]
+        staged = self.stage_folder / str(record["key"])
         disk = self.disk
         with _disk_errors(self.folder):
+            self._check_same_folder()
             disk.make_folder(unfinished)
             for file, data in ((LOG, log), (f"image{suffix}", image), (RECORD, _json_bytes(full))):
                 disk.write(unfinished / file, data)
@@ -133,6 +137,11 @@ class BatchFolder:
             disk.rename(unfinished, staged)
             disk.sync_folder(self.stage_folder)
         return staged
+
+    def _check_same_folder(self) -> None:
+        """Never make a folder anew that was unmounted while a job ran."""
+        if self._lock_inode and _inode(self.folder / LOCK) != self._lock_inode:
+            raise FileNotFoundError(errno.ENOENT, "the folder went away since the job began")
 
     def is_staged(self, key: str) -> bool:
         return (self.stage_folder / key).is_dir()
@@ -145,12 +154,12 @@ class BatchFolder:
         """
         with _disk_errors(self.folder):
             record = read_record(staged / RECORD)
-            name, suffix = os.path.splitext(str(record["image"]))
+            key, (name, suffix) = str(record["key"]), os.path.splitext(str(record["image"]))
             image = staged / f"image{suffix}"
-            ours = read_record(self.record_path(name)).get("key") == record["key"]
+            ours = read_record(self.record_path(name)).get("key") == key
             if image.exists() and os.path.lexists(self.image_path(name, suffix)) and not ours:
                 # Someone put a file of this name there since the job got it.
-                name = self._free_name(_without_id(name, record["key"]), suffix, record["key"])
+                name = self._free_name(_without_id(name, key), suffix, key)
                 self.disk.put(staged / RECORD, _json_bytes({**record, "image": f"{name}{suffix}"}))
             path = self.image_path(name, suffix)
             self._leave_stage(staged / LOG, self.log_path(name), replace=True)
@@ -193,7 +202,7 @@ class BatchFolder:
             LockedError: another process holds it.
             DiskError: the folder cannot be made or put right.
         """
-        lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+        lock = filelock.FileLock(self.folder / LOCK, timeout=0)
         with _disk_errors(self.folder):
             self.disk.make_folder(self.logs)
             try:
@@ -203,10 +212,12 @@ class BatchFolder:
                     f"{self.folder}: another process is working on this batch.",
                     "Wait for it, or give this one another batch name.",
                 ) from error
+        self._lock_inode = _inode(self.folder / LOCK)
         try:
             self._put_right(sweep)
             yield
         finally:
+            self._lock_inode = 0
             lock.release()
 
     def _put_right(self, sweep: bool) -> None:
@@ -231,6 +242,13 @@ def read_record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return -1
 
 
 def _is_file(path: Path) -> bool:

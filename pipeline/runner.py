@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Formatter
@@ -289,6 +289,8 @@ class Runner:
             self.ledger.note_speed(encoder.name, result.device, result.step_seconds / work)
 
     def _fail(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:
+        if job.origin is not None:  # people know it by where they put it
+            result = replace(result, error=result.error.replace(str(job.content), str(job.origin)))
         if not place.done:  # forced: the picture that is there keeps its record
             self.folder.write_record(place.name, self._record(job, key, result))
         return Finished(job, place.name, "failed", key, error=result.error, next_step=result.next_step)
@@ -361,7 +363,12 @@ class Runner:
         summary.stopped |= finished.status == "stopped"
         if finished.status == "failed":
             summary.failures.append(
-                {"name": finished.name, "error": finished.error, "next_step": finished.next_step}
+                {
+                    "name": finished.name,
+                    "key": finished.key,
+                    "error": finished.error,
+                    "next_step": finished.next_step,
+                }
             )
         self.observer.job_finished(finished)
 

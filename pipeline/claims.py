@@ -1,0 +1,264 @@
+"""Files taken from the inbox: claimed by a rename, then moved to the archive or to quarantine.
+
+A claimed file lies at `claimed/ID/` followed by its path in the inbox, so that nothing else need be
+remembered: with the ledger gone, the folder itself says what was claimed and where it came from. Its bytes
+are always in exactly one of inbox, claimed, archive and quarantine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import DiskError, JobError, UsageError
+from .files import TEMPORARY_PREFIX, Disk
+from .inbox import HIDDEN, Identity, marker_path
+
+ERROR_NAME = "error.json"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A file taken from the inbox; `relative` is its path there."""
+
+    id: str
+    relative: Path
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        """What stands for the inbox while the file is claimed."""
+        return self.path.parents[len(self.relative.parts) - 1]
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file set aside, with what its error.json says: `path` in the inbox, `error`, `next_step`, `keys`."""
+
+    id: str
+    file: Path
+    report: Mapping[str, Any]
+
+    def answers_to(self, name: str) -> bool:
+        """Tell whether a name means this file: its id or the beginning of that, its name or its path."""
+        return bool(name) and (self.id.startswith(name) or name in {self.file.name, str(self.report["path"])})
+
+
+class Claims:
+    """Moves files between the inbox, its claimed folder, the archive and quarantine, durably.
+
+    Every method raises DiskError where the system refuses, and may then be called again.
+    """
+
+    def __init__(self, inbox: Path, archive: Path, quarantine: Path, disk: Disk) -> None:
+        self.inbox = inbox
+        self.archive_folder = archive
+        self.quarantine_folder = quarantine
+        self.claimed_folder = inbox / HIDDEN / "claimed"
+        self.disk = disk
+
+    def make_folders(self) -> None:
+        for folder in (self.claimed_folder, self.archive_folder, self.quarantine_folder):
+            with _disk_errors(folder):
+                self.disk.make_folder(folder)
+
+    def take(self, relative: Path, id: str) -> Claim | None:
+        """Take a file from the inbox; None where someone else was quicker.
+
+        Raises:
+            JobError: this file cannot be moved; others may.
+            DiskError: nothing can.
+        """
+        claim = Claim(id, relative, self.claimed_folder / id / relative)
+        with _disk_errors(self.inbox):
+            try:
+                self.disk.move(self.inbox / relative, claim.path)
+            except FileNotFoundError:
+                self._clean(claim)
+                return None
+            except PermissionError as error:
+                self._clean(claim)
+                raise JobError(
+                    f"{self.inbox / relative}: cannot be taken ({error.strerror}).",
+                    "Let this program write to the folder that it is in.",
+                ) from error
+        return claim
+
+    def put_back(self, claim: Claim) -> bool:
+        """Return a file to its place in the inbox; False where there is another by now."""
+        with _disk_errors(self.inbox):
+            try:
+                self.disk.move(claim.path, self.inbox / claim.relative)
+            except (FileExistsError, NotADirectoryError):
+                return False
+            self._clean(claim)
+        return True
+
+    def pending(self) -> list[Claim]:
+        """Return every claimed file, in the order of their ids, and remove folders left empty."""
+        claims = []
+        with _disk_errors(self.claimed_folder):
+            self.disk.make_folder(self.claimed_folder)
+            entries = sorted(self.disk.entries(self.claimed_folder), key=lambda entry: entry.name)
+            for root in (Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)):
+                files = [path for path in root.rglob("*") if not path.is_dir()]
+                for copy in [path for path in files if path.name.startswith(TEMPORARY_PREFIX)]:
+                    self.disk.remove(copy)  # of a file that never left its place
+                    files.remove(copy)
+                claims += [Claim(root.name, path.relative_to(root), path) for path in files]
+                if not files:
+                    self._remove_tree(root)
+        return claims
+
+    def archive(self, claim: Claim) -> Path:
+        """Move a finished original to the archive, under its own path; where that is taken, with its id."""
+        name = claim.relative.name
+        with_id = claim.relative.with_name(
+            f"{_shortened(claim.relative.stem)}-{claim.id}{claim.relative.suffix}"
+        )
+        for place in (claim.relative, with_id, Path(claim.id, name)):
+            target = self.archive_folder / place
+            with _disk_errors(self.archive_folder):
+                try:
+                    self.disk.move(claim.path, target)
+                except (FileExistsError, NotADirectoryError):
+                    continue
+                self._clean(claim)
+                self._drop_report(claim)
+                return target
+        raise DiskError(f"{target}: exists already.", "Move it elsewhere.")
+
+    def delete(self, claim: Claim) -> None:
+        """Delete a finished original."""
+        with _disk_errors(claim.path):
+            self.disk.remove(claim.path)
+            self._clean(claim)
+            self._drop_report(claim)
+
+    def leave(self, claim: Claim) -> Path:
+        """Return a finished original to the inbox with a marker beside it, so that it is not taken again.
+
+        Where there is another file of its name by now, it goes to the archive.
+        """
+        home = self.inbox / claim.relative
+        with _disk_errors(home):
+            self.disk.put(marker_path(home), json.dumps(_mark(claim.path)).encode())
+        return home if self.put_back(claim) else self.archive(claim)
+
+    def is_left(self, relative: Path) -> bool:
+        """Tell whether a file in the inbox is the one that its marker speaks of."""
+        home = self.inbox / relative
+        try:
+            return bool(json.loads(marker_path(home).read_bytes()) == _mark(home))
+        except (OSError, ValueError):
+            return False
+
+    def remove_marker(self, relative: Path) -> None:
+        with _disk_errors(self.inbox):
+            self.disk.remove(self.inbox / relative)
+
+    def quarantine(self, claim: Claim, report: Mapping[str, Any]) -> Path:
+        """Set an original aside under its own name, with a report; return its path.
+
+        The report is written first: from then on the decision stands, whatever happens.
+        """
+        folder = self.quarantine_folder / claim.id
+        target = folder / (
+            f"original-{ERROR_NAME}" if claim.relative.name == ERROR_NAME else claim.relative.name
+        )
+        full = {"id": claim.id, "path": str(claim.relative), "file": target.name, **report}
+        with _disk_errors(folder):
+            # ASCII keeps names that are no UTF-8.
+            self.disk.put(folder / ERROR_NAME, (json.dumps(full, indent=2) + "\n").encode())
+            self.disk.move(claim.path, target)
+            self._clean(claim)
+        return target
+
+    def report(self, id: str) -> dict[str, Any]:
+        """Return what was decided of a claim, empty if nothing was."""
+        return _read_report(self.quarantine_folder / id / ERROR_NAME)
+
+    def quarantined(self) -> list[Quarantined]:
+        """Return every file set aside, oldest first."""
+        if not self.quarantine_folder.is_dir():
+            return []
+        found = []
+        for folder in sorted(self.quarantine_folder.iterdir()):
+            report = _read_report(folder / ERROR_NAME)
+            file = folder / str(report.get("file", ""))
+            if report and file.is_file():
+                found.append(Quarantined(folder.name, file, report))
+        return found
+
+    def retry(self, quarantined: Quarantined) -> Path:
+        """Return a file that was set aside to its place in the inbox.
+
+        Raises:
+            UsageError: there is another file of its name.
+        """
+        home = self.inbox / str(quarantined.report["path"])
+        with _disk_errors(home):
+            try:
+                self.disk.move(quarantined.file, home)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise UsageError(f"{home}: exists already.", "Move it elsewhere, then retry.") from error
+            self.disk.remove(quarantined.file.with_name(ERROR_NAME))
+            self.disk.remove_empty_folders(quarantined.file.parent, self.quarantine_folder)
+        return home
+
+    def _clean(self, claim: Claim) -> None:
+        self.disk.remove_empty_folders(claim.path.parent, self.claimed_folder)
+
+    def _drop_report(self, claim: Claim) -> None:
+        """A claim that was to be set aside and succeeded after all leaves no report behind."""
+        folder = self.quarantine_folder / claim.id
+        if (folder / ERROR_NAME).exists():
+            self.disk.remove(folder / ERROR_NAME)
+            self.disk.remove_empty_folders(folder, self.quarantine_folder)
+
+    def _remove_tree(self, root: Path) -> None:
+        """Remove a tree of nothing but folders."""
+        for folder in sorted(root.rglob("*"), key=lambda path: -len(path.parts)):
+            self.disk.rmdir(folder)
+        self.disk.rmdir(root)
+
+
+def new_id() -> str:
+    """Return an id for a claim: sortable by time, unlike any other."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{path}: {error.strerror or error}.", "Check that the disk is there, writable and not full."
+        ) from error
+
+
+def _mark(path: Path) -> dict[str, int]:
+    """What stays the same when a file is moved to and fro; its ctime does not."""
+    identity = Identity.of(path.stat())
+    return {"inode": identity.inode, "size": identity.size, "mtime_ns": identity.mtime_ns}
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) and "path" in report else {}
+
+
+def _shortened(stem: str) -> str:
+    """Leave room for an id in a name of at most 255 bytes."""
+    return os.fsencode(stem)[:200].decode("utf-8", "surrogateescape")

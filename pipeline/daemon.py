@@ -1,0 +1,579 @@
+"""The watched folder as a source of jobs: claim, run, publish, archive, each durable before the next."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .claims import Claim, Claims, new_id
+from .config import Config
+from .deadline import Deadline
+from .errors import (
+    DiskError,
+    ImageError,
+    JobError,
+    LockedError,
+    MachineError,
+    PipelineError,
+    UsageError,
+    WorkerLost,
+)
+from .events import Waker
+from .executors import Executor
+from .files import Disk
+from .inbox import HIDDEN, Identity, Seen, is_being_written
+from .ledger import DropRow, Ledger, open_ledger
+from .outbox import BatchFolder
+from .owner import Owner
+from .routes import Router, Waiting, manifest_jobs
+from .runner import Runner, RunOptions, Summary
+from .service import Notifier
+from .status import Display, Pulse, Queue
+from .watcher import Watcher, shown
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
+# How long the ledger remembers what became of a drop.
+REMEMBER_S = 30 * 86_400.0
+
+MakeExecutor = Callable[[Config, Callable[[], None]], Executor]
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """`once`: take what has settled, then end. `flags`: recipe fields that win over all others."""
+
+    once: bool = False
+    deadline: Deadline | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Tally:
+    """What a daemon did with the drops it took; `left` were begun or ready, and are not finished."""
+
+    done: int = 0
+    set_aside: int = 0
+    left: int = 0
+
+
+class _NotYet(Exception):
+    """A file cannot be taken yet."""
+
+
+class Daemon:
+    """Hands what is dropped into an inbox to the runner, one drop at a time, for ever.
+
+    It works in one thread: while a job runs in its worker, the worker's ticks keep looking at the inbox.
+    `make_executor` gets the configuration and the tick. `reread` returns a new configuration when one is
+    asked for, and may raise UsageError.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        options: WatchOptions,
+        ledger: Ledger,
+        make_executor: MakeExecutor,
+        pulse: Pulse,
+        waker: Waker,
+        should_stop: Callable[[], bool] = lambda: False,
+        reread: Callable[[], Config | None] = lambda: None,
+        disk: Disk | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.options = options
+        self.ledger = ledger
+        self.make_executor = make_executor
+        self.pulse = pulse
+        self.waker = waker
+        self.should_stop = should_stop
+        self.reread = reread
+        self.disk = disk or Disk()
+        self.clock = clock
+        self.tally = Tally()
+        self._finished = False
+        self._announced = False
+        self._pending: list[Claim] = []
+        self._later: list[Claim] = []
+        self._swept: set[str] = set()
+        self._fault: PipelineError | None = None
+        self._configure(config)
+        self.owner = Owner(self.inbox, self.disk)
+
+    def run(self) -> Tally:
+        """Work until told to stop, until the deadline, or with `once` until nothing is left to take.
+
+        Raises:
+            LockedError: another process watches this inbox.
+            MachineError: a fault of the machine at the start, or with `once`; all others are waited out.
+        """
+        check_folders(self.config)
+        self._check_known()
+        with self.owner.held():
+            try:
+                self._prepare()
+                self._say_hello(self.waker.start())
+                self.pulse.ready()
+                self._work()
+            finally:
+                self.pulse.stopping()
+                self.waker.close()
+                self.executor.close()
+        self.tally.left = len(self._pending) + len(self._later) + self.watcher.ready_count
+        return self.tally
+
+    # Life
+
+    def _configure(self, config: Config) -> None:
+        self.config = config
+        self.inbox = config.watch.inbox
+        self.router = Router(config, self.options.flags)
+        self.claims = Claims(self.inbox, config.watch.archive_dir, config.watch.quarantine_dir, self.disk)
+        self.watcher = Watcher(config.watch, self.claims, self.disk, self.waker, self.pulse.tell, self.clock)
+        self.executor = self.make_executor(config, self._tick)
+
+    def _check_known(self) -> None:
+        """Folders that were marked before and are not now were unmounted; an empty one is not made there."""
+        known = self.ledger.read_daemon(self.inbox)
+        marks = {self.inbox / HIDDEN: bool(known)}
+        marks[outbox_marker(self.config.outbox)] = known.get("outbox") == str(self.config.outbox)
+        for mark, was_there in marks.items():
+            if was_there and not mark.exists():
+                make = "touch" if mark.parent == self.config.outbox else "mkdir"
+                raise DiskError(
+                    f"{mark.parent}: is not the folder used before (unmounted, emptied or replaced).",
+                    f"Mount it; if it was made anew on purpose, `mkdir -p {mark.parent} && {make} {mark}`.",
+                )
+
+    def _prepare(self) -> None:
+        """Make the folders, and take up what an earlier process left claimed."""
+        self.claims.make_folders()
+        mark_outbox(self.config.outbox, self.disk)
+        self._pending = self.claims.pending()
+        taken = {claim.id for claim in self._pending}
+        for row in self.ledger.claimed(self.inbox):
+            if row.id not in taken:
+                self._settle_row(row)
+        for claim in self._pending:
+            self.ledger.claim(claim.id, self.inbox, str(claim.relative), time.time())
+        self.ledger.forget_finished(time.time() - REMEMBER_S)
+        if self._pending:
+            count = len(self._pending)
+            self.pulse.tell("recovered", f"{count} claimed before and not finished: going on", count=count)
+
+    def _say_hello(self, note: str) -> None:
+        inbox, outbox = shown(self.inbox), shown(self.config.outbox)
+        text = f"watching {inbox}; results go to {outbox}; a file settles in {self.watcher.settle_s:g} s"
+        self.pulse.tell("watching", text, inbox=inbox, outbox=outbox, settle_s=self.watcher.settle_s)
+        if note:
+            self.pulse.tell("events", note)
+
+    def _settle_row(self, drop: DropRow) -> None:
+        """A drop that is claimed in the ledger only was never taken, or its last step was not noted."""
+        if self.claims.report(drop.id):
+            self.ledger.finish(drop.id, "set aside", time.time())
+        elif (self.inbox / drop.path).exists():
+            self.ledger.unclaim(drop.id)
+        else:
+            self.ledger.finish(drop.id, "done", time.time())
+
+    def _work(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while not self._is_over():
+            try:
+                self._step()
+                pause_s = FIRST_PAUSE_S
+                self.pulse.resumed()
+            except (MachineError, LockedError) as error:
+                if self.options.once:
+                    raise
+                self.pulse.paused(error)
+                self._sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _step(self) -> None:
+        """Do one thing: take up a new configuration, a drop, or wait for the next."""
+        self._reload()
+        self._tick()
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
+        self._check_folders_are_there()
+        if not self._announced:
+            self._announce()
+        claim = self._next_claim()
+        if claim is not None:
+            self._process(claim)
+        elif self.options.once and self.watcher.looked and not self.watcher.still_settling():
+            self._finished = True
+        elif not self._is_over():
+            self.watcher.wait(self.pulse.every_s)
+
+    def _tick(self) -> None:
+        """Look at the inbox if it is time to, and give a sign of life. Called while a job runs, too."""
+        try:
+            self.watcher.look_if_due()
+        except MachineError as error:
+            self._fault = error  # raised when the job is over
+        self._beat()
+
+    def _beat(self) -> None:
+        waiting = len(self._pending) + len(self._later) + self.watcher.ready_count
+        queue = Queue(waiting, self.watcher.settling_count, self.tally.done, self.tally.set_aside)
+        self.pulse.beat(queue, self.waker.alive)
+
+    def _is_over(self) -> bool:
+        deadline = self.options.deadline
+        return self._finished or self.should_stop() or (deadline is not None and deadline.over)
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait out a fault, with signs of life."""
+        until = self.clock() + seconds
+        while not self._is_over() and (left := until - self.clock()) > 0:
+            self.waker.wait(min(left, self.pulse.every_s))
+            self._beat()
+
+    def _announce(self) -> None:
+        """Say which encoder and device are used; this also warms the worker."""
+        recipe = self.router.recipe({})
+        self.pulse.encoder_chosen(self.executor.encoder_info(recipe.encoder))
+        self.pulse.device_chosen(self.executor.device_name())
+        self._announced = True
+
+    def _reload(self) -> None:
+        try:
+            config = self.reread()
+            if config is None:
+                return
+            check_unmoved(self.config, config)
+            check_folders(config)
+            Router(config, self.options.flags)
+        except UsageError as error:
+            self.pulse.tell("reload", f"the old configuration stays: {error}")
+            return
+        self.executor.close()
+        self._announced = False
+        self._configure(config)
+        self._prepare()
+        self.pulse.tell("reload", "the configuration was read again")
+
+    def _check_folders_are_there(self) -> None:
+        """Tell an empty folder from one that was unmounted, before anything is taken or made."""
+        self.owner.check()
+        marker = outbox_marker(self.config.outbox)
+        if not marker.exists():
+            raise DiskError(
+                f"{self.config.outbox}: is not the folder that results went to (unmounted or replaced).",
+                f"Mount it again; if it was made anew on purpose, `touch {marker}`.",
+            )
+        folders = (self.inbox, self.config.outbox, self.config.state_dir)
+        for folder, free in ((folder, self._free_bytes(folder)) for folder in folders):
+            if free < self.config.watch.min_free_mb << 20:
+                raise DiskError(f"{folder}: {free >> 20} MB free.", "Make room; nothing is taken until then.")
+
+    def _free_bytes(self, folder: Path) -> int:
+        try:
+            return self.disk.free_bytes(folder)
+        except OSError as error:
+            raise DiskError(
+                f"{folder}: {error.strerror or error}.", "Check that the disk is there."
+            ) from error
+
+    # Taking
+
+    def _next_claim(self) -> Claim | None:
+        """Return something to work on: first what was claimed before, then what has settled."""
+        for claim in self._pending:
+            if self._can_begin(claim.relative):
+                self._pending.remove(claim)
+                return claim
+        while not self._is_over() and (seen := self.watcher.next_ready()) is not None:
+            if self._can_begin(seen.relative) and (taken := self._take(seen)):
+                return taken
+        return None
+
+    def _can_begin(self, relative: Path) -> bool:
+        if self.router.is_manifest(relative):
+            return True
+        plan = self.router.plan(relative, self.watcher.library)
+        if isinstance(plan, Waiting):
+            self.watcher.say_once(relative, "waits", f"waits: {plan.reason}")
+        return not isinstance(plan, Waiting)
+
+    def _take(self, seen: Seen) -> Claim | None:
+        """Claim a settled file if it is a whole picture or a manifest; one past hope is set aside."""
+        failure = None
+        if not self.router.is_manifest(seen.relative):
+            try:
+                failure = self._examine(seen)
+            except _NotYet:
+                return None
+        claim = self._claim(seen)
+        if claim is not None and failure is not None:
+            self._finish_unread(claim, failure)
+            self.ledger.end(_reading_key(seen))
+            return None
+        return claim
+
+    def _finish_unread(self, claim: Claim, failure: JobError) -> None:
+        try:
+            self._set_aside(claim, _report(failure.message, failure.next_step))
+        except MachineError:
+            self._pending.insert(0, claim)
+            raise
+
+    def _examine(self, seen: Seen) -> JobError | None:
+        """Decode a picture in the worker; return what is wrong with it for good.
+
+        Raises:
+            _NotYet: it may still become whole, or the worker was lost and may be asked again.
+        """
+        path, key, limit = self.inbox / seen.relative, _reading_key(seen), self.config.max_attempts
+        if self.ledger.attempts(key) >= limit:
+            return JobError(
+                f"{path}: reading it ended the worker {limit} times.", "Copy or export the picture again."
+            )
+        self.ledger.begin(key)
+        try:
+            self.executor.check(path)
+        except WorkerLost as lost:
+            self.pulse.tell("worker", f"{shown(seen.relative)}: {lost.message}", path=shown(seen.relative))
+            return self._examine(seen)
+        except ImageError as error:
+            self.ledger.end(key)
+            if self.watcher.is_overdue(seen, by_age=self.options.once):
+                return error
+            self.watcher.mark_unreadable(seen, error.message)
+            reason = error.message.removeprefix(f"{path}: ")
+            self.watcher.say_once(seen.relative, "waits", f"waits to become a whole picture: {reason}")
+            raise _NotYet from error
+        except MachineError:
+            self.ledger.end(key)
+            raise
+        self.ledger.end(key)
+        return None
+
+    def _claim(self, seen: Seen) -> Claim | None:
+        """Move a file out of the inbox, unless it changed at the last moment."""
+        if identity_of(self.inbox / seen.relative) != seen.identity:
+            return None
+        drop = new_id()
+        self.ledger.claim(drop, self.inbox, shown(seen.relative), time.time())
+        try:
+            claim = self.claims.take(seen.relative, drop)
+        except JobError as refused:
+            self.ledger.unclaim(drop)
+            self.watcher.say_once(seen.relative, "refused", str(refused))
+            return None
+        self.watcher.forget(seen)
+        if claim is None:
+            self.ledger.unclaim(drop)
+            return None
+        moved = replace(seen.identity, ctime_ns=0, device=0)  # what a move may change does not count
+        now = identity_of(claim.path)
+        changed = now is None or replace(now, ctime_ns=0, device=0) != moved or is_being_written(claim.path)
+        if changed and self.claims.put_back(claim):
+            self.ledger.unclaim(drop)
+            return None
+        return claim
+
+    # Working
+
+    def _process(self, claim: Claim) -> None:
+        """Run a claim's jobs, then bring its original to its last place."""
+        try:
+            self._finish(claim, self._outcome(claim))
+        except (MachineError, LockedError):
+            self._pending.insert(0, claim)
+            raise
+
+    def _outcome(self, claim: Claim) -> Summary | dict[str, Any]:
+        """Return what came of a claim's jobs, or the report of why it is set aside."""
+        if report := self.claims.report(claim.id):
+            return report  # decided before this process began
+        try:
+            return self._run_jobs(claim)
+        except (MachineError, LockedError):
+            raise
+        except PipelineError as error:
+            return _report(error.message, error.next_step)
+        except Exception as error:  # a fault of ours: the other drops still get their turn
+            return _report(
+                f"{self.inbox / claim.relative}: unexpected {type(error).__name__}: {error}",
+                "This is a fault in style-pipeline; please report it with this file's error.json.",
+                details=traceback.format_exc(),
+            )
+
+    def _run_jobs(self, claim: Claim) -> Summary:
+        if self.router.is_manifest(claim.relative):
+            batch = self.router.read_manifest(claim)
+            with self._runner(batch.name) as runner:
+                return runner.run(manifest_jobs(batch, claim), len(batch))
+        plan = self.router.plan(claim.relative, self.watcher.library)
+        if isinstance(plan, Waiting):
+            raise JobError(f"{self.inbox / claim.relative}: {plan.reason}.", "Try again when it is there.")
+        summary = Summary(plan.batch, len(plan.styles))
+        with self._runner(plan.batch) as runner:
+            for job in plan.jobs(claim, self.inbox):
+                if self._is_over():
+                    summary.stopped = True
+                    break
+                runner.run_job(job, summary)
+        return summary
+
+    @contextmanager
+    def _runner(self, batch: str) -> Iterator[Runner]:
+        folder = BatchFolder(self.config.outbox, batch, self.disk)
+        config = self.config
+        options = RunOptions(False, config.max_failures, config.max_attempts, self.options.deadline)
+        with folder.locked(sweep=batch not in self._swept):
+            self._swept.add(batch)
+            yield Runner(folder, self.ledger, self.executor, self.pulse, options, self.should_stop)
+
+    def _finish(self, claim: Claim, outcome: Summary | dict[str, Any]) -> None:
+        if isinstance(outcome, dict):
+            self._set_aside(claim, outcome)
+        elif outcome.stopped or outcome.postponed:
+            self._later.append(claim)
+        elif outcome.failed:
+            self._set_aside(claim, _report_of(outcome))
+        else:
+            self._complete(claim)
+
+    def _complete(self, claim: Claim) -> None:
+        originals = self.config.watch.originals
+        if originals == "archive":
+            self.claims.archive(claim)
+        elif originals == "leave":
+            self.claims.leave(claim)
+        else:
+            self.claims.delete(claim)
+        self.ledger.finish(claim.id, "done", time.time())
+        self.tally.done += 1
+
+    def _set_aside(self, claim: Claim, report: dict[str, Any]) -> None:
+        name, place = shown(claim.relative), self.claims.quarantine(claim, report)
+        self.ledger.finish(claim.id, "set aside", time.time())
+        self.tally.set_aside += 1
+        self.pulse.tell(
+            "set_aside",
+            f"set aside {name}: {report['error']} It is in {shown(place)}. {report['next_step']}",
+            path=name,
+            id=claim.id,
+            error=report["error"],
+            next_step=report["next_step"],
+            where=shown(place),
+        )
+
+
+def watch_inbox(
+    config: Config,
+    options: WatchOptions,
+    display: Display,
+    make_executor: MakeExecutor,
+    waker: Waker,
+    should_stop: Callable[[], bool] = lambda: False,
+    reread: Callable[[], Config | None] = lambda: None,
+    disk: Disk | None = None,
+) -> Tally:
+    """Run a daemon with a ledger and a pulse of its own. Parameters and errors as for `Daemon`."""
+    ledger, note = open_ledger(config.state_dir)
+    with closing(ledger):
+        pulse = Pulse(ledger, config, display, Notifier())
+        if note:
+            pulse.tell("ledger", note)
+        daemon = Daemon(config, options, ledger, make_executor, pulse, waker, should_stop, reread, disk)
+        return daemon.run()
+
+
+def check_folders(config: Config) -> None:
+    """Refuse folders inside one another, through symbolic links and mounts too.
+
+    Raises:
+        UsageError: two of them are, or are the same.
+    """
+    watch = config.watch
+    others = {
+        "outbox": config.outbox,
+        "watch.archive": watch.archive_dir,
+        "watch.quarantine": watch.quarantine_dir,
+        "state_dir": config.state_dir,
+        "cache_dir": config.cache_dir,
+    }
+    for name, folder in others.items():
+        if _is_within(folder, watch.inbox) or _is_within(watch.inbox, folder):
+            raise UsageError(
+                f"{name} ({folder}) and the inbox ({watch.inbox}) lie in one another.",
+                "Give each a folder of its own in config.yaml.",
+            )
+
+
+def check_unmoved(old: Config, new: Config) -> None:
+    """Refuse to move what a running daemon stands on.
+
+    Raises:
+        UsageError: the inbox or state_dir changed.
+    """
+    if (old.watch.inbox, old.state_dir) != (new.watch.inbox, new.state_dir):
+        raise UsageError("another inbox or state_dir takes effect only after a restart.")
+
+
+def mark_outbox(outbox: Path, disk: Disk) -> None:
+    """Put a marker into the outbox, by which it is told from an empty mount point.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    try:
+        if not outbox_marker(outbox).exists():
+            disk.put(outbox_marker(outbox), b"")
+    except OSError as error:
+        raise DiskError(
+            f"{outbox}: cannot be written ({error.strerror or error}).", "Check the path."
+        ) from error
+
+
+def outbox_marker(outbox: Path) -> Path:
+    return outbox / HIDDEN
+
+
+def identity_of(path: Path) -> Identity | None:
+    """Return a file's identity, or None where there is no such file."""
+    try:
+        return Identity.of(path.lstat())
+    except OSError:
+        return None
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Tell whether `path` is `folder` or below it, by what is on the disk and not by names alone."""
+    path, folder = path.resolve(), folder.resolve()
+    if path.is_relative_to(folder):
+        return True
+    return any(step.exists() and folder.exists() and step.samefile(folder) for step in (path, *path.parents))
+
+
+def _reading_key(seen: Seen) -> str:
+    """Name a file as it is now, to count how often reading it ended the worker."""
+    identity = seen.identity
+    text = f"read {identity.device} {identity.inode} {identity.size} {identity.mtime_ns}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _report(error: str, next_step: str, **more: Any) -> dict[str, Any]:
+    return {"error": error, "next_step": next_step, "keys": [], **more}
+
+
+def _report_of(summary: Summary) -> dict[str, Any]:
+    """Tell of the jobs that failed; `retry` lets those with these keys be tried again."""
+    first = summary.failures[0]
+    more = f" (and {summary.failed - 1} more)" if summary.failed > 1 else ""
+    keys = [failure["key"] for failure in summary.failures if failure["key"]]
+    report = _report(first["error"] + more, first["next_step"])
+    return {**report, "keys": keys, "failures": summary.failures}

@@ -1,0 +1,211 @@
+"""What wakes the scanner. Events are hints; the scan is the truth."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.polling import PollingObserverVFS
+from watchdog.utils import BaseThread
+
+from .inbox import HIDDEN
+
+POLLING_S = 1
+ENOUGH_WAKE_UPS = 2
+
+# Not opened and closed: our own reading would wake us for ever.
+EVENTS: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileDeletedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+    DirDeletedEvent,
+]
+
+LIMITS = {
+    errno.ENOSPC: "Raise the system's limit fs.inotify.max_user_watches.",
+    errno.EMFILE: "Raise the system's limit fs.inotify.max_user_instances, or that of open files.",
+}
+
+# watchdog logs what it gives up, and without a handler that would land on the screen; `check` sees it.
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
+
+
+class Waker:
+    """Wakes a waiter when something happens below a folder, or when told to.
+
+    Nothing depends on the events: they may be late, too many, or never come. After an overflow of the
+    kernel's queue, watchdog 6 misses the folders made meanwhile until the renewal; no version reports one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mode: Literal["native", "polling", "off"],
+        clock: Callable[[], float] = time.monotonic,
+        make_observer: Callable[[], BaseObserver] | None = None,
+        renew_s: float = 86_400.0,
+    ) -> None:
+        self._folder = folder
+        self._mode = mode
+        self._clock = clock
+        if make_observer is None:
+            make_observer = _polling_observer if mode == "polling" else Observer
+        self._make_observer = make_observer
+        self._renew_s = renew_s
+        self._renew_at = 0.0
+        self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is safe in a signal handler
+        self._observer: BaseObserver | None = None
+        self._threads: set[threading.Thread] = set()
+        self._watched: tuple[int, int] | None = None
+        self._trouble = ""
+
+    def start(self) -> str:
+        """Begin to watch. Return why there will be no events, or "".
+
+        Without events all else works. What stands in their way is tried again by `check`: at once when
+        the folder was missing, else at the next renewal.
+        """
+        if self._mode == "off":
+            return ""
+        self._renew_at = self._clock() + self._renew_s
+        try:
+            self._unwatch()
+            self._watch()
+        except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
+            self._unwatch()
+            if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                self._watched = None
+            self._trouble = self._explain(error)
+        else:
+            self._trouble = ""
+        return self._trouble
+
+    def set(self) -> None:
+        """Wake the waiter now. Safe in a signal handler and in any thread."""
+        if self._wake_ups.qsize() < ENOUGH_WAKE_UPS:
+            self._wake_ups.put(None)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until woken, and swallow every wake-up that is there. False: the time was over first."""
+        try:
+            self._wake_ups.get(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
+        except queue.Empty:
+            return False
+        with suppress(queue.Empty):
+            while True:
+                self._wake_ups.get_nowait()
+        return True
+
+    def check(self) -> str:
+        """Watch again where watching has stopped, and once in a while anyway. Return a note of it, or "".
+
+        Call it before a scan, which then sees what happened while nobody watched. The same trouble is
+        noted once, and a renewal in good health not at all.
+        """
+        if self._mode == "off" or (self.alive and self._clock() < self._renew_at):
+            return ""
+        before, healthy = self._trouble, self.alive and not self._trouble
+        trouble = self.start()
+        if trouble:
+            return "" if trouble == before else trouble
+        return "" if healthy else f"{self._folder}: watched again; its events had stopped."
+
+    @property
+    def alive(self) -> bool:
+        """Whether nothing has stopped: every thread runs, and the folder is the one that was scheduled.
+
+        True also when no events are wanted, or when they could not be had until the next renewal.
+        """
+        if self._mode == "off":
+            return True
+        same = self._watched is not None and self._watched == _folder_id(self._folder)
+        return same and all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether events come at present, so that scans need not be frequent."""
+        return self._observer is not None and self.alive
+
+    def close(self) -> None:
+        """Stop watching for good. Waiting and waking work on."""
+        self._mode = "off"
+        self._unwatch()
+
+    def _watch(self) -> None:
+        # First the folder, then the watch: one that is replaced in between is noticed by `alive`.
+        self._watched = _folder_id(self._folder)
+        if self._watched is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
+        before = set(threading.enumerate())
+        observer = self._observer = self._make_observer()
+        handler = _Handler(self._folder / HIDDEN, self.set)
+        observer.schedule(handler, str(self._folder), recursive=True, event_filter=EVENTS)
+        observer.start()
+        # Emitters may have a thread that reads for them and has no public name.
+        started = {thread for thread in threading.enumerate() if isinstance(thread, BaseThread)} - before
+        self._threads = {observer, *observer.emitters, *started}
+
+    def _unwatch(self) -> None:
+        observer, self._observer, self._threads = self._observer, None, set()
+        if observer is not None:
+            observer.stop()
+            if observer.is_alive():
+                observer.join()
+
+    def _explain(self, error: OSError | RuntimeError) -> str:
+        if self._watched is None:
+            return f"{self._folder}: the folder is not there, or not readable; no events until it is."
+        reason, advice = str(error), ""
+        if isinstance(error, OSError):
+            reason, advice = error.strerror or reason, LIMITS.get(error.errno or 0, "")
+        return f"{self._folder}: no events ({reason}); scanning by the clock alone. {advice}".strip()
+
+
+class _Handler(FileSystemEventHandler):
+    """Calls `wake` for everything that happens outside of `hidden`; a claim moves a file into it."""
+
+    def __init__(self, hidden: Path, wake: Callable[[], None]) -> None:
+        self._hidden = str(hidden)
+        self._wake = wake
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        path = os.fsdecode(event.dest_path or event.src_path)
+        if path != self._hidden and not path.startswith(self._hidden + os.sep):
+            self._wake()
+
+
+def _polling_observer() -> BaseObserver:
+    # The plain PollingObserver follows symbolic links, to wherever they lead.
+    return PollingObserverVFS(os.lstat, os.scandir, polling_interval=POLLING_S)
+
+
+def _folder_id(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

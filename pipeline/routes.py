@@ -1,0 +1,160 @@
+"""What a dropped file asks for: from its path in the inbox to jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from .claims import Claim
+from .config import Blend, Config, Route, StyleNames
+from .documents import explain
+from .errors import UsageError
+from .inbox import STYLES, Seen
+from .jobs import Job, Style, output_name, safe_name
+from .manifest import Batch, read_manifest
+from .recipe import Recipe, layer_recipe
+
+MANIFEST_SUFFIXES = frozenset({".yaml", ".yml"})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made of a picture: its styles, its recipe, and the folder for the results."""
+
+    batch: str
+    folder: str
+    styles: tuple[Style, ...]
+    recipe: Recipe
+
+    def jobs(self, claim: Claim, inbox: Path) -> list[Job]:
+        """Return a job for every style."""
+        return [
+            Job(
+                self.batch,
+                claim.path,
+                style,
+                self.recipe,
+                self.folder + self._name(claim, style),
+                drop=claim.id,
+                origin=inbox / claim.relative,
+            )
+            for style in self.styles
+        ]
+
+    def _name(self, claim: Claim, style: Style) -> str:
+        recipe = self.recipe
+        return output_name(recipe.name, claim.relative.stem, style.name, recipe, {}, recipe.total_steps)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A picture that cannot be begun yet, and why."""
+
+    reason: str
+
+
+class Router:
+    """Reads paths in the inbox by the `watch` section of the configuration.
+
+    Raises:
+        UsageError: the recipe of a route makes no sense.
+    """
+
+    def __init__(self, config: Config, flags: Mapping[str, Any]) -> None:
+        self.config = config
+        self.watch = config.watch
+        self.flags = flags
+        for name, route in {"": Route(), **self.watch.routes}.items():
+            try:
+                self.recipe(route.recipe)
+            except ValidationError as error:
+                where = f"watch.routes.{name}.recipe" if name else "recipe"
+                raise UsageError(f"{where}: " + "\n".join(explain(error, Recipe))) from error
+
+    def recipe(self, fields: Mapping[str, Any]) -> Recipe:
+        """Lay a route's fields over the configuration's, and the flags over both."""
+        return layer_recipe(self.config.recipe, fields, self.flags)
+
+    def is_manifest(self, relative: Path) -> bool:
+        return relative.suffix.lower() in MANIFEST_SUFFIXES
+
+    def plan(self, relative: Path, library: Mapping[str, Path]) -> Plan | Waiting:
+        """Say what a picture asks for. `library` maps the names of settled styles to their files."""
+        top = relative.parts[0] if len(relative.parts) > 1 else ""
+        if top in self.watch.routes:
+            route = self.watch.routes[top]
+            batch, folder, names = route.batch or top, relative.parts[1:-1], route.styles or self.watch.styles
+        else:
+            route, batch, folder = Route(), self.watch.batch, relative.parts[:-1]
+            names = [top] if top in library else self.watch.styles
+        styles = _named_styles(names, library)
+        if isinstance(styles, Waiting):
+            return styles
+        return Plan(_batch_name(batch), _mirrored(folder), styles, self.recipe(route.recipe))
+
+    def read_manifest(self, claim: Claim) -> Batch:
+        """Read a dropped manifest; relative paths start where it was dropped.
+
+        Raises:
+            UsageError: something is wrong in it, or it names pictures that are drops themselves.
+        """
+        inbox, library = self.watch.inbox, self.watch.inbox / STYLES
+        place = inbox / claim.relative
+        batch = read_manifest(claim.path, self.config.recipe, self.flags, place)
+        pairs = [path for content, style, _ in batch.pairs for path in (content, *_files(style))]
+        for path in (*batch.contents, *(p for style in batch.styles for p in _files(style)), *pairs):
+            if inbox in path.parents and library not in path.parents:
+                raise UsageError(
+                    f"{place}: {path} lies in the inbox, where it is a drop of its own.",
+                    "Put the manifest's pictures elsewhere; styles may lie in inbox/styles.",
+                )
+        return batch
+
+
+def read_library(styles: Iterable[Seen], inbox: Path) -> dict[str, Path]:
+    """Name the pictures of the style library by their stems; of two with one stem, the first counts."""
+    library: dict[str, Path] = {}
+    for seen in styles:
+        library.setdefault(seen.relative.stem, inbox / seen.relative)
+    return library
+
+
+def manifest_jobs(batch: Batch, claim: Claim) -> Iterable[Job]:
+    return (replace(job, drop=claim.id) for job in batch.jobs())
+
+
+def _named_styles(names: StyleNames | None, library: Mapping[str, Path]) -> tuple[Style, ...] | Waiting:
+    if names is None and not library:
+        return Waiting(f"there is no style yet; put a picture into {STYLES}/")
+    styles: list[Style] = []
+    missing: set[str] = set()
+    for name in sorted(library) if names is None else names:
+        parts = name.blend if isinstance(name, Blend) else {name: 1.0}
+        missing |= parts.keys() - library.keys()
+        images = tuple((library[part], share) for part, share in parts.items() if part in library)
+        styles.append(Style(name.name if isinstance(name, Blend) else name, images))
+    if missing:
+        listed = ", ".join(f"'{name}'" for name in sorted(missing))
+        return Waiting(f"the style {listed} is not in {STYLES}/, or still being copied")
+    return tuple(styles)
+
+
+def _files(style: Style) -> list[Path]:
+    return [path for path, _ in style.images]
+
+
+def _batch_name(text: str) -> str:
+    return safe_name(text.replace("/", "_").lstrip("._ "))
+
+
+def _mirrored(parts: tuple[str, ...]) -> str:
+    """Return the folder of a job's name, with a slash at its end where there is one."""
+    if not parts:
+        return ""
+    first, slash, rest = safe_name("/".join(parts)).partition("/")
+    # `logs` in a batch's folder is for logs.
+    return f"{first}{'_' if first.casefold() == 'logs' else ''}{slash}{rest}/"

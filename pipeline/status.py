@@ -1,0 +1,236 @@
+"""What a daemon says of itself, and what `status` and `health` make of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .claims import Claims
+from .config import Config
+from .doctor import Check
+from .errors import DiskError, PipelineError, WorkerLost
+from .files import Disk
+from .jobs import EncoderInfo, Job, StepProgress
+from .ledger import Ledger
+from .owner import Owner
+from .runner import Finished, Observer
+from .service import Notifier
+from .version import VERSION
+
+BEAT_S = 1.0
+# A daemon that has not said anything for so long is not well.
+LATE_S = 30.0
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Drops by where they are: ready or begun, still settling, and what this daemon has finished."""
+
+    waiting: int
+    settling: int
+    done: int
+    set_aside: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.waiting} waiting, {self.settling} settling, {self.done} done, {self.set_aside} set aside"
+        )
+
+
+class Display(Observer, Protocol):
+    """Shows what a daemon does."""
+
+    def tell(self, kind: str, text: str, **facts: object) -> None: ...
+
+    def queue(self, queue: Queue) -> None: ...
+
+
+class Pulse:
+    """Passes on what happens to a display, and keeps what `status` wants to know in the ledger.
+
+    It also tells the service manager, which restarts a daemon that falls silent.
+    """
+
+    every_s = BEAT_S
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        config: Config,
+        display: Display,
+        notifier: Notifier,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ledger = ledger
+        self.inbox = config.watch.inbox
+        self.display = display
+        self.notifier = notifier
+        self.clock = clock
+        self._next = 0.0
+        self._job_began = 0.0
+        self._encoder = EncoderInfo("", "")
+        self.state: dict[str, Any] = {
+            "version": VERSION,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.time(),
+            "outbox": str(config.outbox),
+            "encoder": "",
+            "device": "",
+            "paused": "",
+            "running": None,
+        }
+
+    # What the runner tells
+
+    def encoder_chosen(self, encoder: EncoderInfo) -> None:
+        if encoder != self._encoder:
+            self._encoder = encoder
+            self.state["encoder"] = encoder.name
+            self.display.encoder_chosen(encoder)
+
+    def device_chosen(self, device: str) -> None:
+        if device != self.state["device"]:
+            self.state["device"] = device
+            self.tell("device", f"device {device}", device=device)
+
+    def job_started(self, job: Job, name: str) -> None:
+        self._job_began = self.clock()
+        self.state["running"] = {"name": name, "step": 0, "steps": job.recipe.total_steps, "seconds": 0.0}
+        self.display.job_started(job, name)
+
+    def job_step(self, progress: StepProgress) -> None:
+        seconds = round(self.clock() - self._job_began, 1)
+        left = seconds * (progress.steps - progress.step) / progress.step
+        self.state["running"] |= {
+            "step": progress.step,
+            "steps": progress.steps,
+            "seconds": seconds,
+            "left_s": left,
+        }
+        self.display.job_step(progress)
+
+    def worker_lost(self, job: Job, error: WorkerLost) -> None:
+        self.display.worker_lost(job, error)
+
+    def job_finished(self, finished: Finished) -> None:
+        self.state["running"] = None
+        self.display.job_finished(finished)
+
+    # What the daemon tells
+
+    def tell(self, kind: str, text: str, **facts: object) -> None:
+        self.display.tell(kind, text, **facts)
+
+    def paused(self, error: PipelineError) -> None:
+        """Note a fault of the machine; the same one is said once."""
+        if error.message != self.state["paused"]:
+            self.state["paused"] = error.message
+            self.tell("paused", f"paused: {error}", error=error.message, next_step=error.next_step)
+
+    def resumed(self) -> None:
+        if self.state["paused"]:
+            self.state["paused"] = ""
+            self.tell("resumed", "going on")
+
+    def ready(self) -> None:
+        self.notifier.ready()
+
+    def stopping(self) -> None:
+        self.notifier.stopping()
+
+    def beat(self, queue: Queue, watching: bool) -> None:
+        """Give a sign of life, about once a second however often it is called."""
+        if self.clock() < self._next:
+            return
+        self._next = self.clock() + BEAT_S
+        self.display.queue(queue)
+        self.notifier.alive(str(queue))
+        self.state |= {"beat": time.time(), "watching": watching, **asdict(queue)}
+        try:
+            self.ledger.write_daemon(self.inbox, self.state)
+        except DiskError as error:
+            self.paused(error)
+
+
+def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
+    """Return what is known of the inbox of a configuration, as plain data.
+
+    `alive` says whether a process holds the inbox now; times are in seconds, and those of the day as
+    `time()` has them. `throughput_per_hour` counts drops finished in the last hour.
+    """
+    watch, now = config.watch, time.time()
+    owner, state = Owner(watch.inbox, Disk()), ledger.read_daemon(watch.inbox)
+    alive = owner.is_held()
+    recent = ledger.finished_since(watch.inbox, now - HOUR_S)
+    aside = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk()).quarantined()
+    return {
+        "inbox": str(watch.inbox),
+        "alive": alive,
+        "holder": owner.holder() if alive else {},
+        "since": state.get("since") if alive else None,
+        "last_beat_s": round(now - state["beat"], 1) if "beat" in state else None,
+        "encoder": state.get("encoder", ""),
+        "device": state.get("device", ""),
+        "watching": state.get("watching"),
+        "paused": state.get("paused", "") if alive else "",
+        "waiting": state.get("waiting", 0) if alive else None,
+        "settling": state.get("settling", 0) if alive else None,
+        "claimed": len(ledger.claimed(watch.inbox)),
+        "running": state.get("running") if alive else None,
+        "done": ledger.count(watch.inbox, "done"),
+        "throughput_per_hour": sum(row.state == "done" for row in recent),
+        "set_aside": [
+            {"id": one.id, "path": one.report["path"], "error": one.report.get("error", "")} for one in aside
+        ],
+    }
+
+
+def examine_daemon(config: Config, ledger: Ledger) -> list[Check]:
+    """Check a running daemon: is it there, does it give signs of life, does it see events, is there room."""
+    status = read_status(config, ledger)
+    age = status["last_beat_s"]
+    checks = [
+        Check("daemon", "is running" if status["alive"] else "nobody watches the inbox", status["alive"]),
+        Check(
+            "heartbeat", f"{age} s ago" if age is not None else "none yet", age is not None and age < LATE_S
+        ),
+        Check("events", "watched" if status["watching"] else "stopped", status["watching"] is not False),
+        Check("pause", status["paused"] or "none", not status["paused"]),
+    ]
+    free_needed = config.watch.min_free_mb << 20
+    return [*checks, *(_room(folder, free_needed) for folder in (config.watch.inbox, config.outbox))]
+
+
+def _room(folder: Path, needed: int) -> Check:
+    try:
+        free = Disk().free_bytes(folder)
+    except OSError as error:
+        return Check("disk", f"{folder}: {error.strerror or error}", False)
+    return Check("disk", f"{folder}: {free >> 20} MB free", free >= needed)
+
+
+def status_lines(status: Mapping[str, Any], duration: Callable[[float], str]) -> list[str]:
+    """Return a status in a few lines for people."""
+    lines = [f"inbox    {status['inbox']}"]
+    if status["alive"]:
+        up = duration(time.time() - status["since"]) if status["since"] else "a moment"
+        where = f" ({status['encoder']} on {status['device']})" if status["device"] else ""
+        lines.append(f"daemon   running for {up}, process {status['holder'].get('pid')}{where}")
+        lines.append(f"queue    {status['waiting']} waiting, {status['settling']} settling")
+    else:
+        lines.append(f"daemon   not running, {status['claimed']} claimed and to be gone on with")
+    if status["paused"]:
+        lines.append(f"paused   {status['paused']}")
+    if run := status["running"]:
+        left = f", about {duration(run['left_s'])} left" if "left_s" in run else ""
+        lines.append(f"running  {run['name']}, step {run['step']} of {run['steps']}{left}")
+    lines.append(f"done     {status['done']}, {status['throughput_per_hour']} in the last hour")
+    lines.append(f"aside    {len(status['set_aside'])}")
+    return [*lines, *(f"         {one['id']}  {one['path']}: {one['error']}" for one in status["set_aside"])]

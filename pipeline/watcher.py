@@ -1,0 +1,188 @@
+"""Keeps an eye on the inbox: when to look, what has settled, which styles there are, what to say of it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from .claims import Claims
+from .config import WatchConfig
+from .events import Waker
+from .files import Disk
+from .inbox import (
+    Identity,
+    Scan,
+    Seen,
+    Settling,
+    is_being_written,
+    is_network_file_system,
+    marker_path,
+    scan_inbox,
+)
+from .routes import read_library
+
+SETTLE_S, NETWORK_SETTLE_S = 2.0, 30.0
+# Between scans where no events come.
+SCAN_S = 0.5
+
+
+class Tell(Protocol):
+    """Says what happens: a kind for programs, a text for people, and facts."""
+
+    def __call__(self, kind: str, text: str, **facts: object) -> None: ...
+
+
+class Watcher:
+    """Looks at the inbox whenever it is time to; `next_ready` gives what has settled, each once per look."""
+
+    def __init__(
+        self,
+        watch: WatchConfig,
+        claims: Claims,
+        disk: Disk,
+        waker: Waker,
+        tell: Tell,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.watch = watch
+        self.inbox = watch.inbox
+        self.claims = claims
+        self.disk = disk
+        self.waker = waker
+        self.tell = tell
+        self.clock = clock
+        self.settle_s = watch.settle_s or default_settle_s(watch.inbox)
+        self.settling = Settling(clock, self.settle_s, watch.settle_max_s, self._is_written)
+        self.style_settling = Settling(clock, self.settle_s, watch.settle_max_s, self._is_written)
+        self.library: dict[str, Path] = {}
+        self.settling_count = 0
+        self._scan = Scan()
+        self._first: dict[Path, Identity] | None = None
+        self._began = clock()
+        self._ready: deque[Seen] = deque()
+        self._said: set[tuple[Path, str]] = set()
+        self._look_at = 0.0
+
+    @property
+    def looked(self) -> bool:
+        return self._first is not None
+
+    @property
+    def ready_count(self) -> int:
+        return len(self._ready)
+
+    def wait(self, at_most_s: float) -> None:
+        """Wait until it is time to look, or something happens."""
+        if self.waker.wait(max(0.0, min(self._look_at - self.clock(), at_most_s))):
+            self._look_at = self.clock()
+
+    def look_if_due(self) -> None:
+        """Look if something happened or it is time to. Errors as `look`."""
+        if self.waker.wait(0) or self.clock() >= self._look_at:
+            self.look()
+
+    def look(self) -> None:
+        """Scan the inbox and plan the next scan.
+
+        Raises:
+            DiskError: the inbox cannot be read.
+        """
+        began = self.clock()
+        self._look_at = began + SCAN_S  # if this look fails
+        if note := self.waker.check():
+            self.tell("events", note)
+        self._scan = scan_inbox(self.inbox, self.disk)
+        files = self._without_left(self._scan)
+        if self._first is None:
+            self._first = {seen.relative: seen.identity for seen in (*files, *self._scan.styles)}
+        self._observe(files)
+        self._say_ignored()
+        # A large inbox is not looked at all the time.
+        self._look_at = began + max(self._next_look_s(), 2 * (self.clock() - began))
+
+    def next_ready(self) -> Seen | None:
+        """Return the next settled file of this look, or None when each was given."""
+        return self._ready.popleft() if self._ready else None
+
+    def still_settling(self) -> bool:
+        """Tell whether something there since the first look may settle soon: what `--once` waits for."""
+        if self.clock() > self._began + 2 * self.settle_s + 1:
+            return False
+        files = [seen for seen in self._scan.files if seen.relative not in self.settling.unreadable]
+        quiet = {*self.settling.quiet, *self.style_settling.quiet}
+        first = self._first or {}
+        return any(
+            first.get(s.relative) == s.identity and s not in quiet for s in (*files, *self._scan.styles)
+        )
+
+    def is_overdue(self, seen: Seen, by_age: bool) -> bool:
+        """Tell whether a file had its time to become whole; `by_age` counts what passed before this run."""
+        age_s = time.time() - seen.identity.ctime_ns / 1e9
+        return self.settling.overdue(seen) or (by_age and age_s >= self.watch.settle_max_s)
+
+    def mark_unreadable(self, seen: Seen, reason: str) -> None:
+        self.settling.mark_unreadable(seen, reason)
+
+    def forget(self, seen: Seen) -> None:
+        self.settling.forget(seen)
+
+    def say_once(self, path: Path, kind: str, text: str) -> None:
+        """Say something of a file, once as long as it is there."""
+        if (path, text) not in self._said:
+            self._said.add((path, text))
+            self.tell(kind, f"{shown(path)}: {text}", path=shown(path))
+
+    def _observe(self, files: list[Seen]) -> None:
+        before = set(self.settling.quiet)
+        self.settling.observe(files)
+        self.style_settling.observe(self._scan.styles)
+        self.library = read_library(self.style_settling.quiet, self.inbox)
+        quiet = self.settling.quiet
+        self._ready = deque(quiet)
+        self.settling_count = self.settling.waiting
+        for seen in quiet:
+            if seen not in before and not self.settling.overdue(seen):
+                self.tell("settled", f"settled {shown(seen.relative)}", path=shown(seen.relative))
+
+    def _say_ignored(self) -> None:
+        for path, reason in self._scan.ignored:
+            self.say_once(path, "ignored", f"left alone ({reason})")
+        there = {path for path, _ in self._scan.ignored} | {seen.relative for seen in self._scan.files}
+        self._said = {(path, text) for path, text in self._said if path in there}
+
+    def _without_left(self, scan: Scan) -> list[Seen]:
+        """Leave out the originals that were left in the inbox, and remove markers that mark nothing."""
+        if not scan.markers:
+            return list(scan.files)
+        marked = {marker_path(seen.relative): seen for seen in scan.files}
+        for marker in scan.markers - marked.keys():
+            self.claims.remove_marker(marker)
+        left = {
+            marked[marker]
+            for marker in scan.markers & marked.keys()
+            if self.claims.is_left(marked[marker].relative)
+        }
+        return [seen for seen in scan.files if seen not in left]
+
+    def _next_look_s(self) -> float:
+        rescan_s = self.watch.rescan_s
+        idle = rescan_s if self.waker.has_events else min(SCAN_S, rescan_s)
+        dues = (settling.next_due_s() for settling in (self.settling, self.style_settling))
+        return min([idle, *(due for due in dues if due is not None)])
+
+    def _is_written(self, relative: Path) -> bool:
+        return is_being_written(self.inbox / relative)
+
+
+def default_settle_s(inbox: Path) -> float:
+    """Return how long a file must lie still, in seconds, where the configuration says nothing."""
+    return NETWORK_SETTLE_S if is_network_file_system(inbox) else SETTLE_S
+
+
+def shown(path: Path) -> str:
+    """Return a path for people: one line, whatever its name is made of."""
+    text = str(path).encode(errors="backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
