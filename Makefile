@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: all demo test test-all lint format types clean
+.PHONY: all demo test test-all test-faults lint format types clean
 
 all: lint types test
 
@@ -15,6 +15,9 @@ test: .venv/installed-dev
 
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not gpu and not network"
+
+test-faults: .venv/installed-dev
+	$(BIN)/python -m pytest -m "case" --reliability docs/reliability.md
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

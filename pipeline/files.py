@@ -83,9 +83,9 @@ class Disk:
         self.sync_folder(path.parent)
 
     def put(self, path: Path, data: bytes) -> None:
-        """Write a file whole or not at all; what was there is replaced."""
+        """Write a file whole or not at all; what was there is replaced. For one writer at a time."""
         self.make_folder(path.parent)
-        temporary = temporary_beside(path)
+        temporary = self._fresh_temporary(path)
         try:
             self.write(temporary, data)
             self.sync(temporary)
@@ -115,12 +115,8 @@ class Disk:
 
     def _move_across(self, source: Path, target: Path) -> None:
         if not os.path.lexists(target):
-            # The same name whenever the same move is tried again, so that nothing is left over for ever.
-            token = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
-            temporary = target.with_name(f"{TEMPORARY_PREFIX}{token}")
+            temporary = self._fresh_temporary(target)
             try:
-                with suppress(FileNotFoundError):
-                    self.unlink(temporary)
                 self.copy(source, temporary)
                 self.sync(temporary)
                 if not same_bytes(source, temporary):
@@ -150,6 +146,14 @@ class Disk:
             except OSError:
                 return  # not empty
             path = path.parent
+
+    def _fresh_temporary(self, path: Path) -> Path:
+        """Name a temporary file, the same at every attempt, so that a kill leaves no litter."""
+        token = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+        temporary = path.with_name(f"{TEMPORARY_PREFIX}{token}")
+        if temporary.exists():
+            self.unlink(temporary)
+        return temporary
 
     def _discard(self, temporary: Path) -> None:
         """Clean up on the way out of a failure; what is left has a temporary name and harms nobody."""

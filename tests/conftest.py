@@ -12,6 +12,7 @@ import pytest
 import yaml
 from fakes import Workshop
 from hypothesis import settings
+from reliability import Results
 from PIL import Image
 
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
@@ -80,3 +81,12 @@ def workshop(
         make_picture(name, seed)
     make_manifest({"contents": ["photos/*.png"], "styles": ["styles/*.png"]})
     return Workshop(environment)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reliability", metavar="FILE", help="write the table of fault cases into this file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if path := config.getoption("--reliability"):
+        config.pluginmanager.register(Results(config.rootpath / path))

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,6 +76,9 @@ class FakeExecutor:
     def forget(self, key: str) -> None:
         self.forgotten.append(key)
 
+    def close(self) -> None:
+        pass
+
     def run(
         self,
         job: Job,
@@ -119,6 +122,19 @@ class FakeExecutor:
             cache_misses=1,
             versions={"fake": "1"},
         )
+
+
+class PidExecutor(FakeExecutor):
+    """A fake that tells its process by its device and encoder, and in a result the encoder asked for."""
+
+    def encoder_info(self, name: str) -> EncoderInfo:
+        return EncoderInfo(f"fake of {os.getpid()}", "f" * 64)
+
+    def device_name(self) -> str:
+        return str(os.getpid())
+
+    def run(self, job: Job, *arguments: Any) -> JobResult:
+        return replace(super().run(job, *arguments), details=job.recipe.encoder)
 
 
 @dataclass

@@ -30,6 +30,8 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "manifest":  ("config documents errors jobs recipe",                       ""),
     "ledger":    ("errors files",                                              ""),
     "outbox":    ("errors files",                                              ""),
+    "inbox":     ("errors files",                                              ""),
+    "events":    ("inbox",                                                     ""),
     "executors": ("config errors jobs recipe version",                         "neural"),
     "deadline":  ("errors",                                                    ""),
     "worker":    ("errors executors jobs",                                     ""),

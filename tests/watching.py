@@ -1,0 +1,220 @@
+"""A watched folder for tests: starts the daemon as a process, waits for what it says, checks the promises."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import queue
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fakes import QUICK, picture_bytes
+from PIL import Image
+
+from pipeline.files import TEMPORARY_PREFIX
+
+DRIVER = Path(__file__).with_name("daemon_driver.py")
+# Never reached unless something is broken.
+PATIENCE_S = 30.0
+MODES = ("native", "polling", "off")
+
+
+@dataclass
+class Daemon:
+    """A running daemon. `events` are those read so far."""
+
+    process: subprocess.Popen[str]
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def until(self, kind: str, **facts: Any) -> dict[str, Any]:
+        """Return the next event of a kind with these facts; fail if the daemon ends or falls silent."""
+        while True:
+            try:
+                line = self._lines.get(timeout=PATIENCE_S)
+            except queue.Empty:
+                raise AssertionError(f"no {kind} {facts} after {self.kinds}") from None
+            assert line is not None, f"ended without {kind} {facts}: {self.texts}"
+            event = json.loads(line)
+            self.events.append(event)
+            if event["event"] == kind and facts.items() <= event.items():
+                return event
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.wait()
+
+    def stop(self) -> int:
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Read what is still said, and return the exit code."""
+        code = self.process.wait(PATIENCE_S)
+        while (line := self._lines.get(timeout=PATIENCE_S)) is not None:
+            self.events.append(json.loads(line))
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event["event"] for event in self.events]
+
+    @property
+    def texts(self) -> list[str]:
+        return [event["text"] for event in self.events]
+
+
+class Watched:
+    """An inbox with one style, its outbox and its state; settings are quick unless a test says otherwise."""
+
+    def __init__(self, folder: Path, mode: str = "native", **watch: Any) -> None:
+        self.folder = folder
+        self.inbox = folder / "inbox"
+        self.outbox = folder / "outbox"
+        self.archive = folder / "archive"
+        self.quarantine = folder / "quarantine"
+        self.state = folder / "state"
+        self.claimed = self.inbox / ".style-pipeline" / "claimed"
+        self.inputs: Counter[bytes] = Counter()
+        self.watch = {
+            "settle_s": 0.06, "settle_max_s": 0.5, "rescan_s": 0.1, "notify": mode, "min_free_mb": 0,
+            "job_timeout_s": 20, **watch,
+        }  # fmt: skip
+        (self.inbox / "styles").mkdir(parents=True)
+        (self.inbox / "styles" / "s.png").write_bytes(picture_bytes("the style"))
+        self.configure()
+
+    def configure(self, **keys: Any) -> Path:
+        """Write config.yaml, with `keys` beside or instead of what a test needs."""
+        config = {
+            "outbox": "outbox", "state_dir": "state", "cache_dir": "cache", "recipe": QUICK,
+            "watch": {"inbox": "inbox", **self.watch}, **keys,
+        }  # fmt: skip
+        path = self.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    # Dropping
+
+    def drop(self, name: str | bytes, data: bytes | None = None) -> Path:
+        """Drop a picture as a careful program does: written elsewhere, then renamed in. Its bytes are noted."""
+        text = os.fsdecode(name)
+        data = picture_bytes(ascii(text)) if data is None else data
+        outside = self.folder / "outside"
+        outside.write_bytes(data)
+        path = self.inbox / text
+        path.parent.mkdir(parents=True, exist_ok=True)
+        outside.rename(path)
+        self.inputs[data] += 1
+        return path
+
+    # Running
+
+    def start(self, **setup: Any) -> Daemon:
+        """Start a daemon; see `daemon_driver.Setup`."""
+        argument = json.dumps({"config": str(self.folder / "config.yaml"), **setup})
+        process = subprocess.Popen([sys.executable, str(DRIVER), argument], stdout=subprocess.PIPE, text=True)
+        return Daemon(process)
+
+    def once(self, **setup: Any) -> Daemon:
+        """Run a daemon to its end; its exit code is `process.returncode`."""
+        daemon = self.start(once=True, **setup)
+        daemon.wait()
+        return daemon
+
+    # Looking
+
+    def originals(self) -> list[Path]:
+        """Every file where an original may be: inbox, claimed, archive, quarantine."""
+        own = {"lock", "holder.json", "error.json"}
+        roots = (self.inbox, self.archive, self.quarantine)
+        files = [path for root in roots for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+        styles = self.inbox / "styles"
+        files = [path for path in files if not path.name.startswith(TEMPORARY_PREFIX)]  # no file yet
+        return [path for path in files if path.name not in own and styles not in path.parents]
+
+    def images(self) -> list[Path]:
+        """Every picture that can be seen in the outbox."""
+        hidden = (".staged", ".style-pipeline")
+        files = (path for path in self.outbox.rglob("*") if path.suffix in {".png", ".jpg"})
+        return sorted(path for path in files if not set(hidden) & set(path.relative_to(self.outbox).parts))
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_bytes()) for path in self.outbox.glob("*/logs/**/*.json")]
+
+    def attempts(self) -> list[int]:
+        path = self.state / "ledger.sqlite3"
+        if not path.exists():
+            return []
+        database = sqlite3.connect(path)
+        try:
+            return [row[0] for row in database.execute("SELECT count FROM attempts")]
+        finally:
+            database.close()
+
+    # The promises
+
+    def assert_nothing_lost(self) -> None:
+        """Every input's bytes exist, as often as they were dropped, and nowhere else."""
+        found = Counter(path.read_bytes() for path in self.originals())
+        assert found == self.inputs, [str(path.relative_to(self.folder)) for path in self.originals()]
+
+    def assert_nothing_partial(self) -> None:
+        """Whatever can be seen in the outbox is whole."""
+        for path in self.images():
+            Image.open(io.BytesIO(path.read_bytes())).load()
+        for record in self.records():
+            assert record["status"] in {"done", "failed"}
+
+    def assert_attempts_within(self, limit: int = 3) -> None:
+        assert all(count <= limit for count in self.attempts())
+
+    def assert_promises(self) -> None:
+        """What must hold at every moment, with no process alive."""
+        self.assert_nothing_lost()
+        self.assert_nothing_partial()
+        self.assert_attempts_within()
+
+    def assert_done(self, names: Iterable[str]) -> None:
+        """These pictures, and no others, are published, each once, and their originals archived."""
+        self.assert_promises()
+        assert [path.relative_to(self.outbox / "inbox").as_posix() for path in self.images()] == sorted(names)
+        done = [record["image"] for record in self.records() if record["status"] == "done"]
+        assert sorted(done) == sorted(names)
+        assert [path for path in self.originals() if self.archive not in path.parents] == []
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Poll a condition that no event tells of; only tests of other processes need it."""
+    pause = threading.Event()
+    for _ in range(int(PATIENCE_S / 0.01)):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError(f"never happened: {what}")
