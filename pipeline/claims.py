@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DiskError, JobError, UsageError
-from .files import TEMPORARY_PREFIX, Disk
+from .files import TEMPORARY_PREFIX, Disk, same_bytes
 from .inbox import HIDDEN, Identity, marker_path
 
 ERROR_NAME = "error.json"
@@ -85,6 +85,8 @@ class Claims:
                 return None
             except PermissionError as error:
                 self._clean(claim)
+                if os.path.lexists(claim.path):
+                    raise  # it was taken; only what comes after that failed
                 raise JobError(
                     f"{self.inbox / relative}: cannot be taken ({error.strerror}).",
                     "Let this program write to the folder that it is in.",
@@ -102,7 +104,10 @@ class Claims:
         return True
 
     def pending(self) -> list[Claim]:
-        """Return every claimed file, in the order of their ids, and remove folders left empty."""
+        """Return every claimed file, in the order of their ids, and end what was cut off.
+
+        Folders left empty are removed, and so is an original whose copy is claimed already.
+        """
         claims = []
         with _disk_errors(self.claimed_folder):
             self.disk.make_folder(self.claimed_folder)
@@ -113,6 +118,8 @@ class Claims:
                     self.disk.remove(copy)  # of a file that never left its place
                     files.remove(copy)
                 claims += [Claim(root.name, path.relative_to(root), path) for path in files]
+                for path in files:
+                    self._remove_copied(self.inbox / path.relative_to(root), path)
                 if not files:
                     self._remove_tree(root)
         return claims
@@ -148,9 +155,16 @@ class Claims:
         Where there is another file of its name by now, it goes to the archive.
         """
         home = self.inbox / claim.relative
+        self._put_marker(home, claim.path)
+        if not self.put_back(claim):
+            return self.archive(claim)
+        if not self.is_left(claim.relative):  # it went to another file system, where it is another inode
+            self._put_marker(home, home)
+        return home
+
+    def _put_marker(self, home: Path, original: Path) -> None:
         with _disk_errors(home):
-            self.disk.put(marker_path(home), json.dumps(_mark(claim.path)).encode())
-        return home if self.put_back(claim) else self.archive(claim)
+            self.disk.put(marker_path(home), json.dumps(_mark(original)).encode())
 
     def is_left(self, relative: Path) -> bool:
         """Tell whether a file in the inbox is the one that its marker speaks of."""
@@ -212,6 +226,16 @@ class Claims:
             self.disk.remove(quarantined.file.with_name(ERROR_NAME))
             self.disk.remove_empty_folders(quarantined.file.parent, self.quarantine_folder)
         return home
+
+    def _remove_copied(self, original: Path, claimed: Path) -> None:
+        """Remove the original of a copy across file systems; what was dropped after the claim is newer."""
+        try:
+            before, after = original.lstat(), claimed.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        older = before.st_ctime_ns < after.st_ctime_ns
+        if older and before.st_size == after.st_size and same_bytes(original, claimed):
+            self.disk.remove(original)
 
     def _clean(self, claim: Claim) -> None:
         self.disk.remove_empty_folders(claim.path.parent, self.claimed_folder)

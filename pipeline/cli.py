@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .errors import DeadlineError, Interrupted, MachineError, PipelineError, UsageError
+from .errors import DeadlineError, DiskError, Interrupted, MachineError, PipelineError, UsageError
 from .version import VERSION
 
 # Everything else is imported by the command that needs it: `--help` stays quick.
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .manifest import Batch
     from .runner import Runner, RunOptions
     from .status import Display
+
+# A log file is rotated at this size, and so many old ones are kept.
+LOG_BYTES, LOG_FILES = 10 << 20, 5
 
 app = typer.Typer(
     name="style-pipeline",
@@ -199,7 +202,7 @@ def watch(
         tally = watch_inbox(settings, options, display, _worker, waker, lambda: bool(stopped), reread)
     if stopped:
         raise Interrupted(stopped[0])
-    if options.deadline and options.deadline.over and tally.left:
+    if options.deadline and tally.left and (once or options.deadline.over):
         raise DeadlineError(
             f"The time is over; {tally.left} files are left.", "The next run goes on with them."
         )
@@ -213,14 +216,15 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Tell what the watched folder is doing."""
-    from .display import duration
+    from .display import duration, one_line
     from .ledger import Ledger
     from .status import read_status, status_lines
 
     settings = _settings(config)
     with closing(Ledger(settings.state_dir)) as ledger:
         found = read_status(settings, ledger)
-    typer.echo(json.dumps(found) if as_json else "\n".join(status_lines(found, duration)))
+    lines = [json.dumps(found)] if as_json else map(one_line, status_lines(found, duration))
+    typer.echo("\n".join(lines))
 
 
 @app.command()
@@ -233,6 +237,7 @@ def retry(
 ) -> None:
     """Put files that were set aside back into the inbox, to be tried again."""
     from .claims import Claims
+    from .display import one_line
     from .files import Disk
     from .ledger import Ledger
 
@@ -249,7 +254,7 @@ def retry(
             home = claims.retry(one)
             for key in one.report.get("keys", []):
                 ledger.end(key)
-            typer.echo(f"{one.id} is back: {home}")
+            typer.echo(one_line(f"{one.id} is back: {home}"))
 
 
 @app.command()
@@ -570,8 +575,13 @@ def _rotated(path: Path) -> Iterator[Callable[[str], None]]:
     import logging
     from logging.handlers import RotatingFileHandler
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = RotatingFileHandler(path, maxBytes=10 << 20, backupCount=5, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    except OSError as error:
+        raise DiskError(
+            f"{path}: cannot be written ({error.strerror or error}).", "Give --log-file another path."
+        ) from error
 
     def write(line: str) -> None:
         handler.emit(logging.LogRecord("style-pipeline", logging.INFO, "", 0, line, None, None))

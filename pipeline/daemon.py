@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,36 @@ class Tally:
     left: int = 0
 
 
+# Faults that are no drop's own: the machine's, and a worker lost while it did nothing for a drop.
+FAULTS = (MachineError, LockedError, WorkerLost)
+
+
+# What the system says of a disk or of itself, never of a single picture.
+OF_THE_MACHINE = frozenset(
+    {
+        errno.EDQUOT,
+        errno.EHOSTDOWN,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.ENOTCONN,
+        errno.ENXIO,
+        errno.EROFS,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+
+
 class _NotYet(Exception):
     """A file cannot be taken yet."""
+
+
+class _StopNow(BaseException):
+    """Told to stop while the worker does something that it cannot be asked to end early."""
 
 
 class Daemon:
@@ -99,6 +128,7 @@ class Daemon:
         self.tally = Tally()
         self._finished = False
         self._announced = False
+        self._cut_off = False
         self._pending: list[Claim] = []
         self._later: list[Claim] = []
         self._swept: set[str] = set()
@@ -155,17 +185,23 @@ class Daemon:
         """Make the folders, and take up what an earlier process left claimed."""
         self.claims.make_folders()
         mark_outbox(self.config.outbox, self.disk)
-        self._pending = self.claims.pending()
-        taken = {claim.id for claim in self._pending}
-        for row in self.ledger.claimed(self.inbox):
-            if row.id not in taken:
-                self._settle_row(row)
-        for claim in self._pending:
-            self.ledger.claim(claim.id, self.inbox, str(claim.relative), time.time())
+        self._take_up()
         self.ledger.forget_finished(time.time() - REMEMBER_S)
         if self._pending:
             count = len(self._pending)
             self.pulse.tell("recovered", f"{count} claimed before and not finished: going on", count=count)
+
+    def _take_up(self) -> None:
+        """Go by what lies in the claimed folder, as after a crash: a step may have been cut off anywhere."""
+        claimed = self.claims.pending()
+        taken = {claim.id for claim in claimed}
+        for row in self.ledger.claimed(self.inbox):
+            if row.id not in taken:
+                self._settle_row(row)
+        for claim in claimed:
+            self.ledger.claim(claim.id, self.inbox, shown(claim.relative), time.time())
+        self._pending = [claim for claim in claimed if claim not in self._later]
+        self._cut_off = False
 
     def _say_hello(self, note: str) -> None:
         inbox, outbox = shown(self.inbox), shown(self.config.outbox)
@@ -187,12 +223,16 @@ class Daemon:
         pause_s = FIRST_PAUSE_S
         while not self._is_over():
             try:
-                self._step()
+                with _machine_faults():
+                    self._step()
                 pause_s = FIRST_PAUSE_S
                 self.pulse.resumed()
-            except (MachineError, LockedError) as error:
+            except _StopNow:
+                return
+            except FAULTS as error:
                 if self.options.once:
                     raise
+                self._cut_off = True
                 self.pulse.paused(error)
                 self._sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -205,6 +245,8 @@ class Daemon:
             fault, self._fault = self._fault, None
             raise fault
         self._check_folders_are_there()
+        if self._cut_off:
+            self._take_up()
         if not self._announced:
             self._announce()
         claim = self._next_claim()
@@ -216,7 +258,9 @@ class Daemon:
             self.watcher.wait(self.pulse.every_s)
 
     def _tick(self) -> None:
-        """Look at the inbox if it is time to, and give a sign of life. Called while a job runs, too."""
+        """Look at the inbox if it is time to, and give a sign of life. Called while the worker works."""
+        if self.should_stop() and self.pulse.running is None:
+            raise _StopNow  # a running job is told by the runner, and leaves a checkpoint
         try:
             self.watcher.look_if_due()
         except MachineError as error:
@@ -266,16 +310,19 @@ class Daemon:
     def _check_folders_are_there(self) -> None:
         """Tell an empty folder from one that was unmounted, before anything is taken or made."""
         self.owner.check()
+        self._check_outbox_is_there()
+        folders = (self.inbox, self.config.outbox, self.config.state_dir)
+        for folder, free in ((folder, self._free_bytes(folder)) for folder in folders):
+            if free < self.config.watch.min_free_mb << 20:
+                raise DiskError(f"{folder}: {free >> 20} MB free.", "Make room; nothing is taken until then.")
+
+    def _check_outbox_is_there(self) -> None:
         marker = outbox_marker(self.config.outbox)
         if not marker.exists():
             raise DiskError(
                 f"{self.config.outbox}: is not the folder that results went to (unmounted or replaced).",
                 f"Mount it again; if it was made anew on purpose, `touch {marker}`.",
             )
-        folders = (self.inbox, self.config.outbox, self.config.state_dir)
-        for folder, free in ((folder, self._free_bytes(folder)) for folder in folders):
-            if free < self.config.watch.min_free_mb << 20:
-                raise DiskError(f"{folder}: {free >> 20} MB free.", "Make room; nothing is taken until then.")
 
     def _free_bytes(self, folder: Path) -> int:
         try:
@@ -290,25 +337,28 @@ class Daemon:
     def _next_claim(self) -> Claim | None:
         """Return something to work on: first what was claimed before, then what has settled."""
         for claim in self._pending:
-            if self._can_begin(claim.relative):
+            if not self._waits(claim.relative):
                 self._pending.remove(claim)
                 return claim
         while not self._is_over() and (seen := self.watcher.next_ready()) is not None:
-            if self._can_begin(seen.relative) and (taken := self._take(seen)):
+            if not self._waits(seen.relative) and (taken := self._take(seen)):
                 return taken
         return None
 
-    def _can_begin(self, relative: Path) -> bool:
+    def _waits(self, relative: Path) -> bool:
+        """Tell whether a picture waits for a style, and say so once."""
         if self.router.is_manifest(relative):
-            return True
+            return False
         plan = self.router.plan(relative, self.watcher.library)
         if isinstance(plan, Waiting):
             self.watcher.say_once(relative, "waits", f"waits: {plan.reason}")
-        return not isinstance(plan, Waiting)
+        return isinstance(plan, Waiting)
 
     def _take(self, seen: Seen) -> Claim | None:
         """Claim a settled file if it is a whole picture or a manifest; one past hope is set aside."""
         failure = None
+        if identity_of(self.inbox / seen.relative) != seen.identity:
+            return None  # it was taken, or changed, since that look
         if not self.router.is_manifest(seen.relative):
             try:
                 failure = self._examine(seen)
@@ -316,19 +366,12 @@ class Daemon:
                 return None
         claim = self._claim(seen)
         if claim is not None and failure is not None:
-            self._finish_unread(claim, failure)
+            self._set_aside(claim, _report(failure.message, failure.next_step))
             self.ledger.end(_reading_key(seen))
             return None
         return claim
 
-    def _finish_unread(self, claim: Claim, failure: JobError) -> None:
-        try:
-            self._set_aside(claim, _report(failure.message, failure.next_step))
-        except MachineError:
-            self._pending.insert(0, claim)
-            raise
-
-    def _examine(self, seen: Seen) -> JobError | None:
+    def _examine(self, seen: Seen, lost: WorkerLost | None = None) -> JobError | None:
         """Decode a picture in the worker; return what is wrong with it for good.
 
         Raises:
@@ -336,15 +379,17 @@ class Daemon:
         """
         path, key, limit = self.inbox / seen.relative, _reading_key(seen), self.config.max_attempts
         if self.ledger.attempts(key) >= limit:
+            how = f" {lost.message}" if lost else ""
             return JobError(
-                f"{path}: reading it ended the worker {limit} times.", "Copy or export the picture again."
+                f"{path}: reading it ended the worker {limit} times.{how}",
+                "Copy or export the picture again.",
             )
         self.ledger.begin(key)
         try:
             self.executor.check(path)
         except WorkerLost as lost:
             self.pulse.tell("worker", f"{shown(seen.relative)}: {lost.message}", path=shown(seen.relative))
-            return self._examine(seen)
+            return self._examine(seen, lost)
         except ImageError as error:
             self.ledger.end(key)
             if self.watcher.is_overdue(seen, by_age=self.options.once):
@@ -353,7 +398,7 @@ class Daemon:
             reason = error.message.removeprefix(f"{path}: ")
             self.watcher.say_once(seen.relative, "waits", f"waits to become a whole picture: {reason}")
             raise _NotYet from error
-        except MachineError:
+        except (MachineError, _StopNow):
             self.ledger.end(key)
             raise
         self.ledger.end(key)
@@ -375,9 +420,10 @@ class Daemon:
         if claim is None:
             self.ledger.unclaim(drop)
             return None
-        moved = replace(seen.identity, ctime_ns=0, device=0)  # what a move may change does not count
-        now = identity_of(claim.path)
-        changed = now is None or replace(now, ctime_ns=0, device=0) != moved or is_being_written(claim.path)
+        before, now = seen.identity, identity_of(claim.path)
+        # A move to another file system changes all else.
+        same = now is not None and (now.size, now.mtime_ns) == (before.size, before.mtime_ns)
+        changed = not same or is_being_written(claim.path)
         if changed and self.claims.put_back(claim):
             self.ledger.unclaim(drop)
             return None
@@ -387,11 +433,10 @@ class Daemon:
 
     def _process(self, claim: Claim) -> None:
         """Run a claim's jobs, then bring its original to its last place."""
-        try:
-            self._finish(claim, self._outcome(claim))
-        except (MachineError, LockedError):
-            self._pending.insert(0, claim)
-            raise
+        outcome = self._outcome(claim)
+        if isinstance(outcome, dict) or outcome.failed:
+            self._check_folders_are_there()  # else it may have failed because they went away
+        self._finish(claim, outcome)
 
     def _outcome(self, claim: Claim) -> Summary | dict[str, Any]:
         """Return what came of a claim's jobs, or the report of why it is set aside."""
@@ -399,11 +444,13 @@ class Daemon:
             return report  # decided before this process began
         try:
             return self._run_jobs(claim)
-        except (MachineError, LockedError):
+        except FAULTS:
             raise
         except PipelineError as error:
             return _report(error.message, error.next_step)
         except Exception as error:  # a fault of ours: the other drops still get their turn
+            if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+                raise
             return _report(
                 f"{self.inbox / claim.relative}: unexpected {type(error).__name__}: {error}",
                 "This is a fault in style-pipeline; please report it with this file's error.json.",
@@ -431,8 +478,13 @@ class Daemon:
     def _runner(self, batch: str) -> Iterator[Runner]:
         folder = BatchFolder(self.config.outbox, batch, self.disk)
         config = self.config
+        self._check_outbox_is_there()
+        for drop, key in folder.staged_drops():
+            # They will now be published, and may be fetched before anyone could see that they were.
+            self.ledger.note_staged(drop, key)
         options = RunOptions(False, config.max_failures, config.max_attempts, self.options.deadline)
         with folder.locked(sweep=batch not in self._swept):
+            self._check_outbox_is_there()  # again: a disk that went away just now left an empty folder
             self._swept.add(batch)
             yield Runner(folder, self.ledger, self.executor, self.pulse, options, self.should_stop)
 
@@ -549,6 +601,18 @@ def identity_of(path: Path) -> Identity | None:
         return Identity.of(path.lstat())
     except OSError:
         return None
+
+
+@contextmanager
+def _machine_faults() -> Iterator[None]:
+    """Turn what the system refuses, wherever it does, into a fault that is waited out."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise DiskError(
+            f"{where}{error.strerror or error}.", "Check that the disk is there, writable and not full."
+        ) from error
 
 
 def _is_within(path: Path, folder: Path) -> bool:

@@ -179,6 +179,12 @@ def summary_line(summary: Summary, folder: str) -> str:
     return f"{', '.join(parts)} in {duration(summary.seconds)}. Pictures are in {folder}"
 
 
+def one_line(text: str) -> str:
+    """Return a text that is one line and can be written anywhere, whatever the names in it are made of."""
+    plain = text.encode(errors="backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+
+
 def duration(seconds: float) -> str:
     """Return a time span as a person would say it."""
     if seconds < 60:
@@ -214,7 +220,7 @@ class WatchLog:
         if self.as_json:
             self.write(json.dumps({"time": _now(), "event": kind, "text": text, **facts}))
         else:
-            self.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+            self.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {one_line(text)}")
 
     def queue(self, queue: Queue) -> None:
         pass
@@ -252,7 +258,8 @@ class WatchLive(WatchLog):
             TextColumn("{task.fields[detail]}", markup=False),
             console=console,
         )
-        self.job = self.progress.add_task("", total=None, detail="")
+        self.job = self.progress.add_task("waiting", total=None, detail="")
+        self._waits = True
         self._queue = ""
 
     def __enter__(self) -> WatchLive:
@@ -264,12 +271,12 @@ class WatchLive(WatchLog):
 
     def queue(self, queue: Queue) -> None:
         self._queue = str(queue)
-        if self.progress.tasks[0].total is None:
-            self.progress.update(self.job, description="waiting", detail=self._queue)
+        if self._waits:
+            self.progress.update(self.job, detail=self._queue)
 
     def job_started(self, job: Job, name: str) -> None:
         super().job_started(job, name)
-        self.progress.reset(self.job, total=job.recipe.total_steps, description=name, detail=self._queue)
+        self._show(one_line(name), job.recipe.total_steps)
 
     def job_step(self, progress: StepProgress) -> None:
         detail = f"{step_detail(progress)}  |  {self._queue}"
@@ -277,7 +284,13 @@ class WatchLive(WatchLog):
 
     def job_finished(self, finished: Finished) -> None:
         super().job_finished(finished)
-        self.progress.reset(self.job, total=None, description="waiting", detail=self._queue)
+        self._show("waiting", None)
+
+    def _show(self, description: str, total: int | None) -> None:
+        # A task that has a total cannot be rid of it.
+        self.progress.remove_task(self.job)
+        self.job = self.progress.add_task(description, total=total, detail=self._queue)
+        self._waits = total is None
 
     def _print(self, line: str) -> None:
         self.progress.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)

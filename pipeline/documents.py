@@ -80,19 +80,23 @@ class Document:
         return self.lines.get(keys, 1)
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, place: Path | None = None) -> Document:
     """Read a YAML file whose top level is a mapping; an empty file is an empty mapping.
+
+    Where the file was moved, `place` is where people know it to be: messages name it.
 
     Raises:
         UsageError: the file is missing, not YAML, not a mapping, or has a key twice.
     """
+    named = place or path
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error}).", "Check the path.") from error
+        reason = error.strerror or error
+        raise UsageError(f"{named}: cannot be read ({reason}).", "Check the path.") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not UTF-8 text.", "Save it as UTF-8.") from error
-    return parse_document(text, path)
+        raise UsageError(f"{named}: is not UTF-8 text.", "Save it as UTF-8.") from error
+    return parse_document(text, named)
 
 
 def parse_document(text: str, path: Path) -> Document:

@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,8 @@ LIMITS = {
 
 # watchdog logs what it gives up, and without a handler that would land on the screen; `check` sees it.
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
+# It warns, on the screen as well, when it meets a new folder twice: in its parent, and by the folder's event.
+warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 
 
 class Waker:

@@ -103,6 +103,7 @@ class Disk:
         Raises:
             FileExistsError: another file is at `target`.
         """
+        source.lstat()  # where a disk was unmounted, no folder is made in its place
         self.make_folder(target.parent)
         try:
             self.rename(source, target)

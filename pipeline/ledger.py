@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -98,9 +98,12 @@ class Ledger:
             DiskError: it is damaged.
         """
         row = self._execute("PRAGMA quick_check(1)")
-        if row[0] != "ok":
-            with self._guarded():
+        with self._guarded(), closing(sqlite3.connect(":memory:")) as fresh:
+            if row[0] != "ok":
                 raise sqlite3.DatabaseError(row[0])
+            fresh.executescript(_SCHEMA)
+            if _columns(fresh) - _columns(self._database):
+                raise sqlite3.DatabaseError("its tables are not those of a ledger")
 
     def attempts(self, key: str) -> int:
         """Return how often a job was begun and not ended, by success, failure or a stop."""
@@ -219,6 +222,12 @@ def open_ledger(state_dir: Path) -> tuple[Ledger, str]:
     for leftover in ("ledger.sqlite3-wal", "ledger.sqlite3-shm"):
         (state_dir / leftover).unlink(missing_ok=True)
     return Ledger(state_dir), f"{path}: was damaged and is begun anew; the old one is {kept.name}"
+
+
+def _columns(database: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Return every table's columns by their names."""
+    query = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table'"
+    return set(database.execute(query))
 
 
 def _text(path: Path | str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -143,7 +143,7 @@ def read_manifest(
     Raises:
         UsageError: everything that is wrong, a line each.
     """
-    document = replace(read_document(path), path=place or path)
+    document = read_document(path, place)
     folder = document.path.parent
     manifest = document.check(Manifest)
     reader = _Reader(document)

@@ -143,6 +143,19 @@ class BatchFolder:
         if self._lock_inode and _inode(self.folder / LOCK) != self._lock_inode:
             raise FileNotFoundError(errno.ENOENT, "the folder went away since the job began")
 
+    def staged_drops(self) -> list[tuple[str, str]]:
+        """Return the drops and keys of the results on the stage.
+
+        Raises:
+            DiskError: they cannot be read.
+        """
+        with _disk_errors(self.folder):
+            records = [_staged_record(staged) for staged in self._whole_results()]
+        return [(str(record["drop"]), str(record["key"])) for record in records if record.get("drop")]
+
+    def _whole_results(self) -> list[Path]:
+        return [path for path in self.stage_folder.glob("*") if not path.name.startswith(TEMPORARY_PREFIX)]
+
     def is_staged(self, key: str) -> bool:
         return (self.stage_folder / key).is_dir()
 
@@ -153,7 +166,9 @@ class BatchFolder:
             DiskError: it cannot be moved; it stays staged, and the same call goes on from there.
         """
         with _disk_errors(self.folder):
-            record = read_record(staged / RECORD)
+            record = _staged_record(staged)
+            if not record:
+                raise FileNotFoundError(errno.ENOENT, "its result is not on the stage")
             key, (name, suffix) = str(record["key"]), os.path.splitext(str(record["image"]))
             image = staged / f"image{suffix}"
             ours = read_record(self.record_path(name)).get("key") == key
@@ -189,6 +204,7 @@ class BatchFolder:
 
     def _put(self, path: Path, data: bytes) -> None:
         with _disk_errors(path):
+            self._check_same_folder()
             self.disk.put(path, data)
 
     @contextmanager
@@ -223,11 +239,13 @@ class BatchFolder:
     def _put_right(self, sweep: bool) -> None:
         """Only the holder of the lock writes here, so what is unfinished belongs to a dead process."""
         with _disk_errors(self.folder):
-            for staged in self.stage_folder.glob("*"):
-                if read_record(staged / RECORD) and not staged.name.startswith(TEMPORARY_PREFIX):
+            for staged in self._whole_results():
+                if _staged_record(staged):
                     self.publish_staged(staged)
-                else:  # never finished, or its record, the last to leave, has left
+                else:  # its record, the last to leave, has left
                     shutil.rmtree(staged)
+            for unfinished in self.stage_folder.glob(f"{TEMPORARY_PREFIX}*"):
+                shutil.rmtree(unfinished)
             for path in self.folder.rglob(f"{TEMPORARY_PREFIX}*") if sweep else ():
                 if path.is_dir():
                     shutil.rmtree(path)
@@ -242,6 +260,19 @@ def read_record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def _staged_record(staged: Path) -> dict[str, Any]:
+    """Return the record of a result on the stage; empty where it has left, or is damaged beyond use.
+
+    Raises:
+        OSError: it cannot be read now.
+    """
+    try:
+        record = json.loads((staged / RECORD).read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) and {"key", "image"} <= record.keys() else {}
 
 
 def _inode(path: Path) -> int:

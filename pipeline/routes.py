@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Router:
         self.config = config
         self.watch = config.watch
         self.flags = flags
+        self.routes = {_composed(name): route for name, route in config.watch.routes.items()}
         for name, route in {"": Route(), **self.watch.routes}.items():
             try:
                 self.recipe(route.recipe)
@@ -82,11 +84,11 @@ class Router:
     def is_manifest(self, relative: Path) -> bool:
         return relative.suffix.lower() in MANIFEST_SUFFIXES
 
-    def plan(self, relative: Path, library: Mapping[str, Path]) -> Plan | Waiting:
-        """Say what a picture asks for. `library` maps the names of settled styles to their files."""
-        top = relative.parts[0] if len(relative.parts) > 1 else ""
-        if top in self.watch.routes:
-            route = self.watch.routes[top]
+    def plan(self, relative: Path, library: Mapping[str, Path | None]) -> Plan | Waiting:
+        """Say what a picture asks for; `library` as `read_library` returns it."""
+        top = _composed(relative.parts[0]) if len(relative.parts) > 1 else ""
+        if top in self.routes:
+            route = self.routes[top]
             batch, folder, names = route.batch or top, relative.parts[1:-1], route.styles or self.watch.styles
         else:
             route, batch, folder = Route(), self.watch.batch, relative.parts[:-1]
@@ -105,8 +107,7 @@ class Router:
         inbox, library = self.watch.inbox, self.watch.inbox / STYLES
         place = inbox / claim.relative
         batch = read_manifest(claim.path, self.config.recipe, self.flags, place)
-        pairs = [path for content, style, _ in batch.pairs for path in (content, *_files(style))]
-        for path in (*batch.contents, *(p for style in batch.styles for p in _files(style)), *pairs):
+        for path in {path for job in batch.jobs() for path in job.input_paths}:
             if inbox in path.parents and library not in path.parents:
                 raise UsageError(
                     f"{place}: {path} lies in the inbox, where it is a drop of its own.",
@@ -115,11 +116,14 @@ class Router:
         return batch
 
 
-def read_library(styles: Iterable[Seen], inbox: Path) -> dict[str, Path]:
-    """Name the pictures of the style library by their stems; of two with one stem, the first counts."""
-    library: dict[str, Path] = {}
+def read_library(styles: Iterable[Seen], settled: Collection[Seen], inbox: Path) -> dict[str, Path | None]:
+    """Name the pictures of the style library by their stems; of two with one stem, the first counts.
+
+    A style that has not settled has a name, but no path yet.
+    """
+    library: dict[str, Path | None] = {}
     for seen in styles:
-        library.setdefault(seen.relative.stem, inbox / seen.relative)
+        library.setdefault(_composed(seen.relative.stem), inbox / seen.relative if seen in settled else None)
     return library
 
 
@@ -127,15 +131,18 @@ def manifest_jobs(batch: Batch, claim: Claim) -> Iterable[Job]:
     return (replace(job, drop=claim.id) for job in batch.jobs())
 
 
-def _named_styles(names: StyleNames | None, library: Mapping[str, Path]) -> tuple[Style, ...] | Waiting:
+def _named_styles(
+    names: StyleNames | None, library: Mapping[str, Path | None]
+) -> tuple[Style, ...] | Waiting:
     if names is None and not library:
         return Waiting(f"there is no style yet; put a picture into {STYLES}/")
     styles: list[Style] = []
     missing: set[str] = set()
     for name in sorted(library) if names is None else names:
         parts = name.blend if isinstance(name, Blend) else {name: 1.0}
-        missing |= parts.keys() - library.keys()
-        images = tuple((library[part], share) for part, share in parts.items() if part in library)
+        paths = {part: library.get(_composed(part)) for part in parts}
+        missing |= {part for part, path in paths.items() if path is None}
+        images = tuple((path, parts[part]) for part, path in paths.items() if path is not None)
         styles.append(Style(name.name if isinstance(name, Blend) else name, images))
     if missing:
         listed = ", ".join(f"'{name}'" for name in sorted(missing))
@@ -143,8 +150,9 @@ def _named_styles(names: StyleNames | None, library: Mapping[str, Path]) -> tupl
     return tuple(styles)
 
 
-def _files(style: Style) -> list[Path]:
-    return [path for path, _ in style.images]
+def _composed(name: str) -> str:
+    """One name is spelt in two ways by different systems: é as one character, or as e and an accent."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _batch_name(text: str) -> str:

@@ -45,8 +45,10 @@ RequiresMountsFor={mounts}
 
 [Service]
 Type=notify
+# A folder that is not there cannot be made writable; with + this is done outside of what shuts the rest off.
+ExecStartPre=+mkdir -p -- {folders}
 ExecStart={command}
-ExecReload=kill -HUP $MAINPID
+ExecReload=/bin/kill -HUP $MAINPID
 WorkingDirectory={folder}
 Restart=on-failure
 RestartSec=5
@@ -88,7 +90,8 @@ def systemd_unit(config: Config, command: Sequence[str], folder: Path, user: boo
     return UNIT.format(
         inbox=_escaped(watch.inbox),
         mounts=" ".join(_quoted(place) for place in places[:2]),
-        command=" ".join(_quoted(part) for part in command),
+        folders=_command_line([str(place) for place in places]),
+        command=_command_line(command),
         folder=_escaped(folder),
         writable=" ".join(_quoted(place) for place in places),
         target="default.target" if user else "multi-user.target",
@@ -100,6 +103,11 @@ def _escaped(text: Path | str) -> str:
     return str(text).replace("%", "%%")
 
 
+def _command_line(parts: Sequence[str]) -> str:
+    """Quote the words of a command; only there systemd would expand what begins with a dollar."""
+    return " ".join(_quoted(part).replace("$", "$$") for part in parts)
+
+
 def _quoted(text: Path | str) -> str:
-    plain = _escaped(text).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
+    plain = _escaped(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{plain}"' if any(c.isspace() or c in "\"'\\" for c in plain) else plain

@@ -26,6 +26,7 @@ BEAT_S = 1.0
 # A daemon that has not said anything for so long is not well.
 LATE_S = 30.0
 HOUR_S = 3600.0
+EVENTS = {True: "watched", False: "stopped", None: "not watched yet"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Pulse:
         self.clock = clock
         self._next = 0.0
         self._job_began = 0.0
+        self._first_step = 0
+        self._unwritten = ""
         self._encoder = EncoderInfo("", "")
         self.state: dict[str, Any] = {
             "version": VERSION,
@@ -86,6 +89,12 @@ class Pulse:
             "paused": "",
             "running": None,
         }
+
+    @property
+    def running(self) -> dict[str, Any] | None:
+        """The job that runs now, as `status` shows it."""
+        running: dict[str, Any] | None = self.state["running"]
+        return running
 
     # What the runner tells
 
@@ -102,12 +111,14 @@ class Pulse:
 
     def job_started(self, job: Job, name: str) -> None:
         self._job_began = self.clock()
+        self._first_step = 0
         self.state["running"] = {"name": name, "step": 0, "steps": job.recipe.total_steps, "seconds": 0.0}
         self.display.job_started(job, name)
 
     def job_step(self, progress: StepProgress) -> None:
         seconds = round(self.clock() - self._job_began, 1)
-        left = seconds * (progress.steps - progress.step) / progress.step
+        self._first_step = self._first_step or progress.step  # one that was resumed does not begin with 1
+        left = seconds * (progress.steps - progress.step) / (progress.step - self._first_step + 1)
         self.state["running"] |= {
             "step": progress.step,
             "steps": progress.steps,
@@ -129,7 +140,8 @@ class Pulse:
         self.display.tell(kind, text, **facts)
 
     def paused(self, error: PipelineError) -> None:
-        """Note a fault of the machine; the same one is said once."""
+        """Note a fault of the machine, which has cut short what ran; the same one is said once."""
+        self.state["running"] = None
         if error.message != self.state["paused"]:
             self.state["paused"] = error.message
             self.tell("paused", f"paused: {error}", error=error.message, next_step=error.next_step)
@@ -156,7 +168,11 @@ class Pulse:
         try:
             self.ledger.write_daemon(self.inbox, self.state)
         except DiskError as error:
-            self.paused(error)
+            if error.message != self._unwritten:  # said once; what needs the ledger will pause for it
+                self.tell("ledger", str(error), error=error.message, next_step=error.next_step)
+            self._unwritten = error.message
+        else:
+            self._unwritten = ""
 
 
 def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
@@ -201,7 +217,7 @@ def examine_daemon(config: Config, ledger: Ledger) -> list[Check]:
         Check(
             "heartbeat", f"{age} s ago" if age is not None else "none yet", age is not None and age < LATE_S
         ),
-        Check("events", "watched" if status["watching"] else "stopped", status["watching"] is not False),
+        Check("events", EVENTS[status["watching"]], status["watching"] is not False),
         Check("pause", status["paused"] or "none", not status["paused"]),
     ]
     free_needed = config.watch.min_free_mb << 20

@@ -13,6 +13,7 @@ from .config import WatchConfig
 from .events import Waker
 from .files import Disk
 from .inbox import (
+    OBSERVATIONS,
     Identity,
     Scan,
     Seen,
@@ -27,6 +28,8 @@ from .routes import read_library
 SETTLE_S, NETWORK_SETTLE_S = 2.0, 30.0
 # Between scans where no events come.
 SCAN_S = 0.5
+# After a scan, events wait for so many times its length: a busy inbox is not looked at all the time.
+REST, SHORTEST_REST_S = 3, 0.02
 
 
 class Tell(Protocol):
@@ -57,14 +60,16 @@ class Watcher:
         self.settle_s = watch.settle_s or default_settle_s(watch.inbox)
         self.settling = Settling(clock, self.settle_s, watch.settle_max_s, self._is_written)
         self.style_settling = Settling(clock, self.settle_s, watch.settle_max_s, self._is_written)
-        self.library: dict[str, Path] = {}
+        self.library: dict[str, Path | None] = {}
         self.settling_count = 0
         self._scan = Scan()
         self._first: dict[Path, Identity] | None = None
         self._began = clock()
+        self._looks = 0
         self._ready: deque[Seen] = deque()
         self._said: set[tuple[Path, str]] = set()
         self._look_at = 0.0
+        self._rested_at = 0.0
 
     @property
     def looked(self) -> bool:
@@ -77,11 +82,13 @@ class Watcher:
     def wait(self, at_most_s: float) -> None:
         """Wait until it is time to look, or something happens."""
         if self.waker.wait(max(0.0, min(self._look_at - self.clock(), at_most_s))):
-            self._look_at = self.clock()
+            self._look_soon()
 
     def look_if_due(self) -> None:
         """Look if something happened or it is time to. Errors as `look`."""
-        if self.waker.wait(0) or self.clock() >= self._look_at:
+        if self.waker.wait(0):
+            self._look_soon()
+        if self.clock() >= self._look_at:
             self.look()
 
     def look(self) -> None:
@@ -99,9 +106,14 @@ class Watcher:
         if self._first is None:
             self._first = {seen.relative: seen.identity for seen in (*files, *self._scan.styles)}
         self._observe(files)
+        self._looks += 1
         self._say_ignored()
-        # A large inbox is not looked at all the time.
-        self._look_at = began + max(self._next_look_s(), 2 * (self.clock() - began))
+        ended = self.clock()
+        self._rested_at = ended + max(SHORTEST_REST_S, REST * (ended - began))
+        self._look_at = max(began + self._next_look_s(), self._rested_at)
+
+    def _look_soon(self) -> None:
+        self._look_at = min(self._look_at, self._rested_at)
 
     def next_ready(self) -> Seen | None:
         """Return the next settled file of this look, or None when each was given."""
@@ -109,7 +121,7 @@ class Watcher:
 
     def still_settling(self) -> bool:
         """Tell whether something there since the first look may settle soon: what `--once` waits for."""
-        if self.clock() > self._began + 2 * self.settle_s + 1:
+        if self._looks > OBSERVATIONS and self.clock() > self._began + 2 * self.settle_s + 1:
             return False
         files = [seen for seen in self._scan.files if seen.relative not in self.settling.unreadable]
         quiet = {*self.settling.quiet, *self.style_settling.quiet}
@@ -139,7 +151,7 @@ class Watcher:
         before = set(self.settling.quiet)
         self.settling.observe(files)
         self.style_settling.observe(self._scan.styles)
-        self.library = read_library(self.style_settling.quiet, self.inbox)
+        self.library = read_library(self._scan.styles, set(self.style_settling.quiet), self.inbox)
         quiet = self.settling.quiet
         self._ready = deque(quiet)
         self.settling_count = self.settling.waiting
@@ -150,8 +162,8 @@ class Watcher:
     def _say_ignored(self) -> None:
         for path, reason in self._scan.ignored:
             self.say_once(path, "ignored", f"left alone ({reason})")
-        there = {path for path, _ in self._scan.ignored} | {seen.relative for seen in self._scan.files}
-        self._said = {(path, text) for path, text in self._said if path in there}
+        if len(self._said) > 2 * (len(self._scan.ignored) + len(self._scan.files)) + 1000:
+            self._said.clear()  # mostly of files long gone
 
     def _without_left(self, scan: Scan) -> list[Seen]:
         """Leave out the originals that were left in the inbox, and remove markers that mark nothing."""

@@ -20,7 +20,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from .errors import ImageError, PipelineError, WorkerLost
+from .errors import ImageError, MachineError, PipelineError, WorkerLost
 from .executors import Executor, unexpected_failure
 from .jobs import EncoderInfo, Job, JobResult, StepProgress
 
@@ -227,12 +227,23 @@ class WorkerExecutor:
 
 
 def start_worker(make: Callable[[], Executor]) -> Worker:
-    """Start a process that serves `make()`."""
+    """Start a process that serves `make()`.
+
+    Raises:
+        MachineError: the system has no room for one.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, make), name="style-pipeline worker", daemon=True)
-    with theirs, _holding_signals():
-        process.start()
+    try:
+        with theirs, _holding_signals():
+            process.start()
+    except OSError as error:
+        ours.close()
+        raise MachineError(
+            f"The worker cannot be started ({error.strerror or error}).",
+            "Close other programs to free memory.",
+        ) from error
     return Worker(process, ours)
 
 

@@ -1,14 +1,20 @@
 """The real daemon as a process of its own, with a quick engine and a disk that can fail. Run by `watching`.
 
-Its one argument is a JSON object, see `Setup`. Every event is a line of JSON on stdout.
+Its one argument is a JSON object, see `Setup`. Every event is a line of JSON on stdout. With `--forks` it is
+a quick server of daemons, see `serve_forks`.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import sys
+import threading
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,12 +23,14 @@ from typing import Any
 
 from disks import HookedDisk, Points, When
 from fakes import FakeExecutor
+from watchdog.observers.api import BaseObserver, EventEmitter
+from watchdog.utils import BaseThread
 
 from pipeline import daemon
 from pipeline.config import Config, read_config
 from pipeline.deadline import read_deadline
 from pipeline.display import WatchLog
-from pipeline.errors import DeadlineError, Interrupted, PipelineError
+from pipeline.errors import DeadlineError, DiskError, Interrupted, PipelineError
 from pipeline.events import Waker
 from pipeline.executors import Executor
 from pipeline.files import Disk
@@ -39,6 +47,20 @@ class Setup:
     `faults` are those of FakeExecutor; `worker` runs the engine in a process of its own. `kill_at` is the
     number of the point (a change of the disk or the ledger, before and after) at which SIGKILL strikes; -1
     only tells every point passed. `fail` lists [operation, errno, part of a path, times].
+
+    `fail_at` is [number of a point, errno, times]: from there on so many points raise it, those of the
+    ledger a DiskError. `across` lists parts of paths: a rename into or out of a folder so named is one to
+    another file system. `consume` is a folder to which a consumer takes every picture as soon as it can be
+    seen in the outbox, with `consume_all` its log and record too. `clock_jump_s` moves the wall clock when
+    the first job starts. `vanish` is [number of a point, folder, "nothing" or "empty"]: there the folder
+    goes away with what is in it, until the daemon has paused; what it made in its place is told as "made".
+    `no_ledger_at` is the number of the point at which the ledger's files are deleted. `stop_after` sends
+    TERM when so many drops are finished. `tells_signals` says when a signal has come. `stat_fails` is [number
+    of a point, errno, part of a path, times]: after the point, to ask for the state of such a path fails.
+
+    `break_events`: with "limit" no watch can be had; with "emitter" or "reader" those threads of the observer
+    end at SIGUSR1. With `no_sync` nothing waits for the disk, and
+    there are no points, which are all remembered.
     """
 
     config: str
@@ -48,6 +70,19 @@ class Setup:
     kill_at: int | None = None
     fail: list[list[Any]] = field(default_factory=list)
     for_: str | None = None
+    fail_at: list[int] | None = None
+    across: list[str] = field(default_factory=list)
+    consume: str = ""
+    consume_all: bool = False
+    first_pause_s: float = daemon.FIRST_PAUSE_S
+    clock_jump_s: float = 0.0
+    stop_after: int = 0
+    tells_signals: bool = False
+    vanish: list[Any] | None = None
+    no_ledger_at: int = -1
+    stat_fails: list[Any] | None = None
+    break_events: str = ""
+    no_sync: bool = False
 
 
 class Hooks:
@@ -60,6 +95,10 @@ class Hooks:
         self.tells = setup.kill_at == -1
         self.say = say
         self.faults = [list(fault) for fault in setup.fail]
+        self.setup = setup
+        self.consumer = Consumer(setup) if setup.consume else None
+        self.left_to_fail = setup.fail_at[2] if setup.fail_at else 0
+        self.finished: set[object] = set()
 
     def __call__(self, when: When, operation: str, paths: tuple[Path, ...]) -> None:
         for fault in self.faults:
@@ -67,12 +106,34 @@ class Hooks:
             if when == "before" and name == operation and times and any(part in str(path) for path in paths):
                 fault[3] -= 1
                 raise OSError(number, os.strerror(number), str(paths[0]))
+        if when == "before" and operation == "rename":
+            source, target = map(str, paths)
+            if any((part in source) != (part in target) for part in self.setup.across):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
         if operation not in self.LOOKING:
+            if self.consumer is not None:
+                self.consumer.take()
             self.reach(f"{when} {operation} {' '.join(path.name for path in paths)}")
+            self.fail_here(paths)
+
+    def fail_here(self, paths: tuple[Path, ...]) -> None:
+        """Raise what `fail_at` wants, if this is the time for it."""
+        if self.left_to_fail and self.setup.fail_at and len(self.points.passed) > self.setup.fail_at[0]:
+            self.left_to_fail -= 1
+            number = self.setup.fail_at[1]
+            if not paths:
+                raise DiskError(f"the ledger: {os.strerror(number)}")
+            raise OSError(number, os.strerror(number), str(paths[0]))
 
     def reach(self, point: str) -> None:
         if self.tells:
             self.say("point", point, number=len(self.points.passed))
+        number = len(self.points.passed)
+        if number == self.setup.no_ledger_at:
+            for path in Path(self.setup.config).parent.glob("state/ledger.sqlite3*"):
+                path.unlink()
+        if self.setup.vanish and number == self.setup.vanish[0]:
+            Vanishing(self.setup).go()
         self.points.reach(point)
 
     def hook_ledger(self) -> None:
@@ -83,12 +144,52 @@ class Hooks:
             counts = query.startswith(WRITES) and "daemons" not in query
             if counts:
                 self.reach(f"before {query[:30]}")
+                self.fail_here(())
             result = real(ledger, query, values)
             if counts:
                 self.reach(f"after {query[:30]}")
+                self.count_finished(query, values)
             return result
 
         Ledger._execute = execute  # type: ignore[method-assign]
+
+    def hook_stat(self) -> None:
+        """Let os.stat fail as it does below a mount that is dead."""
+        assert self.setup.stat_fails is not None
+        point, number, part, left = self.setup.stat_fails
+        real = os.stat
+
+        def stat(path: Any, *arguments: Any, **keywords: Any) -> os.stat_result:
+            nonlocal left
+            if left and len(self.points.passed) > point and part in str(path):
+                left -= 1
+                raise OSError(number, os.strerror(number), str(path))
+            return real(path, *arguments, **keywords)
+
+        os.stat = stat
+
+    def count_finished(self, query: str, values: tuple[object, ...]) -> None:
+        if query.startswith("UPDATE drops SET state"):
+            self.finished.add(values[-1])
+            if len(self.finished) == self.setup.stop_after:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Consumer:
+    """Takes what can be seen in the outbox away at once, each under a name of its own."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.outbox = Path(setup.config).parent / "outbox"
+        self.home = Path(setup.consume)
+        self.everything = setup.consume_all
+        self.home.mkdir(exist_ok=True)
+
+    def take(self) -> None:
+        for path in (*self.outbox.glob("*/*.png"), *self.outbox.glob("*/logs/*.*")):
+            if path.name.startswith("."):
+                continue
+            if path.suffix == ".png" or self.everything:
+                path.rename(self.home / f"{os.getpid()}-{time.monotonic_ns()}-{path.name}")
 
 
 def write_line(line: str) -> None:
@@ -104,15 +205,90 @@ def make_executor(setup: Setup, config: Config, tick: Callable[[], None]) -> Exe
     return make()
 
 
+class Vanishing:
+    """A folder that goes away as an unmounted disk does."""
+
+    def __init__(self, setup: Setup) -> None:
+        assert setup.vanish is not None
+        self.folder = Path(setup.vanish[1])
+        self.empty = setup.vanish[2] == "empty"
+        self.away = self.folder.with_name(f"{self.folder.name}.away")
+
+    def go(self) -> None:
+        self.folder.rename(self.away)
+        if self.empty:
+            self.folder.mkdir()
+
+    def come_back(self) -> list[str]:
+        """Undo it, and return what was made in its place."""
+        if not self.away.exists():
+            return []
+        if not self.folder.exists():
+            made = []
+        else:
+            made = [str(path) for path in self.folder.rglob("*")] or [str(self.folder)] * (not self.empty)
+            shutil.rmtree(self.folder)
+        self.away.rename(self.folder)
+        return made
+
+
+class WatchLogThatMounts(WatchLog):
+    """A log that brings a vanished folder back when the daemon has paused."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(write_line, as_json=True)
+        self.vanishing = Vanishing(setup)
+
+    def tell(self, kind: str, text: str, **facts: object) -> None:
+        super().tell(kind, text, **facts)
+        if kind == "paused" and (made := self.vanishing.come_back()):
+            super().tell("made", " ".join(made))
+
+
+class ClockJump(WatchLog):
+    """A log that moves the wall clock when the first picture has settled."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(write_line, as_json=True)
+        self.seconds = seconds
+
+    def tell(self, kind: str, text: str, **facts: object) -> None:
+        if kind == "started" and self.seconds:
+            real, jump, self.seconds = time.time, self.seconds, 0.0
+            time.time = lambda: real() + jump
+        super().tell(kind, text, **facts)
+
+
+def no_observer() -> BaseObserver:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def end_watching(which: str) -> None:
+    """End the threads that emit events, or those that read for them and that no observer knows."""
+    threads = [thread for thread in threading.enumerate() if isinstance(thread, BaseThread)]
+    for thread in threads:
+        is_reader = not isinstance(thread, (EventEmitter, BaseObserver))
+        if is_reader if which == "reader" else isinstance(thread, EventEmitter):
+            thread.stop()
+
+
 def main(setup: Setup) -> int:
     """Do what the command `watch` does; return its exit code."""
-    log = WatchLog(write_line, as_json=True)
+    if setup.vanish:
+        log: WatchLog = WatchLogThatMounts(setup)
+    else:
+        log = ClockJump(setup.clock_jump_s) if setup.clock_jump_s else WatchLog(write_line, as_json=True)
+    daemon.FIRST_PAUSE_S = setup.first_pause_s
     hooks = Hooks(setup, log.tell)
-    hooks.hook_ledger()
+    if not setup.no_sync:
+        hooks.hook_ledger()
+    if setup.stat_fails:
+        hooks.hook_stat()
     config_path = Path(setup.config)
     config = read_config(config_path)
     mode = config.watch.notify
-    waker = Waker(config.watch.inbox, "native" if mode == "auto" else mode)
+    make_observer = no_observer if setup.break_events == "limit" else None
+    waker = Waker(config.watch.inbox, "native" if mode == "auto" else mode, make_observer=make_observer)
     stopped: list[int] = []
     reread: list[int] = []
 
@@ -120,6 +296,8 @@ def main(setup: Setup) -> int:
         stopped.append(number)
         for again in (signal.SIGINT, signal.SIGTERM):
             signal.signal(again, signal.SIG_DFL)
+        if setup.tells_signals:  # not through the log, which may be writing just now
+            os.write(1, json.dumps({"event": "signal", "text": str(number)}).encode() + b"\n")
         waker.set()
 
     def on_hang_up(number: int, _frame: object) -> None:
@@ -129,6 +307,9 @@ def main(setup: Setup) -> int:
     signal.signal(signal.SIGINT, on_stop)
     signal.signal(signal.SIGTERM, on_stop)
     signal.signal(signal.SIGHUP, on_hang_up)
+    signal.signal(signal.SIGUSR1, lambda number, frame: end_watching(setup.break_events))
+    if setup.no_sync:
+        never_sync()
 
     def read_again() -> Config | None:
         if not reread:
@@ -137,14 +318,21 @@ def main(setup: Setup) -> int:
         return read_config(config_path)
 
     options = daemon.WatchOptions(setup.once, read_deadline(setup.for_, None))
-    disk: Disk = HookedDisk(hooks)
+    disk = Disk() if setup.no_sync else HookedDisk(hooks)
     try:
         tally = daemon.watch_inbox(
-            config, options, log, partial(make_executor, setup), waker, lambda: bool(stopped), read_again, disk
+            config,
+            options,
+            log,
+            partial(make_executor, setup),
+            waker,
+            lambda: bool(stopped),
+            read_again,
+            disk,
         )
         if stopped:
             raise Interrupted(stopped[0])
-        if options.deadline and options.deadline.over and tally.left:
+        if options.deadline and tally.left and (setup.once or options.deadline.over):
             raise DeadlineError("over")
     except PipelineError as error:
         log.tell("error", str(error))
@@ -152,5 +340,43 @@ def main(setup: Setup) -> int:
     return 1 if setup.once and tally.set_aside else 0
 
 
+def never_sync() -> None:
+    os.fsync = lambda descriptor: None
+    real = Ledger._execute
+
+    def execute(ledger: Ledger, query: str, values: tuple[object, ...] = ()) -> Any:
+        return real(ledger, "PRAGMA synchronous=OFF" if "PRAGMA sync" in query else query, values)
+
+    Ledger._execute = execute  # type: ignore[method-assign]
+
+
+def serve_forks() -> int:
+    """Fork daemons for every line of stdin, a list of [file for its events, setup]; answer with exit codes.
+
+    A SIGKILL takes nothing from the system's buffers, so here nothing waits for the disk.
+    """
+    never_sync()
+    for line in sys.stdin:
+        pids = []
+        for output, setup in json.loads(line):
+            pids.append(os.fork())
+            if pids[-1] == 0:
+                os._exit(run_fork(output, Setup(**setup)))
+        write_line(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]))
+    return 0
+
+
+def run_fork(output: str, setup: Setup) -> int:
+    os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
+    signal.alarm(60)  # never reached unless it hangs
+    try:
+        return main(setup)
+    except BaseException:
+        traceback.print_exc()
+        return 70
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "--forks":
+        raise SystemExit(serve_forks())
     raise SystemExit(main(Setup(**json.loads(sys.argv[1]))))

@@ -25,7 +25,7 @@ from pipeline.runner import Finished, Planned, Runner, RunOptions, Summary
 # Small and quick; every test's manifest builds on it.
 QUICK = {"size": 16, "pyramid": 0, "steps": 4}
 
-Fault = Literal["fail", "machine", "stop", "kill", "hang", "check_kill", "check_hang"]
+Fault = Literal["fail", "machine", "stop", "kill", "hang", "check_kill", "check_hang", "wait"]
 
 
 def picture_bytes(seed: str, kind: str = "png", size: tuple[int, int] = (6, 4)) -> bytes:
@@ -45,8 +45,9 @@ class FakeExecutor:
     """An `Executor` whose pictures cost nothing. `faults` says by a content's stem what goes wrong.
 
     `fail` fails the job, `machine` raises a DeviceError, `stop` stops after its first step, `kill` kills
-    this process with SIGKILL in the middle of the job, `hang` blocks there for ever; `check_kill` and
-    `check_hang` do so when the picture is checked. `ran` names the contents of the jobs begun.
+    this process with SIGKILL in the middle of the job, `hang` blocks there for ever, `wait` until it should
+    stop; `check_kill` and `check_hang` do so when the picture is checked. `ran` names the
+    contents of the jobs begun.
     """
 
     faults: Mapping[str, Fault] = field(default_factory=dict)
@@ -105,6 +106,8 @@ class FakeExecutor:
                 os.kill(os.getpid(), signal.SIGKILL)
             if fault == "hang":
                 threading.Event().wait()
+            while fault == "wait" and not should_stop():
+                threading.Event().wait(0.005)
             if fault == "stop" or should_stop():
                 return JobResult("stopped")
         return JobResult(

@@ -5,15 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import fakes
 import pytest
 import yaml
+from fakes import FakeExecutor, picture_bytes
 from PIL import Image
 
-from pipeline.cli import main
+from pipeline.cli import _notify_mode, main
+from pipeline.config import Config
+from pipeline.deadline import Deadline
+from pipeline.files import Disk
+from pipeline.ledger import Ledger
+from pipeline.owner import Owner
 from pipeline.recipe import PRESETS
 from pipeline.version import VERSION
 
@@ -359,3 +368,459 @@ def test_interrupted_then_resumed(cli, night):
     assert record["step_seconds"] > 0
     assert [row["step"] for row in log_rows("a--s")] == [str(step) for step in range(1, 13)]
     assert not list(state.iterdir())
+
+
+# The watched folder, with an engine that costs nothing
+
+
+class Studio:
+    """An inbox with one style in the current folder, and the command line."""
+
+    def __init__(self, folder: Path, cli) -> None:
+        self.cli = cli
+        self.inbox = folder / "inbox"
+        self.executor = FakeExecutor()
+        (self.inbox / "styles").mkdir(parents=True)
+        (self.inbox / "styles/s.png").write_bytes(picture_bytes("style"))
+        self.configure()
+
+    def configure(self, **keys) -> None:
+        watch = {"settle_s": 0.03, "settle_max_s": 0.1, "rescan_s": 0.03, "notify": "off", "min_free_mb": 0}
+        config = {"state_dir": "state", "cache_dir": "cache", "recipe": fakes.QUICK, "watch": watch, **keys}
+        Path("config.yaml").write_text(yaml.safe_dump(config))
+
+    def drop(self, name: str, data: bytes | None = None) -> None:
+        path = self.inbox / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(picture_bytes(ascii(name)) if data is None else data)
+        os.utime(path, (1, 1))
+
+    def once(self, *flags) -> tuple[int, str]:
+        """Run `watch --once`; return its exit code and what it logged."""
+        code, out, err = self.cli("watch", "--once", *flags)
+        assert out == ""
+        return code, err
+
+    def ledger(self) -> Ledger:
+        return Ledger(Path("state"))
+
+    def set_aside(self, *names: str) -> list[str]:
+        """Let pictures be set aside; return their ids."""
+        for name in names:
+            self.drop(name)
+            self.executor.faults = {**self.executor.faults, Path(name).stem: "fail"}
+        assert self.once()[0] == 1
+        self.executor.faults = {}
+        return [one["id"] for one in json.loads(self.cli("status", "--json")[1])["set_aside"]]
+
+
+@pytest.fixture
+def studio(environment, cli, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr("pipeline.owner.PATIENCE_S", 0.05)
+    made = Studio(environment, cli)
+    monkeypatch.setattr("pipeline.cli._worker", lambda settings, tick: made.executor)
+    monkeypatch.setattr("pipeline.cli._executor", lambda settings, stopped, **more: made.executor)
+    return made
+
+
+def test_watch_once_makes_what_is_there(studio):
+    studio.drop("a.png")
+    studio.drop("s/b.png")
+    code, err = studio.once()
+    assert code == 0, err
+    assert {path.name for path in Path("outbox/inbox").glob("*.png")} == {"a--s.png"}
+    assert Path("outbox/inbox/s/b--s.png").is_file()
+    assert Path("archive/a.png").is_file()
+    assert Path("archive/s/b.png").is_file()
+    for words in ("watching", "encoder fake", "settled a.png", "started a--s", "done a--s in 0.5 s: "):
+        assert words in err
+    assert studio.once()[0] == 0  # nothing to do is fine
+    assert len(studio.executor.ran) == 2
+
+
+def test_watch_once_with_a_failure_is_exit_code_1(studio):
+    studio.drop("a.png")
+    studio.drop("b.png")
+    studio.executor.faults = {"a": "fail"}
+    code, err = studio.once()
+    assert code == 1
+    assert "set aside a.png" in err
+    assert "told to fail" in err
+    assert Path("outbox/inbox/b--s.png").is_file()
+    assert len(list(Path("quarantine").glob("*/a.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--for", "soon"], "--for soon"),
+        (["--until", "25:00"], "--until 25:00"),
+        (["--outbox", "inbox/out"], "lie in one another"),
+        (["--set", "sise=3"], "did you mean 'size'"),
+        (["--config", "absent.yaml"], "absent.yaml"),
+        (["--device", "banana"], "cuda"),
+    ],
+)
+def test_watch_with_wrong_usage_is_exit_code_2(studio, flags, words):
+    studio.drop("a.png")
+    code, err = studio.once(*flags)
+    assert code == 2
+    assert words in err
+    assert sorted(path.name for path in studio.inbox.iterdir()) == ["a.png", "styles"]
+
+
+def test_watch_once_on_a_bad_machine_is_exit_code_3(studio):
+    studio.drop("a.png")
+    studio.executor.faults = {"a": "machine"}
+    code, err = studio.once()
+    assert code == 3
+    assert "The device is gone." in err
+    studio.executor.faults = {}
+    assert studio.once()[0] == 0  # what was claimed is gone on with
+    assert Path("outbox/inbox/a--s.png").is_file()
+
+
+def test_a_deadline_in_the_middle_of_a_job_is_exit_code_4(studio, monkeypatch):
+    studio.drop("a.png")
+    with monkeypatch.context() as patch:
+        studio.executor.after_step = lambda job, step: patch.setattr(Deadline, "left_s", -1.0)
+        code, err = studio.once("--for", "1h")
+        assert code == 4
+        assert "1 files are left" in err
+    studio.executor.after_step = lambda job, step: None
+    assert studio.once("--for", "1h")[0] == 0
+    assert Path("outbox/inbox/a--s.png").is_file()
+
+
+def test_what_would_overrun_the_deadline_is_not_begun_and_exit_code_4(studio):
+    studio.drop("a.png")
+    with closing(studio.ledger()) as ledger:
+        ledger.note_speed("fake", "fake0", 1e12)
+    code, err = studio.once("--for", "1h")
+    assert code == 4
+    assert "not begun a--s" in err
+    assert studio.executor.ran == []
+
+
+@pytest.mark.parametrize("flag", [["--for", "1h"], ["--until", "06:30"]])
+def test_a_run_with_a_deadline_is_exit_code_4_when_work_is_left(studio, night, cli, flag):
+    studio.configure()
+    with closing(studio.ledger()) as ledger:
+        ledger.note_speed("fake", "fake0", 1e12)
+    code, _, err = cli("run", night, *flag)
+    assert code == 4
+    assert "2 pictures are left" in err
+    assert studio.executor.ran == []
+    with closing(studio.ledger()) as ledger:
+        ledger.note_speed("fake", "fake0", 1e-12)
+    assert cli("run", night, *flag)[0] == 0
+    assert len(studio.executor.ran) == 2
+
+
+@pytest.mark.parametrize("flag", [["--for", "soon"], ["--until", "noon"]])
+def test_a_run_with_a_deadline_that_is_none_is_exit_code_2(studio, night, cli, flag):
+    code, _, err = cli("run", night, *flag)
+    assert code == 2
+    assert " ".join(flag) in err
+
+
+def test_a_second_watch_is_exit_code_5_with_one_line_that_names_the_holder(studio):
+    studio.drop("a.png")
+    with Owner(studio.inbox, Disk()).held():
+        code, err = studio.once()
+    assert code == 5
+    assert f"process {os.getpid()} on" in err.splitlines()[0]
+    assert (studio.inbox / "a.png").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_watch_and_is_its_exit_code(studio, number):
+    studio.drop("a.png")
+    before = signal.getsignal(number)
+    studio.executor.after_step = lambda job, step: signal.raise_signal(number) if step == 2 else None
+    code, _, err = studio.cli("watch")  # without --once: it would go on for ever
+    assert code == 128 + number
+    assert "stopped a--s" in err
+    assert signal.getsignal(number) == before
+    studio.executor.after_step = lambda job, step: None
+    assert studio.once()[0] == 0
+    assert Path("outbox/inbox/a--s.png").is_file()
+
+
+def test_hup_reads_the_configuration_again(studio):
+    studio.drop("a.png")
+
+    def change(job, step):
+        if step == 1:
+            studio.configure(outbox="there")
+            studio.drop("b.png")
+            signal.raise_signal(signal.SIGHUP)
+
+    studio.executor.after_step = change
+    code, err = studio.once()
+    assert code == 0, err
+    assert "the configuration was read again" in err
+    studio.executor.after_step = lambda job, step: None
+    assert studio.once()[0] == 0
+    assert Path("outbox/inbox/a--s.png").is_file()
+    assert Path("there/inbox/b--s.png").is_file()
+
+
+def test_hup_with_a_wrong_configuration_keeps_the_old_one(studio):
+    studio.drop("a.png")
+
+    def change(job, step):
+        if step == 1:
+            studio.configure(outbx="there")
+            signal.raise_signal(signal.SIGHUP)
+
+    studio.executor.after_step = change
+    code, err = studio.once()
+    assert code == 0, err
+    assert "the old configuration stays" in err
+    assert "outbx" in err
+    assert Path("outbox/inbox/a--s.png").is_file()
+
+
+def test_flags_win_over_routes(studio):
+    studio.drop("s/a.png")
+    code, err = studio.once("--outbox", "there", "--set", "size=20", "--preset", "draft")
+    assert code == 0, err
+    record = json.loads(Path("there/inbox/logs/s/a--s.json").read_text())
+    assert (record["recipe"]["size"], record["recipe"]["preset"]) == (20, "draft")
+
+
+def test_log_json_is_one_object_a_line(studio):
+    studio.drop("a.png")
+    studio.drop("b\udce9\n.png")
+    code, err = studio.once("--log-json")
+    assert code == 0
+    events = [json.loads(line) for line in err.splitlines()]
+    assert [e["event"] for e in events if e["event"] in {"watching", "started", "done"}] == [
+        "watching", "started", "done", "started", "done",
+    ]  # fmt: skip
+    assert [event["name"] for event in events if event["event"] == "done"] == ["a--s", "b__--s"]
+
+
+def test_a_log_in_a_file_is_rotated(studio, monkeypatch):
+    monkeypatch.setattr("pipeline.cli.LOG_BYTES", 1500)
+    monkeypatch.setattr("pipeline.cli.LOG_FILES", 2)
+    for name in "abcdef":
+        studio.drop(f"{name}.png")
+    code, err = studio.once("--log-json", "--log-file", "there/watch.log")
+    assert (code, err) == (0, "")
+    logs = sorted(Path("there").iterdir())
+    assert [path.name for path in logs] == ["watch.log", "watch.log.1", "watch.log.2"]
+    assert all(0 < path.stat().st_size <= 1500 for path in logs)
+    lines = [line for path in logs[::-1] for line in path.read_text().splitlines()]
+    assert json.loads(lines[-1])["content"].endswith("f.png")
+    assert all("event" in json.loads(line) for line in lines)
+
+
+def test_a_log_file_is_appended_to(studio):
+    for _ in range(2):
+        assert studio.once("--log-file", "watch.log") == (0, "")
+    assert Path("watch.log").read_text().count("watching ") == 2
+
+
+def test_a_log_file_that_cannot_be_written_is_exit_code_3(studio):
+    Path("file").touch()
+    code, err = studio.once("--log-file", "file/watch.log")
+    assert code == 3
+    assert "file/watch.log: cannot be written" in err
+    assert "--log-file" in err
+
+
+# status, retry, health, service
+
+
+def test_status_of_a_folder_that_nobody_watches(studio):
+    (id,) = studio.set_aside("a.png")
+    studio.drop("b.png")
+    assert studio.once()[0] == 0
+    code, out, err = studio.cli("status", "--json")
+    assert (code, err) == (0, "")
+    status = json.loads(out)
+    assert (status["alive"], status["done"], status["throughput_per_hour"]) == (False, 1, 1)
+    assert [(one["id"], one["path"]) for one in status["set_aside"]] == [(id, "a.png")]
+    code, out, _ = studio.cli("status")
+    assert code == 0
+    assert out.startswith(f"inbox    {studio.inbox}\ndaemon   not running")
+    assert f"{id}  a.png: " in out
+
+
+def test_status_while_a_job_runs(studio):
+    studio.drop("a.png")
+    seen = []
+
+    def look(job, step):
+        if step == 3:
+            done = subprocess.run(
+                [sys.executable, "-m", "pipeline", "status", "--json"], capture_output=True, check=True
+            )
+            seen.append(json.loads(done.stdout))
+
+    studio.executor.after_step = look
+    assert studio.once()[0] == 0
+    (status,) = seen
+    assert status["alive"] is True
+    assert status["holder"]["pid"] == os.getpid()
+    assert status["claimed"] == 1
+
+
+def test_names_of_any_kind_can_be_shown_and_retried(studio):
+    studio.set_aside("b\udce9\n.png")
+    code, out, err = studio.cli("status")
+    assert (code, err) == (0, "")
+    assert "b\\udce9\\n.png: " in out
+    code, out, err = studio.cli("retry", "--all-quarantined")
+    assert (code, err) == (0, "")
+    assert out.endswith("b\\udce9\\n.png\n")
+    assert (studio.inbox / "b\udce9\n.png").is_file()
+
+
+@pytest.mark.parametrize("by", ["id", "start of the id", "name", "path"])
+def test_retry_one(studio, by):
+    ids = studio.set_aside("sub/a.png", "b.png")
+    found = json.loads(studio.cli("status", "--json")[1])["set_aside"]
+    id = next(one["id"] for one in found if one["path"] == "sub/a.png")
+    # The other's id may well begin with the same second.
+    word = {"id": id, "start of the id": id[:-1], "name": "a.png", "path": "sub/a.png"}[by]
+    code, out, err = studio.cli("retry", word)
+    assert (code, err) == (0, "")
+    assert out == f"{id} is back: {studio.inbox}/sub/a.png\n"
+    assert (studio.inbox / "sub/a.png").is_file()
+    assert not (studio.inbox / "b.png").exists()
+    assert [path.name for path in Path("quarantine").iterdir()] == [one for one in ids if one != id]
+    assert studio.once()[0] == 0
+    assert Path("outbox/inbox/sub/a--s.png").is_file()
+
+
+def test_retry_all(studio):
+    ids = studio.set_aside("a.png", "b.png")
+    code, out, _ = studio.cli("retry", "--all-quarantined")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ids
+    assert list(Path("quarantine").iterdir()) == []
+    assert studio.cli("retry", "--all-quarantined") == (0, "", "")  # nothing is left to retry
+    assert studio.once()[0] == 0
+
+
+def test_retry_forgets_the_attempts(studio):
+    """Else what was set aside for ending the worker would be set aside again at once."""
+    studio.set_aside("a.png")
+    (report,) = Path("quarantine").glob("*/error.json")
+    (key,) = json.loads(report.read_text())["keys"]
+    with closing(studio.ledger()) as ledger:
+        for _ in range(3):
+            ledger.begin(key)
+    studio.cli("retry", "a.png")
+    assert studio.once()[0] == 0
+    assert Path("outbox/inbox/a--s.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--all-quarantined"),
+        (["a.png", "--all-quarantined"], "--all-quarantined"),
+        (["unknown.png"], "called 'unknown.png'"),
+        ([""], "called ''"),
+    ],
+)
+def test_retry_of_both_neither_or_nothing_known_is_exit_code_2(studio, arguments, words):
+    studio.set_aside("a.png")
+    code, out, err = studio.cli("retry", *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert "status" in err
+    assert not (studio.inbox / "a.png").exists()
+
+
+def test_retry_replaces_nothing(studio):
+    studio.set_aside("a.png")
+    studio.drop("a.png", b"newer")
+    code, _, err = studio.cli("retry", "a.png")
+    assert code == 2
+    assert "a.png: exists already" in err
+    assert (studio.inbox / "a.png").read_bytes() == b"newer"
+    assert len(list(Path("quarantine").glob("*/a.png"))) == 1
+
+
+def test_health_without_a_daemon_is_exit_code_3(studio):
+    Path("outbox").mkdir()
+    code, out, err = studio.cli("health")
+    assert code == 3
+    assert "BAD  daemon       nobody watches the inbox" in out
+    assert "BAD  heartbeat    none yet" in out
+    assert "ok   pause        none" in out
+    assert "needs attention" in err
+    assert studio.once()[0] == 0
+    assert "BAD  daemon" in studio.cli("health")[1]
+
+
+def test_health_with_a_daemon_is_exit_code_0(studio):
+    studio.drop("a.png")
+    seen = []
+
+    def look(job, step):
+        if step == 1:
+            command = [sys.executable, "-m", "pipeline", "health"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            seen.append((done.returncode, done.stdout))
+
+    studio.executor.after_step = look
+    assert studio.once()[0] == 0
+    ((code, out),) = seen
+    assert code == 0, out
+    assert "BAD" not in out
+    assert "ok   daemon       is running" in out
+
+
+def test_the_unit_starts_this_program_with_this_configuration(studio, cli):
+    code, out, err = cli("service", "systemd", "--config", "config.yaml")
+    assert (code, err) == (0, "")
+    (start,) = [line for line in out.splitlines() if line.startswith("ExecStart=")]
+    assert start.endswith(f"style-pipeline watch --config {Path('config.yaml').resolve()}")
+    assert f"WorkingDirectory={Path.cwd()}" in out
+    assert "WantedBy=multi-user.target" in out
+    assert "WantedBy=default.target" in cli("service", "systemd", "--user")[1]
+    for folder in ("inbox", "outbox", "archive", "quarantine", "state", "cache"):
+        assert str(Path(folder).resolve()) in out
+
+
+@pytest.mark.parametrize(
+    ("mode", "network", "chosen"),
+    [
+        ("auto", False, "native"),
+        ("auto", True, "polling"),
+        ("native", True, "native"),
+        ("polling", False, "polling"),
+        ("off", True, "off"),
+    ],
+)
+def test_how_the_inbox_is_watched(mode, network, chosen, monkeypatch):
+    monkeypatch.setattr("pipeline.inbox.is_network_file_system", lambda path: network)
+    assert _notify_mode(Config.model_validate({"watch": {"notify": mode}})) == chosen
+
+
+HELP = """
+import contextlib, io, sys
+from pipeline.cli import app
+
+for words in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        app([*words.split(), "--help"])
+    assert "Usage: " in out.getvalue(), words
+    heavy = {"torch", "numpy", "watchdog", "filelock"} & set(sys.modules)
+    assert not heavy, (words, heavy)
+"""
+
+
+def test_help_of_every_command_of_the_watch_is_quick():
+    commands = ["watch", "status", "retry", "health", "service", "service systemd", "run"]
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, *commands], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import Config, anchor_init, read_config
+from pipeline.config import Blend, Config, Route, WatchConfig, anchor_init, read_config
 from pipeline.errors import UsageError
 from pipeline.recipe import INIT_MODES, Recipe, layer_recipe
 
@@ -184,3 +184,93 @@ def test_values_out_of_range_are_refused(field: str, value: Any) -> None:
 def test_a_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Config().device = "cpu"  # type: ignore[misc]
+
+
+# The watched folder
+
+
+def test_without_a_watch_section_its_folders_lie_in_the_current_one(environment: Path) -> None:
+    watch = read_config(None).watch
+    assert watch.inbox == environment / "inbox"
+    assert watch.archive_dir == environment / "archive"
+    assert watch.quarantine_dir == environment / "quarantine"
+    assert (watch.settle_s, watch.notify, watch.originals, watch.batch) == (None, "auto", "archive", "inbox")
+
+
+def test_archive_and_quarantine_lie_beside_the_inbox_unless_they_are_named(environment: Path) -> None:
+    text = "watch: {inbox: /studio/in/box, quarantine: ../aside}\n"
+    watch = read_config(write(environment / "etc", text)).watch
+    assert watch.inbox == Path("/studio/in/box")
+    assert watch.archive_dir == Path("/studio/in/archive")
+    assert watch.quarantine_dir == environment / "aside"
+
+
+def test_paths_of_the_watch_section_start_at_the_file(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(environment / "me"))
+    text = (
+        "watch:\n  inbox: ../in\n  archive: kept\n  quarantine: ~/aside\n"
+        "  routes: {cards: {recipe: {init: start.png, size: 64}}, plain: {recipe: {init: noise}}}\n"
+    )
+    watch = read_config(write(environment / "etc", text)).watch
+    assert (watch.inbox, watch.archive_dir) == (environment / "in", environment / "etc/kept")
+    assert watch.quarantine_dir == environment / "me/aside"
+    assert watch.routes["cards"].recipe == {"init": str(environment / "etc/start.png"), "size": 64}
+    assert watch.routes["plain"].recipe == {"init": "noise"}
+
+
+def test_styles_are_names_or_blends(environment: Path) -> None:
+    text = (
+        "watch:\n  styles: [monet, {name: mix, blend: {monet: 0.7, scream: 3}}]\n"
+        "  routes: {cards: {styles: [scream], batch: christmas}, plain: {}}\n"
+    )
+    watch = read_config(write(environment, text)).watch
+    assert watch.styles == ["monet", Blend(name="mix", blend={"monet": 0.7, "scream": 3})]
+    assert watch.routes == {"cards": Route(styles=["scream"], batch="christmas"), "plain": Route()}
+
+
+@pytest.mark.parametrize("name", ["styles", "", ".hidden", "..", ".", "a/b", "/a"])
+def test_a_route_is_one_folder_of_the_inbox_and_not_styles(name: str, environment: Path) -> None:
+    (line,) = failure(write(environment, f"device: cpu\nwatch:\n  routes:\n    {name!r}: {{}}\n"))
+    assert re.search(r"config\.yaml:[34]: watch\.routes", line)
+    assert f"'{name}' is no name for a route" in line
+
+
+def test_problems_of_the_watch_section_are_named_with_line_key_and_hint(environment: Path) -> None:
+    path = write(
+        environment,
+        "watch:\n  inbx: here\n  settle_s: 0\n  notify: sometimes\n  originals: burn\n"
+        "  styles: []\n  worker_max_jobs: 0\n  min_free_mb: -1\n  rescan_s: .inf\n"
+        "  routes:\n    cards:\n      stiles: [a]\n      recipe:\n        styel_weight: 3\n",
+    )
+    lines = failure(path)
+    assert [line.removeprefix(f"{path}:").split(": ")[:2] for line in lines] == [
+        ["2", "watch.inbx"],
+        ["3", "watch.settle_s"],
+        ["4", "watch.notify"],
+        ["5", "watch.originals"],
+        ["6", "watch.styles"],
+        ["7", "watch.worker_max_jobs"],
+        ["8", "watch.min_free_mb"],
+        ["9", "watch.rescan_s"],
+        ["12", "watch.routes.cards.stiles"],
+        ["14", "watch.routes.cards.recipe.styel_weight"],
+    ]
+    assert "did you mean 'inbox'?" in lines[0]
+    for key in WatchConfig.model_fields:
+        assert key in lines[0]
+    assert "polling" in lines[2]
+    assert "leave" in lines[3]
+
+
+@pytest.mark.parametrize("blend", ["{name: x}", "{name: '', blend: {a: 1}}", "{name: x, blend: {a: 0}}", "3"])
+def test_a_wrong_blend_is_named_with_its_line(blend: str, environment: Path) -> None:
+    lines = failure(write(environment, f"watch:\n  styles:\n    - a\n    - {blend}\n"))
+    assert all(re.search(r"config\.yaml:4: watch\.styles\[1\]", line) for line in lines)
+
+
+def test_the_repositorys_own_config_tells_of_every_key_of_the_watch_section() -> None:
+    text = THE_CONFIG.read_text(encoding="utf-8")
+    missing = [key for key in WatchConfig.model_fields if not re.search(rf"\b{key}:", text)]
+    assert missing == []

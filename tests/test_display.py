@@ -16,15 +16,20 @@ from pipeline.display import (
     JsonLines,
     LiveDisplay,
     LogLines,
+    WatchLive,
+    WatchLog,
     download_lines,
     duration,
     finished_line,
     finished_object,
+    one_line,
     summary_line,
 )
+from pipeline.errors import WorkerLost
 from pipeline.jobs import EncoderInfo, Job, StepProgress, Style
 from pipeline.recipe import Recipe
 from pipeline.runner import Finished, Runner, Status, Summary
+from pipeline.status import Queue
 
 # Whatever a file may be called: markup, a link, an emoji's code, other letters, and long.
 ODD_NAMES = [
@@ -323,3 +328,140 @@ def test_every_display_follows_a_run(make: Callable[[Console, int], LogLines], w
     assert text.count("] done b--") == 2
     assert "a note" in text
     assert "2 failed" in summary_line(summary, str(workshop.batch_folder))
+
+
+# A watched folder
+
+QUEUE = Queue(waiting=3, settling=2, done=5, set_aside=1)
+HOSTILE = [*ODD_NAMES, "caf\udce9", "a\nb", "a\r\nb", "\x1b[31mred", "\x85\u2028", "\0"]
+
+
+def watch_everything(log: WatchLog, name: str = "a--s") -> None:
+    """Let a daemon's whole life be shown."""
+    job = make_job(content=f"/in/{name}.png", style=name)
+    log.tell("watching", "watching /in; results go to /out", inbox="/in", settle_s=2.0)
+    log.encoder_chosen(EncoderInfo("vgg19-slim", "0123456789abcdef", "vgg19 is not here."))
+    log.queue(QUEUE)
+    log.job_started(job, name)
+    log.job_step(StepProgress(3, 7, 64, 48, 0.5, 0.2, 0.3))
+    log.worker_lost(job, WorkerLost("The worker ended."))
+    log.job_finished(make_finished("done", name, job=job, path=Path(f"/out/{name}.png"), seconds=12.34))
+    log.job_finished(make_finished("failed", name, job=job, error=f"/in/{name}.png: bad.", next_step="Look."))
+    log.tell("set_aside", f"set aside {name}", path=name, id="ID")
+
+
+def test_a_line_for_everything_a_daemon_does() -> None:
+    written: list[str] = []
+    watch_everything(WatchLog(written.append, as_json=False))
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in written)
+    assert [line[20:] for line in written] == [
+        "watching /in; results go to /out",
+        "encoder vgg19-slim (01234567)",
+        "vgg19 is not here.",
+        "started a--s (64 px, 7 steps)",
+        "a--s.png: The worker ended.",
+        "done a--s in 12.3 s: /out/a--s.png",
+        "failed a--s: /in/a--s.png: bad. Look.",
+        "set aside a--s",
+    ]
+
+
+def test_an_object_for_everything_a_daemon_does() -> None:
+    written: list[str] = []
+    watch_everything(WatchLog(written.append, as_json=True))
+    events = [json.loads(line) for line in written]
+    assert [event["event"] for event in events] == [
+        "watching", "encoder", "encoder", "started", "worker", "done", "failed", "set_aside",
+    ]  # fmt: skip
+    for event in events:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", event["time"])
+        assert event["text"]
+    watching, encoder, _, started, _, done, failed, aside = events
+    assert (watching["inbox"], watching["settle_s"]) == ("/in", 2.0)
+    assert (encoder["encoder"], encoder["digest"]) == ("vgg19-slim", "0123456789abcdef")
+    assert (started["name"], started["steps"]) == ("a--s", 7)
+    assert (done["status"], done["path"], done["seconds"]) == ("done", "/out/a--s.png", 12.34)
+    assert (failed["error"], failed["next_step"]) == ("/in/a--s.png: bad.", "Look.")
+    assert (aside["path"], aside["id"]) == ("a--s", "ID")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_name_breaks_a_line_of_a_watch(name: str, as_json: bool) -> None:
+    written: list[str] = []
+    watch_everything(WatchLog(written.append, as_json), name)
+    for line in written:
+        assert line.splitlines() == [line]
+        assert line.isprintable()
+        line.encode()
+    if as_json:
+        assert [json.loads(line) for line in written][-1]["path"] == name
+    elif name in ODD_NAMES:
+        assert sum(name in line for line in written) >= 4
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Übung 字", "Übung 字"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("caf\udce9", "caf\\udce9"),
+        ("\x1b[31m\u2028", "\\x1b[31m\\u2028"),
+        ("", ""),
+    ],
+)
+def test_any_text_is_one_line(text: str, shown: str) -> None:
+    assert one_line(text) == shown
+
+
+def test_a_long_job_is_told_of_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    written: list[str] = []
+    log = WatchLog(written.append, as_json=True)
+    for step in range(1, 10):
+        now[0] += 10
+        log.job_step(StepProgress(step, 9, 64, 48, 0.5, 0.2, 0.3))
+    assert [json.loads(line)["step"] for line in written] == [3, 6, 9]
+
+
+def test_the_live_watch_shows_queue_and_job() -> None:
+    screen, file = console(width=160, terminal=True)
+    with WatchLive(screen) as live:
+        live.queue(QUEUE)
+        live.progress.refresh()
+        (task,) = live.progress.tasks
+        assert (task.description, task.total, task.fields["detail"]) == ("waiting", None, str(QUEUE))
+        live.job_started(make_job(), "a--s")
+        live.job_step(StepProgress(3, 9, 64, 48, 0.123456, 0.1, 0.02))
+        live.queue(Queue(2, 0, 6, 1))  # shown with the next step
+        live.progress.refresh()
+        (task,) = live.progress.tasks
+        assert (task.description, task.completed, task.total) == ("a--s", 3, 9)
+        assert "loss 0.1235" in task.fields["detail"]
+        live.job_step(StepProgress(4, 9, 64, 48, 0.1, 0.1, 0.02))
+        assert "2 waiting" in live.progress.tasks[0].fields["detail"]
+        live.job_finished(make_finished("done", path=Path("/out/a--s.png"), seconds=1))
+        (task,) = live.progress.tasks
+        assert (task.description, task.completed, task.total) == ("waiting", 0, None)
+        live.queue(Queue(0, 0, 9, 0))
+        assert "9 done" in live.progress.tasks[0].fields["detail"]
+    text = file.getvalue()
+    for part in (
+        "3 waiting, 2 settling, 5 done, 1 set aside",
+        "64 x 48",
+        "started a--s",
+        "done a--s in 1.0 s",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if len(name) < 100])
+def test_the_live_watch_shows_every_event_whatever_the_name(name: str) -> None:
+    screen, file = console(width=400, terminal=True)
+    with WatchLive(screen) as live:
+        watch_everything(live, name)
+    text = file.getvalue()
+    text.encode()
+    assert f"set aside {one_line(name)}\n" in text
+    assert "The worker ended." in text

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DiskError
-from pipeline.ledger import Ledger
+from pipeline.ledger import DropRow, Ledger, open_ledger
 
 KEY, OTHER = "a" * 64, "b" * 64
 
@@ -135,3 +137,230 @@ def test_a_state_dir_that_cannot_be_used_is_named(what: str, tmp_path: Path) -> 
     with pytest.raises(DiskError) as caught:
         Ledger(state).close()
     assert str(state) in caught.value.message
+
+
+# Drops
+
+INBOX, ELSEWHERE = Path("/in/box"), Path("/else/where")
+
+
+def test_a_drop_is_claimed_then_finished(ledger: Ledger) -> None:
+    ledger.claim("1", INBOX, "a.png", 10.0)
+    ledger.claim("2", INBOX, "sub/b.png", 11.0)
+    ledger.claim("3", ELSEWHERE, "c.png", 12.0)
+    assert ledger.claimed(INBOX) == [
+        DropRow("1", "a.png", "claimed", 10.0, None),
+        DropRow("2", "sub/b.png", "claimed", 11.0, None),
+    ]
+    ledger.finish("1", "done", 20.0)
+    ledger.finish("2", "set aside", 21.0)
+    assert ledger.claimed(INBOX) == []
+    assert [row.id for row in ledger.claimed(ELSEWHERE)] == ["3"]
+    assert ledger.finished_since(INBOX, 0) == [
+        DropRow("1", "a.png", "done", 10.0, 20.0),
+        DropRow("2", "sub/b.png", "set aside", 11.0, 21.0),
+    ]
+
+
+def test_claimed_drops_come_in_the_order_in_which_they_were_taken(ledger: Ledger) -> None:
+    for id, noticed in (("c", 2.0), ("b", 2.0), ("a", 3.0), ("d", 1.0)):
+        ledger.claim(id, INBOX, f"{id}.png", noticed)
+    assert [row.id for row in ledger.claimed(INBOX)] == ["d", "b", "c", "a"]
+
+
+def test_a_claim_that_is_said_again_changes_nothing(ledger: Ledger) -> None:
+    """Recovery says it of every file in the claimed folder, whether the ledger knows it or not."""
+    ledger.claim("1", INBOX, "a.png", 10.0)
+    ledger.claim("1", INBOX, "other.png", 99.0)
+    assert ledger.claimed(INBOX) == [DropRow("1", "a.png", "claimed", 10.0, None)]
+    ledger.finish("1", "done", 20.0)
+    ledger.claim("1", INBOX, "a.png", 30.0)
+    assert ledger.claimed(INBOX) == []
+
+
+def test_a_file_that_was_not_taken_after_all_is_forgotten(ledger: Ledger) -> None:
+    ledger.claim("1", INBOX, "a.png", 10.0)
+    ledger.claim("2", INBOX, "b.png", 10.0)
+    ledger.unclaim("1")
+    ledger.unclaim("unknown")
+    assert [row.id for row in ledger.claimed(INBOX)] == ["2"]
+
+
+def test_finished_drops_are_counted_by_inbox_and_state(ledger: Ledger) -> None:
+    for number in range(5):
+        ledger.claim(str(number), INBOX if number < 4 else ELSEWHERE, "a.png", number)
+    for number in (0, 1, 4):
+        ledger.finish(str(number), "done", 100.0 + number)
+    ledger.finish("2", "set aside", 110.0)
+    assert [ledger.count(INBOX, state) for state in ("claimed", "done", "set aside")] == [1, 2, 1]
+    assert ledger.count(ELSEWHERE, "done") == 1
+    assert [row.id for row in ledger.finished_since(INBOX, 101.0)] == ["1", "2"]
+    assert ledger.finished_since(INBOX, 111.0) == []
+
+
+def test_old_drops_are_forgotten_and_claimed_ones_never(ledger: Ledger) -> None:
+    for id in "123":
+        ledger.claim(id, INBOX, "a.png", 1.0)
+    ledger.finish("1", "done", 10.0)
+    ledger.finish("2", "done", 20.0)
+    ledger.forget_finished(20.0)
+    assert [row.id for row in ledger.finished_since(INBOX, 0)] == ["2"]
+    assert [row.id for row in ledger.claimed(INBOX)] == ["3"]
+
+
+def test_what_is_staged_is_known_until_the_drop_is_finished(ledger: Ledger) -> None:
+    ledger.claim("1", INBOX, "a.png", 1.0)
+    ledger.note_staged("1", KEY)
+    ledger.note_staged("1", KEY)
+    ledger.note_staged("2", KEY)
+    assert ledger.was_staged("1", KEY)
+    assert not ledger.was_staged("1", OTHER)
+    ledger.finish("1", "done", 2.0)
+    assert not ledger.was_staged("1", KEY)
+    assert ledger.was_staged("2", KEY)
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "a\nb", "'; DROP TABLE drops; --", "x" * 255])
+def test_names_of_any_kind_can_be_kept(name: str, ledger: Ledger) -> None:
+    inbox = Path("/in", name)
+    ledger.claim("1", inbox, name, 1.0)
+    ledger.write_daemon(inbox, {"running": {"name": name}})
+    (row,) = ledger.claimed(inbox)
+    assert row.path == name.encode(errors="backslashreplace").decode()
+    assert ledger.read_daemon(inbox) == {"running": {"name": name}}
+    ledger.finish("1", "done", 2.0)
+    assert ledger.count(inbox, "done") == 1
+
+
+# What a daemon says of itself
+
+
+def test_the_last_word_of_each_inboxs_daemon_is_kept(ledger: Ledger) -> None:
+    assert ledger.read_daemon(INBOX) == {}
+    ledger.write_daemon(INBOX, {"pid": 1, "running": None})
+    ledger.write_daemon(ELSEWHERE, {"pid": 2})
+    ledger.write_daemon(INBOX, {"pid": 3, "beat": 1.5})
+    assert ledger.read_daemon(INBOX) == {"pid": 3, "beat": 1.5}
+    assert ledger.read_daemon(ELSEWHERE) == {"pid": 2}
+
+
+def test_only_the_daemons_word_does_not_wait_for_the_disk(ledger: Ledger) -> None:
+    full = 2
+    ledger.write_daemon(INBOX, {})
+    assert ledger._execute("PRAGMA synchronous") == (full,)
+    assert ledger._execute("PRAGMA journal_mode") == ("wal",)
+
+
+def test_another_process_may_read_while_one_writes(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path)) as daemon, closing(Ledger(tmp_path)) as status:
+        for number in range(3):
+            daemon.write_daemon(INBOX, {"beat": number})
+            daemon.claim(str(number), INBOX, "a.png", number)
+            assert status.read_daemon(INBOX) == {"beat": number}
+            assert len(status.claimed(INBOX)) == number + 1
+
+
+# A torn ledger
+
+
+def filled(state: Path) -> Path:
+    with closing(Ledger(state)) as ledger:
+        for number in range(200):
+            ledger.claim(f"{number:0200d}", INBOX, "a.png", number)
+    return ledger_path(state)
+
+
+def test_a_good_ledger_is_opened_as_it_is(tmp_path: Path) -> None:
+    filled(tmp_path)
+    ledger, note = open_ledger(tmp_path)
+    with closing(ledger):
+        assert note == ""
+        assert ledger.count(INBOX, "claimed") == 200
+
+
+def test_a_ledger_that_is_not_there_is_made_without_a_word(tmp_path: Path) -> None:
+    ledger, note = open_ledger(tmp_path / "a/state")
+    with closing(ledger):
+        assert note == ""
+        ledger.begin(KEY)
+
+
+DAMAGE = {
+    "garbage": lambda data: b"not a database, long enough to be looked at" * 400,
+    "truncated": lambda data: data[: len(data) // 2],
+    "torn": lambda data: data[:4096] + b"\xff" * 4096 + data[8192:],
+    "a header alone": lambda data: data[:100],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_ledger_is_kept_aside_and_begun_anew(damage: str, tmp_path: Path) -> None:
+    path = filled(tmp_path)
+    damaged = DAMAGE[damage](path.read_bytes())
+    path.write_bytes(damaged)
+    (tmp_path / "ledger.sqlite3-wal").write_bytes(b"of the old one")
+    ledger, note = open_ledger(tmp_path)
+    with closing(ledger):
+        assert ledger.claimed(INBOX) == []
+        ledger.claim("1", INBOX, "a.png", 1.0)
+        (kept,) = tmp_path.glob("ledger-damaged-*")
+        assert kept.read_bytes() == damaged
+        assert str(path) in note
+        assert kept.name in note
+        assert "\n" not in note
+    ledger, note = open_ledger(tmp_path)
+    with closing(ledger):
+        assert note == ""
+        assert [row.id for row in ledger.claimed(INBOX)] == ["1"]
+
+
+def test_an_empty_file_is_a_new_ledger(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite3").touch()
+    ledger, note = open_ledger(tmp_path)
+    with closing(ledger):
+        assert note == ""
+        ledger.begin(KEY)
+        assert ledger.attempts(KEY) == 1
+    assert list(tmp_path.glob("ledger-damaged-*")) == []
+
+
+def test_a_ledger_that_is_locked_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = filled(tmp_path)
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda path, **options: connect(path, **{**options, "timeout": 0})
+    )
+    with closing(connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DiskError, match="locked"):
+            open_ledger(tmp_path)
+    assert list(tmp_path.glob("ledger-damaged-*")) == []
+    ledger, _ = open_ledger(tmp_path)
+    with closing(ledger):
+        assert ledger.count(INBOX, "claimed") == 200
+
+
+def test_a_ledger_that_cannot_be_opened_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite3").mkdir()
+    with pytest.raises(DiskError):
+        open_ledger(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.sqlite3"]
+
+
+def test_a_ledger_that_cannot_be_written_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, connect = tmp_path / "ledger.sqlite3", sqlite3.connect
+    with closing(connect(path)) as database:
+        database.execute("CREATE TABLE of_another_version (id TEXT)")
+
+    def read_only(path: Path, **options: object) -> sqlite3.Connection:
+        return connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+
+    before = path.read_bytes()
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    with pytest.raises(DiskError, match="readonly"):
+        open_ledger(tmp_path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.glob("ledger-damaged-*")) == []

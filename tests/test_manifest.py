@@ -270,6 +270,31 @@ def test_the_picture_to_start_from_is_found_beside_the_manifest(read: Any, here:
     assert len({job.name for job in jobs}) == 2
 
 
+# A manifest that was moved
+
+
+def test_a_moved_manifest_is_read_as_if_it_were_where_it_was(here: Path, make_manifest: MakeManifest) -> None:
+    """One that was dropped into the inbox is read after it was claimed."""
+    (here / "sub").mkdir()
+    text = "contents: [../photos/*.jpg]\nstyles: [../styles/s.png]\nrecipe: {init: ../start.png}\n"
+    batch = read_manifest(make_manifest(text, "claimed/ID/x.yaml"), {}, {}, here / "sub/night.yaml")
+    assert batch.name == "night"
+    jobs = list(batch.jobs())
+    assert [job.content for job in jobs] == [here / "photos/a.jpg", here / "photos/c.jpg"]
+    assert jobs[0].style.images == ((here / "styles/s.png", 1.0),)
+    assert jobs[0].recipe.init == str(here / "start.png")
+
+
+def test_what_is_wrong_in_a_moved_manifest_is_told_of_where_it_was(
+    here: Path, make_manifest: MakeManifest
+) -> None:
+    path, place = make_manifest(ONE, "claimed/ID/night.yaml"), here / "sub/night.yaml"
+    with pytest.raises(UsageError) as caught:
+        read_manifest(path, {}, {}, place)
+    assert [line.split(": ")[0] for line in caught.value.message.splitlines()] == [f"{place}:1", f"{place}:2"]
+    assert "claimed" not in caught.value.message
+
+
 # The batch's name
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import pairwise
+from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +25,7 @@ from fakes import QUICK, FakeExecutor, Fault, PidExecutor, picture_bytes
 
 from pipeline import errors
 from pipeline.config import read_config
-from pipeline.errors import DeviceError, ImageError, Interrupted, PipelineError, WorkerLost
+from pipeline.errors import DeviceError, ImageError, Interrupted, MachineError, PipelineError, WorkerLost
 from pipeline.executors import InProcessExecutor
 from pipeline.jobs import Job, JobResult, StepProgress, Style
 from pipeline.recipe import Recipe
@@ -229,6 +231,15 @@ def test_a_worker_that_cannot_begin_says_so(tmp_path: Path, capfd: pytest.Captur
     assert "no_such" in capfd.readouterr().err
 
 
+def test_no_room_for_a_process_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(process: SpawnProcess) -> NoReturn:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    with pytest.raises(MachineError, match=r"cannot be started \(Resource temporarily unavailable\)"):
+        WorkerExecutor(PidExecutor, LONG, MANY).device_name()
+
+
 def test_a_worker_that_dies_between_jobs_costs_nothing_and_leaks_nothing(worker: WorkerExecutor) -> None:
     worker.device_name()
     before = (open_files(), threading.active_count())
@@ -358,9 +369,9 @@ class HoldingTheLock(Hanging):
     """Hangs as a decoder in C may: no other thread of Python ever gets its turn."""
 
     def check(self, path: Path) -> None:
-        hang = ctypes.PyDLL(None).pause
-        os.write(1, b"hanging\n")
-        hang()
+        library = ctypes.PyDLL(None)  # calls of it keep the lock
+        library.write(1, b"hanging\n", 8)
+        library.pause()
 
 
 @contextmanager

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from configparser import ConfigParser
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config, WatchConfig
+from pipeline.service import Notifier, systemd_unit
+
+COMMAND = [sys.executable, "-m", "pipeline", "watch"]
+
+
+@contextmanager
+def manager(address: str | Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+        link.settimeout(10)
+        link.bind(str(address))
+        yield link
+
+
+def heard(link: socket.socket) -> str:
+    return link.recv(4096).decode()
+
+
+# What the service manager is told
+
+
+def test_the_manager_hears_of_start_life_and_end(tmp_path: Path) -> None:
+    with manager(tmp_path / "notify") as link:
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        notifier.ready()
+        notifier.alive("2 waiting, naïve")
+        notifier.stopping()
+        assert [heard(link) for _ in range(3)] == [
+            "READY=1",
+            "WATCHDOG=1\nSTATUS=2 waiting, naïve",
+            "STOPPING=1",
+        ]
+
+
+if sys.platform == "linux":  # nobody else has addresses without a file
+
+    def test_an_address_without_a_file() -> None:
+        name = f"style-pipeline-{secrets.token_hex(8)}"
+        with manager(f"\0{name}") as link:
+            Notifier({"NOTIFY_SOCKET": f"@{name}"}).ready()
+            assert heard(link) == "READY=1"
+
+
+def test_without_a_manager_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", lambda *_: pytest.fail("a socket was opened"))
+    for environment in ({}, {"NOTIFY_SOCKET": ""}):
+        notifier = Notifier(environment)
+        notifier.ready()
+        notifier.alive("all is well")
+        notifier.stopping()
+
+
+def test_the_environment_is_asked_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with manager(tmp_path / "notify") as link:
+        Notifier().stopping()
+        assert heard(link) == "STOPPING=1"
+
+
+def test_a_manager_that_vanished_is_no_reason_to_stop(tmp_path: Path) -> None:
+    address = tmp_path / "notify"
+    notifier = Notifier({"NOTIFY_SOCKET": str(address)})
+    with manager(address) as link:
+        notifier.ready()
+        assert heard(link) == "READY=1"
+    notifier.alive("nobody listens")
+    address.unlink()
+    notifier.alive("nobody is there")
+    notifier.stopping()
+
+
+# The unit
+
+
+def make_config(folder: Path) -> Config:
+    watch = WatchConfig(inbox=folder / "inbox", archive=folder / "kept", quarantine=folder / "aside")
+    return Config(
+        outbox=folder / "outbox", state_dir=folder / "state", cache_dir=folder / "cache", watch=watch
+    )
+
+
+def read_unit(text: str) -> ConfigParser:
+    unit = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(text)
+    return unit
+
+
+def words(line: str) -> list[str]:
+    """Split a value into words as systemd does: quotes, then specifiers."""
+    assert "%" not in line.replace("%%", ""), "systemd would put something else here"
+    return [word.replace("%%", "%") for word in shlex.split(line)]
+
+
+SIX = ("inbox", "outbox", "kept", "aside", "state", "cache")
+
+
+def test_the_unit_says_what_a_service_needs(tmp_path: Path) -> None:
+    unit = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user=False))
+    assert unit.sections() == ["Unit", "Service", "Install"]
+    service = unit["Service"]
+    assert service["Type"] == "notify"
+    assert service["Restart"] == "on-failure"
+    assert int(service["WatchdogSec"]) > 30
+    assert set(service["RestartPreventExitStatus"].split()) == {"2", "5"}
+    assert {"130", "143"} <= set(service["SuccessExitStatus"].split())
+    assert "-HUP $MAINPID" in service["ExecReload"]
+    assert service["WorkingDirectory"] == str(tmp_path)
+    assert words(service["ExecStart"]) == COMMAND
+    assert (service["ProtectSystem"], service["NoNewPrivileges"]) == ("strict", "yes")
+    assert unit["Install"]["WantedBy"] == "multi-user.target"
+
+
+def test_a_running_job_has_time_to_end(tmp_path: Path) -> None:
+    """The daemon promises to be gone within 10 s of a TERM."""
+    unit = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user=False))
+    assert int(unit["Service"]["TimeoutStopSec"]) > 10
+
+
+def test_a_users_own_unit_starts_with_the_user(tmp_path: Path) -> None:
+    unit = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user=True))
+    assert unit["Install"]["WantedBy"] == "default.target"
+
+
+# systemd expands % in paths, and $ in commands only.
+@pytest.mark.parametrize(
+    "name", ["plain", "my photos", "100%h", "50% off", 'a"b c', "it's", "$HOME", "naïve"]
+)
+def test_every_folder_is_made_and_writable_whatever_its_name(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    unit = read_unit(systemd_unit(make_config(folder), [*COMMAND, str(folder)], folder, user=False))
+    six = [str(folder / part) for part in SIX]
+    service = unit["Service"]
+    assert sorted(words(service["ReadWritePaths"])) == sorted(six)
+    made = [word.replace("$$", "$") for word in words(service["ExecStartPre"])]
+    assert made[:3] == ["+mkdir", "-p", "--"]
+    assert sorted(made[3:]) == sorted(six)
+    assert words(service["ExecStart"])[-1].replace("$$", "$") == str(folder)
+    assert set(words(unit["Unit"]["RequiresMountsFor"])) == {str(folder / "inbox"), str(folder / "outbox")}
+    assert service["WorkingDirectory"] == str(folder).replace("%", "%%")
+    assert str(folder).replace("%", "%%") in unit["Unit"]["Description"]
+
+
+def test_a_dollar_is_doubled_in_commands_only(tmp_path: Path) -> None:
+    folder = tmp_path / "$HOME"
+    service = read_unit(systemd_unit(make_config(folder), [*COMMAND, "$x"], folder, user=False))["Service"]
+    assert service["ExecStart"].endswith(" $$x")
+    assert "$$HOME/inbox" in service["ExecStartPre"]
+    assert "$$" not in service["ReadWritePaths"]
+
+
+if ANALYZE := shutil.which("systemd-analyze"):
+
+    @pytest.mark.parametrize("name", ["plain", "50% of my 'photos'", "$HOME"])
+    @pytest.mark.parametrize("user", [False, True])
+    def test_systemd_finds_nothing_wrong(name: str, user: bool, tmp_path: Path) -> None:
+        folder = tmp_path / name
+        folder.mkdir()
+        path = tmp_path / "style-pipeline.service"
+        path.write_text(
+            systemd_unit(make_config(folder), [*COMMAND, "%i $x"], folder, user), encoding="utf-8"
+        )
+        done = subprocess.run(
+            [str(ANALYZE), "verify", str(path)], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
