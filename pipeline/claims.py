@@ -7,6 +7,7 @@ are always in exactly one of inbox, claimed, archive and quarantine.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -22,6 +23,8 @@ from .files import TEMPORARY_PREFIX, Disk, same_bytes
 from .inbox import HIDDEN, Identity, marker_path
 
 ERROR_NAME = "error.json"
+# There is another file, a file where a folder should be, or no room for a longer name.
+PLACE_UNUSABLE = frozenset({errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Quarantined:
 class Claims:
     """Moves files between the inbox, its claimed folder, the archive and quarantine, durably.
 
-    Every method raises DiskError where the system refuses, and may then be called again.
+    Every method raises DiskError where the system refuses; `pending` then tells how far it came.
     """
 
     def __init__(self, inbox: Path, archive: Path, quarantine: Path, disk: Disk) -> None:
@@ -126,16 +129,16 @@ class Claims:
 
     def archive(self, claim: Claim) -> Path:
         """Move a finished original to the archive, under its own path; where that is taken, with its id."""
-        name = claim.relative.name
-        with_id = claim.relative.with_name(
-            f"{_shortened(claim.relative.stem)}-{claim.id}{claim.relative.suffix}"
-        )
-        for place in (claim.relative, with_id, Path(claim.id, name)):
+        stem, suffix = claim.relative.stem, claim.relative.suffix
+        with_id = claim.relative.with_name(f"{stem}-{claim.id}{suffix}")
+        for place in (claim.relative, with_id, Path(claim.id, claim.relative.name)):
             target = self.archive_folder / place
             with _disk_errors(self.archive_folder):
                 try:
                     self.disk.move(claim.path, target)
-                except (FileExistsError, NotADirectoryError):
+                except OSError as error:
+                    if error.errno not in PLACE_UNUSABLE:
+                        raise
                     continue
                 self._clean(claim)
                 self._drop_report(claim)
@@ -155,6 +158,8 @@ class Claims:
         Where there is another file of its name by now, it goes to the archive.
         """
         home = self.inbox / claim.relative
+        if os.path.lexists(home):
+            return self.archive(claim)
         self._put_marker(home, claim.path)
         if not self.put_back(claim):
             return self.archive(claim)
@@ -281,8 +286,3 @@ def _read_report(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return report if isinstance(report, dict) and "path" in report else {}
-
-
-def _shortened(stem: str) -> str:
-    """Leave room for an id in a name of at most 255 bytes."""
-    return os.fsencode(stem)[:200].decode("utf-8", "surrogateescape")

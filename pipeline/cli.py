@@ -216,7 +216,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Tell what the watched folder is doing."""
-    from .display import duration, one_line
+    from .display import duration
+    from .files import one_line
     from .ledger import Ledger
     from .status import read_status, status_lines
 
@@ -237,8 +238,7 @@ def retry(
 ) -> None:
     """Put files that were set aside back into the inbox, to be tried again."""
     from .claims import Claims
-    from .display import one_line
-    from .files import Disk
+    from .files import Disk, one_line
     from .ledger import Ledger
 
     settings = _settings(config)

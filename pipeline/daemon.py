@@ -27,8 +27,9 @@ from .errors import (
 )
 from .events import Waker
 from .executors import Executor
-from .files import Disk
-from .inbox import HIDDEN, Identity, Seen, is_being_written
+from .files import Disk, one_line
+from .folders import Folders, check_apart, check_unmoved
+from .inbox import Identity, Seen, is_being_written
 from .ledger import DropRow, Ledger, open_ledger
 from .outbox import BatchFolder
 from .owner import Owner
@@ -36,7 +37,7 @@ from .routes import Router, Waiting, manifest_jobs
 from .runner import Runner, RunOptions, Summary
 from .service import Notifier
 from .status import Display, Pulse, Queue
-from .watcher import Watcher, shown
+from .watcher import Watcher
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 # How long the ledger remembers what became of a drop.
@@ -128,13 +129,14 @@ class Daemon:
         self.tally = Tally()
         self._finished = False
         self._announced = False
+        self._prepared = False
         self._cut_off = False
         self._pending: list[Claim] = []
         self._later: list[Claim] = []
         self._swept: set[str] = set()
         self._fault: PipelineError | None = None
+        self.owner = Owner(config.watch.inbox, self.disk)
         self._configure(config)
-        self.owner = Owner(self.inbox, self.disk)
 
     def run(self) -> Tally:
         """Work until told to stop, until the deadline, or with `once` until nothing is left to take.
@@ -143,8 +145,7 @@ class Daemon:
             LockedError: another process watches this inbox.
             MachineError: a fault of the machine at the start, or with `once`; all others are waited out.
         """
-        check_folders(self.config)
-        self._check_known()
+        self.folders.check_known(self.ledger.read_daemon(self.inbox))
         with self.owner.held():
             try:
                 self._prepare()
@@ -163,29 +164,19 @@ class Daemon:
     def _configure(self, config: Config) -> None:
         self.config = config
         self.inbox = config.watch.inbox
+        self.folders = Folders(config, self.owner, self.disk)
         self.router = Router(config, self.options.flags)
         self.claims = Claims(self.inbox, config.watch.archive_dir, config.watch.quarantine_dir, self.disk)
         self.watcher = Watcher(config.watch, self.claims, self.disk, self.waker, self.pulse.tell, self.clock)
         self.executor = self.make_executor(config, self._tick)
-
-    def _check_known(self) -> None:
-        """Folders that were marked before and are not now were unmounted; an empty one is not made there."""
-        known = self.ledger.read_daemon(self.inbox)
-        marks = {self.inbox / HIDDEN: bool(known)}
-        marks[outbox_marker(self.config.outbox)] = known.get("outbox") == str(self.config.outbox)
-        for mark, was_there in marks.items():
-            if was_there and not mark.exists():
-                make = "touch" if mark.parent == self.config.outbox else "mkdir"
-                raise DiskError(
-                    f"{mark.parent}: is not the folder used before (unmounted, emptied or replaced).",
-                    f"Mount it; if it was made anew on purpose, `mkdir -p {mark.parent} && {make} {mark}`.",
-                )
+        self.pulse.state["outbox"] = str(config.outbox)
 
     def _prepare(self) -> None:
         """Make the folders, and take up what an earlier process left claimed."""
         self.claims.make_folders()
-        mark_outbox(self.config.outbox, self.disk)
+        self.folders.mark_outbox()
         self._take_up()
+        self._prepared = True
         self.ledger.forget_finished(time.time() - REMEMBER_S)
         if self._pending:
             count = len(self._pending)
@@ -199,12 +190,12 @@ class Daemon:
             if row.id not in taken:
                 self._settle_row(row)
         for claim in claimed:
-            self.ledger.claim(claim.id, self.inbox, shown(claim.relative), time.time())
+            self.ledger.claim(claim.id, self.inbox, one_line(claim.relative), time.time())
         self._pending = [claim for claim in claimed if claim not in self._later]
         self._cut_off = False
 
     def _say_hello(self, note: str) -> None:
-        inbox, outbox = shown(self.inbox), shown(self.config.outbox)
+        inbox, outbox = one_line(self.inbox), one_line(self.config.outbox)
         text = f"watching {inbox}; results go to {outbox}; a file settles in {self.watcher.settle_s:g} s"
         self.pulse.tell("watching", text, inbox=inbox, outbox=outbox, settle_s=self.watcher.settle_s)
         if note:
@@ -244,11 +235,14 @@ class Daemon:
         if self._fault is not None:
             fault, self._fault = self._fault, None
             raise fault
-        self._check_folders_are_there()
+        if not self._prepared:
+            self._prepare()
+        self.folders.check_there()
         if self._cut_off:
             self._take_up()
         if not self._announced:
             self._announce()
+        self._judge_styles()
         claim = self._next_claim()
         if claim is not None:
             self._process(claim)
@@ -296,7 +290,7 @@ class Daemon:
             if config is None:
                 return
             check_unmoved(self.config, config)
-            check_folders(config)
+            check_apart(config)
             Router(config, self.options.flags)
         except UsageError as error:
             self.pulse.tell("reload", f"the old configuration stays: {error}")
@@ -304,35 +298,20 @@ class Daemon:
         self.executor.close()
         self._announced = False
         self._configure(config)
-        self._prepare()
+        self._prepared = False
         self.pulse.tell("reload", "the configuration was read again")
 
-    def _check_folders_are_there(self) -> None:
-        """Tell an empty folder from one that was unmounted, before anything is taken or made."""
-        self.owner.check()
-        self._check_outbox_is_there()
-        folders = (self.inbox, self.config.outbox, self.config.state_dir)
-        for folder, free in ((folder, self._free_bytes(folder)) for folder in folders):
-            if free < self.config.watch.min_free_mb << 20:
-                raise DiskError(f"{folder}: {free >> 20} MB free.", "Make room; nothing is taken until then.")
-
-    def _check_outbox_is_there(self) -> None:
-        marker = outbox_marker(self.config.outbox)
-        if not marker.exists():
-            raise DiskError(
-                f"{self.config.outbox}: is not the folder that results went to (unmounted or replaced).",
-                f"Mount it again; if it was made anew on purpose, `touch {marker}`.",
-            )
-
-    def _free_bytes(self, folder: Path) -> int:
-        try:
-            return self.disk.free_bytes(folder)
-        except OSError as error:
-            raise DiskError(
-                f"{folder}: {error.strerror or error}.", "Check that the disk is there."
-            ) from error
-
     # Taking
+
+    def _judge_styles(self) -> None:
+        """Decode what has settled in the style library, so that a stray file there spoils no picture."""
+        for seen in self.watcher.unjudged_styles():
+            try:
+                self.executor.check(self.inbox / seen.relative)
+            except (ImageError, WorkerLost) as error:
+                self.watcher.judge_style(seen, error.message.removeprefix(f"{self.inbox / seen.relative}: "))
+            else:
+                self.watcher.judge_style(seen, "")
 
     def _next_claim(self) -> Claim | None:
         """Return something to work on: first what was claimed before, then what has settled."""
@@ -388,7 +367,8 @@ class Daemon:
         try:
             self.executor.check(path)
         except WorkerLost as lost:
-            self.pulse.tell("worker", f"{shown(seen.relative)}: {lost.message}", path=shown(seen.relative))
+            name = one_line(seen.relative)
+            self.pulse.tell("worker", f"{name}: {lost.message}", path=name)
             return self._examine(seen, lost)
         except ImageError as error:
             self.ledger.end(key)
@@ -409,7 +389,7 @@ class Daemon:
         if identity_of(self.inbox / seen.relative) != seen.identity:
             return None
         drop = new_id()
-        self.ledger.claim(drop, self.inbox, shown(seen.relative), time.time())
+        self.ledger.claim(drop, self.inbox, one_line(seen.relative), time.time())
         try:
             claim = self.claims.take(seen.relative, drop)
         except JobError as refused:
@@ -435,7 +415,7 @@ class Daemon:
         """Run a claim's jobs, then bring its original to its last place."""
         outcome = self._outcome(claim)
         if isinstance(outcome, dict) or outcome.failed:
-            self._check_folders_are_there()  # else it may have failed because they went away
+            self.folders.check_there()  # else it may have failed because they went away
         self._finish(claim, outcome)
 
     def _outcome(self, claim: Claim) -> Summary | dict[str, Any]:
@@ -478,13 +458,13 @@ class Daemon:
     def _runner(self, batch: str) -> Iterator[Runner]:
         folder = BatchFolder(self.config.outbox, batch, self.disk)
         config = self.config
-        self._check_outbox_is_there()
+        self.folders.check_outbox()
         for drop, key in folder.staged_drops():
             # They will now be published, and may be fetched before anyone could see that they were.
             self.ledger.note_staged(drop, key)
         options = RunOptions(False, config.max_failures, config.max_attempts, self.options.deadline)
         with folder.locked(sweep=batch not in self._swept):
-            self._check_outbox_is_there()  # again: a disk that went away just now left an empty folder
+            self.folders.check_outbox()  # again: a disk that went away just now left an empty folder
             self._swept.add(batch)
             yield Runner(folder, self.ledger, self.executor, self.pulse, options, self.should_stop)
 
@@ -510,17 +490,17 @@ class Daemon:
         self.tally.done += 1
 
     def _set_aside(self, claim: Claim, report: dict[str, Any]) -> None:
-        name, place = shown(claim.relative), self.claims.quarantine(claim, report)
+        name, place = one_line(claim.relative), self.claims.quarantine(claim, report)
         self.ledger.finish(claim.id, "set aside", time.time())
         self.tally.set_aside += 1
         self.pulse.tell(
             "set_aside",
-            f"set aside {name}: {report['error']} It is in {shown(place)}. {report['next_step']}",
+            f"set aside {name}: {report['error']} It is in {one_line(place)}. {report['next_step']}",
             path=name,
             id=claim.id,
             error=report["error"],
             next_step=report["next_step"],
-            where=shown(place),
+            where=one_line(place),
         )
 
 
@@ -535,6 +515,7 @@ def watch_inbox(
     disk: Disk | None = None,
 ) -> Tally:
     """Run a daemon with a ledger and a pulse of its own. Parameters and errors as for `Daemon`."""
+    check_apart(config)
     ledger, note = open_ledger(config.state_dir)
     with closing(ledger):
         pulse = Pulse(ledger, config, display, Notifier())
@@ -542,57 +523,6 @@ def watch_inbox(
             pulse.tell("ledger", note)
         daemon = Daemon(config, options, ledger, make_executor, pulse, waker, should_stop, reread, disk)
         return daemon.run()
-
-
-def check_folders(config: Config) -> None:
-    """Refuse folders inside one another, through symbolic links and mounts too.
-
-    Raises:
-        UsageError: two of them are, or are the same.
-    """
-    watch = config.watch
-    others = {
-        "outbox": config.outbox,
-        "watch.archive": watch.archive_dir,
-        "watch.quarantine": watch.quarantine_dir,
-        "state_dir": config.state_dir,
-        "cache_dir": config.cache_dir,
-    }
-    for name, folder in others.items():
-        if _is_within(folder, watch.inbox) or _is_within(watch.inbox, folder):
-            raise UsageError(
-                f"{name} ({folder}) and the inbox ({watch.inbox}) lie in one another.",
-                "Give each a folder of its own in config.yaml.",
-            )
-
-
-def check_unmoved(old: Config, new: Config) -> None:
-    """Refuse to move what a running daemon stands on.
-
-    Raises:
-        UsageError: the inbox or state_dir changed.
-    """
-    if (old.watch.inbox, old.state_dir) != (new.watch.inbox, new.state_dir):
-        raise UsageError("another inbox or state_dir takes effect only after a restart.")
-
-
-def mark_outbox(outbox: Path, disk: Disk) -> None:
-    """Put a marker into the outbox, by which it is told from an empty mount point.
-
-    Raises:
-        DiskError: it cannot be written.
-    """
-    try:
-        if not outbox_marker(outbox).exists():
-            disk.put(outbox_marker(outbox), b"")
-    except OSError as error:
-        raise DiskError(
-            f"{outbox}: cannot be written ({error.strerror or error}).", "Check the path."
-        ) from error
-
-
-def outbox_marker(outbox: Path) -> Path:
-    return outbox / HIDDEN
 
 
 def identity_of(path: Path) -> Identity | None:
@@ -613,14 +543,6 @@ def _machine_faults() -> Iterator[None]:
         raise DiskError(
             f"{where}{error.strerror or error}.", "Check that the disk is there, writable and not full."
         ) from error
-
-
-def _is_within(path: Path, folder: Path) -> bool:
-    """Tell whether `path` is `folder` or below it, by what is on the disk and not by names alone."""
-    path, folder = path.resolve(), folder.resolve()
-    if path.is_relative_to(folder):
-        return True
-    return any(step.exists() and folder.exists() and step.samefile(folder) for step in (path, *path.parents))
 
 
 def _reading_key(seen: Seen) -> str:

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from .errors import WorkerLost
+from .files import one_line
 from .jobs import EncoderInfo, Job, StepProgress
 from .runner import Finished, Summary
 from .status import Queue
@@ -179,12 +180,6 @@ def summary_line(summary: Summary, folder: str) -> str:
     return f"{', '.join(parts)} in {duration(summary.seconds)}. Pictures are in {folder}"
 
 
-def one_line(text: str) -> str:
-    """Return a text that is one line and can be written anywhere, whatever the names in it are made of."""
-    plain = text.encode(errors="backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
-
-
 def duration(seconds: float) -> str:
     """Return a time span as a person would say it."""
     if seconds < 60:
@@ -216,11 +211,11 @@ class WatchLog:
         self._said_at = time.monotonic()
 
     def tell(self, kind: str, text: str, **facts: object) -> None:
-        self._said_at = time.monotonic()
+        self._said_at, line = time.monotonic(), one_line(text)
         if self.as_json:
-            self.write(json.dumps({"time": _now(), "event": kind, "text": text, **facts}))
+            self.write(json.dumps({"time": _now(), "event": kind, "text": line, **facts}))
         else:
-            self.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {one_line(text)}")
+            self.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
     def queue(self, queue: Queue) -> None:
         pass

@@ -205,8 +205,14 @@ def _accepted(model: type[BaseModel], keys: KeyPath) -> list[str]:
     place: Any = schema
     for key in keys:
         place = _resolve(place, schema)
-        place = place.get("items", {}) if isinstance(key, int) else place.get("properties", {}).get(key, {})
+        place = place.get("items", {}) if isinstance(key, int) else _value_of(place, str(key))
     return list(_resolve(place, schema).get("properties", {}))
+
+
+def _value_of(place: Any, key: str) -> Any:
+    """Return the schema of a key's value; of a mapping with free keys, that of any."""
+    free = place.get("additionalProperties")
+    return place.get("properties", {}).get(key, free if isinstance(free, dict) else {})
 
 
 def _resolve(place: Any, schema: Any) -> Any:

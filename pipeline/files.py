@@ -195,6 +195,12 @@ def published(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
+def one_line(text: Path | str) -> str:
+    """Return a name or text as one line that can be written anywhere, whatever it is made of."""
+    plain = str(text).encode(errors="backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+
+
 def same_bytes(one: Path, other: Path) -> bool:
     """Tell whether two files hold the same bytes."""
     return _sha256(one) == _sha256(other)

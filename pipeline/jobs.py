@@ -139,7 +139,8 @@ def safe_name(name: str) -> str:
     """Make a relative path of any text: no way up, no hidden parts, no characters a system refuses."""
     parts = []
     for part in unicodedata.normalize("NFC", name).split("/"):
-        part = re.sub(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff<>:"\\|?*]', "_", part).lstrip(". ")
+        part = "".join(c if c.isprintable() else "_" for c in part)
+        part = re.sub(r'[<>:"\\|?*]', "_", part).lstrip(". ")
         # 255 bytes is the usual limit of a file name; leave room for a short id and a suffix.
         part = part.encode()[:200].decode("utf-8", "ignore").rstrip(". ")
         if part:

@@ -72,6 +72,11 @@ class BatchFolder:
             or self.image_path(name, suffix).exists()
         )
 
+    def has_done(self, name: str, key: str) -> bool:
+        """Tell whether a job's record says that its picture was made, be it there still or not."""
+        record = read_record(self.record_path(name))
+        return bool(record.get("status") == "done" and record.get("key") == key)
+
     def reserve(self, name: str) -> None:
         """Note that a name is in use by a job whose key was not needed."""
         self._taken[_folded(name)] = ""
@@ -254,11 +259,21 @@ class BatchFolder:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return a record, or an empty one where there is none or it cannot be read: not done, then."""
+    """Return a record, or an empty one where there is none, or a damaged one: not done, then.
+
+    Raises:
+        DiskError: there may be one, and it cannot be read now.
+    """
     try:
         record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return {}
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return {}
+        raise DiskError(
+            f"{path}: cannot be read ({error.strerror or error}).", "Check the disk and its permissions."
+        ) from error
     return record if isinstance(record, dict) else {}
 
 

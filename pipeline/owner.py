@@ -96,6 +96,11 @@ class Owner:
             lock.acquire()
         except filelock.Timeout:
             return True
+        except OSError as error:
+            raise DiskError(
+                f"{self.lock_path}: cannot be asked who holds it ({error.strerror or error}).",
+                "Ask as the user that the daemon runs as.",
+            ) from error
         lock.release()
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -163,6 +164,12 @@ def _mirrored(parts: tuple[str, ...]) -> str:
     """Return the folder of a job's name, with a slash at its end where there is one."""
     if not parts:
         return ""
-    first, slash, rest = safe_name("/".join(parts)).partition("/")
+    first, *rest = (_unlike_a_file(part) for part in safe_name("/".join(parts)).split("/"))
     # `logs` in a batch's folder is for logs.
-    return f"{first}{'_' if first.casefold() == 'logs' else ''}{slash}{rest}/"
+    first += "_" if first.casefold() == "logs" else ""
+    return "".join(f"{part}/" for part in (first, *rest))
+
+
+def _unlike_a_file(part: str) -> str:
+    """Keep a folder from being called like a file of the outbox, which could not lie beside it."""
+    return re.sub(r"\.(png|jpe?g|json|csv)$", r"_\1", part, flags=re.IGNORECASE)

@@ -291,7 +291,7 @@ class Runner:
     def _fail(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:
         if job.origin is not None:  # people know it by where they put it
             result = replace(result, error=result.error.replace(str(job.content), str(job.origin)))
-        if not place.done:  # forced: the picture that is there keeps its record
+        if not self.folder.has_done(place.name, key):  # a picture that was made once keeps its record
             self.folder.write_record(place.name, self._record(job, key, result))
         return Finished(job, place.name, "failed", key, error=result.error, next_step=result.next_step)
 

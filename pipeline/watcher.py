@@ -11,7 +11,7 @@ from typing import Protocol
 from .claims import Claims
 from .config import WatchConfig
 from .events import Waker
-from .files import Disk
+from .files import Disk, one_line
 from .inbox import (
     OBSERVATIONS,
     Identity,
@@ -61,6 +61,7 @@ class Watcher:
         self.settling = Settling(clock, self.settle_s, watch.settle_max_s, self._is_written)
         self.style_settling = Settling(clock, self.settle_s, watch.settle_max_s, self._is_written)
         self.library: dict[str, Path | None] = {}
+        self._judged: dict[Seen, str] = {}  # settled styles, with what is wrong with them
         self.settling_count = 0
         self._scan = Scan()
         self._first: dict[Path, Identity] | None = None
@@ -115,6 +116,22 @@ class Watcher:
     def _look_soon(self) -> None:
         self._look_at = min(self._look_at, self._rested_at)
 
+    def unjudged_styles(self) -> list[Seen]:
+        """Return the styles that have settled and of which nobody has said whether they are pictures."""
+        return [seen for seen in self.style_settling.quiet if seen not in self._judged]
+
+    def judge_style(self, seen: Seen, fault: str) -> None:
+        """Take a style into the library, or leave it out for a fault."""
+        self._judged[seen] = fault
+        if fault:
+            self.say_once(seen.relative, "ignored", f"is no style: {fault}")
+        self._read_library()
+
+    def _read_library(self) -> None:
+        styles = [seen for seen in self._scan.styles if not self._judged.get(seen)]
+        settled = {seen for seen, fault in self._judged.items() if not fault}
+        self.library = read_library(styles, settled, self.inbox)
+
     def next_ready(self) -> Seen | None:
         """Return the next settled file of this look, or None when each was given."""
         return self._ready.popleft() if self._ready else None
@@ -145,19 +162,20 @@ class Watcher:
         """Say something of a file, once as long as it is there."""
         if (path, text) not in self._said:
             self._said.add((path, text))
-            self.tell(kind, f"{shown(path)}: {text}", path=shown(path))
+            self.tell(kind, f"{one_line(path)}: {text}", path=one_line(path))
 
     def _observe(self, files: list[Seen]) -> None:
         before = set(self.settling.quiet)
         self.settling.observe(files)
         self.style_settling.observe(self._scan.styles)
-        self.library = read_library(self._scan.styles, set(self.style_settling.quiet), self.inbox)
+        self._judged = {seen: fault for seen, fault in self._judged.items() if seen in self._scan.styles}
+        self._read_library()
         quiet = self.settling.quiet
         self._ready = deque(quiet)
         self.settling_count = self.settling.waiting
         for seen in quiet:
             if seen not in before and not self.settling.overdue(seen):
-                self.tell("settled", f"settled {shown(seen.relative)}", path=shown(seen.relative))
+                self.tell("settled", f"settled {one_line(seen.relative)}", path=one_line(seen.relative))
 
     def _say_ignored(self) -> None:
         for path, reason in self._scan.ignored:
@@ -192,9 +210,3 @@ class Watcher:
 def default_settle_s(inbox: Path) -> float:
     """Return how long a file must lie still, in seconds, where the configuration says nothing."""
     return NETWORK_SETTLE_S if is_network_file_system(inbox) else SETTLE_S
-
-
-def shown(path: Path) -> str:
-    """Return a path for people: one line, whatever its name is made of."""
-    text = str(path).encode(errors="backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from fakes import Workshop
 from hypothesis import settings
-from reliability import Results
 from PIL import Image
+from reliability import Results
 
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("repeatable")

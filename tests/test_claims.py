@@ -262,7 +262,6 @@ def test_any_name_can_be_archived_twice(claims: Claims, name: str) -> None:
     assert all(claims.archive_folder in place.parents for place in places)
 
 
-@pytest.mark.xfail(strict=True, reason="bugs.md 1: the name with an id gets too long")
 def test_a_long_suffix_can_be_archived_twice(claims: Claims) -> None:
     name = "a." + "x" * 253
     places = [claims.archive(taken(claims, name, b"%d" % n, f"{ID}{n}")) for n in range(3)]
@@ -350,7 +349,6 @@ def test_an_original_is_not_left_over_another_file(claims: Claims) -> None:
     assert not claims.is_left(Path("a.png"))
 
 
-@pytest.mark.xfail(strict=True, reason="bugs.md 2: the second's marker replaces the first's")
 def test_a_marker_is_not_replaced_by_another_drops(claims: Claims) -> None:
     first, second = taken(claims, "a.png", b"1", ID), taken(claims, "a.png", b"2", OTHER)
     assert claims.leave(first) == claims.inbox / "a.png"

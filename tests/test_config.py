@@ -258,6 +258,7 @@ def test_problems_of_the_watch_section_are_named_with_line_key_and_hint(environm
         ["14", "watch.routes.cards.recipe.styel_weight"],
     ]
     assert "did you mean 'inbox'?" in lines[0]
+    assert "did you mean 'styles'?" in lines[-2]
     for key in WatchConfig.model_fields:
         assert key in lines[0]
     assert "polling" in lines[2]

@@ -22,10 +22,10 @@ from pipeline.display import (
     duration,
     finished_line,
     finished_object,
-    one_line,
     summary_line,
 )
 from pipeline.errors import WorkerLost
+from pipeline.files import one_line
 from pipeline.jobs import EncoderInfo, Job, StepProgress, Style
 from pipeline.recipe import Recipe
 from pipeline.runner import Finished, Runner, Status, Summary

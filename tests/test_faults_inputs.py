@@ -616,7 +616,7 @@ def test_what_is_no_file_is_left_alone_and_said_once(
         "styles/link.png",
     ]
     assert sorted(of_kind(daemon, "ignored")) == odd
-    assert outputs(watched) == ["inbox/folder.png/in--s.png", "inbox/well0--s.png", "inbox/well1--s.png"]
+    assert outputs(watched) == ["inbox/folder_png/in--s.png", "inbox/well0--s.png", "inbox/well1--s.png"]
     watched.assert_promises()
     there = {path for path in inbox.rglob("*") if ".style-pipeline" not in path.parts}
     assert sorted(there - {inbox / ".style-pipeline"}) == left
@@ -1153,6 +1153,34 @@ def test_a_style_that_is_being_copied_is_waited_for(tmp_path: Path, place: str) 
 
 
 # What becomes of originals
+
+
+def test_what_is_no_picture_is_no_style(tmp_path: Path) -> None:
+    """A stray file in the library is said, and spoils no picture; once it is a picture, it counts."""
+    watched = Watched(tmp_path)
+    stray = watched.inbox / "styles" / "readme.txt"
+    stray.write_text("Styles go here.")
+    watched.drop("a.png")
+    daemon = watched.start()
+    assert "is no style" in daemon.until("ignored", path="styles/readme.txt")["text"]
+    daemon.until("done", name="a--s")
+    (tmp_path / "whole").write_bytes(picture_bytes("another style"))
+    (tmp_path / "whole").rename(stray)
+    watched.drop("b.png")
+    daemon.until("done", name="b--readme")
+    daemon.until("done", name="b--s")
+    daemon.stop()
+    watched.assert_promises()
+
+
+def test_a_folder_called_like_a_result_is_no_hindrance(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.drop("a.png")
+    watched.once()
+    watched.drop("a--s.png/b.png")
+    assert watched.once().process.returncode == 0
+    assert outputs(watched) == ["inbox/a--s.png", "inbox/a--s_png/b--s.png"]
+    watched.assert_promises()
 
 
 @IN_ALL_MODES

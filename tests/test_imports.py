@@ -45,9 +45,10 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "single":    ("errors executors jobs outbox recipe runner",                ""),
     "doctor":    ("config errors executors version",                           "neural"),
     "status":    ("claims config doctor errors files jobs ledger owner runner service version", ""),
-    "display":   ("errors jobs runner status",                                 ""),
-    "daemon":    ("claims config deadline errors events executors files inbox ledger outbox owner routes "
-                  "runner service status watcher",                             ""),
+    "display":   ("errors files jobs runner status",                           ""),
+    "folders":   ("config errors files inbox owner",                           ""),
+    "daemon":    ("claims config deadline errors events executors files folders inbox ledger outbox owner "
+                  "routes runner service status watcher",                             ""),
     "api":       ("config errors executors jobs recipe",                       "neural"),
     "__init__":  ("version",                                                   "api jobs recipe"),
     "cli":       ("errors version",                                            "*"),

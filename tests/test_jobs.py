@@ -320,7 +320,9 @@ def test_exit_codes_are_those_of_the_design() -> None:
         "WeightsError": 3,
         "DeviceError": 3,
         "DiskError": 3,
-        "LockedError": 5, "WorkerLost": 1, "DeadlineError": 4,
+        "LockedError": 5,
+        "WorkerLost": 1,
+        "DeadlineError": 4,
     }
     interrupted = pickle.loads(pickle.dumps(errors.Interrupted(2)))
     assert interrupted.exit_code == 130

@@ -166,7 +166,7 @@ class Watched:
     # Dropping
 
     def drop(self, name: str | bytes, data: bytes | None = None) -> Path:
-        """Drop a picture as a careful program does: written elsewhere, then renamed in. Its bytes are noted."""
+        """Drop a picture as a careful program does: written elsewhere, then renamed in."""
         text = os.fsdecode(name)
         data = picture_bytes(ascii(text)) if data is None else data
         outside = self.folder / "outside"
