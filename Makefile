@@ -17,7 +17,7 @@ test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not gpu and not network"
 
 test-faults: .venv/installed-dev
-	$(BIN)/python -m pytest -m "case" --reliability docs/reliability.md
+	$(BIN)/python -m pytest -m "case" --reliability=docs/reliability.md
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
