@@ -158,8 +158,8 @@ class Claims:
         Where there is another file of its name by now, it goes to the archive.
         """
         home = self.inbox / claim.relative
-        if os.path.lexists(home):
-            return self.archive(claim)
+        if os.path.lexists(home) and not (home.is_file() and same_bytes(home, claim.path)):
+            return self.archive(claim)  # another file; the same bytes may be a move that was cut off
         self._put_marker(home, claim.path)
         if not self.put_back(claim):
             return self.archive(claim)

@@ -205,7 +205,7 @@ class Daemon:
         """A drop that is claimed in the ledger only was never taken, or its last step was not noted."""
         if self.claims.report(drop.id):
             self.ledger.finish(drop.id, "set aside", time.time())
-        elif (self.inbox / drop.path).exists():
+        elif (self.inbox / drop.path).exists() and not self.claims.is_left(Path(drop.path)):
             self.ledger.unclaim(drop.id)
         else:
             self.ledger.finish(drop.id, "done", time.time())
