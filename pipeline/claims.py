@@ -20,7 +20,7 @@ from typing import Any
 
 from .errors import DiskError, JobError, UsageError
 from .files import TEMPORARY_PREFIX, Disk, same_bytes
-from .inbox import HIDDEN, Identity, marker_path
+from .inbox import HIDDEN, STYLES, Identity, marker_path
 
 ERROR_NAME = "error.json"
 # There is another file, a file where a folder should be, or no room for a longer name.
@@ -57,7 +57,7 @@ class Quarantined:
 class Claims:
     """Moves files between the inbox, its claimed folder, the archive and quarantine, durably.
 
-    Every method raises DiskError where the system refuses; `pending` then tells how far it came.
+    Every method raises DiskError where the system refuses; `recover` then tells how far it came.
     """
 
     def __init__(self, inbox: Path, archive: Path, quarantine: Path, disk: Disk) -> None:
@@ -68,7 +68,8 @@ class Claims:
         self.disk = disk
 
     def make_folders(self) -> None:
-        for folder in (self.claimed_folder, self.archive_folder, self.quarantine_folder):
+        library = self.inbox / STYLES
+        for folder in (self.claimed_folder, library, self.archive_folder, self.quarantine_folder):
             with _disk_errors(folder):
                 self.disk.make_folder(folder)
 
@@ -106,7 +107,7 @@ class Claims:
             self._clean(claim)
         return True
 
-    def pending(self) -> list[Claim]:
+    def recover(self) -> list[Claim]:
         """Return every claimed file, in the order of their ids, and end what was cut off.
 
         Folders left empty are removed, and so is an original whose copy is claimed already.
@@ -192,7 +193,13 @@ class Claims:
         target = folder / (
             f"original-{ERROR_NAME}" if claim.relative.name == ERROR_NAME else claim.relative.name
         )
-        full = {"id": claim.id, "path": str(claim.relative), "file": target.name, **report}
+        full = {
+            "id": claim.id,
+            "inbox": self._inbox_from_quarantine(),
+            "path": str(claim.relative),
+            "file": target.name,
+            **report,
+        }
         with _disk_errors(folder):
             # ASCII keeps names that are no UTF-8.
             self.disk.put(folder / ERROR_NAME, (json.dumps(full, indent=2) + "\n").encode())
@@ -205,16 +212,23 @@ class Claims:
         return _read_report(self.quarantine_folder / id / ERROR_NAME)
 
     def quarantined(self) -> list[Quarantined]:
-        """Return every file set aside, oldest first."""
+        """Return every file of this inbox that was set aside, oldest first."""
         if not self.quarantine_folder.is_dir():
             return []
-        found = []
+        found, here = [], self._inbox_from_quarantine()
         for folder in sorted(self.quarantine_folder.iterdir()):
             report = _read_report(folder / ERROR_NAME)
             file = folder / str(report.get("file", ""))
-            if report and file.is_file():
+            if report and report.get("inbox", here) == here and file.is_file():
                 found.append(Quarantined(folder.name, file, report))
         return found
+
+    def _inbox_from_quarantine(self) -> str:
+        """Name the inbox by the way to it: both may be moved, or seen from elsewhere, together."""
+        try:
+            return os.path.relpath(self.inbox, self.quarantine_folder)
+        except ValueError:  # on another drive of Windows
+            return str(self.inbox)
 
     def retry(self, quarantined: Quarantined) -> Path:
         """Return a file that was set aside to its place in the inbox.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +21,7 @@ from .version import VERSION
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .claims import Quarantined
     from .config import Config
     from .display import LogLines
     from .doctor import Check
@@ -122,7 +124,7 @@ def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
     from .display import summary_line
 
     with (
-        _stop_signal() as stopped,
+        _stop_signal(_say_stopping) as stopped,
         _observer(len(batch), as_json) as observer,
         _runner(settings, batch, _executor(settings, stopped), observer, options, stopped) as runner,
         runner.folder.locked(),
@@ -187,13 +189,14 @@ def watch(
     from .daemon import WatchOptions, watch_inbox
     from .deadline import read_deadline
     from .events import Waker
+    from .watcher import notify_mode
 
     def read() -> Config:
         return _settings(config, outbox=outbox, device=device)
 
     settings = read()
     options = WatchOptions(once, read_deadline(for_, until), _recipe_flags(preset, assignments))
-    waker = Waker(settings.watch.inbox, _notify_mode(settings))
+    waker = Waker(settings.watch.inbox, notify_mode(settings.watch))
     with (
         _stop_signal(waker.set) as stopped,
         _reload_signal(waker.set, read) as reread,
@@ -201,7 +204,7 @@ def watch(
     ):
         tally = watch_inbox(settings, options, display, _worker, waker, lambda: bool(stopped), reread)
     if stopped:
-        raise Interrupted(stopped[0])
+        raise typer.Exit(128 + stopped[0])
     if options.deadline and tally.left and (once or options.deadline.over):
         raise DeadlineError(
             f"The time is over; {tally.left} files are left.", "The next run goes on with them."
@@ -246,15 +249,34 @@ def retry(
     if (job is None) == (not everything):
         raise UsageError("Name a file that was set aside, or give --all-quarantined.", "See `status`.")
     claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk())
-    found = [one for one in claims.quarantined() if everything or one.answers_to(job or "")]
-    if not found and not everything:
-        raise UsageError(f"Nothing that was set aside is called '{job}'.", "See `style-pipeline status`.")
+    found = claims.quarantined() if job is None else [_called(job, claims.quarantined())]
+    stuck = 0
     with closing(Ledger(settings.state_dir)) as ledger:
         for one in found:
-            home = claims.retry(one)
+            try:
+                home = claims.retry(one)
+            except UsageError as error:
+                if not everything:
+                    raise
+                stuck += 1
+                typer.echo(one_line(f"{one.id} stays: {error}"), err=True)
+                continue
             for key in one.report.get("keys", []):
                 ledger.end(key)
             typer.echo(one_line(f"{one.id} is back: {home}"))
+    if stuck:
+        raise typer.Exit(1)
+
+
+def _called(name: str, found: Sequence[Quarantined]) -> Quarantined:
+    """Return the one file that a name means; a whole id wins over all else."""
+    named = [one for one in found if one.id == name] or [one for one in found if one.answers_to(name)]
+    if not named:
+        raise UsageError(f"Nothing that was set aside is called '{name}'.", "See `style-pipeline status`.")
+    if len(named) > 1:
+        ids = ", ".join(one.id for one in named)
+        raise UsageError(f"'{name}' means {len(named)} files that were set aside: {ids}.", "Give a whole id.")
+    return named[0]
 
 
 @app.command()
@@ -274,12 +296,14 @@ def service_systemd(
     user: Annotated[bool, typer.Option("--user", help="For a user's own manager, not the system's.")] = False,
 ) -> None:
     """Print a unit file for systemd."""
+    import getpass
+
     from .service import systemd_unit
 
     settings = _settings(config)
     command = [str(Path(sys.executable).with_name("style-pipeline")), "watch"]
     command += ["--config", str(config.resolve())] if config else []
-    typer.echo(systemd_unit(settings, command, Path.cwd(), user), nl=False)
+    typer.echo(systemd_unit(settings, command, Path.cwd(), "" if user else getpass.getuser()), nl=False)
 
 
 @app.command()
@@ -302,7 +326,7 @@ def stylize(
     job, path = single_job(content, style, out, settings.recipe, _recipe_flags(preset, assignments))
     if path.exists() and not force:
         raise UsageError(f"{path}: exists already.", "Name another with -o, or replace it with --force.")
-    with _stop_signal() as stopped, _observer(1, as_json=False) as observer:
+    with _stop_signal(_say_stopping) as stopped, _observer(1, as_json=False) as observer:
         finished = run_single(job, path, _executor(settings, stopped), observer, lambda: bool(stopped))
     if finished.status == "stopped":
         raise Interrupted(stopped[0])
@@ -486,14 +510,17 @@ def _observer(total: int, as_json: bool) -> Iterator[LogLines]:
 
 
 @contextmanager
-def _stop_signal(on_stop: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
-    """Collect the first INT or TERM, so that the running step can end; a second one kills at once."""
+def _stop_signal(on_stop: Callable[[], None]) -> Iterator[list[int]]:
+    """Collect the first INT or TERM, so that the running step can end; a second one kills at once.
+
+    `on_stop` is called in the handler, where no stream may be used: the signal may have come in the middle
+    of a line.
+    """
     received: list[int] = []
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _frame: object) -> None:
         received.append(number)
-        typer.echo("Stopping after the current step; once more to stop at once.", err=True)
         for again in previous:
             signal.signal(again, signal.SIG_DFL)
         on_stop()
@@ -505,6 +532,18 @@ def _stop_signal(on_stop: Callable[[], None] = lambda: None) -> Iterator[list[in
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _say_stopping() -> None:
+    with suppress(OSError):  # nobody reads it
+        _write_to_stderr("Stopping after the current step; once more to stop at once.")
+
+
+def _write_to_stderr(line: str) -> None:
+    """Write a line past the stream's buffer, so that it is written now or raises OSError."""
+    data = f"{line}\n".encode(errors="backslashreplace")
+    while data:
+        data = data[os.write(2, data) :]
 
 
 @contextmanager
@@ -544,15 +583,6 @@ def _worker(settings: Config, tick: Callable[[], None]) -> Executor:
     )
 
 
-def _notify_mode(settings: Config) -> Literal["native", "polling", "off"]:
-    from .inbox import is_network_file_system
-
-    mode = settings.watch.notify
-    if mode != "auto":
-        return mode
-    return "polling" if is_network_file_system(settings.watch.inbox) else "native"
-
-
 @contextmanager
 def _watch_display(as_json: bool, file: Path | None) -> Iterator[Display]:
     """Choose how a daemon is shown: live on a terminal, else as lines, in a file that is rotated."""
@@ -563,7 +593,7 @@ def _watch_display(as_json: bool, file: Path | None) -> Iterator[Display]:
         with WatchLive(console) as live:
             yield live
     elif file is None:
-        yield WatchLog(partial(typer.echo, err=True), as_json)
+        yield WatchLog(_write_to_stderr, as_json)
     else:
         with _rotated(file) as write:
             yield WatchLog(write, as_json)
@@ -571,13 +601,26 @@ def _watch_display(as_json: bool, file: Path | None) -> Iterator[Display]:
 
 @contextmanager
 def _rotated(path: Path) -> Iterator[Callable[[str], None]]:
-    """Give a function that appends a line to a file, which is rotated before it grows large."""
+    """Give a function that appends a line to a file, which is rotated before it grows large.
+
+    The function raises OSError where the system refuses.
+    """
     import logging
     from logging.handlers import RotatingFileHandler
 
+    class Handler(RotatingFileHandler):
+        def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+            """Raise, where logging would print, and drop what is in the buffer: it counts as lost."""
+            if self.stream:
+                with suppress(OSError):
+                    self.stream.close()
+                self.stream = None  # the next line opens it again
+            if error := sys.exception():
+                raise error
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+        handler = Handler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
     except OSError as error:
         raise DiskError(
             f"{path}: cannot be written ({error.strerror or error}).", "Give --log-file another path."

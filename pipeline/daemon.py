@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from .events import Waker
 from .executors import Executor
 from .files import Disk, one_line
 from .folders import Folders, check_apart, check_unmoved
-from .inbox import Identity, Seen, is_being_written
+from .inbox import Seen, identity_of, is_being_written, is_network_file_system
+from .jobs import Job
 from .ledger import DropRow, Ledger, open_ledger
 from .outbox import BatchFolder
 from .owner import Owner
@@ -37,11 +38,13 @@ from .routes import Router, Waiting, manifest_jobs
 from .runner import Runner, RunOptions, Summary
 from .service import Notifier
 from .status import Display, Pulse, Queue
-from .watcher import Watcher
+from .watcher import Watcher, notify_mode
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
+LOCKED_S = 5.0
+DAY_S = 86_400.0
 # How long the ledger remembers what became of a drop.
-REMEMBER_S = 30 * 86_400.0
+REMEMBER_S = 30 * DAY_S
 
 MakeExecutor = Callable[[Config, Callable[[], None]], Executor]
 
@@ -131,6 +134,11 @@ class Daemon:
         self._announced = False
         self._prepared = False
         self._cut_off = False
+        self._stopping = False
+        self._tidy_at = 0.0
+        self._locked: LockedError | None = None
+        self._not_before: dict[str, float] = {}  # claims that wait for another process, on our clock
+        self._told: set[tuple[str, str]] = set()
         self._pending: list[Claim] = []
         self._later: list[Claim] = []
         self._swept: set[str] = set()
@@ -148,7 +156,8 @@ class Daemon:
         self.folders.check_known(self.ledger.read_daemon(self.inbox))
         with self.owner.held():
             try:
-                self._prepare()
+                with _machine_faults():
+                    self._prepare()
                 self._say_hello(self.waker.start())
                 self.pulse.ready()
                 self._work()
@@ -156,7 +165,9 @@ class Daemon:
                 self.pulse.stopping()
                 self.waker.close()
                 self.executor.close()
-        self.tally.left = len(self._pending) + len(self._later) + self.watcher.ready_count
+            self._say_goodbye()
+        if self._locked is not None:
+            raise self._locked
         return self.tally
 
     # Life
@@ -177,20 +188,19 @@ class Daemon:
         self.folders.mark_outbox()
         self._take_up()
         self._prepared = True
-        self.ledger.forget_finished(time.time() - REMEMBER_S)
         if self._pending:
             count = len(self._pending)
             self.pulse.tell("recovered", f"{count} claimed before and not finished: going on", count=count)
 
     def _take_up(self) -> None:
         """Go by what lies in the claimed folder, as after a crash: a step may have been cut off anywhere."""
-        claimed = self.claims.pending()
+        claimed = self.claims.recover()
         taken = {claim.id for claim in claimed}
         for row in self.ledger.claimed(self.inbox):
             if row.id not in taken:
                 self._settle_row(row)
         for claim in claimed:
-            self.ledger.claim(claim.id, self.inbox, one_line(claim.relative), time.time())
+            self.ledger.claim(claim.id, self.inbox, claim.relative, time.time())
         self._pending = [claim for claim in claimed if claim not in self._later]
         self._cut_off = False
 
@@ -201,11 +211,21 @@ class Daemon:
         if note:
             self.pulse.tell("events", note)
 
+        if is_network_file_system(self.config.state_dir):
+            place = one_line(self.config.state_dir)
+            self.pulse.tell("state", f"{place}: is on a network share; a ledger is safe on a local disk only")
+
+    def _say_goodbye(self) -> None:
+        tally = self.tally
+        tally.left = len(self._pending) + len(self._later) + self.watcher.settled_count
+        text = f"ended: {tally.done} done, {tally.set_aside} set aside, {tally.left} left for the next time"
+        self.pulse.tell("ended", text, **asdict(tally))
+
     def _settle_row(self, drop: DropRow) -> None:
         """A drop that is claimed in the ledger only was never taken, or its last step was not noted."""
         if self.claims.report(drop.id):
             self.ledger.finish(drop.id, "set aside", time.time())
-        elif (self.inbox / drop.path).exists() and not self.claims.is_left(Path(drop.path)):
+        elif (self.inbox / drop.path).exists() and not self.claims.is_left(drop.path):
             self.ledger.unclaim(drop.id)
         else:
             self.ledger.finish(drop.id, "done", time.time())
@@ -240,6 +260,9 @@ class Daemon:
         self.folders.check_there()
         if self._cut_off:
             self._take_up()
+        if self.clock() >= self._tidy_at:
+            self._tidy_at = self.clock() + DAY_S
+            self.ledger.forget_finished(time.time() - REMEMBER_S)
         if not self._announced:
             self._announce()
         self._judge_styles()
@@ -253,6 +276,9 @@ class Daemon:
 
     def _tick(self) -> None:
         """Look at the inbox if it is time to, and give a sign of life. Called while the worker works."""
+        if self.should_stop() and not self._stopping:
+            self._stopping = True
+            self.pulse.tell("stopping", "stopping after the current step; once more to stop at once")
         if self.should_stop() and self.pulse.running is None:
             raise _StopNow  # a running job is told by the runner, and leaves a checkpoint
         try:
@@ -262,7 +288,7 @@ class Daemon:
         self._beat()
 
     def _beat(self) -> None:
-        waiting = len(self._pending) + len(self._later) + self.watcher.ready_count
+        waiting = len(self._pending) + len(self._later) + self.watcher.settled_count
         queue = Queue(waiting, self.watcher.settling_count, self.tally.done, self.tally.set_aside)
         self.pulse.beat(queue, self.waker.alive)
 
@@ -276,6 +302,8 @@ class Daemon:
         while not self._is_over() and (left := until - self.clock()) > 0:
             self.waker.wait(min(left, self.pulse.every_s))
             self._beat()
+            if self._reload():
+                return
 
     def _announce(self) -> None:
         """Say which encoder and device are used; this also warms the worker."""
@@ -284,22 +312,26 @@ class Daemon:
         self.pulse.device_chosen(self.executor.device_name())
         self._announced = True
 
-    def _reload(self) -> None:
+    def _reload(self) -> bool:
+        """Take up a new configuration if there is one; say what is wrong with one that is refused."""
         try:
             config = self.reread()
             if config is None:
-                return
+                return False
             check_unmoved(self.config, config)
             check_apart(config)
             Router(config, self.options.flags)
         except UsageError as error:
             self.pulse.tell("reload", f"the old configuration stays: {error}")
-            return
+            return False
         self.executor.close()
         self._announced = False
         self._configure(config)
         self._prepared = False
         self.pulse.tell("reload", "the configuration was read again")
+        if note := self.waker.switch(notify_mode(config.watch)):
+            self.pulse.tell("events", note)
+        return True
 
     # Taking
 
@@ -316,22 +348,35 @@ class Daemon:
     def _next_claim(self) -> Claim | None:
         """Return something to work on: first what was claimed before, then what has settled."""
         for claim in self._pending:
-            if not self._waits(claim.relative):
+            if self.clock() >= self._not_before.get(claim.id, 0.0) and not self._claim_waits(claim):
                 self._pending.remove(claim)
+                self._not_before.pop(claim.id, None)
                 return claim
         while not self._is_over() and (seen := self.watcher.next_ready()) is not None:
-            if not self._waits(seen.relative) and (taken := self._take(seen)):
+            if reason := self._waits_for(seen.relative):
+                self.watcher.say_once(seen.relative, "waits", f"waits: {reason}")
+            elif taken := self._take(seen):
                 return taken
         return None
 
-    def _waits(self, relative: Path) -> bool:
-        """Tell whether a picture waits for a style, and say so once."""
+    def _claim_waits(self, claim: Claim) -> bool:
+        if reason := self._waits_for(claim.relative):
+            self._tell_once(claim, f"waits: {reason}")
+        return bool(reason)
+
+    def _tell_once(self, claim: Claim, text: str) -> None:
+        """Say something of a file that is not in the inbox any more, where the watcher would forget it."""
+        name = one_line(claim.relative)
+        if (claim.id, text) not in self._told:
+            self._told.add((claim.id, text))
+            self.pulse.tell("waits", f"{name}: {text}", path=name)
+
+    def _waits_for(self, relative: Path) -> str:
+        """Return what a picture waits for, a style that has not settled, or ""."""
         if self.router.is_manifest(relative):
-            return False
-        plan = self.router.plan(relative, self.watcher.library)
-        if isinstance(plan, Waiting):
-            self.watcher.say_once(relative, "waits", f"waits: {plan.reason}")
-        return isinstance(plan, Waiting)
+            return ""
+        plan = self.router.plan(relative, self.watcher.library, self.watcher.known_styles)
+        return plan.reason if isinstance(plan, Waiting) else ""
 
     def _take(self, seen: Seen) -> Claim | None:
         """Claim a settled file if it is a whole picture or a manifest; one past hope is set aside."""
@@ -379,7 +424,7 @@ class Daemon:
             self.watcher.say_once(seen.relative, "waits", f"waits to become a whole picture: {reason}")
             raise _NotYet from error
         except (MachineError, _StopNow):
-            self.ledger.end(key)
+            self.ledger.take_back(key)
             raise
         self.ledger.end(key)
         return None
@@ -389,7 +434,7 @@ class Daemon:
         if identity_of(self.inbox / seen.relative) != seen.identity:
             return None
         drop = new_id()
-        self.ledger.claim(drop, self.inbox, one_line(seen.relative), time.time())
+        self.ledger.claim(drop, self.inbox, seen.relative, time.time())
         try:
             claim = self.claims.take(seen.relative, drop)
         except JobError as refused:
@@ -413,10 +458,27 @@ class Daemon:
 
     def _process(self, claim: Claim) -> None:
         """Run a claim's jobs, then bring its original to its last place."""
-        outcome = self._outcome(claim)
+        try:
+            outcome = self._outcome(claim)
+        except _NotYet:
+            self._pending.append(claim)
+            return
+        except LockedError as error:
+            self._wait_for_lock(claim, error)
+            return
         if isinstance(outcome, dict) or outcome.failed:
             self.folders.check_there()  # else it may have failed because they went away
         self._finish(claim, outcome)
+
+    def _wait_for_lock(self, claim: Claim, error: LockedError) -> None:
+        """Another process works on the batch of this drop; the others need not wait."""
+        self._tell_once(claim, f"waits: {error.message}")
+        if self.options.once:
+            self._later.append(claim)
+            self._locked = error
+        else:
+            self._pending.append(claim)
+            self._not_before[claim.id] = self.clock() + LOCKED_S
 
     def _outcome(self, claim: Claim) -> Summary | dict[str, Any]:
         """Return what came of a claim's jobs, or the report of why it is set aside."""
@@ -424,10 +486,10 @@ class Daemon:
             return report  # decided before this process began
         try:
             return self._run_jobs(claim)
-        except FAULTS:
+        except (*FAULTS, _NotYet):
             raise
         except PipelineError as error:
-            return _report(error.message, error.next_step)
+            return _report(error.message, error.next_step or "Mend it and drop it again.")
         except Exception as error:  # a fault of ours: the other drops still get their turn
             if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
                 raise
@@ -442,17 +504,26 @@ class Daemon:
             batch = self.router.read_manifest(claim)
             with self._runner(batch.name) as runner:
                 return runner.run(manifest_jobs(batch, claim), len(batch))
-        plan = self.router.plan(claim.relative, self.watcher.library)
+        plan = self.router.plan(claim.relative, self.watcher.library, self.watcher.known_styles)
         if isinstance(plan, Waiting):
-            raise JobError(f"{self.inbox / claim.relative}: {plan.reason}.", "Try again when it is there.")
+            raise _NotYet
         summary = Summary(plan.batch, len(plan.styles))
         with self._runner(plan.batch) as runner:
             for job in plan.jobs(claim, self.inbox):
                 if self._is_over():
                     summary.stopped = True
                     break
-                runner.run_job(job, summary)
+                self._check_styles(claim, job)
+                if runner.run_job(job, summary).status == "failed":
+                    self._check_styles(claim, job)  # one that is just being replaced is no picture's fault
         return summary
+
+    def _check_styles(self, claim: Claim, job: Job) -> None:
+        """Let a picture wait whose style is not the file any more that has settled."""
+        if not all(self.watcher.is_settled_style(path) for path, _ in job.style.images):
+            self.watcher.look()
+            self._claim_waits(claim)  # to say so
+            raise _NotYet
 
     @contextmanager
     def _runner(self, batch: str) -> Iterator[Runner]:
@@ -495,7 +566,8 @@ class Daemon:
         self.tally.set_aside += 1
         self.pulse.tell(
             "set_aside",
-            f"set aside {name}: {report['error']} It is in {one_line(place)}. {report['next_step']}",
+            f"set aside {name}: {_sentence(report['error'])} It is in {one_line(place)}. "
+            f"{report['next_step']}",
             path=name,
             id=claim.id,
             error=report["error"],
@@ -525,14 +597,6 @@ def watch_inbox(
         return daemon.run()
 
 
-def identity_of(path: Path) -> Identity | None:
-    """Return a file's identity, or None where there is no such file."""
-    try:
-        return Identity.of(path.lstat())
-    except OSError:
-        return None
-
-
 @contextmanager
 def _machine_faults() -> Iterator[None]:
     """Turn what the system refuses, wherever it does, into a fault that is waited out."""
@@ -554,6 +618,10 @@ def _reading_key(seen: Seen) -> str:
 
 def _report(error: str, next_step: str, **more: Any) -> dict[str, Any]:
     return {"error": error, "next_step": next_step, "keys": [], **more}
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _report_of(summary: Summary) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import IO
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,15 +20,21 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
 
 from .errors import WorkerLost
 from .files import one_line
 from .jobs import EncoderInfo, Job, StepProgress
 from .runner import Finished, Summary
-from .status import Queue
+from .status import Pace, Queue
 
 # Seconds between lines about a long job.
 SAY_EVERY_S = 30.0
+# Seconds between two drawings of a running job, and the columns of a row about one.
+DRAW_EVERY_S = 0.1
+NAME_WIDTH, SHORTEST_NAME, BAR_WIDTH = 24, 8, 12
 
 
 class LogLines:
@@ -142,7 +151,7 @@ def finished_object(finished: Finished) -> dict[str, object]:
         "status": finished.status,
         "name": finished.name,
         "key": finished.key,
-        "content": str(finished.job.content),
+        "content": str(finished.job.origin or finished.job.content),
         "style": finished.job.style.name,
         "path": str(finished.path) if finished.path else None,
         "seconds": round(finished.seconds, 3),
@@ -203,19 +212,34 @@ def download_lines(console: Console, every_s: float = 5.0) -> Callable[[int, int
 
 
 class WatchLog:
-    """A line for everything a daemon does: text for people, or a JSON object for programs."""
+    """A line for everything a daemon does: text for people, or a JSON object for programs.
+
+    A line that `write` refuses with an OSError is counted, and the next that it takes comes after one that
+    tells how many there were: no daemon ends because the disk of its log is full.
+    """
 
     def __init__(self, write: Callable[[str], None], as_json: bool) -> None:
         self.write = write
         self.as_json = as_json
+        self._lost = 0
         self._said_at = time.monotonic()
 
     def tell(self, kind: str, text: str, **facts: object) -> None:
-        self._said_at, line = time.monotonic(), one_line(text)
+        self._said_at = time.monotonic()
+        try:
+            if self._lost:
+                said = f"the log could not be written: {self._lost} lines before this are lost"
+                self.write(self._line("lost", said, {"lines": self._lost}))
+                self._lost = 0
+            self.write(self._line(kind, text, facts))
+        except OSError:
+            self._lost += 1
+
+    def _line(self, kind: str, text: str, facts: dict[str, object]) -> str:
+        line = one_line(text)
         if self.as_json:
-            self.write(json.dumps({"time": _now(), "event": kind, "text": line, **facts}))
-        else:
-            self.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+            return json.dumps({"time": _now(), "event": kind, "text": line, **facts})
+        return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"
 
     def queue(self, queue: Queue) -> None:
         pass
@@ -239,56 +263,87 @@ class WatchLog:
         self.tell("worker", f"{job.content.name}: {error.message}")
 
     def job_finished(self, finished: Finished) -> None:
-        self.tell(finished.status, finished_line(finished), **finished_object(finished))
+        if self.as_json or finished.status != "failed" or finished.job.origin is None:
+            self.tell(finished.status, finished_line(finished), **finished_object(finished))
+        # Else the daemon sets the picture aside, and says why in the same words.
 
 
 class WatchLive(WatchLog):
-    """The same lines above a display of the queue and the running job."""
+    """The same lines above a row with the running job and the queue.
 
-    def __init__(self, console: Console) -> None:
+    The row is drawn by whoever tells of something, with no thread of its own; the daemon tells of its queue
+    every second.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(self._print, as_json=False)
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
-            console=console,
-        )
-        self.job = self.progress.add_task("waiting", total=None, detail="")
-        self._waits = True
+        self.console = console
+        self.clock = clock
+        self._pace = Pace(clock)
         self._queue = ""
+        self._job: str | None = None
+        self._step, self._steps, self._left = 0, 0, ""
+        self._drawn_at = clock()
+        self._live = Live(console=console, get_renderable=self._row, auto_refresh=False, transient=True)
 
     def __enter__(self) -> WatchLive:
-        self.progress.start()
+        with suppress(OSError):  # a terminal that went away ends no daemon
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        with suppress(OSError):
+            self._live.stop()
 
     def queue(self, queue: Queue) -> None:
-        self._queue = str(queue)
-        if self._waits:
-            self.progress.update(self.job, detail=self._queue)
+        self._queue = queue.short
+        self._draw()
 
     def job_started(self, job: Job, name: str) -> None:
+        self._job, self._step, self._steps, self._left = one_line(name), 0, job.recipe.total_steps, ""
+        self._pace = Pace(self.clock)
         super().job_started(job, name)
-        self._show(one_line(name), job.recipe.total_steps)
 
     def job_step(self, progress: StepProgress) -> None:
-        detail = f"{step_detail(progress)}  |  {self._queue}"
-        self.progress.update(self.job, completed=progress.step, total=progress.steps, detail=detail)
+        self._step, self._steps = progress.step, progress.steps
+        self._left = f"{duration(self._pace.left_s(progress.step, progress.steps))} left"
+        if self.clock() - self._drawn_at >= DRAW_EVERY_S:
+            self._draw()
 
     def job_finished(self, finished: Finished) -> None:
+        self._job = None
         super().job_finished(finished)
-        self._show("waiting", None)
+        self._draw()
 
-    def _show(self, description: str, total: int | None) -> None:
-        # A task that has a total cannot be rid of it.
-        self.progress.remove_task(self.job)
-        self.job = self.progress.add_task(description, total=total, detail=self._queue)
-        self._waits = total is None
+    def _draw(self) -> None:
+        self._drawn_at = self.clock()
+        with suppress(OSError):  # it is drawn again within a second
+            self._live.refresh()
+
+    def _row(self) -> Table:
+        """Return the row, which fits a terminal of 80 columns: name and bar give way to the rest."""
+        if self._job is None:
+            return _grid(Text("waiting"), Text(self._queue))
+        rest = "  ".join(filter(None, (f"{self._step}/{self._steps}", self._left, self._queue)))
+        room = self.console.width - cell_len(rest) - 1
+        bar = []
+        if room > BAR_WIDTH + SHORTEST_NAME:
+            bar = [ProgressBar(self._steps, self._step, BAR_WIDTH)]
+            room -= BAR_WIDTH + 1
+        name = Text(self._job)
+        name.truncate(min(NAME_WIDTH, max(room, SHORTEST_NAME)), overflow="ellipsis")
+        return _grid(name, *bar, Text(rest))
 
     def _print(self, line: str) -> None:
-        self.progress.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _grid(*cells: Text | ProgressBar) -> Table:
+    """Set cells side by side in one line; what does not fit ends with an ellipsis."""
+    columns = [Column(no_wrap=True, overflow="ellipsis") for _ in cells]
+    grid = Table(*columns, box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
+    grid.add_row(*cells)
+    return grid
 
 
 def _now() -> str:

@@ -75,9 +75,7 @@ class Waker:
         self._folder = folder
         self._mode = mode
         self._clock = clock
-        if make_observer is None:
-            make_observer = _polling_observer if mode == "polling" else Observer
-        self._make_observer = make_observer
+        self._given_observer = make_observer
         self._renew_s = renew_s
         self._renew_at = 0.0
         self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is safe in a signal handler
@@ -106,6 +104,14 @@ class Waker:
         else:
             self._trouble = ""
         return self._trouble
+
+    def switch(self, mode: Literal["native", "polling", "off"]) -> str:
+        """Go on in another mode. Return as `start`."""
+        if mode == self._mode:
+            return ""
+        self._unwatch()
+        self._mode = mode
+        return self.start()
 
     def set(self) -> None:
         """Wake the waiter now. Safe in a signal handler and in any thread."""
@@ -164,7 +170,10 @@ class Waker:
         if self._watched is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
         before = set(threading.enumerate())
-        observer = self._observer = self._make_observer()
+        make = self._given_observer
+        if make is None:
+            make = _polling_observer if self._mode == "polling" else Observer
+        observer = self._observer = make()
         handler = _Handler(self._folder / HIDDEN, self.set)
         observer.schedule(handler, str(self._folder), recursive=True, event_filter=EVENTS)
         observer.start()

@@ -339,4 +339,4 @@ def log_table(rows: Sequence[LossRow]) -> tuple[tuple[str, ...], tuple[tuple[flo
 def versions() -> dict[str, str]:
     import torch
 
-    return {"style-pipeline": VERSION, "python": platform.python_version(), "torch": torch.__version__}
+    return {"style-pipeline": VERSION, "python": platform.python_version(), "torch": str(torch.__version__)}

@@ -40,7 +40,8 @@ class Disk:
         shutil.copystat(source, target)
 
     def sync(self, path: Path) -> None:
-        with path.open("rb") as file:
+        # Windows syncs only what may be written; elsewhere the file may well be read-only.
+        with path.open("r+b" if os.name == "nt" else "rb") as file:
             os.fsync(file.fileno())
 
     def sync_folder(self, path: Path) -> None:
@@ -201,6 +202,14 @@ def one_line(text: Path | str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
 
 
+def inode_of(path: Path) -> int:
+    """Return a file's inode, or -1 where there is none to be seen."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return -1
+
+
 def same_bytes(one: Path, other: Path) -> bool:
     """Tell whether two files hold the same bytes."""
     return _sha256(one) == _sha256(other)
@@ -253,6 +262,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # a file system without such a thing
+            raise
     finally:
         os.close(descriptor)
 

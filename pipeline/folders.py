@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from .owner import Owner
 class Folders:
     """Tells an empty folder from one that was unmounted, by a marker in each.
 
-    The inbox has our hidden folder, the outbox an empty file of the same name. Errors are DiskErrors.
+    Inbox and outbox each have our hidden folder. Errors are DiskErrors.
     """
 
     def __init__(self, config: Config, owner: Owner, disk: Disk) -> None:
@@ -30,14 +31,13 @@ class Folders:
     def check_known(self, known: Mapping[str, Any]) -> None:
         """Make sure that folders which an earlier daemon marked still are; `known` is what it left."""
         if known and not (self.inbox / HIDDEN).exists():
-            raise self._replaced(self.inbox, f"mkdir -p {self.inbox / HIDDEN}")
+            raise _replaced(self.inbox)
         if known.get("outbox") == str(self.outbox):
             self.check_outbox()
 
     def mark_outbox(self) -> None:
         try:
-            if not self.marker.exists():
-                self.disk.put(self.marker, b"")
+            self.disk.make_folder(self.marker)
         except OSError as error:
             raise DiskError(
                 f"{self.outbox}: cannot be written ({error.strerror or error}).", "Check the path."
@@ -54,13 +54,7 @@ class Folders:
 
     def check_outbox(self) -> None:
         if not self.marker.exists():
-            raise self._replaced(self.outbox, f"mkdir -p {self.outbox} && touch {self.marker}")
-
-    def _replaced(self, folder: Path, command: str) -> DiskError:
-        return DiskError(
-            f"{folder}: is not the folder used before (unmounted, emptied or replaced).",
-            f"Mount it again; if it was made anew on purpose, `{command}`.",
-        )
+            raise _replaced(self.outbox)
 
     def _free_bytes(self, folder: Path) -> int:
         try:
@@ -78,17 +72,21 @@ def check_apart(config: Config) -> None:
         UsageError: two of them are, or are the same.
     """
     watch = config.watch
-    others = {
+    places = {
+        "watch.inbox": watch.inbox,
         "outbox": config.outbox,
         "watch.archive": watch.archive_dir,
         "watch.quarantine": watch.quarantine_dir,
-        "state_dir": config.state_dir,
-        "cache_dir": config.cache_dir,
     }
-    for name, folder in others.items():
-        if _is_within(folder, watch.inbox) or _is_within(watch.inbox, folder):
+    private = {"state_dir": config.state_dir, "cache_dir": config.cache_dir}
+    pairs = [
+        *combinations(places.items(), 2),
+        *(((("watch.inbox", watch.inbox)), item) for item in private.items()),
+    ]
+    for (name, folder), (other_name, other) in pairs:
+        if _is_within(folder, other) or _is_within(other, folder):
             raise UsageError(
-                f"{name} ({folder}) and the inbox ({watch.inbox}) lie in one another.",
+                f"{name} ({folder}) and {other_name} ({other}) lie in one another.",
                 "Give each a folder of its own in config.yaml.",
             )
 
@@ -101,6 +99,13 @@ def check_unmoved(old: Config, new: Config) -> None:
     """
     if (old.watch.inbox, old.state_dir) != (new.watch.inbox, new.state_dir):
         raise UsageError("another inbox or state_dir takes effect only after a restart.")
+
+
+def _replaced(folder: Path) -> DiskError:
+    return DiskError(
+        f"{folder}: is not the folder used before (unmounted, emptied or replaced).",
+        f"Mount it again; if it was made anew on purpose, `mkdir -p {folder / HIDDEN}`.",
+    )
 
 
 def _is_within(path: Path, folder: Path) -> bool:

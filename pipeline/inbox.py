@@ -53,6 +53,14 @@ class Identity:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+def identity_of(path: Path) -> Identity | None:
+    """Return a file's identity, or None where there is no such file."""
+    try:
+        return Identity.of(path.lstat())
+    except OSError:
+        return None
+
+
 @dataclass(frozen=True)
 class Seen:
     """A regular file. `relative` starts at the inbox and is spelt exactly as on the disk."""

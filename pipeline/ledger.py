@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import DiskError
+from .files import inode_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempts (
@@ -27,7 +28,7 @@ CREATE TABLE IF NOT EXISTS speeds (
 CREATE TABLE IF NOT EXISTS drops (
     id      TEXT PRIMARY KEY,
     inbox   TEXT NOT NULL,
-    path    TEXT NOT NULL,
+    path    BLOB NOT NULL,
     state   TEXT NOT NULL,
     noticed REAL NOT NULL,
     ended   REAL
@@ -51,7 +52,7 @@ class DropRow:
     """A file taken from an inbox: its path below it, and what became of it. Times are those of `time()`."""
 
     id: str
-    path: str
+    path: Path
     state: DropState
     noticed: float
     ended: float | None
@@ -65,8 +66,11 @@ class Ledger:
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "ledger.sqlite3"
+        self._open()
+
+    def _open(self) -> None:
         with self._guarded():
-            state_dir.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=30, isolation_level=None)
         try:
             self._execute("PRAGMA journal_mode=WAL")
@@ -76,6 +80,13 @@ class Ledger:
         except DiskError:
             self._database.close()
             raise
+        self._inode = inode_of(self.path)
+
+    def _follow(self) -> None:
+        """Begin anew where someone deleted the file, instead of writing where nobody will read."""
+        if inode_of(self.path) != self._inode:
+            self._database.close()
+            self._open()
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -119,6 +130,11 @@ class Ledger:
             "INSERT INTO attempts VALUES (?, 1) ON CONFLICT (job_key) DO UPDATE SET count = count + 1", (key,)
         )
 
+    def take_back(self, key: str) -> None:
+        """Take an attempt back that ended by no fault of the job; those before it stay counted."""
+        self._execute("UPDATE attempts SET count = count - 1 WHERE job_key = ?", (key,))
+        self._execute("DELETE FROM attempts WHERE count <= 0")
+
     def end(self, key: str) -> None:
         """Forget a job's attempts: the process survived it."""
         self._execute("DELETE FROM attempts WHERE job_key = ?", (key,))
@@ -135,11 +151,11 @@ class Ledger:
         row = self._execute(query, (encoder,))
         return (str(row[0]), float(row[1])) if row else None
 
-    def claim(self, drop: str, inbox: Path, path: str, now: float) -> None:
+    def claim(self, drop: str, inbox: Path, path: Path, now: float) -> None:
         """Record that a file is about to be taken."""
         self._execute(
             "INSERT OR IGNORE INTO drops VALUES (?, ?, ?, 'claimed', ?, NULL)",
-            (drop, _text(inbox), _text(path), now),
+            (drop, _text(inbox), os.fsencode(path), now),
         )
 
     def unclaim(self, drop: str) -> None:
@@ -169,7 +185,8 @@ class Ledger:
     def _drops(self, where: str, values: tuple[object, ...]) -> list[DropRow]:
         with self._guarded():
             query = f"SELECT id, path, state, noticed, ended FROM drops WHERE {where}"
-            return [DropRow(*row) for row in self._database.execute(query, values)]
+            rows = self._database.execute(query, values).fetchall()
+        return [DropRow(id, Path(os.fsdecode(path)), *rest) for id, path, *rest in rows]
 
     def note_staged(self, drop: str, key: str) -> None:
         """Record that a drop's job has its result on the stage: it is published, or will be."""
@@ -184,9 +201,12 @@ class Ledger:
 
         Said every second and of no use after a crash, so it alone does not wait for the disk.
         """
+        self._follow()
         self._execute("PRAGMA synchronous=NORMAL")
-        self._execute("INSERT OR REPLACE INTO daemons VALUES (?, ?)", (_text(inbox), json.dumps(state)))
-        self._execute("PRAGMA synchronous=FULL")
+        try:
+            self._execute("INSERT OR REPLACE INTO daemons VALUES (?, ?)", (_text(inbox), json.dumps(state)))
+        finally:
+            self._execute("PRAGMA synchronous=FULL")
 
     def read_daemon(self, inbox: Path) -> dict[str, Any]:
         """Return what the last daemon on an inbox said of itself; empty if there was none."""

@@ -18,7 +18,7 @@ from typing import Any
 import filelock
 
 from .errors import DiskError, LockedError
-from .files import TEMPORARY_PREFIX, Disk, write_atomically
+from .files import TEMPORARY_PREFIX, Disk, inode_of, write_atomically
 
 # How much of a job's key tells it from others of the same name.
 ID_LENGTHS = (8, 16, 64)
@@ -145,7 +145,7 @@ class BatchFolder:
 
     def _check_same_folder(self) -> None:
         """Never make a folder anew that was unmounted while a job ran."""
-        if self._lock_inode and _inode(self.folder / LOCK) != self._lock_inode:
+        if self._lock_inode and inode_of(self.folder / LOCK) != self._lock_inode:
             raise FileNotFoundError(errno.ENOENT, "the folder went away since the job began")
 
     def staged_drops(self) -> list[tuple[str, str]]:
@@ -233,7 +233,7 @@ class BatchFolder:
                     f"{self.folder}: another process is working on this batch.",
                     "Wait for it, or give this one another batch name.",
                 ) from error
-        self._lock_inode = _inode(self.folder / LOCK)
+        self._lock_inode = inode_of(self.folder / LOCK)
         try:
             self._put_right(sweep)
             yield
@@ -288,13 +288,6 @@ def _staged_record(staged: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) and {"key", "image"} <= record.keys() else {}
-
-
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return -1
 
 
 def _is_file(path: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import filelock
 
 from .errors import DiskError, LockedError
-from .files import Disk
+from .files import Disk, inode_of
 from .inbox import HIDDEN
 
 # A look at the lock by `status` lasts no time at all; an owner that starts just then waits it out.
@@ -103,14 +103,6 @@ class Owner:
             ) from error
         lock.release()
         return False
-
-
-def inode_of(path: Path) -> int:
-    """Return a file's inode, or -1 where there is none to be seen."""
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return -1
 
 
 def _holder() -> dict[str, Any]:

@@ -85,15 +85,20 @@ class Router:
     def is_manifest(self, relative: Path) -> bool:
         return relative.suffix.lower() in MANIFEST_SUFFIXES
 
-    def plan(self, relative: Path, library: Mapping[str, Path | None]) -> Plan | Waiting:
-        """Say what a picture asks for; `library` as `read_library` returns it."""
+    def plan(
+        self, relative: Path, library: Mapping[str, Path | None], known: Collection[str] = ()
+    ) -> Plan | Waiting:
+        """Say what a picture asks for; `library` as `read_library` returns it.
+
+        A folder called like a style that is `known` and not in the library now waits for it.
+        """
         top = _composed(relative.parts[0]) if len(relative.parts) > 1 else ""
         if top in self.routes:
             route = self.routes[top]
             batch, folder, names = route.batch or top, relative.parts[1:-1], route.styles or self.watch.styles
         else:
             route, batch, folder = Route(), self.watch.batch, relative.parts[:-1]
-            names = [top] if top in library else self.watch.styles
+            names = [top] if top in library or top in known else self.watch.styles
         styles = _named_styles(names, library)
         if isinstance(styles, Waiting):
             return styles
@@ -144,7 +149,9 @@ def _named_styles(
         paths = {part: library.get(_composed(part)) for part in parts}
         missing |= {part for part, path in paths.items() if path is None}
         images = tuple((path, parts[part]) for part, path in paths.items() if path is not None)
-        styles.append(Style(name.name if isinstance(name, Blend) else name, images))
+        style = Style(name.name if isinstance(name, Blend) else name, images)
+        if style not in styles:
+            styles.append(style)
     if missing:
         listed = ", ".join(f"'{name}'" for name in sorted(missing))
         return Waiting(f"the style {listed} is not in {STYLES}/, or still being copied")

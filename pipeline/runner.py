@@ -257,9 +257,12 @@ class Runner:
         except WorkerLost:
             raise
         except BaseException:
-            self.ledger.end(key)
+            self.ledger.take_back(key)
             raise
-        self.ledger.end(key)
+        if result.status == "stopped":
+            self.ledger.take_back(key)
+        else:
+            self.ledger.end(key)
         return result
 
     def _should_stop(self) -> bool:
@@ -385,10 +388,11 @@ def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]
 
 def _set_aside(job: Job, attempts: int, lost: WorkerLost | None = None) -> JobResult:
     reason = f" {lost.message}" if lost else ""
+    again = f"with `style-pipeline retry {job.drop}`" if job.drop else "with --force"
     return JobResult(
         "failed",
         error=f"{job.content}: set aside; this job ended the process {attempts} times.{reason}",
-        next_step="Try a smaller size, or run with --force.",
+        next_step=f"Try a smaller size, or try again {again}.",
     )
 
 

@@ -45,8 +45,8 @@ RequiresMountsFor={mounts}
 
 [Service]
 Type=notify
-# A folder that is not there cannot be made writable; with + this is done outside of what shuts the rest off.
-ExecStartPre=+mkdir -p -- {folders}
+{account}# A folder that is not there cannot be made writable; + does this outside of what shuts the rest off.
+ExecStartPre=+{make} {folders}
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 WorkingDirectory={folder}
@@ -76,8 +76,15 @@ WantedBy={target}
 """
 
 
-def systemd_unit(config: Config, command: Sequence[str], folder: Path, user: bool) -> str:
-    """Return a unit file for a daemon with this configuration; `command` starts it in `folder`."""
+# Folders are made for the user. `install` alone would take from those that are there what they let others do.
+MAKE_FOR = """/bin/sh -c 'for f; do test -d "$$f" || install -d -o {user} -- "$$f" || exit; done' sh"""
+
+
+def systemd_unit(config: Config, command: Sequence[str], folder: Path, user: str) -> str:
+    """Return a unit file for a daemon with this configuration; `command` starts it in `folder`.
+
+    For the system's manager `user` is the name of whom it runs as; for a user's own it is "".
+    """
     watch = config.watch
     places = [
         watch.inbox,
@@ -89,12 +96,14 @@ def systemd_unit(config: Config, command: Sequence[str], folder: Path, user: boo
     ]
     return UNIT.format(
         inbox=_escaped(watch.inbox),
+        account=f"User={_escaped(user)}\n" if user else "",
+        make=MAKE_FOR.format(user=_escaped(user)) if user else "mkdir -p --",
         mounts=" ".join(_quoted(place) for place in places[:2]),
         folders=_command_line([str(place) for place in places]),
         command=_command_line(command),
         folder=_escaped(folder),
         writable=" ".join(_quoted(place) for place in places),
-        target="default.target" if user else "multi-user.target",
+        target="multi-user.target" if user else "default.target",
     )
 
 

@@ -25,7 +25,10 @@ from .version import VERSION
 BEAT_S = 1.0
 # A daemon that has not said anything for so long is not well.
 LATE_S = 30.0
+# With the lock out of sight, a daemon that beat so lately is alive.
+RECENT_S = 5.0
 HOUR_S = 3600.0
+MONTH_S = 30 * 24 * HOUR_S
 EVENTS = {True: "watched", False: "stopped", None: "not watched yet"}
 
 
@@ -42,6 +45,32 @@ class Queue:
         return (
             f"{self.waiting} waiting, {self.settling} settling, {self.done} done, {self.set_aside} set aside"
         )
+
+    @property
+    def short(self) -> str:
+        """The same for a row of 80 columns; what is nought and need not be known is left out."""
+        settling = f"{self.settling} settling, " if self.settling else ""
+        aside = f", {self.set_aside} aside" if self.set_aside else ""
+        return f"{self.waiting} wait, {settling}{self.done} done{aside}"
+
+
+class Pace:
+    """Tells how long a job will take from what it took so far; made when the job begins."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._first_step = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the job began."""
+        return self._clock() - self._began
+
+    def left_s(self, step: int, steps: int) -> float:
+        """Return about how many seconds are left after a step; call it for every step."""
+        self._first_step = self._first_step or step  # one that was resumed does not begin with 1
+        return self.seconds * (steps - step) / (step - self._first_step + 1)
 
 
 class Display(Observer, Protocol):
@@ -74,8 +103,7 @@ class Pulse:
         self.notifier = notifier
         self.clock = clock
         self._next = 0.0
-        self._job_began = 0.0
-        self._first_step = 0
+        self._pace = Pace(clock)
         self._unwritten = ""
         self._encoder = EncoderInfo("", "")
         self.state: dict[str, Any] = {
@@ -110,20 +138,16 @@ class Pulse:
             self.tell("device", f"device {device}", device=device)
 
     def job_started(self, job: Job, name: str) -> None:
-        self._job_began = self.clock()
-        self._first_step = 0
+        self._pace = Pace(self.clock)
         self.state["running"] = {"name": name, "step": 0, "steps": job.recipe.total_steps, "seconds": 0.0}
         self.display.job_started(job, name)
 
     def job_step(self, progress: StepProgress) -> None:
-        seconds = round(self.clock() - self._job_began, 1)
-        self._first_step = self._first_step or progress.step  # one that was resumed does not begin with 1
-        left = seconds * (progress.steps - progress.step) / (progress.step - self._first_step + 1)
         self.state["running"] |= {
             "step": progress.step,
             "steps": progress.steps,
-            "seconds": seconds,
-            "left_s": left,
+            "seconds": round(self._pace.seconds, 1),
+            "left_s": round(self._pace.left_s(progress.step, progress.steps), 1),
         }
         self.display.job_step(progress)
 
@@ -178,18 +202,20 @@ class Pulse:
 def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     """Return what is known of the inbox of a configuration, as plain data.
 
-    `alive` says whether a process holds the inbox now; times are in seconds, and those of the day as
-    `time()` has them. `throughput_per_hour` counts drops finished in the last hour.
+    `alive` says whether a process holds the inbox now, or gave a sign of life just now while the inbox is
+    away, and its lock with it. Times are in seconds, and those of the day as `time()` has them. `done` counts
+    drops finished in the last 30 days, `throughput_per_hour` those in the last hour.
     """
     watch, now = config.watch, time.time()
     owner, state = Owner(watch.inbox, Disk()), ledger.read_daemon(watch.inbox)
-    alive = owner.is_held()
-    recent = ledger.finished_since(watch.inbox, now - HOUR_S)
+    unseen = not os.path.lexists(owner.lock_path)
+    alive = abs(now - state.get("beat", 0.0)) < RECENT_S if unseen else owner.is_held()
+    done = [row for row in ledger.finished_since(watch.inbox, now - MONTH_S) if row.state == "done"]
     aside = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk()).quarantined()
     return {
         "inbox": str(watch.inbox),
         "alive": alive,
-        "holder": owner.holder() if alive else {},
+        "holder": (owner.holder() or _holder(state)) if alive else {},
         "since": state.get("since") if alive else None,
         "last_beat_s": round(now - state["beat"], 1) if "beat" in state else None,
         "encoder": state.get("encoder", ""),
@@ -200,12 +226,16 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
         "settling": state.get("settling", 0) if alive else None,
         "claimed": len(ledger.claimed(watch.inbox)),
         "running": state.get("running") if alive else None,
-        "done": ledger.count(watch.inbox, "done"),
-        "throughput_per_hour": sum(row.state == "done" for row in recent),
+        "done": len(done),
+        "throughput_per_hour": sum((row.ended or 0.0) >= now - HOUR_S for row in done),
         "set_aside": [
             {"id": one.id, "path": one.report["path"], "error": one.report.get("error", "")} for one in aside
         ],
     }
+
+
+def _holder(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: state[key] for key in ("pid", "host") if key in state}
 
 
 def examine_daemon(config: Config, ledger: Ledger) -> list[Check]:
@@ -247,6 +277,8 @@ def status_lines(status: Mapping[str, Any], duration: Callable[[float], str]) ->
     if run := status["running"]:
         left = f", about {duration(run['left_s'])} left" if "left_s" in run else ""
         lines.append(f"running  {run['name']}, step {run['step']} of {run['steps']}{left}")
-    lines.append(f"done     {status['done']}, {status['throughput_per_hour']} in the last hour")
+    lines.append(
+        f"done     {status['done']} in the last 30 days, {status['throughput_per_hour']} in the last hour"
+    )
     lines.append(f"aside    {len(status['set_aside'])}")
     return [*lines, *(f"         {one['id']}  {one['path']}: {one['error']}" for one in status["set_aside"])]

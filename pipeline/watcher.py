@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from .claims import Claims
 from .config import WatchConfig
@@ -18,6 +18,7 @@ from .inbox import (
     Scan,
     Seen,
     Settling,
+    identity_of,
     is_being_written,
     is_network_file_system,
     marker_path,
@@ -62,7 +63,9 @@ class Watcher:
         self.style_settling = Settling(clock, self.settle_s, watch.settle_max_s, self._is_written)
         self.library: dict[str, Path | None] = {}
         self._judged: dict[Seen, str] = {}  # settled styles, with what is wrong with them
+        self.known_styles: set[str] = set()  # also of styles that are broken or gone
         self.settling_count = 0
+        self._settled = 0
         self._scan = Scan()
         self._first: dict[Path, Identity] | None = None
         self._began = clock()
@@ -77,8 +80,9 @@ class Watcher:
         return self._first is not None
 
     @property
-    def ready_count(self) -> int:
-        return len(self._ready)
+    def settled_count(self) -> int:
+        """How many files have settled and were not taken."""
+        return self._settled
 
     def wait(self, at_most_s: float) -> None:
         """Wait until it is time to look, or something happens."""
@@ -127,10 +131,16 @@ class Watcher:
             self.say_once(seen.relative, "ignored", f"is no style: {fault}")
         self._read_library()
 
+    def is_settled_style(self, path: Path) -> bool:
+        """Tell whether a style's file is still the one that was taken into the library."""
+        identity = identity_of(path)
+        return identity is not None and Seen(path.relative_to(self.inbox), identity) in self._judged
+
     def _read_library(self) -> None:
         styles = [seen for seen in self._scan.styles if not self._judged.get(seen)]
         settled = {seen for seen, fault in self._judged.items() if not fault}
         self.library = read_library(styles, settled, self.inbox)
+        self.known_styles |= read_library(self._scan.styles, (), self.inbox).keys()
 
     def next_ready(self) -> Seen | None:
         """Return the next settled file of this look, or None when each was given."""
@@ -157,6 +167,7 @@ class Watcher:
 
     def forget(self, seen: Seen) -> None:
         self.settling.forget(seen)
+        self._settled -= 1
 
     def say_once(self, path: Path, kind: str, text: str) -> None:
         """Say something of a file, once as long as it is there."""
@@ -171,7 +182,7 @@ class Watcher:
         self._judged = {seen: fault for seen, fault in self._judged.items() if seen in self._scan.styles}
         self._read_library()
         quiet = self.settling.quiet
-        self._ready = deque(quiet)
+        self._ready, self._settled = deque(quiet), len(quiet)
         self.settling_count = self.settling.waiting
         for seen in quiet:
             if seen not in before and not self.settling.overdue(seen):
@@ -180,8 +191,9 @@ class Watcher:
     def _say_ignored(self) -> None:
         for path, reason in self._scan.ignored:
             self.say_once(path, "ignored", f"left alone ({reason})")
-        if len(self._said) > 2 * (len(self._scan.ignored) + len(self._scan.files)) + 1000:
-            self._said.clear()  # mostly of files long gone
+        there = {path for path, _ in self._scan.ignored}
+        there |= {seen.relative for seen in (*self._scan.files, *self._scan.styles)}
+        self._said = {(path, text) for path, text in self._said if path in there}
 
     def _without_left(self, scan: Scan) -> list[Seen]:
         """Leave out the originals that were left in the inbox, and remove markers that mark nothing."""
@@ -205,6 +217,13 @@ class Watcher:
 
     def _is_written(self, relative: Path) -> bool:
         return is_being_written(self.inbox / relative)
+
+
+def notify_mode(watch: WatchConfig) -> Literal["native", "polling", "off"]:
+    """Return what is to wake the scanner; `auto` polls network shares, whose other writers make no events."""
+    if watch.notify != "auto":
+        return watch.notify
+    return "polling" if is_network_file_system(watch.inbox) else "native"
 
 
 def default_settle_s(inbox: Path) -> float:

@@ -75,6 +75,7 @@ class Setup:
     consume: str = ""
     consume_all: bool = False
     first_pause_s: float = daemon.FIRST_PAUSE_S
+    locked_s: float = daemon.LOCKED_S
     clock_jump_s: float = 0.0
     stop_after: int = 0
     tells_signals: bool = False
@@ -279,6 +280,7 @@ def main(setup: Setup) -> int:
     else:
         log = ClockJump(setup.clock_jump_s) if setup.clock_jump_s else WatchLog(write_line, as_json=True)
     daemon.FIRST_PAUSE_S = setup.first_pause_s
+    daemon.LOCKED_S = setup.locked_s
     hooks = Hooks(setup, log.tell)
     if not setup.no_sync:
         hooks.hook_ledger()

@@ -114,7 +114,7 @@ def test_a_file_is_taken_with_its_path(claims: Claims, name: str) -> None:
 @pytest.mark.parametrize("name", ["gone.png", "gone/a.png"])
 def test_someone_else_may_be_quicker(claims: Claims, name: str) -> None:
     assert claims.take(Path(name), ID) is None
-    assert below(claims.inbox) == {".style-pipeline": None, ".style-pipeline/claimed": None}
+    assert below(claims.inbox) == {".style-pipeline": None, ".style-pipeline/claimed": None, "styles": None}
 
 
 def test_someone_else_may_be_quicker_at_the_last_moment(claims: Claims) -> None:
@@ -199,12 +199,12 @@ def test_a_file_is_never_put_back_over_another(claims: Claims, there: str) -> No
 
 def test_what_was_claimed_is_found_by_the_folder_alone(claims: Claims) -> None:
     claims_made = [taken(claims, name, id=id) for id, name in ((OTHER, "b/b.png"), (ID, "a.png"))]
-    assert make_claims(claims.inbox.parent).pending() == claims_made[::-1]
+    assert make_claims(claims.inbox.parent).recover() == claims_made[::-1]
 
 
 def test_nothing_is_pending_in_a_new_inbox(tmp_path: Path) -> None:
     claims = Claims(tmp_path / "inbox", tmp_path / "archive", tmp_path / "quarantine", Disk())
-    assert claims.pending() == []
+    assert claims.recover() == []
     assert claims.claimed_folder.is_dir()
 
 
@@ -214,7 +214,7 @@ def test_what_a_killed_process_left_is_tidied(claims: Claims) -> None:
     (claims.claimed_folder / f"copying/sub/{TEMPORARY_PREFIX}0123").write_bytes(b"half a pic")
     claim = taken(claims, "a.png")
     (claim.folder / f"{TEMPORARY_PREFIX}4567").write_bytes(b"half a pic")
-    assert claims.pending() == [claim]
+    assert claims.recover() == [claim]
     assert below(claims.claimed_folder) == {ID: None, f"{ID}/a.png": b"picture"}
 
 
@@ -223,7 +223,7 @@ def test_stray_files_and_links_are_left_alone(claims: Claims) -> None:
     (claims.claimed_folder / "link").symlink_to(claims.inbox)
     drop(claims, "a.png")
     before = below(claims.claimed_folder)
-    assert claims.pending() == []
+    assert claims.recover() == []
     assert below(claims.claimed_folder) == before
 
 
@@ -367,7 +367,7 @@ def test_a_file_is_set_aside_under_its_own_name_and_comes_back(claims: Claims, n
     assert place == claims.quarantine_folder / ID / expected
     assert place.read_bytes() == b"picture"
     report = claims.report(ID)
-    assert report == {"id": ID, "path": name, "file": expected, **REPORT}
+    assert report == {"id": ID, "inbox": "../inbox", "path": name, "file": expected, **REPORT}
     assert (place.parent / "error.json").read_bytes().isascii()
     assert below(claims.claimed_folder) == {}
 
@@ -386,7 +386,7 @@ def test_the_report_is_written_before_the_file_is_moved(claims: Claims) -> None:
         with_disk(claims, failing("rename")).quarantine(claim, REPORT)
     assert claims.report(ID)["error"] == "It broke."
     assert claims.quarantined() == []  # not there yet
-    assert claims.pending() == [claim]
+    assert claims.recover() == [claim]
     assert claims.quarantine(claim, claims.report(ID)).read_bytes() == b"picture"
     assert len(claims.quarantined()) == 1
 
@@ -476,7 +476,7 @@ def test_an_original_that_was_copied_and_not_removed_is_claimed_once(claims: Cla
     with pytest.raises(Killed):
         with_disk(claims, hook).take(relative, ID)
     assert files(claims.inbox) == Counter({b"picture": 2})
-    assert [claim.relative for claim in claims.pending()] == [relative]
+    assert [claim.relative for claim in claims.recover()] == [relative]
     assert files(claims.inbox) == Counter([b"picture"])
 
 
@@ -486,7 +486,7 @@ def test_what_is_dropped_after_a_claim_is_not_taken_for_its_copy(claims: Claims,
     home = claims.inbox / drop(claims, "a.png", data)
     while home.stat().st_ctime_ns <= claim.path.stat().st_ctime_ns:
         os.utime(home)  # until the file system's clock has ticked
-    assert claims.pending() == [claim]
+    assert claims.recover() == [claim]
     assert home.read_bytes() == data
 
 
@@ -543,10 +543,10 @@ def test_a_move_across_that_was_cut_off_anywhere_is_ended_by_the_same_call(
         assert files(*homes)[b"picture"] >= 1, points.passed[-1]
         again = with_disk(claims, exdev)
         if claim.path.exists() or operation == "retry":
-            assert operation == "retry" or again.pending() == [claim], points.passed[-1]
+            assert operation == "retry" or again.recover() == [claim], points.passed[-1]
             moved(operation, again, claim)
         assert files(*homes)[b"picture"] == 1, points.passed[-1]
-        again.pending()
+        again.recover()
         assert below(claims.claimed_folder) == {}, points.passed[-1]
         at += 1
     assert at > 15, "nothing was cut off"
@@ -613,3 +613,17 @@ def test_ids_are_sortable_and_unlike_each_other() -> None:
 def test_a_report_is_plain_json(claims: Claims) -> None:
     place = claims.quarantine(taken(claims, "a.png"), REPORT)
     assert json.loads((place.parent / "error.json").read_bytes())["next_step"] == "Mend it."
+
+
+def test_two_inboxes_may_share_a_quarantine(tmp_path: Path) -> None:
+    one, other = (
+        Claims(tmp_path / name, tmp_path / "archive", tmp_path / "q", Disk()) for name in ("1", "2")
+    )
+    for claims in (one, other):
+        claims.make_folders()
+    (tmp_path / "1" / "a.png").write_bytes(b"picture")
+    claim = one.take(Path("a.png"), ID)
+    assert claim is not None
+    one.quarantine(claim, REPORT)
+    assert [aside.id for aside in one.quarantined()] == [ID]
+    assert other.quarantined() == []

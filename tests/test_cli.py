@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import json
 import os
 import signal
@@ -17,9 +18,9 @@ import yaml
 from fakes import FakeExecutor, picture_bytes
 from PIL import Image
 
-from pipeline.cli import _notify_mode, main
-from pipeline.config import Config
+from pipeline.cli import main
 from pipeline.deadline import Deadline
+from pipeline.events import Waker
 from pipeline.files import Disk
 from pipeline.ledger import Ledger
 from pipeline.owner import Owner
@@ -30,14 +31,14 @@ QUICK = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 2}
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys):
+def cli(monkeypatch, capfd):
     """Return a function that runs one command line: (exit code, stdout, stderr)."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["style-pipeline", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
             main()
-        out, err = capsys.readouterr()
+        out, err = capfd.readouterr()
         code = exit_.value.code
         return (code if isinstance(code, int) else 0), out, err
 
@@ -358,6 +359,8 @@ def test_interrupted_then_resumed(cli, night):
     stopped = subprocess.run(command, capture_output=True, text=True, check=False)
     assert stopped.returncode == 130, stopped.stderr
     assert "stopped a--s" in stopped.stderr
+    assert "Stopping after the current step" in stopped.stderr
+    assert stopped.stderr.endswith("Run the same command again to go on where it stopped.\n")
     assert not list(Path("outbox").rglob("*.png"))
     state = Path(os.environ["XDG_STATE_HOME"]) / "style-pipeline/checkpoints"
     assert len(list(state.iterdir())) == 1
@@ -539,9 +542,11 @@ def test_a_signal_stops_a_watch_and_is_its_exit_code(studio, number):
     studio.drop("a.png")
     before = signal.getsignal(number)
     studio.executor.after_step = lambda job, step: signal.raise_signal(number) if step == 2 else None
-    code, _, err = studio.cli("watch")  # without --once: it would go on for ever
+    code, out, err = studio.cli("watch", "--log-json")  # without --once: it would go on for ever
     assert code == 128 + number
-    assert "stopped a--s" in err
+    assert out == ""
+    events = [json.loads(line) for line in err.splitlines()]  # and nothing else, such as an error
+    assert "stopped" in {event["event"] for event in events}
     assert signal.getsignal(number) == before
     studio.executor.after_step = lambda job, step: None
     assert studio.once()[0] == 0
@@ -614,8 +619,8 @@ def test_a_log_in_a_file_is_rotated(studio, monkeypatch):
     assert [path.name for path in logs] == ["watch.log", "watch.log.1", "watch.log.2"]
     assert all(0 < path.stat().st_size <= 1500 for path in logs)
     lines = [line for path in logs[::-1] for line in path.read_text().splitlines()]
-    assert json.loads(lines[-1])["content"].endswith("f.png")
-    assert all("event" in json.loads(line) for line in lines)
+    events = [json.loads(line) for line in lines]
+    assert [Path(e["content"]).name for e in events if e["event"] == "done"][-1] == "f.png"
 
 
 def test_a_log_file_is_appended_to(studio):
@@ -630,6 +635,30 @@ def test_a_log_file_that_cannot_be_written_is_exit_code_3(studio):
     assert code == 3
     assert "file/watch.log: cannot be written" in err
     assert "--log-file" in err
+
+
+if Path("/dev/full").exists():
+
+    def test_a_full_disk_under_the_log_ends_no_watch(studio):
+        studio.drop("a.png")
+        code, err = studio.once("--log-file", "/dev/full")
+        assert code == 0, err
+        assert Path("outbox/inbox/a--s.png").is_file()
+        assert err == ""
+
+    def test_a_disk_that_was_full_for_a_while_is_told_of_in_the_log(studio):
+        log = Path("watch.log")
+        log.symlink_to("/dev/full")
+        studio.executor.after_step = lambda job, step: (
+            log.unlink() if job.name == "b--s" and step == 1 else None
+        )
+        studio.drop("a.png")
+        studio.drop("b.png")
+        assert studio.once("--log-json", "--log-file", "watch.log") == (0, "")
+        events = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [event["event"] for event in events][:2] == ["lost", "done"]
+        assert events[0]["lines"] >= 4  # at least that both began, a is done, and which encoder there is
+        assert events[1]["name"] == "b--s"
 
 
 # status, retry, health, service
@@ -705,6 +734,42 @@ def test_retry_all(studio):
     assert list(Path("quarantine").iterdir()) == []
     assert studio.cli("retry", "--all-quarantined") == (0, "", "")  # nothing is left to retry
     assert studio.once()[0] == 0
+
+
+def test_retry_all_goes_on_after_one_that_cannot_go_back(studio):
+    studio.set_aside("a.png", "b.png")
+    ids = {one["path"]: one["id"] for one in json.loads(studio.cli("status", "--json")[1])["set_aside"]}
+    first, second = ids["a.png"], ids["b.png"]
+    studio.drop("a.png", b"newer")
+    code, out, err = studio.cli("retry", "--all-quarantined")
+    assert code == 1
+    assert out == f"{second} is back: {studio.inbox}/b.png\n"
+    assert err.startswith(f"{first} stays: ")
+    assert "a.png: exists already. Move it elsewhere" in err
+    assert (studio.inbox / "a.png").read_bytes() == b"newer"
+    assert [path.name for path in Path("quarantine").iterdir()] == [first]
+
+
+def test_retry_of_a_name_that_several_have_lists_their_ids(studio):
+    ids = studio.set_aside("a.png", "sub/a.png")
+    for word in ("a.png", ids[0][:2]):
+        code, out, err = studio.cli("retry", word)
+        assert (code, out) == (2, "")
+        assert f"'{word}' means 2 files" in err
+        assert all(id in err for id in ids)
+    assert studio.cli("retry", "sub/a.png")[0] == 0  # a path is but one's
+    assert not (studio.inbox / "a.png").exists()
+
+
+def test_retry_of_a_whole_id_means_that_one(studio):
+    """Though another's id begins so, and a third is called so."""
+    (id,) = studio.set_aside("a.png")
+    longer = Path("quarantine", f"{id}0")
+    longer.mkdir()
+    report = json.loads(Path("quarantine", id, "error.json").read_text())
+    (longer / "error.json").write_text(json.dumps({**report, "path": "b.png", "file": id}))
+    (longer / id).write_bytes(b"")
+    assert studio.cli("retry", id)[:2] == (0, f"{id} is back: {studio.inbox}/a.png\n")
 
 
 def test_retry_forgets_the_attempts(studio):
@@ -785,24 +850,30 @@ def test_the_unit_starts_this_program_with_this_configuration(studio, cli):
     assert start.endswith(f"style-pipeline watch --config {Path('config.yaml').resolve()}")
     assert f"WorkingDirectory={Path.cwd()}" in out
     assert "WantedBy=multi-user.target" in out
-    assert "WantedBy=default.target" in cli("service", "systemd", "--user")[1]
+    assert f"\nUser={getpass.getuser()}\n" in out
+    own = cli("service", "systemd", "--user")[1]
+    assert "WantedBy=default.target" in own
+    assert "User=" not in own
     for folder in ("inbox", "outbox", "archive", "quarantine", "state", "cache"):
         assert str(Path(folder).resolve()) in out
 
 
 @pytest.mark.parametrize(
     ("mode", "network", "chosen"),
-    [
-        ("auto", False, "native"),
-        ("auto", True, "polling"),
-        ("native", True, "native"),
-        ("polling", False, "polling"),
-        ("off", True, "off"),
-    ],
+    [("auto", False, "native"), ("auto", True, "polling"), ("native", True, "native"), ("off", True, "off")],
 )
-def test_how_the_inbox_is_watched(mode, network, chosen, monkeypatch):
-    monkeypatch.setattr("pipeline.inbox.is_network_file_system", lambda path: network)
-    assert _notify_mode(Config.model_validate({"watch": {"notify": mode}})) == chosen
+def test_how_the_inbox_is_watched(studio, mode, network, chosen, monkeypatch):
+    modes = []
+
+    def waker(inbox, mode):
+        modes.append(mode)
+        return Waker(inbox, "off")
+
+    monkeypatch.setattr("pipeline.watcher.is_network_file_system", lambda path: network)
+    monkeypatch.setattr("pipeline.events.Waker", waker)
+    studio.configure(watch={"notify": mode, "settle_s": 0.03, "rescan_s": 0.03, "min_free_mb": 0})
+    assert studio.once()[0] == 0
+    assert modes == [chosen]
 
 
 HELP = """

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import FakeExecutor, Workshop
+from rich.cells import cell_len
 from rich.console import Console
 
 from pipeline import display
@@ -425,35 +428,148 @@ def test_a_long_job_is_told_of_now_and_then(monkeypatch: pytest.MonkeyPatch) -> 
     assert [json.loads(line)["step"] for line in written] == [3, 6, 9]
 
 
+class Disk:
+    """Takes lines as long as it is not full."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_lines_that_cannot_be_written_are_counted(as_json: bool) -> None:
+    disk = Disk()
+    log = WatchLog(disk.write, as_json)
+    for number, disk.full in enumerate([False, True, True, True, False, False, True, False]):
+        log.tell("word", f"line {number}")
+    texts = [json.loads(line)["text"] if as_json else line[20:] for line in disk.lines]
+    assert [text for text in texts if text.startswith("line")] == ["line 0", "line 4", "line 5", "line 7"]
+    assert [re.findall(r"\d+ lines", text) for text in texts] == [[], ["3 lines"], [], [], ["1 lines"], []]
+    if as_json:
+        assert [json.loads(line).get("lines") for line in disk.lines] == [None, 3, None, None, 1, None]
+
+
+def test_a_line_about_lost_lines_may_be_lost_itself() -> None:
+    def write(line: str) -> None:
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room.pop()
+        written.append(line[20:])
+
+    room: list[None] = []
+    written: list[str] = []
+    log = WatchLog(write, as_json=False)
+    for places in (0, 1, 2):
+        room[:] = [None] * places
+        log.tell("word", f"line {places}")
+    assert ["1 lines" in text or text for text in written] == [True, True, "line 2"]
+
+
+def test_a_job_of_a_dropped_picture_fails_without_a_line_of_its_own() -> None:
+    """The daemon sets the picture aside and says why; a program still gets the whole of it."""
+    text: list[str] = []
+    objects: list[str] = []
+    job = replace(make_job("/inbox/.style-pipeline/claimed/ID/a.png"), origin=Path("/inbox/a.png"))
+    for log in (WatchLog(text.append, as_json=False), WatchLog(objects.append, as_json=True)):
+        log.job_finished(make_finished("failed", job=job, error="It broke."))
+        log.job_finished(make_finished("done", job=job, path=Path("/out/a.png")))
+    assert [line[20:] for line in text] == ["done a--s in 0.0 s: /out/a.png"]
+    failed, done = map(json.loads, objects)
+    assert (failed["event"], failed["error"], done["event"]) == ("failed", "It broke.", "done")
+    assert failed["content"] == done["content"] == "/inbox/a.png"
+
+
+class Watched:
+    """A live display on a terminal of a width of one's choice, with a clock."""
+
+    def __init__(self, width: int = 80) -> None:
+        self.now = 100.0
+        self.screen, self.file = console(width, terminal=True)
+        self.live = WatchLive(self.screen, lambda: self.now)
+
+    def step(self, number: int, seconds: float = 2.0) -> None:
+        self.now += seconds
+        self.live.job_step(StepProgress(number, 300, 64, 48, 0.5, 0.2, 0.3))
+
+    def row(self) -> str:
+        """What the row shows now."""
+        self.file.truncate(0)
+        self.file.seek(0)
+        self.live.queue(self.shown)
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", self.file.getvalue())
+        assert "\n" not in text
+        return text.rstrip()
+
+    shown = QUEUE
+
+
 def test_the_live_watch_shows_queue_and_job() -> None:
-    screen, file = console(width=160, terminal=True)
-    with WatchLive(screen) as live:
-        live.queue(QUEUE)
-        live.progress.refresh()
-        (task,) = live.progress.tasks
-        assert (task.description, task.total, task.fields["detail"]) == ("waiting", None, str(QUEUE))
+    watched = Watched()
+    with watched.live as live:
+        assert watched.row() == "waiting 3 wait, 2 settling, 5 done, 1 aside"
         live.job_started(make_job(), "a--s")
-        live.job_step(StepProgress(3, 9, 64, 48, 0.123456, 0.1, 0.02))
-        live.queue(Queue(2, 0, 6, 1))  # shown with the next step
-        live.progress.refresh()
-        (task,) = live.progress.tasks
-        assert (task.description, task.completed, task.total) == ("a--s", 3, 9)
-        assert "loss 0.1235" in task.fields["detail"]
-        live.job_step(StepProgress(4, 9, 64, 48, 0.1, 0.1, 0.02))
-        assert "2 waiting" in live.progress.tasks[0].fields["detail"]
+        assert re.fullmatch(r"a--s \W* ?0/7  3 wait, 2 settling, 5 done, 1 aside", watched.row())
+        for number in range(1, 41):
+            watched.step(number)
+        watched.shown = Queue(2, 0, 6, 0)
+        assert re.fullmatch(r"a--s \W*40/300  9 min left  2 wait, 6 done", watched.row())
         live.job_finished(make_finished("done", path=Path("/out/a--s.png"), seconds=1))
-        (task,) = live.progress.tasks
-        assert (task.description, task.completed, task.total) == ("waiting", 0, None)
-        live.queue(Queue(0, 0, 9, 0))
-        assert "9 done" in live.progress.tasks[0].fields["detail"]
-    text = file.getvalue()
-    for part in (
-        "3 waiting, 2 settling, 5 done, 1 set aside",
-        "64 x 48",
-        "started a--s",
-        "done a--s in 1.0 s",
-    ):
-        assert part in text
+        assert watched.row() == "waiting 2 wait, 6 done"
+
+
+@pytest.mark.parametrize("width", [200, 80, 50, 20])
+@pytest.mark.parametrize("name", ["wedding/day1/a-very-long-name--starry_night", "字" * 40, "a--s"])
+def test_the_row_of_the_live_watch_fits(name: str, width: int) -> None:
+    watched = Watched(width)
+    watched.shown = Queue(12, 3, 456, 7)
+    with watched.live as live:
+        live.job_started(make_job(), name)
+        watched.step(1)
+        watched.step(40, 600)
+        row = watched.row()
+        assert cell_len(row) <= width
+        assert row[0] == name[0]
+        if width >= 80:
+            assert row.endswith("40/300  1 h 5 min left  12 wait, 3 settling, 456 done, 7 aside")
+
+
+def test_a_running_job_is_not_drawn_at_every_step() -> None:
+    watched = Watched()
+    with watched.live as live:
+        live.job_started(make_job(), "a--s")
+        watched.row()
+        before = watched.file.getvalue()
+        watched.step(1, seconds=0.01)
+        assert watched.file.getvalue() == before
+        watched.step(2, seconds=1)
+        assert "2/300" in watched.file.getvalue()
+
+
+def test_a_terminal_that_went_away_ends_no_watch() -> None:
+    class Terminal(io.StringIO):
+        gone = False
+
+        def write(self, text: str) -> int:
+            if self.gone:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().write(text)
+
+    file = Terminal()
+    screen = Console(file=file, width=80, force_terminal=True, color_system=None)
+    with WatchLive(screen) as live:
+        file.gone = True
+        watch_everything(live)
+        live.queue(QUEUE)
+        file.gone = False
+        live.tell("word", "here again")
+        assert re.search(r"\d+ lines before this are lost", file.getvalue())
+        assert "here again" in file.getvalue()
+        file.gone = True
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if len(name) < 100])

@@ -484,3 +484,14 @@ class TestHealth:
 def open_descriptors() -> int:
     folder = Path("/proc/self/fd")
     return len(os.listdir(folder)) if folder.is_dir() else 0
+
+
+def test_the_mode_can_be_switched(make: Make, inbox: Path) -> None:
+    waker = make()
+    waker.start()
+    assert waker.has_events
+    assert waker.switch("off") == ""
+    assert not waker.has_events
+    assert waker.alive
+    assert waker.switch("native") == ""
+    happen(waker, lambda: put(inbox / "a.png"))

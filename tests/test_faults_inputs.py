@@ -34,6 +34,7 @@ from pipeline.files import Disk
 from pipeline.inbox import marker_path
 from pipeline.jobs import Job
 from pipeline.ledger import Ledger
+from pipeline.outbox import BatchFolder
 from pipeline.recipe import Recipe
 
 NAMES = {
@@ -1150,6 +1151,38 @@ def test_a_style_that_is_being_copied_is_waited_for(tmp_path: Path, place: str) 
     folder = Path("inbox") / Path(place).parent
     wanted = [str(folder / "a--s.png")] if place == "a.png" else []
     assert outputs(watched) == sorted([*wanted, str(folder / "a--t.png"), "well/b--s.png"])
+
+
+def test_a_folder_of_a_style_that_went_away_waits_for_it(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    style(watched, "t.png")
+    watched.drop("t/a.png")
+    with running(watched) as daemon:
+        daemon.until("done", name="t/a--t")
+        (watched.inbox / "styles" / "t.png").unlink()
+        watched.drop("b.png")
+        daemon.until("done", name="b--s")
+        watched.drop("t/c.png")
+        assert "'t'" in daemon.until("waits", path="t/c.png")["text"]
+        style(watched, "t.png", "anew")
+        daemon.until("done", name="t/c--t")
+    watched.assert_promises()
+    assert outputs(watched) == ["inbox/b--s.png", "inbox/t/a--t.png", "inbox/t/c--t.png"]
+
+
+def test_a_batch_that_another_process_works_on_holds_up_nothing_else(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    make_photos(tmp_path / "photos", "a")
+    batch = BatchFolder(watched.outbox, "night")
+    with running(watched, locked_s=0.01) as daemon:
+        with batch.locked():
+            drop_manifest(watched, "night.yaml", contents=["../photos/a.png"], styles=["styles/s.png"])
+            assert "another process" in daemon.until("waits", path="night.yaml")["text"]
+            watched.drop("b.png")
+            daemon.until("done", name="b--s")
+        daemon.until("done", name="a--s")
+    watched.assert_promises()
+    assert outputs(watched) == ["inbox/b--s.png", "night/a--s.png"]
 
 
 # What becomes of originals

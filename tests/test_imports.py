@@ -47,8 +47,8 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "status":    ("claims config doctor errors files jobs ledger owner runner service version", ""),
     "display":   ("errors files jobs runner status",                           ""),
     "folders":   ("config errors files inbox owner",                           ""),
-    "daemon":    ("claims config deadline errors events executors files folders inbox ledger outbox owner "
-                  "routes runner service status watcher",                             ""),
+    "daemon":    ("claims config deadline errors events executors files folders inbox jobs ledger outbox "
+                  "owner routes runner service status watcher",                             ""),
     "api":       ("config errors executors jobs recipe",                       "neural"),
     "__init__":  ("version",                                                   "api jobs recipe"),
     "cli":       ("errors version",                                            "*"),

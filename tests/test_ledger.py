@@ -145,42 +145,42 @@ INBOX, ELSEWHERE = Path("/in/box"), Path("/else/where")
 
 
 def test_a_drop_is_claimed_then_finished(ledger: Ledger) -> None:
-    ledger.claim("1", INBOX, "a.png", 10.0)
-    ledger.claim("2", INBOX, "sub/b.png", 11.0)
-    ledger.claim("3", ELSEWHERE, "c.png", 12.0)
+    ledger.claim("1", INBOX, Path("a.png"), 10.0)
+    ledger.claim("2", INBOX, Path("sub/b.png"), 11.0)
+    ledger.claim("3", ELSEWHERE, Path("c.png"), 12.0)
     assert ledger.claimed(INBOX) == [
-        DropRow("1", "a.png", "claimed", 10.0, None),
-        DropRow("2", "sub/b.png", "claimed", 11.0, None),
+        DropRow("1", Path("a.png"), "claimed", 10.0, None),
+        DropRow("2", Path("sub/b.png"), "claimed", 11.0, None),
     ]
     ledger.finish("1", "done", 20.0)
     ledger.finish("2", "set aside", 21.0)
     assert ledger.claimed(INBOX) == []
     assert [row.id for row in ledger.claimed(ELSEWHERE)] == ["3"]
     assert ledger.finished_since(INBOX, 0) == [
-        DropRow("1", "a.png", "done", 10.0, 20.0),
-        DropRow("2", "sub/b.png", "set aside", 11.0, 21.0),
+        DropRow("1", Path("a.png"), "done", 10.0, 20.0),
+        DropRow("2", Path("sub/b.png"), "set aside", 11.0, 21.0),
     ]
 
 
 def test_claimed_drops_come_in_the_order_in_which_they_were_taken(ledger: Ledger) -> None:
     for id, noticed in (("c", 2.0), ("b", 2.0), ("a", 3.0), ("d", 1.0)):
-        ledger.claim(id, INBOX, f"{id}.png", noticed)
+        ledger.claim(id, INBOX, Path(f"{id}.png"), noticed)
     assert [row.id for row in ledger.claimed(INBOX)] == ["d", "b", "c", "a"]
 
 
 def test_a_claim_that_is_said_again_changes_nothing(ledger: Ledger) -> None:
     """Recovery says it of every file in the claimed folder, whether the ledger knows it or not."""
-    ledger.claim("1", INBOX, "a.png", 10.0)
-    ledger.claim("1", INBOX, "other.png", 99.0)
-    assert ledger.claimed(INBOX) == [DropRow("1", "a.png", "claimed", 10.0, None)]
+    ledger.claim("1", INBOX, Path("a.png"), 10.0)
+    ledger.claim("1", INBOX, Path("other.png"), 99.0)
+    assert ledger.claimed(INBOX) == [DropRow("1", Path("a.png"), "claimed", 10.0, None)]
     ledger.finish("1", "done", 20.0)
-    ledger.claim("1", INBOX, "a.png", 30.0)
+    ledger.claim("1", INBOX, Path("a.png"), 30.0)
     assert ledger.claimed(INBOX) == []
 
 
 def test_a_file_that_was_not_taken_after_all_is_forgotten(ledger: Ledger) -> None:
-    ledger.claim("1", INBOX, "a.png", 10.0)
-    ledger.claim("2", INBOX, "b.png", 10.0)
+    ledger.claim("1", INBOX, Path("a.png"), 10.0)
+    ledger.claim("2", INBOX, Path("b.png"), 10.0)
     ledger.unclaim("1")
     ledger.unclaim("unknown")
     assert [row.id for row in ledger.claimed(INBOX)] == ["2"]
@@ -188,7 +188,7 @@ def test_a_file_that_was_not_taken_after_all_is_forgotten(ledger: Ledger) -> Non
 
 def test_finished_drops_are_counted_by_inbox_and_state(ledger: Ledger) -> None:
     for number in range(5):
-        ledger.claim(str(number), INBOX if number < 4 else ELSEWHERE, "a.png", number)
+        ledger.claim(str(number), INBOX if number < 4 else ELSEWHERE, Path("a.png"), number)
     for number in (0, 1, 4):
         ledger.finish(str(number), "done", 100.0 + number)
     ledger.finish("2", "set aside", 110.0)
@@ -200,7 +200,7 @@ def test_finished_drops_are_counted_by_inbox_and_state(ledger: Ledger) -> None:
 
 def test_old_drops_are_forgotten_and_claimed_ones_never(ledger: Ledger) -> None:
     for id in "123":
-        ledger.claim(id, INBOX, "a.png", 1.0)
+        ledger.claim(id, INBOX, Path("a.png"), 1.0)
     ledger.finish("1", "done", 10.0)
     ledger.finish("2", "done", 20.0)
     ledger.forget_finished(20.0)
@@ -209,7 +209,7 @@ def test_old_drops_are_forgotten_and_claimed_ones_never(ledger: Ledger) -> None:
 
 
 def test_what_is_staged_is_known_until_the_drop_is_finished(ledger: Ledger) -> None:
-    ledger.claim("1", INBOX, "a.png", 1.0)
+    ledger.claim("1", INBOX, Path("a.png"), 1.0)
     ledger.note_staged("1", KEY)
     ledger.note_staged("1", KEY)
     ledger.note_staged("2", KEY)
@@ -223,10 +223,10 @@ def test_what_is_staged_is_known_until_the_drop_is_finished(ledger: Ledger) -> N
 @pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "a\nb", "'; DROP TABLE drops; --", "x" * 255])
 def test_names_of_any_kind_can_be_kept(name: str, ledger: Ledger) -> None:
     inbox = Path("/in", name)
-    ledger.claim("1", inbox, name, 1.0)
+    ledger.claim("1", inbox, Path(name), 1.0)
     ledger.write_daemon(inbox, {"running": {"name": name}})
     (row,) = ledger.claimed(inbox)
-    assert row.path == name.encode(errors="backslashreplace").decode()
+    assert row.path == Path(name)
     assert ledger.read_daemon(inbox) == {"running": {"name": name}}
     ledger.finish("1", "done", 2.0)
     assert ledger.count(inbox, "done") == 1
@@ -266,7 +266,7 @@ def test_another_process_may_read_while_one_writes(tmp_path: Path) -> None:
 def filled(state: Path) -> Path:
     with closing(Ledger(state)) as ledger:
         for number in range(200):
-            ledger.claim(f"{number:0200d}", INBOX, "a.png", number)
+            ledger.claim(f"{number:0200d}", INBOX, Path("a.png"), number)
     return ledger_path(state)
 
 
@@ -302,7 +302,7 @@ def test_a_damaged_ledger_is_kept_aside_and_begun_anew(damage: str, tmp_path: Pa
     ledger, note = open_ledger(tmp_path)
     with closing(ledger):
         assert ledger.claimed(INBOX) == []
-        ledger.claim("1", INBOX, "a.png", 1.0)
+        ledger.claim("1", INBOX, Path("a.png"), 1.0)
         (kept,) = tmp_path.glob("ledger-damaged-*")
         assert kept.read_bytes() == damaged
         assert str(path) in note
@@ -364,3 +364,24 @@ def test_a_ledger_that_cannot_be_written_is_not_replaced(
         open_ledger(tmp_path)
     assert path.read_bytes() == before
     assert list(tmp_path.glob("ledger-damaged-*")) == []
+
+
+def test_an_attempt_that_is_taken_back_leaves_those_before_it(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.begin(KEY)
+    ledger.take_back(KEY)
+    assert ledger.attempts(KEY) == 1
+    ledger.take_back(KEY)
+    ledger.take_back(KEY)
+    assert ledger.attempts(KEY) == 0
+    ledger.begin(KEY)
+    assert ledger.attempts(KEY) == 1
+
+
+def test_a_daemon_goes_on_in_a_new_ledger_when_its_own_was_deleted(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path)) as ledger:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        ledger.write_daemon(INBOX, {"pid": 1})
+        with closing(Ledger(tmp_path)) as reader:
+            assert reader.read_daemon(INBOX) == {"pid": 1}

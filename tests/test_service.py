@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import getpass
 import secrets
 import shlex
 import shutil
@@ -7,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from configparser import ConfigParser
+from configparser import ConfigParser, SectionProxy
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -111,7 +112,7 @@ SIX = ("inbox", "outbox", "kept", "aside", "state", "cache")
 
 
 def test_the_unit_says_what_a_service_needs(tmp_path: Path) -> None:
-    unit = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user=False))
+    unit = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user="me"))
     assert unit.sections() == ["Unit", "Service", "Install"]
     service = unit["Service"]
     assert service["Type"] == "notify"
@@ -128,12 +129,12 @@ def test_the_unit_says_what_a_service_needs(tmp_path: Path) -> None:
 
 def test_a_running_job_has_time_to_end(tmp_path: Path) -> None:
     """The daemon promises to be gone within 10 s of a TERM."""
-    unit = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user=False))
+    unit = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user="me"))
     assert int(unit["Service"]["TimeoutStopSec"]) > 10
 
 
 def test_a_users_own_unit_starts_with_the_user(tmp_path: Path) -> None:
-    unit = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user=True))
+    unit = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user=""))
     assert unit["Install"]["WantedBy"] == "default.target"
 
 
@@ -143,22 +144,51 @@ def test_a_users_own_unit_starts_with_the_user(tmp_path: Path) -> None:
 )
 def test_every_folder_is_made_and_writable_whatever_its_name(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
-    unit = read_unit(systemd_unit(make_config(folder), [*COMMAND, str(folder)], folder, user=False))
+    unit = read_unit(systemd_unit(make_config(folder), [*COMMAND, str(folder)], folder, user="me"))
     six = [str(folder / part) for part in SIX]
     service = unit["Service"]
     assert sorted(words(service["ReadWritePaths"])) == sorted(six)
-    made = [word.replace("$$", "$") for word in words(service["ExecStartPre"])]
-    assert made[:3] == ["+mkdir", "-p", "--"]
-    assert sorted(made[3:]) == sorted(six)
+    assert sorted(make_folders(service)[4:]) == sorted(six)
     assert words(service["ExecStart"])[-1].replace("$$", "$") == str(folder)
     assert set(words(unit["Unit"]["RequiresMountsFor"])) == {str(folder / "inbox"), str(folder / "outbox")}
     assert service["WorkingDirectory"] == str(folder).replace("%", "%%")
     assert str(folder).replace("%", "%%") in unit["Unit"]["Description"]
 
 
+def make_folders(service: SectionProxy) -> list[str]:
+    """What systemd runs before the start, without the sign that it runs with full privileges."""
+    command = [word.replace("$$", "$") for word in words(service["ExecStartPre"])]
+    assert command[0].startswith("+")
+    return [command[0].removeprefix("+"), *command[1:]]
+
+
+def test_folders_are_made_for_the_user_and_those_there_stay_as_they_are(tmp_path: Path) -> None:
+    me, folder = getpass.getuser(), tmp_path / "it's my $HOME"
+    (folder / "inbox").mkdir(parents=True)
+    (folder / "inbox").chmod(0o777)
+    service = read_unit(systemd_unit(make_config(folder), COMMAND, folder, me))["Service"]
+    assert service["User"] == me
+    command = make_folders(service)
+    for _ in range(2):
+        subprocess.run(command, check=True)
+        assert {path.name for path in folder.iterdir()} == set(SIX)
+    assert (folder / "inbox").stat().st_mode & 0o777 == 0o777
+    nobody = make_folders(read_unit(systemd_unit(make_config(folder), COMMAND, folder, "jane"))["Service"])
+    assert "-o jane" in " ".join(nobody)
+
+
+def test_a_users_own_folders_are_made_by_the_user(tmp_path: Path) -> None:
+    service = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user=""))["Service"]
+    assert "User" not in service
+    command = make_folders(service)
+    assert command[:3] == ["mkdir", "-p", "--"]
+    subprocess.run(command, check=True)
+    assert {path.name for path in tmp_path.iterdir()} == set(SIX)
+
+
 def test_a_dollar_is_doubled_in_commands_only(tmp_path: Path) -> None:
     folder = tmp_path / "$HOME"
-    service = read_unit(systemd_unit(make_config(folder), [*COMMAND, "$x"], folder, user=False))["Service"]
+    service = read_unit(systemd_unit(make_config(folder), [*COMMAND, "$x"], folder, user="me"))["Service"]
     assert service["ExecStart"].endswith(" $$x")
     assert "$$HOME/inbox" in service["ExecStartPre"]
     assert "$$" not in service["ReadWritePaths"]
@@ -167,8 +197,8 @@ def test_a_dollar_is_doubled_in_commands_only(tmp_path: Path) -> None:
 if ANALYZE := shutil.which("systemd-analyze"):
 
     @pytest.mark.parametrize("name", ["plain", "50% of my 'photos'", "$HOME"])
-    @pytest.mark.parametrize("user", [False, True])
-    def test_systemd_finds_nothing_wrong(name: str, user: bool, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("user", ["", "root"])
+    def test_systemd_finds_nothing_wrong(name: str, user: str, tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         path = tmp_path / "style-pipeline.service"

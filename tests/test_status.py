@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from pipeline.owner import Owner
 from pipeline.recipe import Recipe
 from pipeline.runner import Finished
 from pipeline.service import Notifier
-from pipeline.status import BEAT_S, LATE_S, Pulse, Queue, examine_daemon, read_status, status_lines
+from pipeline.status import BEAT_S, LATE_S, RECENT_S, Pulse, Queue, examine_daemon, read_status, status_lines
 
 QUEUE = Queue(waiting=3, settling=2, done=5, set_aside=1)
 JOB = Job("inbox", Path("/in/a.png"), Style("s", ()), Recipe(size=64, pyramid=0, steps=100), "a--s")
@@ -251,9 +252,33 @@ def test_a_daemon_that_ended_while_it_was_paused_is_paused_no_more(
     config: Config, ledger: Ledger, beating: Beating
 ) -> None:
     beating.pulse.paused(DiskError("/out: full.", "Make room."))
-    beating.beat()
+    with held(config):
+        beating.beat()
     assert read_status(config, ledger)["paused"] == ""
     assert bad(config, ledger) == {"daemon"}
+
+
+def test_a_daemon_whose_inbox_went_away_is_paused(
+    config: Config, ledger: Ledger, beating: Beating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is out of sight with the inbox; what it says of itself is not."""
+    with held(config):
+        beating.pulse.paused(DiskError("/in: is not the folder that was watched.", "Mount it again."))
+        beating.beat()
+    config.watch.inbox.rename(config.watch.inbox.with_name("elsewhere"))
+    config.watch.inbox.mkdir()  # the mount point
+    status = read_status(config, ledger)
+    assert status["alive"] is True
+    assert status["paused"] == "/in: is not the folder that was watched."
+    assert status["holder"]["pid"] == os.getpid()
+    lines = status_lines(status, duration)
+    assert lines[1].startswith("daemon   running for ")
+    assert "paused   /in: is not the folder that was watched." in lines
+    assert bad(config, ledger) == {"pause"}
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + RECENT_S + 1)
+    assert read_status(config, ledger)["alive"] is False
+    assert read_status(config, ledger)["paused"] == ""
 
 
 def test_a_running_job_has_its_remaining_time(config: Config, ledger: Ledger, beating: Beating) -> None:
@@ -295,6 +320,7 @@ def test_drops_are_counted(config: Config, ledger: Ledger) -> None:
         ("2", "done", 3500),
         ("3", "done", 3700),
         ("4", "set aside", 9),
+        ("0", "done", 31 * 86_400),
     ):
         ledger.claim(id, config.watch.inbox, "a.png", 1.0)
         ledger.finish(id, state, now - ended)  # type: ignore[arg-type]
@@ -303,7 +329,7 @@ def test_drops_are_counted(config: Config, ledger: Ledger) -> None:
     status = read_status(config, ledger)
     assert (status["done"], status["throughput_per_hour"], status["claimed"]) == (3, 2, 1)
     lines = status_lines(status, duration)
-    assert "done     3, 2 in the last hour" in lines
+    assert "done     3 in the last 30 days, 2 in the last hour" in lines
     assert "daemon   not running, 1 claimed and to be gone on with" in lines
 
 
@@ -319,6 +345,24 @@ def test_what_was_set_aside_is_listed(config: Config, ledger: Ledger) -> None:
     status = read_status(config, ledger)
     assert status["set_aside"] == [{"id": "ID", "path": "sub/a.png", "error": "It broke."}]
     assert status_lines(status, duration)[-2:] == ["aside    1", "         ID  sub/a.png: It broke."]
+
+
+def test_what_another_inbox_set_aside_is_not_listed(config: Config, ledger: Ledger) -> None:
+    """Two may share a quarantine."""
+    watch = config.watch
+    for inbox in (watch.inbox, watch.inbox.with_name("another")):
+        claims = Claims(inbox, watch.archive_dir, watch.quarantine_dir, Disk())
+        claims.make_folders()
+        (inbox / "a.png").write_bytes(b"")
+        claim = claims.take(Path("a.png"), f"of-{inbox.name}")
+        assert claim is not None
+        claims.quarantine(claim, {"error": "It broke."})
+    assert [one["id"] for one in read_status(config, ledger)["set_aside"]] == ["of-inbox"]
+    report = watch.quarantine_dir / "of-another/error.json"
+    old = json.loads(report.read_text())
+    del old["inbox"]  # as reports were once
+    report.write_text(json.dumps(old))
+    assert len(read_status(config, ledger)["set_aside"]) == 2
 
 
 def test_too_little_room_is_bad_for_ones_health(config: Config, ledger: Ledger, beating: Beating) -> None:
@@ -353,6 +397,11 @@ def test_beats_come_at_most_once_a_second(beating: Beating, ledger: Ledger, conf
 
 def test_a_queue_is_said_in_a_few_words() -> None:
     assert str(QUEUE) == "3 waiting, 2 settling, 5 done, 1 set aside"
+
+
+def test_a_queue_is_said_in_a_row_of_a_terminal() -> None:
+    assert QUEUE.short == "3 wait, 2 settling, 5 done, 1 aside"
+    assert Queue(0, 0, 0, 0).short == "0 wait, 0 done"
 
 
 def test_the_manager_is_told_of_start_and_end(beating: Beating) -> None:

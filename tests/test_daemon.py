@@ -1,0 +1,90 @@
+"""What of the daemon is best seen from within; the rest is in test_faults_*."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fakes import FakeExecutor, Recorder, picture_bytes
+from watching import Watched
+
+from pipeline.config import read_config
+from pipeline.daemon import Tally, WatchOptions, watch_inbox
+from pipeline.events import Waker
+from pipeline.jobs import Job
+from pipeline.ledger import Ledger
+from pipeline.status import Queue
+
+
+@dataclass
+class Heard(Recorder):
+    """A display that keeps what it is told."""
+
+    told: list[tuple[str, str]] = field(default_factory=list)
+
+    def tell(self, kind: str, text: str, **facts: object) -> None:
+        self.told.append((kind, text))
+
+    def queue(self, queue: Queue) -> None:
+        pass
+
+    def texts(self, kind: str) -> list[str]:
+        return [text for told, text in self.told if told == kind]
+
+
+def run_once(
+    watched: Watched, after_step: Callable[[Job, int], None] = lambda job, step: None
+) -> tuple[Tally, Heard]:
+    """What `watch --once` does, in this process."""
+    heard, config = Heard(), read_config(watched.folder / "config.yaml")
+    executor = FakeExecutor(after_step=after_step)
+    tally = watch_inbox(
+        config, WatchOptions(once=True), heard, lambda config, tick: executor, Waker(watched.inbox, "off")
+    )
+    return tally, heard
+
+
+def test_a_style_that_is_replaced_while_jobs_run_is_waited_for(tmp_path: Path) -> None:
+    """Its half-written file is no fault of the picture."""
+    watched = Watched(tmp_path)
+    late = watched.inbox / "styles" / "t.png"
+    late.write_bytes(picture_bytes("t"))
+    watched.drop("a.png")
+
+    def replace(job: Job, step: int) -> None:
+        if job.style.name == "s":
+            late.write_bytes(picture_bytes("another t")[:30])
+
+    tally, heard = run_once(watched, replace)
+    assert heard.statuses["a--s"] == "done"
+    assert (tally.done, tally.set_aside, tally.left) == (0, 0, 1)
+    assert any("'t'" in text for text in heard.texts("waits"))
+    late.write_bytes(picture_bytes("another t"))
+    tally, heard = run_once(watched)
+    assert heard.statuses == {"a--s": "skipped", "a--t": "done"}
+    assert (tally.done, tally.set_aside, tally.left) == (1, 0, 0)
+    watched.assert_promises()
+
+
+def test_it_says_in_the_end_what_it_did(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, settle_max_s=0.01)
+    watched.drop("a.png")
+    watched.drop("bad.png", b"no picture")
+    tally, heard = run_once(watched)
+    assert tally == Tally(done=1, set_aside=1, left=0)
+    assert heard.texts("ended") == ["ended: 1 done, 1 set aside, 0 left for the next time"]
+
+
+def test_a_name_that_is_long_only_when_written_out_does_not_stop_the_start(tmp_path: Path) -> None:
+    """A crash between the intent and the claim leaves a row for a file that is in the inbox still."""
+    watched = Watched(tmp_path)
+    path = watched.drop(b"\xff" * 200 + b".png")
+    config = read_config(watched.folder / "config.yaml")
+    ledger = Ledger(config.state_dir)
+    ledger.claim("20260101-000000-abcdef12", watched.inbox, path.relative_to(watched.inbox), 1.0)
+    ledger.claim("20260101-000000-abcdef13", watched.inbox, Path("gone.png"), 1.0)
+    ledger.close()
+    tally, _ = run_once(watched)
+    assert tally.done == 1
+    watched.assert_promises()
