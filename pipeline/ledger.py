@@ -174,10 +174,6 @@ class Ledger:
     def finished_since(self, inbox: Path, since: float) -> list[DropRow]:
         return self._drops("inbox = ? AND ended >= ? ORDER BY ended", (_text(inbox), since))
 
-    def count(self, inbox: Path, state: DropState) -> int:
-        query = "SELECT count(*) FROM drops WHERE inbox = ? AND state = ?"
-        return int(self._execute(query, (_text(inbox), state))[0])
-
     def forget_finished(self, before: float) -> None:
         """Drop the rows of files finished before a time, so that the ledger does not grow for ever."""
         self._execute("DELETE FROM drops WHERE ended < ?", (before,))
