@@ -227,6 +227,8 @@ class Watched:
         database = sqlite3.connect(path)
         try:
             return [row[0] for row in database.execute("SELECT count FROM attempts")]
+        except sqlite3.OperationalError:  # it is just being made
+            return []
         finally:
             database.close()
 
