@@ -795,6 +795,7 @@ CLAIMERS = """
 import os, sys
 from pathlib import Path
 from pipeline.files import TEMPORARY_PREFIX
+from pipeline.files import TEMPORARY_PREFIX
 from pipeline.claims import Claims
 from pipeline.files import Disk
 
