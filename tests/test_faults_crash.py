@@ -23,6 +23,8 @@ import yaml
 from fakes import picture_bytes
 from watching import MODES, Daemon, Forks, Watched, wait_until
 
+from pipeline.files import TEMPORARY_PREFIX
+
 Record = Callable[[str, object], None]
 Each = Callable[[Callable[[Forks, int], None], Iterable[int]], int]
 
@@ -794,8 +796,6 @@ def test_of_ten_runs_at_once_one_does_the_work_again_and_again(
 CLAIMERS = """
 import os, sys
 from pathlib import Path
-from pipeline.files import TEMPORARY_PREFIX
-from pipeline.files import TEMPORARY_PREFIX
 from pipeline.claims import Claims
 from pipeline.files import Disk
 
