@@ -469,6 +469,7 @@ class Daemon:
         if isinstance(outcome, dict) or outcome.failed:
             self.folders.check_there()  # else it may have failed because they went away
         self._finish(claim, outcome)
+        self.watcher.file_moved_out()
 
     def _wait_for_lock(self, claim: Claim, error: LockedError) -> None:
         """Another process works on the batch of this drop; the others need not wait."""

@@ -29,6 +29,8 @@ from .routes import read_library
 SETTLE_S, NETWORK_SETTLE_S = 2.0, 30.0
 # Between scans where no events come.
 SCAN_S = 0.5
+# For so long after a file left the inbox, scans are so frequent.
+LATE_EVENTS_S, LATE_SCAN_S = 0.6, 0.15
 # After a scan, events wait for so many times its length: a busy inbox is not looked at all the time.
 REST, SHORTEST_REST_S = 3, 0.02
 
@@ -72,7 +74,7 @@ class Watcher:
         self._looks = 0
         self._ready: deque[Seen] = deque()
         self._said: set[tuple[Path, str]] = set()
-        self._look_at = 0.0
+        self._look_at = self._late_until = 0.0
         self._rested_at = 0.0
 
     @property
@@ -141,6 +143,14 @@ class Watcher:
         settled = {seen for seen, fault in self._judged.items() if not fault}
         self.library = read_library(styles, settled, self.inbox)
         self.known_styles |= read_library(self._scan.styles, (), self.inbox).keys()
+
+    def file_moved_out(self) -> None:
+        """Say that a file just left the inbox for a folder that is not watched.
+
+        Events that follow such a move come late: the observer waits half a second for the other half of it.
+        """
+        self._late_until = self.clock() + LATE_EVENTS_S
+        self._look_at = min(self._look_at, self.clock() + LATE_SCAN_S)
 
     def next_ready(self) -> Seen | None:
         """Return the next settled file of this look, or None when each was given."""
@@ -212,6 +222,8 @@ class Watcher:
     def _next_look_s(self) -> float:
         rescan_s = self.watch.rescan_s
         idle = rescan_s if self.waker.has_events else min(SCAN_S, rescan_s)
+        if self.clock() < self._late_until:
+            idle = min(idle, LATE_SCAN_S)
         dues = (settling.next_due_s() for settling in (self.settling, self.style_settling))
         return min([idle, *(due for due in dues if due is not None)])
 
