@@ -308,7 +308,7 @@ def _job_result(
         seconds=outcome.seconds,
         step_seconds=outcome.rows[-1].seconds,
         device=session.device.device,
-        dtype=session.device.dtype,
+        dtype=outcome.dtype,
         cache_hits=outcome.cache_hits,
         cache_misses=outcome.cache_misses,
         resumed_from_step=resumed,

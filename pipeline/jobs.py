@@ -15,7 +15,7 @@ from .errors import UsageError
 from .recipe import INIT_MODES, Recipe
 
 # Raised when the same recipe and inputs would give another picture: finished jobs then run again.
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import torch
 from tiny import random_image, tiny_encoder
 
 from pipeline.neural.checkpoints import RunState, read_checkpoint, write_checkpoint
-from pipeline.neural.engine import Diverged, Level, LevelInputs, Objective, Stopped, StyleTransfer
+from pipeline.neural.engine import Diverged, Level, LevelInputs, Stopped, StyleTransfer
+from pipeline.neural.objective import ReferenceObjective
 from pipeline.neural.targets import gram_targets
 from pipeline.recipe import Recipe
 
@@ -51,7 +52,7 @@ def test_the_loss_falls_and_the_best_picture_is_returned(name):
     assert last < first.total
     if transfer.recipe.margin == 0:
         inputs = transfer.level_inputs(LEVELS[-1])
-        objective = Objective(transfer.encoder, transfer.recipe, inputs.content_BCHW, inputs.style)
+        objective = ReferenceObjective(transfer.encoder, transfer.recipe, inputs.content_BCHW, inputs.style)
         assert float(objective(image).total) == pytest.approx(last, rel=1e-5)
 
 

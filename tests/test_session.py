@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 from tiny import random_image, tiny_weights
 
 from pipeline.errors import DeviceError, ImageError
-from pipeline.neural.devices import list_devices, plan_device
+from pipeline.neural.devices import cpu_dtype, list_devices, plan_device
 from pipeline.neural.encoder import smallest_side
 from pipeline.neural.images import to_image
 from pipeline.neural.session import Picture, Request, Session, plan_levels
@@ -149,7 +149,9 @@ def test_out_of_memory_is_the_jobs_fault_with_a_next_step(session, weights, monk
 def test_devices():
     assert list_devices()[-1].device == "cpu"
     assert plan_device("auto") == list_devices()[0]
-    assert plan_device("cpu").dtype == "float32"
+    assert plan_device("cpu").dtype in {"float32", "bfloat16"}
+    assert cpu_dtype("flags : fpu avx512_bf16 amx_tile") == "bfloat16"
+    assert cpu_dtype("flags : fpu avx512f") == cpu_dtype("") == "float32"
     with pytest.raises(DeviceError, match="no device 'cuda:77'") as caught:
         plan_device("cuda:77")
     assert "cpu" in caught.value.next_step

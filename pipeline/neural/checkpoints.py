@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..files import write_atomically
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,16 @@ from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import DivergedError
 from ..recipe import Recipe
 from .checkpoints import LossRow, RunState
 from .encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
-from .losses import BuresStyleLoss, ContentLoss, GramStyleLoss, out_of_range, total_variation
-from .optimizers import build_optimizer, loss_scale
+from .explicit import ExplicitObjective
+from .objective import Losses, Objective, ReferenceObjective
+from .optimizers import Optimizer, build_optimizer
 from .targets import StyleTargets
-
-# L-BFGS without a line search may take a step far too long, most of all on a Gram loss, which is of
-# fourth order in the features. A loss above so many times the best is such a step.
-OVERSHOOT = 2.0
 
 
 @dataclass(frozen=True)
@@ -78,59 +75,12 @@ class Diverged(Exception):
         self.state = state
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Weighted losses, each summed over the batch; `layers` before weighting."""
-
-    total: Tensor
-    content: Tensor
-    style: Tensor
-    tv: Tensor
-    layers: dict[str, Tensor]
-
-
-class Objective(nn.Module):
-    """The total loss of a picture at one level: content, style, total variation, range."""
-
-    def __init__(self, encoder: Encoder, recipe: Recipe, content_BCHW: Tensor, targets: StyleTargets) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.recipe = recipe
-        with torch.no_grad():
-            features = encoder(content_BCHW)
-        self.content_losses = nn.ModuleDict(
-            {layer: ContentLoss(features[layer], recipe.loss) for layer in recipe.content_layers}
-        )
-        self.style_losses = nn.ModuleDict()
-        for layer in recipe.style_layers:
-            style = targets.layers[layer]
-            self.style_losses[layer] = (
-                BuresStyleLoss(style, recipe.bures_epsilon)
-                if recipe.style_loss == "bures"
-                else GramStyleLoss(style, recipe.loss)
-            )
-
-    def forward(self, image_BCHW: Tensor) -> Losses:
-        recipe, features = self.recipe, self.encoder(image_BCHW)
-        layers: dict[str, Tensor] = {}
-        content, style = image_BCHW.new_zeros(()), image_BCHW.new_zeros(())
-        for layer, weight in recipe.content_layers.items():
-            layers[f"content_{layer}"] = loss = self.content_losses[layer](features[layer]).sum()
-            content = content + recipe.content_weight * weight * loss
-        for layer, weight in recipe.style_layers.items():
-            layers[f"style_{layer}"] = loss = self.style_losses[layer](features[layer]).sum()
-            style = style + recipe.style_weight * weight * loss
-        tv = recipe.tv_weight * total_variation(image_BCHW).sum()
-        outside = recipe.range_weight * out_of_range(image_BCHW).sum()
-        return Losses(content + style + tv + outside, content, style, tv, layers)
-
-
 class StyleTransfer:
     """One job's optimisation: coarse to fine, best canvas kept, stoppable after any step.
 
     `levels` come coarsest first; `level_inputs(level)` gives what one is optimised against and
     `first_image(level)` the picture to start the coarsest from. `on_progress` is called after every step,
-    `on_checkpoint` with the state every `checkpoint_s` seconds or so.
+    `on_checkpoint` with the state every `checkpoint_s` seconds or so. The network computes in `dtype`.
     """
 
     def __init__(
@@ -144,6 +94,7 @@ class StyleTransfer:
         on_checkpoint: Callable[[RunState], None] = lambda state: None,
         should_stop: Callable[[], bool] = lambda: False,
         checkpoint_s: float = 30.0,
+        dtype: torch.dtype = torch.float32,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.encoder = encoder
@@ -155,6 +106,7 @@ class StyleTransfer:
         self.on_checkpoint = on_checkpoint
         self.should_stop = should_stop
         self.checkpoint_s = checkpoint_s
+        self.dtype = dtype
         self.clock = clock
         # Steps taken before each level, and in the end all of them.
         self._steps_before = list(accumulate((level.steps for level in levels), initial=0))
@@ -177,11 +129,11 @@ class StyleTransfer:
 
     def _run_level(self, level: Level, state: RunState) -> None:
         inputs = self.level_inputs(level)
-        objective = Objective(self.encoder, self.recipe, self._with_margin(inputs.content_BCHW), inputs.style)
+        objective = self._objective(self._with_margin(inputs.content_BCHW), inputs.style)
         if state.canvas is None:
             state.canvas = self._with_margin(self._from_image(self.first_image(level)))
-        canvas = state.canvas.to(inputs.content_BCHW.device, copy=True).contiguous().requires_grad_()
-        optimizer = build_optimizer(self.recipe, canvas)
+        canvas = state.canvas.to(inputs.content_BCHW.device, copy=True).contiguous()
+        optimizer = build_optimizer(self.recipe, canvas.view(len(canvas), -1))
         if state.optimizer is not None:
             optimizer.load_state_dict(state.optimizer)
         started = saved = self.clock()
@@ -191,8 +143,6 @@ class StyleTransfer:
             losses = self._step(objective, optimizer, canvas, state)
             state.step += 1
             row = self._log_row(level, state, losses, before + self.clock() - started)
-            if self._overshot(state, row):
-                optimizer = self._step_back(state, canvas, optimizer)
             self._keep_best(state, row)
             self._report(level, state, row)
             if self.should_stop():
@@ -203,28 +153,23 @@ class StyleTransfer:
                 # A large state on a slow disk must not take more than a twentieth of the time.
                 pause = max(self.checkpoint_s, 20 * (saved - now))
 
-    def _step(
-        self, objective: Objective, optimizer: torch.optim.Optimizer, canvas: Tensor, state: RunState
-    ) -> Losses:
+    def _objective(self, content_BCHW: Tensor, style: StyleTargets) -> Objective:
+        if self.recipe.precision == "reference":
+            return ReferenceObjective(self.encoder, self.recipe, content_BCHW, style)
+        return ExplicitObjective(self.encoder, self.recipe, content_BCHW, style, self.dtype)
+
+    def _step(self, objective: Objective, optimizer: Optimizer, canvas: Tensor, state: RunState) -> Losses:
         """Evaluate once and move the canvas; `state.canvas` becomes the pixels evaluated."""
-        evaluated: list[Losses] = []
-        scale = loss_scale(self.recipe)
-
-        def closure() -> float:
-            optimizer.zero_grad(set_to_none=True)
-            losses = objective(self._to_image(canvas))
-            (losses.total * scale).backward()
-            evaluated.append(losses)
-            return float(losses.total.detach()) * scale
-
-        state.canvas = canvas.detach().clone()
-        optimizer.step(closure)
-        return evaluated[0]
+        state.canvas = canvas.clone()
+        losses, gradient_BCHW = objective.evaluate(self._to_image(canvas))
+        gradient_BN = self._by_canvas(gradient_BCHW).contiguous().view(len(canvas), -1)
+        optimizer.step(canvas.view(len(canvas), -1), losses.total, gradient_BN)
+        return losses
 
     def _log_row(self, level: Level, state: RunState, losses: Losses, seconds: float) -> LossRow:
         names = ["total", "content", "style", "tv", *losses.layers]
         tensors = [losses.total, losses.content, losses.style, losses.tv, *losses.layers.values()]
-        values = dict(zip(names, torch.stack(tensors).detach().tolist(), strict=True))
+        values = dict(zip(names, torch.cat(tensors).tolist(), strict=True))
         step = self._steps_before[state.level] + state.step
         # Layers first: they name the culprit, the sums only repeat it.
         for name in [*losses.layers, "tv", "total"]:
@@ -251,20 +196,6 @@ class StyleTransfer:
         if row.total < state.best_loss:
             state.best, state.best_loss = state.canvas, row.total
 
-    def _overshot(self, state: RunState, row: LossRow) -> bool:
-        return self.recipe.optimizer == "lbfgs" and row.total > OVERSHOOT * state.best_loss
-
-    def _step_back(
-        self, state: RunState, canvas: Tensor, optimizer: torch.optim.Optimizer
-    ) -> torch.optim.Optimizer:
-        """Return to the best pixels, forget the curvature that misled, and halve the step."""
-        assert state.best is not None  # an overshoot has a best loss to be measured by
-        with torch.no_grad():
-            canvas.copy_(state.best)
-        careful = build_optimizer(self.recipe, canvas)
-        careful.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"] / 2
-        return careful
-
     def _report(self, level: Level, state: RunState, row: LossRow) -> None:
         every, image = self.recipe.snapshot_every, None
         if every and row.step % every == 0 and state.canvas is not None:
@@ -272,7 +203,7 @@ class StyleTransfer:
         self.on_progress(Progress(row.step, self._steps_before[-1], level.width, level.height, row, image))
 
     @staticmethod
-    def _with_optimizer(state: RunState, canvas: Tensor, optimizer: torch.optim.Optimizer) -> RunState:
+    def _with_optimizer(state: RunState, canvas: Tensor, optimizer: Optimizer) -> RunState:
         return RunState(
             state.level,
             state.step,
@@ -303,6 +234,12 @@ class StyleTransfer:
             return canvas
         mean, std = canvas.new_tensor(IMAGENET_MEAN), canvas.new_tensor(IMAGENET_STD)
         return canvas * std[:, None, None] + mean[:, None, None]
+
+    def _by_canvas(self, gradient_BCHW: Tensor) -> Tensor:
+        """Turn a gradient by the picture into one by the canvas."""
+        if self.recipe.canvas == "rgb":
+            return gradient_BCHW
+        return gradient_BCHW * gradient_BCHW.new_tensor(IMAGENET_STD)[:, None, None]
 
     def _from_image(self, image_BCHW: Tensor) -> Tensor:
         if self.recipe.canvas == "rgb":

@@ -1,36 +1,46 @@
-"""What moves the pixels: L-BFGS and Adam."""
+"""What moves the pixels: L-BFGS of our own, and torch's Adam."""
 
 from __future__ import annotations
+
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..recipe import Recipe
+from .lbfgs import LBFGS
 
 
-def loss_scale(recipe: Recipe) -> float:
-    """Return the factor on the loss whose gradient the recipe's optimiser is given.
+class Optimizer(Protocol):
+    """Moves canvases, in place, by their losses (B) and gradients (BN)."""
 
-    torch's L-BFGS ignores curvature below an absolute 1e-10, which late steps of a normalised loss
-    reach; the factor lifts them out of it. It changes no minimum, and Adam does not need it.
-    """
-    return 1e4 if recipe.optimizer == "lbfgs" else 1.0
+    def step(self, canvas_BN: Tensor, loss_B: Tensor, gradient_BN: Tensor) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def build_optimizer(recipe: Recipe, canvas: Tensor) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over `canvas`; each `step(closure)` evaluates the loss once.
+class Adam:
+    """torch's Adam over `canvas_BN`."""
 
-    L-BFGS takes full quasi-Newton steps without a line search, like the programs it is compared with
-    in the field. Its tolerances are zero: torch's absolute ones would stop it early, because the
-    gradient of a normalised loss over many pixels is tiny everywhere.
-    """
+    def __init__(self, canvas_BN: Tensor, learning_rate: float) -> None:
+        self._parameter = canvas_BN.detach().requires_grad_()
+        self._adam = torch.optim.Adam([self._parameter], lr=learning_rate)
+
+    def step(self, canvas_BN: Tensor, loss_B: Tensor, gradient_BN: Tensor) -> None:
+        self._parameter.grad = gradient_BN
+        self._adam.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._adam.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._adam.load_state_dict(state)
+
+
+def build_optimizer(recipe: Recipe, canvas_BN: Tensor) -> Optimizer:
+    """Return the recipe's optimiser over `canvas_BN`, whose memory it may keep."""
     if recipe.optimizer == "adam":
-        return torch.optim.Adam([canvas], lr=recipe.learning_rate)
-    return torch.optim.LBFGS(
-        [canvas],
-        lr=recipe.learning_rate,
-        max_iter=1,
-        history_size=recipe.history,
-        tolerance_grad=0.0,
-        tolerance_change=0.0,
-    )
+        return Adam(canvas_BN, recipe.learning_rate)
+    return LBFGS(canvas_BN, recipe.learning_rate, recipe.history)

@@ -55,6 +55,7 @@ class Outcome:
     width: int
     height: int
     seconds: float
+    dtype: str
     cache_hits: int
     cache_misses: int
 
@@ -123,6 +124,7 @@ class Session:
         transfer = StyleTransfer(
             run.encoder, recipe, levels, run.level_inputs, run.first_image,
             hooks.on_progress, hooks.on_checkpoint, hooks.should_stop, hooks.checkpoint_s,
+            getattr(torch, self.dtype_for(recipe)),
         )  # fmt: skip
         try:
             result, rows = transfer.run(state)
@@ -131,9 +133,14 @@ class Session:
         image = to_image(result)
         if recipe.upscale_to_content:
             image = image.resize(request.content.image.size, Image.Resampling.LANCZOS)
-        return Outcome(
-            image, rows, image.width, image.height, time.perf_counter() - started, run.hits, run.misses
-        )
+        seconds, dtype = time.perf_counter() - started, self.dtype_for(recipe)
+        return Outcome(image, rows, image.width, image.height, seconds, dtype, run.hits, run.misses)
+
+    def dtype_for(self, recipe: Recipe) -> str:
+        """Name the type in which the network computes a recipe here."""
+        if recipe.precision == "auto":
+            return self.device.dtype
+        return "bfloat16" if recipe.precision == "bfloat16" else "float32"
 
     def _device_fault(self, error: RuntimeError | MemoryError, level: Level) -> Exception:
         """Tell a picture that does not fit from a device that is gone; anything else stays what it is."""
@@ -198,7 +205,6 @@ class _Run:
                 "layers": sorted(recipe.style_layers),
                 "pooling": recipe.pooling,
                 "padding": recipe.padding,
-                "dtype": self.session.device.dtype,
             }
         )
 
