@@ -154,7 +154,8 @@ class StyleTransfer:
                 pause = max(self.checkpoint_s, 20 * (saved - now))
 
     def _objective(self, content_BCHW: Tensor, style: StyleTargets) -> Objective:
-        if self.recipe.precision == "reference":
+        # The pooling of Apple's GPUs has no backward of the form that ours needs.
+        if self.recipe.precision == "reference" or content_BCHW.device.type == "mps":
             return ReferenceObjective(self.encoder, self.recipe, content_BCHW, style)
         return ExplicitObjective(self.encoder, self.recipe, content_BCHW, style, self.dtype)
 
