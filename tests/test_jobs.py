@@ -97,6 +97,7 @@ OTHER_VALUES: dict[str, Any] = {
     "upscale_to_content": True,
     "format": "jpeg",
     "quality": 94,
+    "precision": "reference",
 }
 # Snapshots are files beside the result; whether they count is a matter of taste.
 UNTESTED = {"snapshot_every", "snapshot_view"}
