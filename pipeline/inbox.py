@@ -264,11 +264,6 @@ class Settling:
         left = self._settle_s - self._age(file)
         return min(left, self._settle_s / 4) if left > 0 else self._settle_s / 4
 
-    def unchanged_s(self, relative: Path) -> float:
-        """Return for how long a file is known to have its present identity; 0 if it is not followed."""
-        file = self._followed.get(relative)
-        return 0.0 if file is None else self._age(file)
-
     def mark_unreadable(self, seen: Seen, reason: str) -> None:
         """Take a file that is no whole picture out of `quiet`, until it changes or is overdue."""
         if file := self._current(seen):

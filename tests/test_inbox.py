@@ -421,15 +421,6 @@ class TestSettling:
             self.clock.now += 0.9
         assert asked == [Path("a.png")]
 
-    def test_how_long_a_file_is_unchanged(self) -> None:
-        self.observe(seen())
-        assert self.settling.unchanged_s(Path("a.png")) == 0
-        self.observe(seen(), after=7)
-        assert self.settling.unchanged_s(Path("a.png")) == 7
-        self.observe(seen(version=1), after=1)
-        assert self.settling.unchanged_s(Path("a.png")) == 0
-        assert self.settling.unchanged_s(Path("never seen")) == 0
-
     def test_an_unreadable_file_comes_back_when_it_changes(self) -> None:
         self.settle(seen(), seen("b"))
         self.settling.mark_unreadable(seen(), "cut off")
