@@ -70,7 +70,6 @@ class Tally:
 # Faults that are no drop's own: the machine's, and a worker lost while it did nothing for a drop.
 FAULTS = (MachineError, LockedError, WorkerLost)
 
-
 # What the system says of a disk or of itself, never of a single picture.
 OF_THE_MACHINE = frozenset(
     {
@@ -180,7 +179,7 @@ class Daemon:
         self.claims = Claims(self.inbox, config.watch.archive_dir, config.watch.quarantine_dir, self.disk)
         self.watcher = Watcher(config.watch, self.claims, self.disk, self.waker, self.pulse.tell, self.clock)
         self.executor = self.make_executor(config, self._tick)
-        self.pulse.state["outbox"] = str(config.outbox)
+        self.pulse.configured(config)
 
     def _prepare(self) -> None:
         """Make the folders, and take up what an earlier process left claimed."""
@@ -210,7 +209,6 @@ class Daemon:
         self.pulse.tell("watching", text, inbox=inbox, outbox=outbox, settle_s=self.watcher.settle_s)
         if note:
             self.pulse.tell("events", note)
-
         if is_network_file_system(self.config.state_dir):
             place = one_line(self.config.state_dir)
             self.pulse.tell("state", f"{place}: is on a network share; a ledger is safe on a local disk only")

@@ -111,18 +111,22 @@ class Pulse:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": time.time(),
-            "outbox": str(config.outbox),
             "encoder": "",
             "device": "",
             "paused": "",
             "running": None,
         }
+        self.configured(config)
 
     @property
     def running(self) -> dict[str, Any] | None:
         """The job that runs now, as `status` shows it."""
         running: dict[str, Any] | None = self.state["running"]
         return running
+
+    def configured(self, config: Config) -> None:
+        """Note where results go, so that the next start knows which folder to look for."""
+        self.state["outbox"] = str(config.outbox)
 
     # What the runner tells
 

@@ -5,8 +5,8 @@ to its best, forgets its curvature and halves its step, and does not touch its n
 the device for a number, so a step never waits for it.
 
 Two-loop recursion (Nocedal 1980, algorithm in section 4) on inner products instead of vectors, as in Chen,
-Wang, Zhou 2014: the history is read twice a step, once for its products with the new gradient and once for
-the direction. Memory: 2 · history + 4 canvases of float32.
+Wang, Zhou 2014: three matrix products with the history a step (the new pair, the gradient, the direction),
+where the loop on vectors also rewrites the direction 2 · history times. Memory: 2 · history + 4 canvases.
 
 Shapes in names: B pictures, N numbers of a canvas, M pairs of history.
 """
