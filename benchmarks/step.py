@@ -1,9 +1,11 @@
-"""Milliseconds per step at full width: a tutorial's loop, ours, and what the matrix products alone allow.
+"""Milliseconds per picture and step at full width: a tutorial's loop, ours, and what matrix products allow.
 
     python -m benchmarks.step --size 512 --json
 
-All three in one run, in turns, so that a noisy machine is noisy for all; medians. The network has VGG-19's
-shape and random weights, which cost the same as trained ones.
+Every program is a process of its own, as its user would run it (ours has malloc keep what is freed, for the
+whole process), and they take their steps in turns, so that a noisy machine is noisy for all; medians. With
+`--batch N` ours moves N pictures together; the tutorial's loop knows only one. The network has VGG-19's shape
+and random weights, which cost the same as trained ones.
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ import argparse
 import json
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
 
 from benchmarks.reference import Loop, Network
+from pipeline.neural.allocator import keep_freed_memory
 from pipeline.neural.devices import plan_device
 from pipeline.neural.encoder import CONVOLUTIONS, Encoder
 from pipeline.neural.explicit import ExplicitObjective
@@ -31,7 +37,11 @@ CHANNELS = {"1": 64, "2": 128, "3": 256, "4": 512, "5": 512}
 GRAM = Recipe(
     style_loss="gram", loss="mean", padding="zeros", margin=0, style_weight=1e6, tv_weight=0, range_weight=0
 )
+WARM_UP = 3
 MULTIPLY_ADDS_PER_PIXEL = 361_152  # forward, up to conv5_1; the same again for the input's gradient
+
+
+PROGRAMS = ("reference", "ours", "ours_float32", "ours_default", "matmul_floor")
 
 
 def main() -> None:
@@ -39,12 +49,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, default=512, help="pixels, both ways")
+    parser.add_argument("--batch", type=int, default=1, help="pictures moved together by ours")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--serve", choices=PROGRAMS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    result = measure(arguments.size, arguments.repeats)
+    if arguments.serve:
+        serve(arguments.serve, arguments.size, arguments.batch)
+        return
+    result = measure(arguments.size, arguments.batch, arguments.repeats, arguments.threads)
     if arguments.json:
         print(json.dumps(result))
         return
@@ -52,40 +67,75 @@ def main() -> None:
         print(f"{name:<24} {value}")
 
 
-def measure(size: int, repeats: int) -> dict[str, object]:
-    weights, content, style = random_weights(), smooth(size, 1), smooth(size, 2)
-    loop = Loop(Network(weights), content, style)
-    dtype = getattr(torch, plan_device("cpu").dtype)
-    programs: dict[str, Callable[[], object]] = {
-        "reference": loop.step,
-        "ours": ours(weights, GRAM, content, style, dtype),
-        "ours_float32": ours(weights, GRAM, content, style, torch.float32),
-        "ours_default": ours(weights, Recipe(margin=0), content, style, dtype),
-        "matmul_floor": matrix_products(size, dtype),
+def measure(size: int, batch: int, repeats: int, threads: int) -> dict[str, object]:
+    commands = {
+        name: [
+            *(sys.executable, "-m", "benchmarks.step", "--serve", name),
+            *("--size", str(size), "--batch", str(batch), "--threads", str(threads)),
+        ]
+        for name in PROGRAMS
     }
-    times = {name: statistics.median(values) for name, values in timed(programs, repeats).items()}
+    times = {name: statistics.median(values) for name, values in timed(commands, repeats).items()}
     return {
         "size": size,
+        "batch": batch,
         **{f"{name}_ms": round(ms, 1) for name, ms in times.items()},
         "reference_over_ours": round(times["reference"] / times["ours"], 2),
         "ours_over_floor": round(times["ours"] / times["matmul_floor"], 2),
-        "dtype": str(dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
+        "dtype": plan_device("cpu").dtype,
+        "threads": threads,
         "torch": str(torch.__version__),
         "processor": platform.processor() or platform.machine(),
     }
 
 
-def timed(programs: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Return the milliseconds of each program, run in turns after one run to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for turn in range(repeats + 1):
-        for name, program in programs.items():
-            started = time.perf_counter()
-            program()
-            if turn:
-                times[name].append((time.perf_counter() - started) * 1e3)
+def timed(commands: dict[str, list[str]], repeats: int) -> dict[str, list[float]]:
+    """Return the milliseconds per picture of each program, run in turns after `WARM_UP` steps each."""
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for name, command in commands.items()
+        }
+        for turn in range(WARM_UP + repeats):
+            for name, server in servers.items():
+                ms = ask(server)
+                if turn >= WARM_UP:
+                    times[name].append(ms)
     return times
+
+
+def ask(server: subprocess.Popen[str]) -> float:
+    """Have a program take one step; return the milliseconds."""
+    assert server.stdin is not None
+    assert server.stdout is not None
+    print(file=server.stdin, flush=True)
+    return float(server.stdout.readline())
+
+
+def serve(name: str, size: int, batch: int) -> None:
+    """Take a step of a program for every line that comes in, and answer with the milliseconds per picture."""
+    program, pictures = build(name, size, batch)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        program()
+        print((time.perf_counter() - started) * 1e3 / pictures, flush=True)
+
+
+def build(name: str, size: int, batch: int) -> tuple[Callable[[], object], int]:
+    """Return a function that takes one step of a program, and how many pictures it moves."""
+    dtype = getattr(torch, plan_device("cpu").dtype)
+    if name == "matmul_floor":
+        return matrix_products(size, dtype), 1
+    weights, style = random_weights(), smooth(size, 0)
+    if name == "reference":
+        return Loop(Network(weights), smooth(size, 1), style).step, 1
+    keep_freed_memory()
+    content = torch.cat([smooth(size, seed) for seed in range(1, batch + 1)])
+    recipe = Recipe(margin=0) if name == "ours_default" else GRAM
+    return ours(weights, recipe, content, style, torch.float32 if name == "ours_float32" else dtype), batch
 
 
 def ours(
@@ -96,12 +146,12 @@ def ours(
     encoder = Encoder(weights, layers, recipe.pooling, recipe.padding)
     objective = ExplicitObjective(encoder, recipe, content, gram_targets(encoder, style, layers), dtype)
     canvas = content.clone()
-    flat = canvas.view(1, -1)
+    flat = canvas.view(len(canvas), -1)
     optimizer = LBFGS(flat, recipe.learning_rate, recipe.history)
 
     def step() -> None:
         losses, gradient = objective.evaluate(canvas)
-        optimizer.step(flat, losses.total, gradient.contiguous().view(1, -1))
+        optimizer.step(flat, losses.total, gradient.view(len(canvas), -1))
 
     return step
 

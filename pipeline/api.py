@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from .config import read_config
+from .errors import ImageError
 from .executors import InProcessExecutor, read_picture, step_progress
 from .jobs import StepProgress
 from .recipe import INIT_MODES, Recipe
@@ -44,8 +45,9 @@ def stylize(
         DivergedError: a loss became NaN or infinite.
         MachineError: weights or device are missing.
     """
-    from .neural.engine import Diverged
-    from .neural.session import Hooks, Request
+    from .neural.engine import Hooks
+    from .neural.memory import OutOfMemory
+    from .neural.session import Request
 
     recipe = Recipe(preset=recipe) if isinstance(recipe, str) else recipe
     parts = style.items() if isinstance(style, Mapping) else [(style, 1.0)]
@@ -62,9 +64,12 @@ def stylize(
     if weights.note:
         warnings.warn(weights.note, stacklevel=2)
     try:
-        outcome = executor.session().stylize(request, weights, Hooks(report))
-    except Diverged as diverged:
-        raise diverged.error from None
+        (outcome,) = executor.session().stylize([request], weights, Hooks(report))
+    except OutOfMemory:
+        raise ImageError(f"This size does not fit the memory of {device}.", "Lower size.") from None
+    if outcome.error is not None:
+        raise outcome.error
+    assert outcome.image is not None  # nothing stops it
     return outcome.image
 
 

@@ -104,13 +104,17 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per job on stdout.")] = False,
     for_: ForOption = None,
     until: UntilOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes side by side; the quickest number if left out."),
+    ] = None,
 ) -> None:
     """Make every picture of a manifest that is not there yet."""
     from .deadline import read_deadline
     from .manifest import read_manifest
     from .runner import RunOptions
 
-    settings = _settings(config, outbox=outbox, device=device, max_failures=max_failures)
+    settings = _settings(config, outbox=outbox, device=device, max_failures=max_failures, workers=workers)
     batch = read_manifest(manifest, settings.recipe, _recipe_flags(preset, assignments))
     if dry_run:
         _dry_run(settings, batch, force, as_json)
@@ -126,7 +130,15 @@ def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
     with (
         _stop_signal(_say_stopping) as stopped,
         _observer(len(batch), as_json) as observer,
-        _runner(settings, batch, _executor(settings, stopped), observer, options, stopped) as runner,
+        _runner(
+            settings,
+            batch,
+            _executor(settings, stopped),
+            observer,
+            options,
+            stopped,
+            _workers(settings, batch),
+        ) as runner,
         runner.folder.locked(),
     ):
         summary = runner.run(batch.jobs(), len(batch))
@@ -478,6 +490,7 @@ def _runner(
     observer: LogLines,
     options: RunOptions,
     stopped: list[int],
+    workers: Sequence[Executor] = (),
 ) -> Iterator[Runner]:
     from .ledger import Ledger
     from .outbox import BatchFolder
@@ -485,7 +498,32 @@ def _runner(
 
     folder = BatchFolder(settings.outbox, batch.name)
     with closing(Ledger(settings.state_dir)) as ledger:
-        yield Runner(folder, ledger, executor, observer, options, lambda: bool(stopped))
+        yield Runner(folder, ledger, executor, observer, options, lambda: bool(stopped), workers)
+
+
+def _workers(settings: Config, batch: Batch) -> list[Executor]:
+    """Return an executor for every process that works beside this one; none if this one does it all."""
+    from .executors import InProcessExecutor, plan_workers
+    from .worker import WorkerExecutor
+
+    if settings.workers == 1 or len(batch) == 1:
+        return []
+    plans, watch = plan_workers(settings, len(batch)), settings.watch
+    if len(plans) == 1:
+        return []
+    return [
+        WorkerExecutor(
+            partial(
+                InProcessExecutor,
+                settings.model_copy(update={"device": plan.device}),
+                allow_download=False,
+                threads=plan.threads,
+            ),
+            watch.job_timeout_s,
+            watch.worker_max_jobs,
+        )
+        for plan in plans
+    ]
 
 
 def _console() -> Console:

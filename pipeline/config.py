@@ -149,6 +149,12 @@ class Config(BaseModel):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N"
     )
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        "auto", description="processes that make pictures side by side in `run`; auto: what is quickest"
+    )
+    together: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        "auto", description="pictures of one recipe and size in one tensor; auto: what is quickest and fits"
+    )
     max_attempts: int = Field(3, ge=1, description="a job that killed the process so often is set aside")
     max_failures: int = Field(0, ge=0, description="stop the batch after so many failed jobs; 0: never")
     checkpoint_s: float = Field(30.0, gt=0, description="seconds between checkpoints of a running job")

@@ -44,6 +44,7 @@ class LogLines:
         self.console = console
         self.total = total
         self.finished = 0
+        self._skipped = 0
         self._said_at = time.monotonic()
 
     def encoder_chosen(self, encoder: EncoderInfo) -> None:
@@ -54,18 +55,24 @@ class LogLines:
     def job_started(self, job: Job, name: str) -> None:
         self._say(f"started {name} ({job.recipe.size} px, {job.recipe.total_steps} steps)")
 
-    def job_step(self, progress: StepProgress) -> None:
+    def job_step(self, name: str, progress: StepProgress) -> None:
         if time.monotonic() - self._said_at >= SAY_EVERY_S or progress.snapshot is not None:
-            self._say(f"step {progress.step}/{progress.steps}  {step_detail(progress)}")
+            self._say(f"step {progress.step}/{progress.steps} of {name}  {step_detail(progress)}")
 
     def worker_lost(self, job: Job, error: WorkerLost) -> None:
         self._say(f"{job.content.name}: {error.message}")
 
     def job_finished(self, finished: Finished) -> None:
         self.finished += finished.status not in {"stopped", "postponed"}
-        self._say(f"[{self.finished}/{self.total}] {finished_line(finished)}")
+        if finished.status == "skipped":  # there may be 100,000 of them
+            self._skipped += 1
+        else:
+            self._say(f"[{self.finished}/{self.total}] {finished_line(finished)}")
 
     def _say(self, text: str) -> None:
+        if self._skipped:
+            skipped, self._skipped = self._skipped, 0
+            self._say(f"skipped {skipped} that are done already")
         self._said_at = time.monotonic()
         # Names may hold [brackets]; they are not markup.
         self.console.print(
@@ -74,7 +81,7 @@ class LogLines:
 
 
 class LiveDisplay(LogLines):
-    """The batch with its remaining time, and the running job's step, losses and picture size."""
+    """The batch with its remaining time, and the running jobs' steps, losses and picture sizes."""
 
     def __init__(self, console: Console, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console, total)
@@ -87,10 +94,11 @@ class LiveDisplay(LogLines):
             console=console,
         )
         self.batch = self.progress.add_task("batch", total=total, detail="")
-        self.job: TaskID | None = None
+        self.jobs: dict[str, TaskID] = {}
         self.clock = clock
-        self._job_began = 0.0
-        self._job_seconds: list[float] = []
+        self._began: float | None = None
+        self._made = 0
+        self._fractions: dict[str, float] = {}
 
     def __enter__(self) -> LiveDisplay:
         self.progress.start()
@@ -100,30 +108,33 @@ class LiveDisplay(LogLines):
         self.progress.stop()
 
     def job_started(self, job: Job, name: str) -> None:
-        self._job_began = self.clock()
-        self.job = self.progress.add_task(name, total=job.recipe.total_steps, detail="")
+        if self._began is None:
+            self._began = self.clock()
+        self._drop(name)  # a job may start again
+        self.jobs[name] = self.progress.add_task(name, total=job.recipe.total_steps, detail="")
 
-    def job_step(self, progress: StepProgress) -> None:
-        if self.job is not None:
-            detail = step_detail(progress)
-            self.progress.update(self.job, completed=progress.step, total=progress.steps, detail=detail)
-            left = duration(self.remaining_seconds(progress.step / progress.steps))
-            self.progress.update(self.batch, detail=f"{left} left")
+    def job_step(self, name: str, progress: StepProgress) -> None:
+        self._fractions[name] = progress.step / progress.steps
+        detail = step_detail(progress)
+        self.progress.update(self.jobs[name], completed=progress.step, total=progress.steps, detail=detail)
+        self.progress.update(self.batch, detail=f"{duration(self.remaining_seconds())} left")
 
     def job_finished(self, finished: Finished) -> None:
-        if self.job is not None:
-            self.progress.remove_task(self.job)
-            self.job = None
-            self._job_seconds.append(self.clock() - self._job_began)
+        self._made += finished.name in self.jobs
+        self._drop(finished.name)
         super().job_finished(finished)
         self.progress.update(self.batch, completed=self.finished)
 
-    def remaining_seconds(self, job_fraction: float) -> float:
+    def remaining_seconds(self) -> float:
         """Estimate the rest of the batch from the jobs made so far, not from those skipped."""
-        running = self.clock() - self._job_began
-        spent = sum(self._job_seconds) + running
-        per_job = spent / (len(self._job_seconds) + job_fraction)
-        return per_job * (self.total - self.finished - job_fraction)
+        running = sum(self._fractions.values())
+        elapsed = self.clock() - (self._began or 0.0)
+        return elapsed / (self._made + running) * (self.total - self.finished - running)
+
+    def _drop(self, name: str) -> None:
+        self._fractions.pop(name, None)
+        if name in self.jobs:
+            self.progress.remove_task(self.jobs.pop(name))
 
 
 class JsonLines(LogLines):
@@ -254,7 +265,7 @@ class WatchLog:
         size, steps = job.recipe.size, job.recipe.total_steps
         self.tell("started", f"started {name} ({size} px, {steps} steps)", name=name, steps=steps)
 
-    def job_step(self, progress: StepProgress) -> None:
+    def job_step(self, name: str, progress: StepProgress) -> None:
         if time.monotonic() - self._said_at >= SAY_EVERY_S:
             text = f"step {progress.step}/{progress.steps}  {step_detail(progress)}"
             self.tell("step", text, step=progress.step, steps=progress.steps, loss=progress.loss)
@@ -304,7 +315,7 @@ class WatchLive(WatchLog):
         self._pace = Pace(self.clock)
         super().job_started(job, name)
 
-    def job_step(self, progress: StepProgress) -> None:
+    def job_step(self, name: str, progress: StepProgress) -> None:
         self._step, self._steps = progress.step, progress.steps
         self._left = f"{duration(self._pace.left_s(progress.step, progress.steps))} left"
         if self.clock() - self._drawn_at >= DRAW_EVERY_S:

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from .config import Config
 from .errors import DiskError, ImageError, JobError, PipelineError
-from .jobs import EncoderInfo, Job, JobResult, StepProgress
+from .jobs import EncoderInfo, Job, JobResult, StepProgress, Task
+from .recipe import Recipe
 from .version import VERSION
 
 CHECKPOINT_DAYS = 30
+# Pictures decoded or encoded at once.
+DECODERS = 8
+# Pictures in one tensor on a GPU; what does not fit its memory is halved.
+TOGETHER = 16
+# Processes on a CPU, at most: each has an encoder and feature maps of its own.
+CPU_WORKERS = 4
 
 if TYPE_CHECKING:
     from .neural.checkpoints import LossRow, RunState
-    from .neural.engine import Progress
+    from .neural.engine import Level, Progress
     from .neural.session import Outcome, Picture, Request, Session
     from .neural.weights import EncoderWeights
+
+    # A job that never came to a step has its result already.
+    Made: TypeAlias = "Run | JobResult"
 
 
 class Executor(Protocol):
@@ -38,6 +52,9 @@ class Executor(Protocol):
             DeviceError: the configured device is not here.
         """
 
+    def together(self, recipe: Recipe) -> int:
+        """Return how many jobs of a recipe should run in one tensor here."""
+
     def check(self, path: Path) -> None:
         """Decode a picture completely and keep nothing.
 
@@ -47,16 +64,16 @@ class Executor(Protocol):
 
     def run(
         self,
-        job: Job,
-        key: str,
-        digests: Mapping[Path, str],
+        tasks: Sequence[Task],
         on_step: Callable[[StepProgress], None],
         should_stop: Callable[[], bool],
-    ) -> JobResult:
-        """Run one job to its end or to a stop; what is wrong with the job is in the result.
+    ) -> list[JobResult]:
+        """Run jobs to their end or to a stop, together where they can; their faults are in the results.
+
+        The tasks have keys of their own.
 
         Raises:
-            MachineError: the machine's fault, not the job's.
+            MachineError: the machine's fault, not a job's.
         """
 
     def forget(self, key: str) -> None:
@@ -67,19 +84,21 @@ class Executor(Protocol):
 
 
 class InProcessExecutor:
-    """Runs jobs one after another in this process, with encoder and style targets kept warm."""
+    """Runs jobs in this process, with encoder and style targets kept warm; `threads` 0 is torch's choice."""
 
     def __init__(
         self,
         config: Config,
         on_download: Callable[[int, int | None], None] | None = None,
         allow_download: bool = True,
+        threads: int = 0,
     ) -> None:
         self.config = config
         self.on_download = on_download
         self.allow_download = allow_download and config.allow_download
+        self.threads = threads
         self._weights: dict[str, EncoderWeights] = {}
-        self._session: Session | None = None
+        self._sessions: dict[str, Session] = {}
 
     def encoder_info(self, name: str) -> EncoderInfo:
         weights = self.resolve(name)
@@ -118,84 +137,261 @@ class InProcessExecutor:
         wanted = name in {"auto", "vgg19"} and self.config.allow_download
         return wanted and find_vgg19(weights_dir(self.config), self.config.weights) is None
 
+    def together(self, recipe: Recipe) -> int:
+        if isinstance(self.config.together, int):
+            return self.config.together
+        # Measured: two cores are no quicker with several pictures than with one after another.
+        return TOGETHER if self.device_name().startswith("cuda") else 1
+
     def run(
         self,
-        job: Job,
-        key: str,
-        digests: Mapping[Path, str],
+        tasks: Sequence[Task],
         on_step: Callable[[StepProgress], None],
         should_stop: Callable[[], bool],
-    ) -> JobResult:
+    ) -> list[JobResult]:
+        results: dict[str, JobResult] = {}
+        with ThreadPoolExecutor(min(len(tasks), DECODERS)) as threads:
+            prepared = list(threads.map(partial(self._prepare, results), tasks))
+            for group in _alike([each for each in prepared if each is not None]):
+                outcomes = self._run_group(group, Fit(), on_step, should_stop)
+                finished = threads.map(self._finish, group, outcomes)
+                results.update({each.task.key: result for each, result in zip(group, finished, strict=True)})
+        return [results[task.key] for task in tasks]
+
+    def _prepare(self, results: dict[str, JobResult], task: Task) -> Prepared | None:
+        """Read what a job needs; a job that cannot run has its result at once."""
         try:
-            return self._run(job, key, digests, on_step, should_stop)
+            return self._read(task)
         except JobError as error:
-            return JobResult("failed", error=error.message, next_step=error.next_step)
+            results[task.key] = JobResult("failed", error=error.message, next_step=error.next_step)
         except PipelineError:
             raise
         except Exception as error:  # a fault of ours or of a library: the others still get their turn
-            return unexpected_failure(job, error)
+            results[task.key] = unexpected_failure(task.job, error)
+        return None
 
-    def _run(
-        self,
-        job: Job,
-        key: str,
-        digests: Mapping[Path, str],
-        on_step: Callable[[StepProgress], None],
-        should_stop: Callable[[], bool],
-    ) -> JobResult:
-        from .neural.checkpoints import read_checkpoint
-        from .neural.engine import Diverged, Stopped
-        from .neural.session import Hooks
+    def _read(self, task: Task) -> Prepared:
+        from .neural.checkpoints import RunState, read_checkpoint
+        from .neural.session import plan_levels
 
-        weights, session = self.resolve(job.recipe.encoder), self.session()
+        job = task.job
+        weights = self.resolve(job.recipe.encoder)
         if weights.name == "vgg19-slim" and (beyond := job.recipe.beyond_slim()):
             raise JobError(
                 f"{job.content}: the layer {beyond[0]} is not in vgg19-slim, which ends at relu5_1.",
                 "Choose another layer, or fetch VGG-19 with `style-pipeline weights fetch`.",
             )
-        request = read_request(job, digests)
-        checkpoint = checkpoint_path(self.config, key)
-        state = read_checkpoint(checkpoint)
-        resumed = len(state.rows) if state else 0
-        hooks = Hooks(
-            on_progress=lambda progress: on_step(step_progress(progress, _snapshot(progress, request))),
-            on_checkpoint=lambda state: _save(checkpoint, state),
-            should_stop=should_stop,
-            checkpoint_s=self.config.checkpoint_s,
-        )
+        request = read_request(job, task.digests)
         try:
-            outcome = session.stylize(request, weights, hooks, state)
-        except Stopped as stop:
-            _save(checkpoint, stop.state)
-            return JobResult("stopped")
-        except Diverged as diverged:
-            _save(checkpoint, diverged.state)
-            raise JobError(f"{job.content}: {diverged.error.message}", diverged.error.next_step) from None
+            levels = plan_levels(job.recipe, request.content.image.size)
         except ImageError as error:
             raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
-        return _job_result(outcome, job, key, weights, session, resumed)
+        state = read_checkpoint(checkpoint_path(self.config, task.key)) or RunState()
+        return Prepared(task, request, weights, levels, state)
+
+    def _run_group(
+        self,
+        group: Sequence[Prepared],
+        fit: Fit,
+        on_step: Callable[[StepProgress], None],
+        should_stop: Callable[[], bool],
+    ) -> list[Made]:
+        """Run jobs together; what does not fit is tried again with less, and never twice the same.
+
+        Raises:
+            MachineError: as `run`.
+        """
+        from .neural.memory import OutOfMemory
+
+        again = partial(self._run_group, fit=fit, on_step=on_step, should_stop=should_stop)
+        try:
+            return self._stylize(group, fit, on_step, should_stop)
+        except OutOfMemory:
+            unexpected = None
+        except PipelineError:
+            raise
+        except Exception as error:
+            unexpected = error
+        # Outside of the `except`, so that nothing holds what the failed attempt had allocated.
+        self.session(fit.device).free_memory()
+        if len(group) > 1:
+            # One of them may be the cause of what nobody expected: each gets its turn alone.
+            size = 1 if unexpected else (len(group) + 1) // 2
+            parts = [group[start : start + size] for start in range(0, len(group), size)]
+            return [made for part in parts for made in again(part)]
+        if unexpected:
+            return [unexpected_failure(group[0].task.job, unexpected)]
+        if smaller := fit.smaller(group[0].task.job.recipe, self.session(fit.device).device.device):
+            return self._run_group(group, smaller, on_step, should_stop)
+        return [self._too_large(group[0])]
+
+    def _stylize(
+        self,
+        group: Sequence[Prepared],
+        fit: Fit,
+        on_step: Callable[[StepProgress], None],
+        should_stop: Callable[[], bool],
+    ) -> list[Made]:
+        from .neural.engine import Hooks
+
+        def on_progress(progress: Progress) -> None:
+            each = group[progress.index]
+            on_step(step_progress(progress, each.task.key, _snapshot(progress, each.request)))
+
+        def on_checkpoint(index: int, state: RunState) -> None:
+            _save(checkpoint_path(self.config, group[index].task.key), state)
+
+        hooks = Hooks(on_progress, on_checkpoint, should_stop, self.config.checkpoint_s)
+        requests = [replace(each.request, recipe=fit.recipe(each.request.recipe)) for each in group]
+        session = self.session(fit.device)
+        # A checkpoint of another history cannot be gone on from.
+        states = [each.state if fit.history is None else type(each.state)() for each in group]
+        outcomes = session.stylize(requests, group[0].weights, hooks, states)
+        return [Run(outcome, fit, len(group), session.device.device) for outcome in outcomes]
+
+    def _too_large(self, prepared: Prepared) -> JobResult:
+        level, device = prepared.levels[-1], self.session().device.device
+        return JobResult(
+            "failed",
+            error=f"{prepared.task.job.content}: {level.width} x {level.height} pixels do not fit the memory "
+            f"of {device}.",
+            next_step="Lower size.",
+            out_of_memory=True,
+        )
+
+    def _finish(self, prepared: Prepared, made: Made) -> JobResult:
+        """Turn what the engine made into a result; a job that did not end leaves its checkpoint."""
+        if isinstance(made, JobResult):
+            return made
+        task, outcome = prepared.task, made.outcome
+        if outcome.status != "done":
+            _save(checkpoint_path(self.config, task.key), outcome.state)
+        if outcome.status == "stopped":
+            return JobResult("stopped")
+        if outcome.error is not None:
+            error = outcome.error
+            message = f"{task.job.content}: {error.message}"
+            return JobResult("failed", error=message, next_step=error.next_step)
+        return _job_result(prepared, made)
 
     def forget(self, key: str) -> None:
         checkpoint_path(self.config, key).unlink(missing_ok=True)
 
     def close(self) -> None:
-        self._session = None
+        self._sessions.clear()
 
-    def session(self) -> Session:
-        """Return the session of this process, opened on first use.
+    def session(self, device: str = "") -> Session:
+        """Return the session of this process on a device, the configured one for "", opened on first use.
 
         Raises:
-            DeviceError: the configured device is not here.
+            DeviceError: the device is not here.
         """
-        if self._session is None:
+        if device not in self._sessions:
             from .neural.devices import plan_device
             from .neural.session import Session
             from .neural.targets import TargetCache
 
             _remove_old_checkpoints(self.config.state_dir / "checkpoints")
             cache = TargetCache(self.config.cache_dir / "targets", self.config.cache_max_mb << 20)
-            self._session = Session(plan_device(self.config.device), cache)
-        return self._session
+            plan = plan_device(device or self.config.device)
+            self._sessions[device] = Session(plan, cache, self.threads)
+        return self._sessions[device]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was changed for a job to fit the memory: a shorter history of L-BFGS, another device."""
+
+    history: int | None = None
+    device: str = ""
+
+    SHORT_HISTORY: ClassVar = 3
+
+    def smaller(self, recipe: Recipe, device: str) -> Fit | None:
+        """Return what to try next, if anything is left."""
+        if self.history is None and recipe.optimizer == "lbfgs" and recipe.history > self.SHORT_HISTORY:
+            return replace(self, history=self.SHORT_HISTORY)
+        if device != "cpu":
+            return Fit(device="cpu")
+        return None
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        return recipe if self.history is None else recipe.model_copy(update={"history": self.history})
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        history = f"history {self.history}: the memory was too small for more"
+        device = f"device {self.device}: the memory of the other was too small"
+        return (*([history] if self.history else []), *([device] if self.device else []))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job with its pictures read and its levels planned, and where it stood when it was last stopped."""
+
+    task: Task
+    request: Request
+    weights: EncoderWeights
+    levels: list[Level]
+    state: RunState
+
+
+@dataclass(frozen=True)
+class Run:
+    """An outcome, and how it was run."""
+
+    outcome: Outcome
+    fit: Fit
+    together: int
+    device: str
+
+
+def _alike(prepared: Sequence[Prepared]) -> list[list[Prepared]]:
+    """Put jobs together that can share a tensor: one recipe, one size, one point of the way."""
+    groups: dict[object, list[Prepared]] = {}
+    for each in prepared:
+        family, state = each.task.job.recipe.family(), each.state
+        groups.setdefault((family, *each.levels, state.level, state.step), []).append(each)
+    return list(groups.values())
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """Where a process works, and with how many threads of the CPU."""
+
+    device: str
+    threads: int
+
+
+def plan_workers(config: Config, jobs: int) -> list[WorkerPlan]:
+    """Plan the processes for a batch of so many jobs; one is this process itself.
+
+    A process for every GPU. On a CPU several processes of few threads make more pictures than one of many:
+    what is not a matrix product, and memory's delays, do not divide among threads.
+
+    Raises:
+        DeviceError: the configured device is not here.
+    """
+    from .neural.devices import plan_device, same_devices
+
+    cores = usable_cores()
+    device = plan_device(config.device)
+    devices = same_devices(device) if config.device in {"auto", "cuda"} else [device.device]
+    if config.workers != "auto":
+        count = config.workers
+    elif device.device == "cpu":
+        count = min(cores, CPU_WORKERS)
+    else:
+        count = len(devices)
+    count = max(1, min(count, jobs))
+    return [WorkerPlan(devices[i % len(devices)], max(1, cores // count)) for i in range(count)]
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def unexpected_failure(job: Job, error: Exception) -> JobResult:
@@ -275,7 +471,7 @@ def _snapshot(progress: Progress, request: Request) -> bytes | None:
     return encode_image(image, recipe.format, recipe.quality, {"step": progress.step})
 
 
-def step_progress(progress: Progress, snapshot: bytes | None = None) -> StepProgress:
+def step_progress(progress: Progress, key: str = "", snapshot: bytes | None = None) -> StepProgress:
     """Return the engine's progress as plain values."""
     row = progress.row
     return StepProgress(
@@ -287,31 +483,34 @@ def step_progress(progress: Progress, snapshot: bytes | None = None) -> StepProg
         row.content,
         row.style,
         snapshot,
+        key,
     )
 
 
-def _job_result(
-    outcome: Outcome, job: Job, key: str, weights: EncoderWeights, session: Session, resumed: int
-) -> JobResult:
+def _job_result(prepared: Prepared, run: Run) -> JobResult:
     from .neural.images import encode_image
 
-    recipe = job.recipe
-    image = encode_image(outcome.image, recipe.format, recipe.quality, provenance(job, key, weights))
+    task, outcome = prepared.task, run.outcome
+    recipe, image = task.job.recipe, outcome.image
+    assert image is not None  # it is done
+    metadata = provenance(task.job, task.key, prepared.weights)
     header, rows = log_table(outcome.rows)
     return JobResult(
         "done",
-        image=image,
+        image=encode_image(image, recipe.format, recipe.quality, metadata),
         log_header=header,
         log_rows=rows,
-        width=outcome.width,
-        height=outcome.height,
+        width=image.width,
+        height=image.height,
         seconds=outcome.seconds,
         step_seconds=outcome.rows[-1].seconds,
-        device=session.device.device,
+        device=run.device,
         dtype=outcome.dtype,
         cache_hits=outcome.cache_hits,
         cache_misses=outcome.cache_misses,
-        resumed_from_step=resumed,
+        resumed_from_step=len(prepared.state.rows),
+        together=run.together,
+        adjusted=run.fit.words,
         versions=versions(),
     )
 

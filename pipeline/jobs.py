@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,9 @@ from .recipe import INIT_MODES, Recipe
 
 # Raised when the same recipe and inputs would give another picture: finished jobs then run again.
 ALGORITHM_VERSION = 2
+
+# Most names need no work: plain characters, and neither a dot nor a space at an end.
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ._+-]{0,198}[A-Za-z0-9_-])?")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,15 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Task:
+    """A job that is ready to run: its key, and the sha256 of its inputs by path."""
+
+    job: Job
+    key: str
+    digests: Mapping[Path, str]
+
+
+@dataclass(frozen=True)
 class EncoderInfo:
     """The encoder that was resolved for this process."""
 
@@ -64,7 +77,7 @@ class EncoderInfo:
 
 @dataclass(frozen=True)
 class StepProgress:
-    """One step of a running job. `snapshot` holds the bytes of a file where the recipe asks for one."""
+    """A step of the job `key`. `snapshot` holds the bytes of a file where the recipe asks for one."""
 
     step: int
     steps: int
@@ -74,11 +87,16 @@ class StepProgress:
     content: float
     style: float
     snapshot: bytes | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What became of a job. `image` holds the bytes of the file to publish when it is done."""
+    """What became of a job. `image` holds the bytes of the file to publish when it is done.
+
+    It ran `together` with so many in one tensor, itself among them; `adjusted` says what had to be changed to
+    make it fit.
+    """
 
     status: Literal["done", "failed", "stopped"]
     image: bytes = b""
@@ -93,6 +111,9 @@ class JobResult:
     cache_hits: int = 0
     cache_misses: int = 0
     resumed_from_step: int = 0
+    together: int = 1
+    adjusted: tuple[str, ...] = ()
+    out_of_memory: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
     next_step: str = ""
@@ -105,17 +126,45 @@ def job_key(job: Job, digests: Mapping[Path, str], encoder: EncoderInfo) -> str:
     `digests` maps every input path to the sha256 of its bytes. Names do not count, nor does what only
     decides them: the batch, the output's name template and the preset's label.
     """
-    recipe = job.recipe.model_dump(mode="json", exclude={"name", "preset", "encoder"})
-    if job.init_path is not None:
-        recipe["init"] = digests[job.init_path]
     identity = {
         "content": digests[job.content],
         "styles": [(digests[path], share) for path, share in job.style.images],
-        "recipe": recipe,
+        "init": None if job.init_path is None else digests[job.init_path],
+        "recipe": _recipe_json(_One(job.recipe)),
         "encoder": encoder.digest,
         "algorithm": ALGORITHM_VERSION,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+class _One:
+    """A recipe as a key of a cache: itself and no other. It has no hash, as its layers are in dicts."""
+
+    __slots__ = ("recipe",)
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _One) and self.recipe is other.recipe
+
+    def __hash__(self) -> int:
+        return id(self.recipe)
+
+
+@lru_cache(maxsize=64)
+def _recipe_json(one: _One) -> str:
+    """Return what decides how a picture looks, but for the picture that `init` names."""
+    recipe = one.recipe.model_dump(mode="json", exclude={"name", "preset", "encoder"})
+    if recipe["init"] not in INIT_MODES:
+        del recipe["init"]
+    return json.dumps(recipe, sort_keys=True)
+
+
+@lru_cache(maxsize=64)
+def _template_values(one: _One) -> Mapping[str, Any]:
+    """Return the fields of a recipe as an output name may use them."""
+    return {key: _plain(value) for key, value in one.recipe.model_dump().items()}
 
 
 def output_name(
@@ -126,10 +175,9 @@ def output_name(
     Raises:
         UsageError: the template cannot be filled (a format that does not fit, say).
     """
-    values = recipe.model_dump()
-    values |= {"content": content, "style": style, "step": step, "sweep": _sweep_label(sweep)}
+    own = {"content": _plain(content), "style": _plain(style), "sweep": _sweep_label(sweep), "step": step}
     try:
-        filled = template.format(**{k: _plain(v) for k, v in values.items()})
+        filled = template.format(**{**_template_values(_One(recipe)), **own})
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise UsageError(f"The output name '{template}' cannot be filled: {error}.") from error
     return safe_name(filled)
@@ -137,6 +185,10 @@ def output_name(
 
 def safe_name(name: str) -> str:
     """Make a relative path of any text: no way up, no hidden parts, no characters a system refuses."""
+    return name if _SAFE_NAME.fullmatch(name) else _made_safe(name)
+
+
+def _made_safe(name: str) -> str:
     parts = []
     for part in unicodedata.normalize("NFC", name).split("/"):
         part = "".join(c if c.isprintable() else "_" for c in part)

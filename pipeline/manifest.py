@@ -114,17 +114,17 @@ class Batch:
         """Yield every job, those of one style and recipe in a row, so that its targets are reused."""
         for values in self.sweep:
             recipe = self._recipe({}, values)
+            steps = recipe.total_steps
             for style, content in itertools.product(self.styles, self.contents):
-                yield self._job(content, style, recipe, values)
+                yield self._job(content, style, recipe, steps, values)
             for content, style, fields in self.pairs:
                 pair_recipe = self._recipe(fields, values) if fields else recipe
-                yield self._job(content, style, pair_recipe, values)
+                yield self._job(content, style, pair_recipe, pair_recipe.total_steps, values)
 
     def _recipe(self, pair: Mapping[str, Any], swept: Mapping[str, Any]) -> Recipe:
         return layer_recipe(*self.below, pair, swept, self.above)
 
-    def _job(self, content: Path, style: Style, recipe: Recipe, swept: Mapping[str, Any]) -> Job:
-        steps = recipe.total_steps
+    def _job(self, content: Path, style: Style, recipe: Recipe, steps: int, swept: Mapping[str, Any]) -> Job:
         name = output_name(recipe.name, content.stem, style.name, recipe, swept, steps)
         return Job(self.name, content, style, recipe, name, swept)
 
@@ -194,6 +194,7 @@ class _Reader:
     def __init__(self, document: Document) -> None:
         self.folder = document.path.parent
         self.problems: list[Problem] = []
+        self._found: dict[str, list[Path]] = {}
 
     def try_raw(self, data: Any) -> None:
         """Look for the files of whatever makes sense in a manifest that has other faults."""
@@ -215,6 +216,12 @@ class _Reader:
                     self.files(path, ("pairs", index, key))
 
     def files(self, entry: str, keys: KeyPath) -> list[Path]:
+        """Return the files that an entry names; it is looked for once, and missed wherever it is named."""
+        if not self._found.get(entry):
+            self._found[entry] = self._look_for(entry, keys)
+        return self._found[entry]
+
+    def _look_for(self, entry: str, keys: KeyPath) -> list[Path]:
         try:
             return self._files(entry, keys)
         except (OSError, ValueError, RuntimeError, NotImplementedError, re.error) as error:

@@ -89,18 +89,21 @@ class BatchFolder:
         that the record ascribes to this same `drop` is done even if someone has fetched the image.
         """
         for candidate in self._candidates(name, key):
-            record = read_record(self.record_path(candidate))
+            # Text, not Path: this is all that is done for most jobs of a batch that is gone on with.
+            record = read_record(f"{self.logs}/{candidate}.json")
             if record.get("key") == key and record.get("status") == "done":
                 self._taken[_folded(candidate)] = key
-                done = _is_file(self.folder / str(record.get("image") or ""))
+                done = os.path.isfile(os.path.join(self.folder, str(record.get("image") or "")))
                 return Place(candidate, done or (bool(drop) and record.get("drop") == drop))
         return Place(self._free_name(name, suffix, key), done=False)
 
-    def _candidates(self, name: str, key: str) -> tuple[str, ...]:
-        return (name, *(f"{name}-{key[:length]}" for length in ID_LENGTHS))
+    def _candidates(self, name: str, key: str) -> Iterator[str]:
+        yield name
+        for length in ID_LENGTHS:
+            yield f"{name}-{key[:length]}"
 
     def _free_name(self, name: str, suffix: str, key: str) -> str:
-        candidates = self._candidates(name, key)
+        candidates = tuple(self._candidates(name, key))
         chosen = next((c for c in candidates if self._is_free(c, suffix, key)), candidates[-1])
         self._taken[_folded(chosen)] = key
         return chosen
@@ -251,21 +254,30 @@ class BatchFolder:
                     shutil.rmtree(staged)
             for unfinished in self.stage_folder.glob(f"{TEMPORARY_PREFIX}*"):
                 shutil.rmtree(unfinished)
-            for path in self.folder.rglob(f"{TEMPORARY_PREFIX}*") if sweep else ():
+            for path in _unfinished(self.folder) if sweep else ():
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def _unfinished(folder: Path) -> Iterator[Path]:
+    """Find unfinished files and folders at any depth. `rglob` takes twice as long among 100,000 results."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if name.startswith(TEMPORARY_PREFIX):
+                yield Path(parent, name)
+
+
+def read_record(path: Path | str) -> dict[str, Any]:
     """Return a record, or an empty one where there is none, or a damaged one: not done, then.
 
     Raises:
         DiskError: there may be one, and it cannot be read now.
     """
     try:
-        record = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            record = json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return {}
     except OSError as error:
@@ -288,13 +300,6 @@ def _staged_record(staged: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) and {"key", "image"} <= record.keys() else {}
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def log_bytes(header: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:

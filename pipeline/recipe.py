@@ -114,6 +114,12 @@ class Recipe(BaseModel):
     learning_rate: float = Field(1.0, gt=0)
     history: int = Field(10, ge=1, le=200, description="pairs that L-BFGS remembers")
     steps: Steps = Field((120, 80, 60, 40), description="per pyramid level, coarsest first; the last repeats")
+    stop_tolerance: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="a level ends when ten steps lower its loss by less than this part; 0: never",
+    )
     canvas: Literal["rgb", "imagenet"] = Field(
         "rgb", description="what is optimised: sRGB in [0, 1], or the encoder's normalised input"
     )
@@ -179,6 +185,11 @@ class Recipe(BaseModel):
         if self.encoder == "vgg19-slim" and (beyond := self.beyond_slim()):
             raise ValueError(f"vgg19-slim ends at relu5_1; the layer {beyond[0]} needs encoder: vgg19")
         return self
+
+    def family(self) -> str:
+        """Return what is equal for recipes whose pictures, at one size, can share a tensor."""
+        apart = {"preset", "name", "init", "seed", "format", "quality", "snapshot_view", "upscale_to_content"}
+        return self.model_dump_json(exclude=apart)
 
     def beyond_slim(self) -> list[str]:
         """Name the layers used here that the bundled encoder does not have."""

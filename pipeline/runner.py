@@ -6,9 +6,10 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, Protocol
@@ -22,10 +23,12 @@ from .jobs import (
     Job,
     JobResult,
     StepProgress,
+    Task,
     job_key,
     output_name,
     result_summary,
 )
+from .lanes import Done, Lanes
 from .ledger import Ledger
 from .outbox import BatchFolder, Place, log_bytes
 
@@ -67,7 +70,7 @@ class Observer(Protocol):
 
     def job_started(self, job: Job, name: str) -> None: ...
 
-    def job_step(self, progress: StepProgress) -> None: ...
+    def job_step(self, name: str, progress: StepProgress) -> None: ...
 
     def worker_lost(self, job: Job, error: WorkerLost) -> None: ...
 
@@ -128,8 +131,21 @@ class Digests(dict[Path, str]):
         return self[path]
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A job that has to run, its key and where its picture goes."""
+
+    job: Job
+    key: str
+    place: Place
+
+
 class Runner:
-    """Runs the jobs of one batch, one at a time, and publishes what comes of them."""
+    """Runs the jobs of one batch and publishes what comes of them.
+
+    `executor` resolves encoders, and without `workers` it runs the jobs too. Ledger, outbox and observer
+    are used by the caller's thread alone.
+    """
 
     def __init__(
         self,
@@ -139,10 +155,12 @@ class Runner:
         observer: Observer,
         options: RunOptions = RunOptions(),
         should_stop: Callable[[], bool] = lambda: False,
+        workers: Sequence[Executor] = (),
     ) -> None:
         self.folder = folder
         self.ledger = ledger
         self.executor = executor
+        self.workers = workers or [executor]
         self.observer = observer
         self.options = options
         self.should_stop = should_stop
@@ -183,13 +201,8 @@ class Runner:
         summary = Summary(self.folder.folder.name, total, started=_now())
         started = time.monotonic()
         try:
-            for job in group_jobs(jobs):
-                if self._should_stop():
-                    summary.stopped = True
-                    break
-                self.run_job(job, summary)
-                if summary.stopped or 0 < self.options.max_failures <= summary.failed:
-                    break
+            for _ in self._run_jobs(group_jobs(jobs), summary):
+                pass
         finally:
             summary.finished, summary.seconds = _now(), round(time.monotonic() - started, 3)
             self.folder.write_summary(asdict(summary))
@@ -201,11 +214,66 @@ class Runner:
         Raises:
             MachineError: as `run`.
         """
-        finished = self._run_job(job, summary)
-        self._count(summary, finished)
-        return finished
+        for finished in self._run_jobs([job], summary):
+            return finished
+        return Finished(job, job.name, "stopped")
 
-    def _run_job(self, job: Job, summary: Summary) -> Finished:
+    def _run_jobs(self, jobs: Iterable[Job], summary: Summary) -> Iterator[Finished]:
+        """Keep every lane at work; give each job as it ends, counted and told of."""
+        running: dict[str, Ready] = {}
+        # Jobs that get their turn when nothing else runs.
+        later: list[Ready] = []
+        with Lanes(self.workers, partial(self._on_step, running), self._should_stop) as lanes:
+            groups = self._groups(jobs, running, later, most=-(-max(summary.jobs, 1) // lanes.width))
+            try:
+                while True:
+                    group = next(groups, None) if lanes.idle and self._may_begin(summary) else None
+                    if group is None and later and not lanes.busy and self._may_begin(summary):
+                        group = [later.pop(0)]
+                    if isinstance(group, Finished):
+                        yield self._count(summary, group)
+                    elif group:
+                        lanes.submit([self._begin(ready, running) for ready in group])
+                    elif lanes.busy:
+                        done = lanes.wait()
+                        for finished in self._end(done, running, later, lanes.busy, summary):
+                            yield self._count(summary, finished)
+                    else:
+                        return
+            except BaseException:
+                for key in running:
+                    self.ledger.take_back(key)
+                raise
+
+    def _may_begin(self, summary: Summary) -> bool:
+        summary.stopped |= self._should_stop()
+        return not summary.stopped and not 0 < self.options.max_failures <= summary.failed
+
+    def _groups(
+        self, jobs: Iterable[Job], running: Mapping[str, Ready], later: list[Ready], most: int
+    ) -> Iterator[Finished | list[Ready]]:
+        """Give jobs to run, at `most` so many in a group that may share a tensor, and those that need not."""
+        group: dict[str, Ready] = {}
+        for job in jobs:
+            ready = self._prepare(job)
+            if isinstance(ready, Finished):
+                yield ready
+            elif ready.key in running or ready.key in group:
+                later.append(ready)  # the same picture under another name: when the first is there
+            else:
+                first = next(iter(group.values()), ready)
+                if first.job.recipe.family() != job.recipe.family():
+                    yield list(group.values())
+                    group = {}
+                group[ready.key] = ready
+                if len(group) >= min(most, self.executor.together(job.recipe)):
+                    yield list(group.values())
+                    group = {}
+        if group:
+            yield list(group.values())
+
+    def _prepare(self, job: Job) -> Ready | Finished:
+        """Find out whether a job has to run."""
         try:
             key = self._key(job)
         except ImageError as error:
@@ -223,47 +291,58 @@ class Runner:
             return self._fail(job, place, key, _set_aside(job, self.options.max_attempts))
         if would_take := self._would_overrun(job):
             return Finished(job, place.name, "postponed", key, seconds=would_take)
-        return self._begin(job, place, key, summary)
+        return Ready(job, key, place)
 
-    def _begin(self, job: Job, place: Place, key: str, summary: Summary) -> Finished:
-        """Run a job; a worker lost costs an attempt, until there are no more."""
-        self.observer.job_started(job, place.name)
-        try:
-            result = self._execute(job, place, key)
-        except WorkerLost as lost:
-            self.observer.worker_lost(job, lost)
-            if self._is_set_aside(key):
-                return self._fail(job, place, key, _set_aside(job, self.options.max_attempts, lost))
-            return self._begin(job, place, key, summary)
+    def _begin(self, ready: Ready, running: dict[str, Ready]) -> Task:
+        """Note the attempt on disk, before the job runs: it stays there if a process dies of it."""
+        job = ready.job
+        self.observer.job_started(job, ready.place.name)
+        self.ledger.begin(ready.key)
+        running[ready.key] = ready
+        # A worker could choose another encoder for `auto` than the key was made with.
+        encoder = self.executor.encoder_info(job.recipe.encoder).name
+        named = replace(job, recipe=job.recipe.model_copy(update={"encoder": encoder}))
+        return Task(named, ready.key, {path: self._digests[path] for path in job.input_paths})
+
+    def _on_step(self, running: Mapping[str, Ready], progress: StepProgress) -> None:
+        job, place = running[progress.key].job, running[progress.key].place
+        if progress.snapshot is not None:
+            self._write_snapshot(job, place, progress.step, progress.snapshot)
+        self.observer.job_step(place.name, progress)
+
+    def _end(
+        self, done: Done, running: dict[str, Ready], later: list[Ready], others: bool, summary: Summary
+    ) -> Iterator[Finished]:
+        """Publish results; what may have failed for the company it was in, or for `others`, runs later."""
+        if isinstance(done.error, WorkerLost):
+            for ready in [running.pop(task.key) for task in done.tasks]:
+                self.observer.worker_lost(ready.job, done.error)
+                if self._is_set_aside(ready.key):
+                    result = _set_aside(ready.job, self.options.max_attempts, done.error)
+                    yield self._fail(ready.job, ready.place, ready.key, result)
+                else:
+                    later.append(ready)
+            return
+        if done.error is not None:
+            raise done.error
+        for task, result in zip(done.tasks, done.results, strict=True):
+            ready = running.pop(task.key)
+            if result.out_of_memory and others:
+                self.ledger.take_back(ready.key)
+                later.append(ready)
+            else:
+                yield self._settle(ready, result, summary)
+
+    def _settle(self, ready: Ready, result: JobResult, summary: Summary) -> Finished:
+        job, key, place = ready.job, ready.key, ready.place
         if result.status == "stopped":
+            self.ledger.take_back(key)
             return Finished(job, place.name, "stopped", key)
+        self.ledger.end(key)
         if result.status == "failed":
             return self._fail(job, place, key, result)
         self._note(job, result, summary)
         return self._publish(job, place, key, result)
-
-    def _execute(self, job: Job, place: Place, key: str) -> JobResult:
-        """Run one job; an attempt is on disk before it and gone after it, unless a process dies of it."""
-
-        def on_step(progress: StepProgress) -> None:
-            if progress.snapshot is not None:
-                self._write_snapshot(job, place, progress.step, progress.snapshot)
-            self.observer.job_step(progress)
-
-        digests = {path: self._digests[path] for path in job.input_paths}
-        self.ledger.begin(key)
-        try:
-            result = self.executor.run(job, key, digests, on_step, self._should_stop)
-        except WorkerLost:
-            raise
-        except BaseException:
-            self.ledger.take_back(key)
-            raise
-        if result.status == "stopped":
-            self.ledger.take_back(key)
-        else:
-            self.ledger.end(key)
-        return result
 
     def _should_stop(self) -> bool:
         deadline = self.options.deadline
@@ -289,7 +368,8 @@ class Runner:
         summary.encoders[encoder.name] = encoder.digest
         work = megapixel_steps(job.recipe, result.width / result.height)
         if work >= ENOUGH_WORK:
-            self.ledger.note_speed(encoder.name, result.device, result.step_seconds / work)
+            seconds = result.step_seconds / result.together
+            self.ledger.note_speed(encoder.name, result.device, seconds / work)
 
     def _fail(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:
         if job.origin is not None:  # people know it by where they put it
@@ -358,7 +438,7 @@ class Runner:
     def _is_set_aside(self, key: str) -> bool:
         return self.ledger.attempts(key) >= self.options.max_attempts
 
-    def _count(self, summary: Summary, finished: Finished) -> None:
+    def _count(self, summary: Summary, finished: Finished) -> Finished:
         summary.done += finished.status == "done"
         summary.skipped += finished.status == "skipped"
         summary.failed += finished.status == "failed"
@@ -374,16 +454,22 @@ class Runner:
                 }
             )
         self.observer.job_finished(finished)
+        return finished
 
 
 def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]:
-    """Put jobs of one style and size in a row, looking `window` jobs ahead; otherwise in their order."""
+    """Put jobs of one recipe in a row, and of one style within, looking `window` jobs ahead."""
     iterator = iter(jobs)
     while chunk := list(itertools.islice(iterator, window)):
-        groups: dict[object, list[Job]] = {}
+        recipes: dict[str, dict[object, list[Job]]] = {}
+        families: dict[int, str] = {}  # by id: many jobs share a recipe, and `chunk` keeps it alive
         for job in chunk:
-            groups.setdefault((job.style.images, job.recipe.size, job.recipe.style_scale), []).append(job)
-        yield from itertools.chain.from_iterable(groups.values())
+            if (recipe := id(job.recipe)) not in families:
+                families[recipe] = job.recipe.family()
+            styles = recipes.setdefault(families[recipe], {})
+            styles.setdefault(job.style.images, []).append(job)
+        for styles in recipes.values():
+            yield from itertools.chain.from_iterable(styles.values())
 
 
 def _set_aside(job: Job, attempts: int, lost: WorkerLost | None = None) -> JobResult:

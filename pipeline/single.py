@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import JobError, UsageError
 from .executors import Executor
-from .jobs import Job, StepProgress, Style, job_key, safe_name
+from .jobs import Job, StepProgress, Style, Task, job_key, safe_name
 from .outbox import write_file
 from .recipe import layer_recipe
 from .runner import Digests, Finished, Observer
@@ -59,10 +59,10 @@ def run_single(
     def on_step(progress: StepProgress) -> None:
         if progress.snapshot is not None:
             write_file(path.with_stem(f"{path.stem}-step{progress.step:05d}"), progress.snapshot)
-        observer.job_step(progress)
+        observer.job_step(job.name, progress)
 
     key = job_key(job, digests, encoder)
-    result = executor.run(job, key, digests, on_step, should_stop)
+    (result,) = executor.run([Task(job, key, digests)], on_step, should_stop)
     if result.status == "failed":
         raise JobError(result.error, result.next_step)
     if result.status == "done":

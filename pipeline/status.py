@@ -146,14 +146,14 @@ class Pulse:
         self.state["running"] = {"name": name, "step": 0, "steps": job.recipe.total_steps, "seconds": 0.0}
         self.display.job_started(job, name)
 
-    def job_step(self, progress: StepProgress) -> None:
+    def job_step(self, name: str, progress: StepProgress) -> None:
         self.state["running"] |= {
             "step": progress.step,
             "steps": progress.steps,
             "seconds": round(self._pace.seconds, 1),
             "left_s": round(self._pace.left_s(progress.step, progress.steps), 1),
         }
-        self.display.job_step(progress)
+        self.display.job_step(name, progress)
 
     def worker_lost(self, job: Job, error: WorkerLost) -> None:
         self.display.worker_lost(job, error)

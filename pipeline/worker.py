@@ -11,9 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -22,7 +22,8 @@ from typing import Any
 
 from .errors import ImageError, MachineError, PipelineError, WorkerLost
 from .executors import Executor, unexpected_failure
-from .jobs import EncoderInfo, Job, JobResult, StepProgress
+from .jobs import EncoderInfo, JobResult, StepProgress, Task
+from .recipe import Recipe
 
 STOP, CLOSE = "stop", "close"
 # A process that was told to end, or is dying, gets so many seconds for it.
@@ -93,23 +94,25 @@ class WorkerExecutor:
     def device_name(self) -> str:
         return str(self._ask(("device_name",)))
 
+    def together(self, recipe: Recipe) -> int:
+        return int(self._ask(("together", recipe), self.timeout_s))
+
     def check(self, path: Path) -> None:
         self._ask(("check", path), self.timeout_s)
 
     def run(
         self,
-        job: Job,
-        key: str,
-        digests: Mapping[Path, str],
+        tasks: Sequence[Task],
         on_step: Callable[[StepProgress], None],
         should_stop: Callable[[], bool],
-    ) -> JobResult:
-        own_digests = {path: digests[path] for path in job.input_paths}
-        request = ("run", self._resolved(job), key, own_digests)
-        result: JobResult = self._ask(request, self.timeout_s, on_step, should_stop)
+    ) -> list[JobResult]:
+        answer = self._ask(("run", tasks), self.timeout_s, on_step, should_stop)
+        if answer == STOP:  # it had to be ended
+            return [JobResult("stopped") for _ in tasks]
         if self._worker is not None:
-            self._worker.jobs += 1
-        return result
+            self._worker.jobs += len(tasks)
+        results: list[JobResult] = answer
+        return results
 
     def forget(self, key: str) -> None:
         self._ask(("forget", key), self.timeout_s)
@@ -131,13 +134,6 @@ class WorkerExecutor:
             with suppress(OSError):  # it is dead already
                 self._worker.connection.send(CLOSE)
             self._end(END_S)
-
-    def _resolved(self, job: Job) -> Job:
-        """Name the encoder that the job's key was made with: a new process could choose another for auto."""
-        encoder = self._encoders.get(job.recipe.encoder)
-        if encoder is None:
-            return job
-        return replace(job, recipe=job.recipe.model_copy(update={"encoder": encoder.name}))
 
     def _ask(
         self,
@@ -180,7 +176,7 @@ class WorkerExecutor:
                 )
             if time.monotonic() > give_up:
                 self._end()
-                return Answer(JobResult("stopped"))  # a stop is not the job's fault
+                return Answer(STOP)  # a stop is not the jobs' fault
             if give_up == math.inf and should_stop():
                 self._send(STOP)
                 give_up = time.monotonic() + self.stop_s
@@ -303,7 +299,7 @@ def _handled(executor: Executor, connection: Connection, name: str, *arguments: 
         return Answer(error=error)
     except Exception as error:
         if name == "run":
-            return Answer(unexpected_failure(arguments[0], error))
+            return Answer([unexpected_failure(task.job, error) for task in arguments[0]])
         if name == "check":
             return Answer(error=_unexpected_picture(arguments[0], error))
         raise  # ends the process, its traceback in plain sight

@@ -7,8 +7,8 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,16 +16,19 @@ from PIL import Image
 
 from pipeline.errors import DeviceError, ImageError, WorkerLost
 from pipeline.files import Disk
-from pipeline.jobs import EncoderInfo, Job, JobResult, StepProgress
+from pipeline.jobs import EncoderInfo, Job, JobResult, StepProgress, Task
 from pipeline.ledger import Ledger
 from pipeline.manifest import Batch, read_manifest
 from pipeline.outbox import BatchFolder
+from pipeline.recipe import Recipe
 from pipeline.runner import Finished, Planned, Runner, RunOptions, Summary
 
 # Small and quick; every test's manifest builds on it.
 QUICK = {"size": 16, "pyramid": 0, "steps": 4}
 
-Fault = Literal["fail", "machine", "stop", "kill", "hang", "check_kill", "check_hang", "wait"]
+Fault = Literal[
+    "fail", "machine", "stop", "kill", "hang", "check_kill", "check_hang", "wait", "lost", "crowded"
+]
 
 
 def picture_bytes(seed: str, kind: str = "png", size: tuple[int, int] = (6, 4)) -> bytes:
@@ -46,13 +49,16 @@ class FakeExecutor:
 
     `fail` fails the job, `machine` raises a DeviceError, `stop` stops after its first step, `kill` kills
     this process with SIGKILL in the middle of the job, `hang` blocks there for ever, `wait` until it should
-    stop; `check_kill` and `check_hang` do so when the picture is checked. `ran` names the
-    contents of the jobs begun.
+    stop; `check_kill` and `check_hang` do so when the picture is checked. `lost` raises WorkerLost for all
+    that run together, `crowded` has no memory the first time. `ran` names the contents of the jobs begun,
+    `groups` those that began together.
     """
 
     faults: Mapping[str, Fault] = field(default_factory=dict)
     encoder: EncoderInfo = FAKE_ENCODER
+    width: int = 1
     ran: list[str] = field(default_factory=list)
+    groups: list[list[str]] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     after_step: Callable[[Job, int], None] = lambda job, step: None
 
@@ -80,27 +86,39 @@ class FakeExecutor:
     def close(self) -> None:
         pass
 
+    def together(self, recipe: Recipe) -> int:
+        return self.width
+
     def run(
         self,
-        job: Job,
-        key: str,
-        digests: Mapping[Path, str],
+        tasks: Sequence[Task],
         on_step: Callable[[StepProgress], None],
         should_stop: Callable[[], bool],
+    ) -> list[JobResult]:
+        self.groups.append([task.job.content.stem for task in tasks])
+        if any(self.faults.get(stem) == "lost" for stem in self.groups[-1]):
+            raise WorkerLost("The worker ended.", "Try a smaller size.")
+        return [self._run(task, on_step, should_stop) for task in tasks]
+
+    def _run(
+        self, task: Task, on_step: Callable[[StepProgress], None], should_stop: Callable[[], bool]
     ) -> JobResult:
+        job, key, digests = task.job, task.key, task.digests
         self.ran.append(job.content.stem)
         for path in job.input_paths:
             assert digests[path] == hashlib.sha256(path.read_bytes()).hexdigest()
         fault = self.faults.get(job.content.stem)
         if fault == "fail":
             return JobResult("failed", error=f"{job.content}: told to fail.", next_step="Tell it not to.")
+        if fault == "crowded" and self.ran.count(job.content.stem) == 1:
+            return JobResult("failed", error="no memory", next_step="Lower size.", out_of_memory=True)
         if fault == "machine":
             raise DeviceError("The device is gone.", "Plug it in.")
         kind, steps = job.recipe.format, job.recipe.total_steps
         for step in range(1, steps + 1):
             every = job.recipe.snapshot_every
             snapshot = picture_bytes(f"{key} {step}", kind) if every and step % every == 0 else None
-            on_step(StepProgress(step, steps, 6, 4, 1 / step, 0.5, 0.25, snapshot))
+            on_step(StepProgress(step, steps, 6, 4, 1 / step, 0.5, 0.25, snapshot, key))
             self.after_step(job, step)
             if fault == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -128,16 +146,13 @@ class FakeExecutor:
 
 
 class PidExecutor(FakeExecutor):
-    """A fake that tells its process by its device and encoder, and in a result the encoder asked for."""
+    """A fake that tells its process by its device and encoder."""
 
     def encoder_info(self, name: str) -> EncoderInfo:
         return EncoderInfo(f"fake of {os.getpid()}", "f" * 64)
 
     def device_name(self) -> str:
         return str(os.getpid())
-
-    def run(self, job: Job, *arguments: Any) -> JobResult:
-        return replace(super().run(job, *arguments), details=job.recipe.encoder)
 
 
 @dataclass
@@ -147,6 +162,7 @@ class Recorder:
     encoders: list[EncoderInfo] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     steps: list[StepProgress] = field(default_factory=list)
+    named_steps: list[tuple[str, int]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
 
@@ -156,8 +172,9 @@ class Recorder:
     def job_started(self, job: Job, name: str) -> None:
         self.started.append(name)
 
-    def job_step(self, progress: StepProgress) -> None:
+    def job_step(self, name: str, progress: StepProgress) -> None:
         self.steps.append(progress)
+        self.named_steps.append((name, progress.step))
 
     def worker_lost(self, job: Job, error: WorkerLost) -> None:
         self.lost.append(error.message)
@@ -197,13 +214,15 @@ class Workshop:
         flags: Mapping[str, Any] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         disk: Disk | None = None,
+        workers: Sequence[FakeExecutor] = (),
         **options: Any,
     ) -> Ran:
         recorder = Recorder()
         batch = self.read(flags)
         folder, ledger = BatchFolder(self.outbox, batch.name, disk), Ledger(self.state)
         options_ = RunOptions(**options)
-        runner = Runner(folder, ledger, executor or FakeExecutor(), recorder, options_, should_stop)
+        executor = executor or FakeExecutor()
+        runner = Runner(folder, ledger, executor, recorder, options_, should_stop, workers)
         try:
             with folder.locked():
                 return Ran(runner.run(batch.jobs(), len(batch)), recorder)

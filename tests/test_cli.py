@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pytest
 import yaml
 from fakes import FakeExecutor, picture_bytes
@@ -32,7 +33,11 @@ QUICK = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 2}
 
 @pytest.fixture
 def cli(monkeypatch, capfd):
-    """Return a function that runs one command line: (exit code, stdout, stderr)."""
+    """Return a function that runs one command line: (exit code, stdout, stderr).
+
+    Pictures are made in this process, unless `--workers` says otherwise.
+    """
+    monkeypatch.setattr("pipeline.executors.CPU_WORKERS", 1)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["style-pipeline", *map(str, arguments)])
@@ -168,6 +173,16 @@ def test_contents_that_went_away_are_the_machines_fault(cli, night, make_picture
     )
     assert code.returncode == 3, code.stderr
     assert "the folder is gone" in code.stderr
+
+
+def test_workers_make_what_one_process_makes(cli, night):
+    assert cli("run", night, "--workers", 1)[0] == 0
+    alone = {name: np.asarray(opened(f"outbox/night/{name}.png"), int) for name in ("a--s", "b--s")}
+    code, _, err = cli("run", night, "--workers", 2, "--outbox", "there", "--json")
+    assert code == 0, err
+    for name, picture in alone.items():
+        assert np.abs(np.asarray(opened(f"there/night/{name}.png"), int) - picture).max() <= 1
+        assert json.loads(Path(f"there/night/logs/{name}.json").read_bytes())["together"] == 1
 
 
 def test_flags_win(cli, night):
@@ -332,7 +347,7 @@ INTERRUPTED = """
 import signal, sys
 from pipeline import cli, display
 
-def interrupt(self, progress):
+def interrupt(self, name, progress):
     if progress.step == 5:
         signal.raise_signal(signal.SIGINT)
 
@@ -354,7 +369,7 @@ def test_checkpoints_that_nobody_resumed_are_removed_in_time(cli, night):
 
 def test_interrupted_then_resumed(cli, night):
     """INT ends the running step, keeps a checkpoint, exits 130; the next run goes on from there."""
-    arguments = ["run", str(night), "--set", "steps=12"]
+    arguments = ["run", str(night), "--set", "steps=12", "--workers", "1"]
     command = [sys.executable, "-c", INTERRUPTED, *arguments]
     stopped = subprocess.run(command, capture_output=True, text=True, check=False)
     assert stopped.returncode == 130, stopped.stderr

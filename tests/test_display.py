@@ -76,7 +76,7 @@ def test_one_line_per_event() -> None:
     log.encoder_chosen(EncoderInfo("vgg19-slim", "0123456789abcdef", "vgg19 is not here."))
     log.job_started(make_job(), "a--s")
     for step in range(1, 4):
-        log.job_step(StepProgress(step, 7, 64, 48, 0.5, 0.2, 0.3))
+        log.job_step("a--s", StepProgress(step, 7, 64, 48, 0.5, 0.2, 0.3))
     log.job_finished(make_finished("done", path=Path("/out/night/a--s.png"), seconds=12.34))
     log.job_finished(make_finished("skipped"))
     log.job_finished(make_finished("failed", error="/in/a.png: no picture.", next_step="Look at it."))
@@ -85,7 +85,7 @@ def test_one_line_per_event() -> None:
         "vgg19 is not here.",
         "started a--s (64 px, 7 steps)",
         "[1/3] done a--s in 12.3 s: /out/night/a--s.png",
-        "[2/3] skipped a--s: done already",
+        "skipped 1 that are done already",
         "[3/3] failed a--s: /in/a.png: no picture. Look at it.",
     ]
 
@@ -126,7 +126,7 @@ def test_the_live_display_shows_batch_step_loss_and_size() -> None:
     with LiveDisplay(screen, total=2) as live:
         live.encoder_chosen(EncoderInfo("vgg19", "0123456789abcdef"))
         live.job_started(make_job(), "a--s")
-        live.job_step(StepProgress(3, 9, 64, 48, 0.123456, 0.1, 0.02))
+        live.job_step("a--s", StepProgress(3, 9, 64, 48, 0.123456, 0.1, 0.02))
         live.progress.refresh()
         assert [(task.description, task.completed, task.total) for task in live.progress.tasks] == [
             ("batch", 0, 2),
@@ -137,14 +137,13 @@ def test_the_live_display_shows_batch_step_loss_and_size() -> None:
         live.job_finished(make_finished("skipped", "b--s"))
         assert live.progress.tasks[0].finished
     text = file.getvalue()
-    for part in ("loss 0.1235", "64 x 48", "3/9", "done a--s", "skipped b--s", "encoder vgg19"):
+    for part in ("loss 0.1235", "64 x 48", "3/9", "done a--s", "encoder vgg19"):
         assert part in text
 
 
 def test_a_skipped_job_needs_no_start() -> None:
     screen, _ = console(terminal=True)
     with LiveDisplay(screen, total=1) as live:
-        live.job_step(StepProgress(1, 2, 3, 4, 0.5, 0.2, 0.3))
         live.job_finished(make_finished("skipped"))
 
 
@@ -166,7 +165,7 @@ def test_one_object_per_finished_job_and_nothing_else() -> None:
     shown = JsonLines(screen, 3, stream)
     shown.encoder_chosen(EncoderInfo("vgg19", "0123456789abcdef", "a note"))
     shown.job_started(make_job(), "a--s")
-    shown.job_step(StepProgress(1, 7, 64, 48, 0.5, 0.2, 0.3))
+    shown.job_step("a--s", StepProgress(1, 7, 64, 48, 0.5, 0.2, 0.3))
     assert stream.getvalue() == ""
     shown.job_finished(make_finished("done", path=Path("/out/a--s.png"), seconds=1.23456))
     shown.job_finished(make_finished("failed", error="It broke.", next_step="Mend it."))
@@ -346,7 +345,7 @@ def watch_everything(log: WatchLog, name: str = "a--s") -> None:
     log.encoder_chosen(EncoderInfo("vgg19-slim", "0123456789abcdef", "vgg19 is not here."))
     log.queue(QUEUE)
     log.job_started(job, name)
-    log.job_step(StepProgress(3, 7, 64, 48, 0.5, 0.2, 0.3))
+    log.job_step("a--s", StepProgress(3, 7, 64, 48, 0.5, 0.2, 0.3))
     log.worker_lost(job, WorkerLost("The worker ended."))
     log.job_finished(make_finished("done", name, job=job, path=Path(f"/out/{name}.png"), seconds=12.34))
     log.job_finished(make_finished("failed", name, job=job, error=f"/in/{name}.png: bad.", next_step="Look."))
@@ -424,7 +423,7 @@ def test_a_long_job_is_told_of_now_and_then(monkeypatch: pytest.MonkeyPatch) -> 
     log = WatchLog(written.append, as_json=True)
     for step in range(1, 10):
         now[0] += 10
-        log.job_step(StepProgress(step, 9, 64, 48, 0.5, 0.2, 0.3))
+        log.job_step("a--s", StepProgress(step, 9, 64, 48, 0.5, 0.2, 0.3))
     assert [json.loads(line)["step"] for line in written] == [3, 6, 9]
 
 
@@ -494,7 +493,7 @@ class Watched:
 
     def step(self, number: int, seconds: float = 2.0) -> None:
         self.now += seconds
-        self.live.job_step(StepProgress(number, 300, 64, 48, 0.5, 0.2, 0.3))
+        self.live.job_step("a--s", StepProgress(number, 300, 64, 48, 0.5, 0.2, 0.3))
 
     def row(self) -> str:
         """What the row shows now."""

@@ -50,6 +50,13 @@ def test_a_key_is_a_sha256_and_stays() -> None:
     assert key(make_job()) == KEY
 
 
+def test_recipes_that_are_equal_and_not_the_same_have_one_key() -> None:
+    """What is kept of a recipe between two keys belongs to it alone, however many there were."""
+    recipes = [Recipe(seed=number % 100) for number in range(200)]
+    keys = [key(make_job(recipe=recipe)) for recipe in recipes]
+    assert keys[:100] == keys[100:]
+
+
 @pytest.mark.parametrize("path", [A, S, T], ids=str)
 def test_the_key_hears_the_bytes_of_every_input(path: Path) -> None:
     assert key(make_job(), {**DIGESTS, path: "9" * 64}) != KEY
@@ -84,6 +91,7 @@ OTHER_VALUES: dict[str, Any] = {
     "tv_weight": 0,
     "range_weight": 1,
     "optimizer": "adam",
+    "stop_tolerance": 0.01,
     "learning_rate": 0.5,
     "history": 21,
     "steps": (120, 80, 60, 41),
@@ -209,6 +217,12 @@ def test_any_text_becomes_a_safe_name(text: str) -> None:
     name = safe_name(text)
     assert_safe(name)
     assert safe_name(name) == name
+
+
+@given(st.text(alphabet="aZ0_-+. ~/é:", max_size=12) | st.text(alphabet="a .", min_size=198, max_size=202))
+@settings(max_examples=300)
+def test_the_shortcut_for_plain_names_changes_none(text: str) -> None:
+    assert safe_name(text) == jobs._made_safe(text)
 
 
 @given(ANY_TEXT)

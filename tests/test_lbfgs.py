@@ -138,15 +138,72 @@ def test_it_goes_on_from_a_saved_state_as_if_never_stopped() -> None:
     moving = canvas_BN.clone()
     for _ in range(8):
         advance(first, problem, moving, seen)
-    saved = {
-        name: value.clone() if isinstance(value, Tensor) else value
-        for name, value in first.state_dict().items()
-    }
+    saved = {name: value.clone() for name, value in first.state_dict().items()}
     second = LBFGS(moving, 1.0, 5)
     second.load_state_dict(saved)
     for _ in range(12):
         advance(second, problem, moving, seen)
     assert torch.equal(torch.stack(seen), whole)
+
+
+def test_pictures_can_change_company_between_steps() -> None:
+    """States are joined and taken apart along the batch, whatever each picture has behind it."""
+    problems = [quadratic(seed) for seed in (1, 2)]
+    moving, optimizers = [], []
+    for seed, (problem, steps) in enumerate(zip(problems, (3, 8), strict=True)):
+        canvas_BN = start(seed=seed)
+        optimizers.append(LBFGS(canvas_BN, 1.0, 5))
+        for _ in range(steps):
+            advance(optimizers[-1], problem, canvas_BN, [])
+        moving.append(canvas_BN)
+
+    together_BN = torch.cat(moving)
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    both = LBFGS(together_BN, 1.0, 5)
+    both.load_state_dict({name: torch.cat([state[name] for state in states]) for name in states[0]})
+    for _ in range(4):
+        advance(both, lambda c: torch.cat([p(c[i : i + 1]) for i, p in enumerate(problems)]), together_BN, [])
+
+    for index, steps in enumerate((7, 12)):
+        last = LBFGS(together_BN[index : index + 1], 1.0, 5)
+        last.load_state_dict({name: value[index : index + 1] for name, value in both.state_dict().items()})
+        canvas_BN, seen = together_BN[index : index + 1].clone(), []
+        for _ in range(12 - steps):
+            advance(last, problems[index], canvas_BN, seen)
+        assert torch.allclose(
+            canvas_BN, run(problems[index], start(seed=index), 13)[1][12], rtol=1e-7, atol=1e-9
+        )
+
+
+def test_its_state_stays_where_it_is_and_belongs_to_the_pictures() -> None:
+    canvas_BN = start(3)
+    optimizer = LBFGS(canvas_BN, 1.0, 5)
+    places = {name: value.data_ptr() for name, value in vars(optimizer).items() if isinstance(value, Tensor)}
+    plain = {name: value for name, value in vars(optimizer).items() if not isinstance(value, Tensor)}
+    for _ in range(8):
+        advance(optimizer, quartic, canvas_BN, [])
+    optimizer.load_state_dict({name: value.clone() for name, value in optimizer.state_dict().items()})
+    for name, place in places.items():
+        assert getattr(optimizer, name).data_ptr() == place, name
+    assert plain == {"history": 5}
+    assert all(len(value) == 3 for value in optimizer.state_dict().values())
+
+
+def test_a_step_never_asks_the_device_for_a_number() -> None:
+    canvas_BN = torch.empty(2, 30, device="meta")
+    optimizer = LBFGS(canvas_BN, 1.0, 5)
+    for _ in range(3):
+        optimizer.step(canvas_BN, torch.empty(2, device="meta"), torch.empty(2, 30, device="meta"))
+
+
+def test_a_history_of_one_and_gradients_of_zero() -> None:
+    optimizer, seen = run(quadratic(1), start(), 20, history=1)
+    assert quadratic(1)(seen[-1]) < quadratic(1)(seen[0])
+    still = start()
+    optimizer = LBFGS(still, 1.0, 5)
+    for _ in range(4):
+        optimizer.step(still, still.new_ones(1), torch.zeros_like(still))
+    assert torch.equal(still, start())
 
 
 @pytest.mark.gpu

@@ -579,3 +579,13 @@ def test_a_field_set_by_a_flag_is_not_swept(read: Any) -> None:
         ("a--s--size-64", 7),
         ("a--s--size-128", 7),
     ]
+
+
+def test_a_file_named_twice_is_missed_at_both_places(read: Any) -> None:
+    """It is looked for once where it is there, and told of wherever it is not."""
+    text = "pairs:\n" + 2 * "  - {content: photos/no.jpg, style: styles/s.png}\n"
+    assert failure(read, text) == [
+        f"{line}: pairs[{line - 2}].content: photos/no.jpg: no such file" for line in (2, 3)
+    ]
+    twice = "pairs:\n" + 2 * "  - {content: photos/a.jpg, style: styles/s.png}\n"
+    assert pairs(read(twice)) == [("a.jpg", "s")] * 2

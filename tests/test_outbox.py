@@ -415,9 +415,12 @@ def test_leftovers_of_a_dead_process_are_removed_and_nothing_else(folder: BatchF
 
 
 def test_a_leftover_that_is_a_folder_is_no_crash(folder: BatchFolder) -> None:
-    (folder.folder / f"{TEMPORARY_PREFIX}1").mkdir(parents=True)
+    leftover = folder.logs / "x" / f"{TEMPORARY_PREFIX}1"
+    (leftover / f"{TEMPORARY_PREFIX}2").mkdir(parents=True)
+    (leftover / "half").write_bytes(b"half")
     with folder.locked():
-        pass
+        assert not leftover.exists()
+        assert leftover.parent.exists()
 
 
 def test_a_leftover_that_cannot_be_removed_is_the_machines_fault_at_most(

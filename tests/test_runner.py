@@ -3,8 +3,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -475,6 +477,118 @@ def test_a_run_makes_all_pictures_of_a_style_before_the_next(
     make_manifest({"pairs": pairs})
     ran = workshop.run()
     assert ran.observer.started == ["a--s", "b--s", "a--t", "b--t"]
+
+
+# Together and side by side
+
+
+def test_jobs_of_one_recipe_run_together(workshop: Workshop, make_picture: MakePicture) -> None:
+    make_picture("photos/c.png", 7)
+    executor = FakeExecutor(width=4)
+    ran = workshop.run(executor)
+    assert executor.groups == [["a", "b", "c", "a"], ["b", "c"]]
+    assert ran.summary.done == 6
+    again = FakeExecutor(width=4)
+    assert workshop.run(again).summary.skipped == 6
+    assert again.groups == []
+
+
+def test_another_recipe_runs_apart(workshop: Workshop, make_manifest: MakeManifest) -> None:
+    make_manifest({"contents": ["photos/*.png"], "styles": ["styles/s.png"], "sweep": {"tv_weight": [1, 2]}})
+    executor = FakeExecutor(width=8)
+    workshop.run(executor)
+    assert executor.groups == [["a", "b"], ["a", "b"]]
+
+
+def test_one_that_fails_does_not_fail_its_company(workshop: Workshop) -> None:
+    ran = workshop.run(FakeExecutor({"a": "fail"}, width=4))
+    assert ran.observer.statuses == {"a--s": "failed", "a--t": "failed", "b--s": "done", "b--t": "done"}
+
+
+def test_several_workers_make_what_one_makes(workshop: Workshop) -> None:
+    workshop.run()
+    alone = workshop.pictures()
+    shutil.rmtree(workshop.outbox)
+    workers = [FakeExecutor() for _ in range(3)]
+    ran = workshop.run(workers=workers)
+    assert workshop.pictures() == alone
+    assert sum(len(worker.ran) for worker in workers) == 4
+    assert ran.summary.done == 4
+    assert Counter(name for name, _ in ran.observer.named_steps) == dict.fromkeys(ALL, 4)
+    assert attempts(workshop) == 0
+
+
+def test_workers_work_at_the_same_time(workshop: Workshop) -> None:
+    """Each waits in its first step for the other to come to its own."""
+    both = threading.Barrier(2, timeout=30)
+    workers = [FakeExecutor(after_step=lambda job, step: both.wait() and None) for _ in range(2)]
+    assert workshop.run(workers=workers).summary.done == 4
+
+
+def test_a_worker_that_dies_costs_its_company_one_attempt(workshop: Workshop) -> None:
+    workers = [FakeExecutor({"a": "lost"}, width=2) for _ in range(2)]
+    ran = workshop.run(FakeExecutor(width=2), workers=workers)
+    assert ran.observer.statuses == {"a--s": "failed", "a--t": "failed", "b--s": "done", "b--t": "done"}
+    # Each of two groups of two is lost once; then, alone, each job of `a` twice more.
+    assert len(ran.observer.lost) == 2 * 2 + 2 * 2
+    assert attempts(workshop) == 6
+
+
+def test_what_had_no_memory_beside_others_runs_again_when_they_are_done(
+    workshop: Workshop, make_manifest: MakeManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_manifest({"contents": ["photos/*.png"], "styles": ["styles/s.png"]})
+    taken_back = threading.Event()
+    take_back = Ledger.take_back
+    monkeypatch.setattr(Ledger, "take_back", lambda *key: take_back(*key) or taken_back.set())
+
+    def wait_for_a(job: Job, step: int) -> None:
+        if job.content.stem == "b":
+            assert taken_back.wait(30)
+
+    crowded = FakeExecutor({"a": "crowded"}, after_step=wait_for_a)
+    ran = workshop.run(workers=[crowded, FakeExecutor(after_step=wait_for_a)])
+    assert ran.observer.statuses == {"a--s": "done", "b--s": "done"}
+    assert ran.observer.started == ["a--s", "b--s", "a--s"]
+    assert attempts(workshop) == 0
+
+
+def test_what_has_no_memory_alone_fails(workshop: Workshop) -> None:
+    ran = workshop.run(FakeExecutor({"a": "crowded"}))
+    assert ran.observer.statuses == {"a--s": "failed", "a--t": "done", "b--s": "done", "b--t": "done"}
+
+
+def test_the_machines_fault_stops_the_others_and_costs_no_attempt(workshop: Workshop) -> None:
+    begun = threading.Event()
+    waiting = FakeExecutor({"a": "wait", "b": "wait"}, after_step=lambda job, step: begun.set())
+    broken = FakeExecutor({"a": "machine", "b": "machine"})
+    with pytest.raises(DeviceError):
+        workshop.run(workers=[waiting, broken])
+    assert attempts(workshop) == 0
+    assert workshop.run().summary.done == 4
+
+
+def test_a_stop_stops_every_worker(workshop: Workshop) -> None:
+    stopped: list[str] = []
+    workers = [
+        FakeExecutor({"a": "wait", "b": "wait"}, after_step=lambda *_: stopped.append("")) for _ in "12"
+    ]
+    ran = workshop.run(workers=workers, should_stop=lambda: len(stopped) >= 2)
+    assert sorted(ran.observer.statuses.values()) == ["stopped", "stopped"]
+    assert ran.summary.stopped
+    assert ran.summary.remaining == 4
+    assert attempts(workshop) == 0
+
+
+def test_one_picture_under_two_names_is_not_made_twice_at_once(
+    workshop: Workshop, make_manifest: MakeManifest
+) -> None:
+    pair = {"content": "photos/a.png", "style": "styles/s.png"}
+    make_manifest({"pairs": [pair, {**pair, "recipe": {"name": "other"}}]})
+    executor = FakeExecutor(width=4)
+    assert workshop.run(executor).summary.done == 2
+    assert executor.groups == [["a"], ["a"]]
+    assert len(set(workshop.pictures().values())) == 1
 
 
 # Snapshots

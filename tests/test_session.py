@@ -11,7 +11,8 @@ from pipeline.errors import DeviceError, ImageError
 from pipeline.neural.devices import cpu_dtype, list_devices, plan_device
 from pipeline.neural.encoder import smallest_side
 from pipeline.neural.images import to_image
-from pipeline.neural.session import Picture, Request, Session, plan_levels
+from pipeline.neural.memory import OutOfMemory
+from pipeline.neural.session import Outcome, Picture, Request, Session, plan_levels
 from pipeline.neural.targets import TargetCache
 from pipeline.neural.weights import EncoderWeights, weights_digest
 from pipeline.recipe import Recipe
@@ -31,6 +32,11 @@ def weights(tmp_path) -> EncoderWeights:
 @pytest.fixture
 def session(tmp_path) -> Session:
     return Session(plan_device("cpu"), TargetCache(tmp_path / "targets"))
+
+
+def one(session: Session, request: Request, weights: EncoderWeights) -> Outcome:
+    (outcome,) = session.stylize([request], weights)
+    return outcome
 
 
 def recipe_for(**fields) -> Recipe:
@@ -65,20 +71,20 @@ def test_too_small_says_which_size_works():
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 31), (64, 48), (301, 199)])
 def test_odd_and_tiny_pictures_work(session, weights, size):
     content = Picture.from_image(Image.new("RGB", size, (120, 60, 30)))
-    outcome = session.stylize(Request(content, [(picture(1), 1.0)], recipe_for(steps=1)), weights)
+    outcome = one(session, Request(content, [(picture(1), 1.0)], recipe_for(steps=1)), weights)
     assert max(outcome.image.size) == 68
 
 
 def test_square_and_back_to_the_contents_own_size(session, weights):
     request = Request(picture(), [(picture(1), 1.0)], recipe_for(square=True))
-    assert session.stylize(request, weights).image.size == (68, 68)
+    assert one(session, request, weights).image.size == (68, 68)
     request = Request(picture(), [(picture(1), 1.0)], recipe_for(square=True, upscale_to_content=True))
-    assert session.stylize(request, weights).image.size == (64, 48)
+    assert one(session, request, weights).image.size == (64, 48)
 
 
 def test_style_targets_are_computed_once_per_level(session, weights):
-    first = session.stylize(Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
-    second = session.stylize(Request(picture(2), [(picture(1), 1.0)], recipe_for()), weights)
+    first = one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+    second = one(session, Request(picture(2), [(picture(1), 1.0)], recipe_for()), weights)
     assert (first.cache_hits, first.cache_misses) == (0, 2)
     assert (second.cache_hits, second.cache_misses) == (2, 0)
 
@@ -88,14 +94,14 @@ def test_style_targets_are_computed_once_per_level(session, weights):
     [{"padding": "zeros"}, {"pooling": "average"}, {"style_scale": 1.5}, {"style_layers": ["relu1_1"]}],
 )
 def test_targets_of_another_recipe_are_not_mistaken(session, weights, fields):
-    session.stylize(Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
-    other = session.stylize(Request(picture(0), [(picture(1), 1.0)], recipe_for(**fields)), weights)
+    one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+    other = one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for(**fields)), weights)
     assert other.cache_misses == 2
 
 
 def test_a_result_is_the_same_with_a_cold_and_a_warm_cache(session, weights):
     request = Request(picture(0), [(picture(1), 0.7), (picture(2), 0.3)], recipe_for())
-    cold, warm = session.stylize(request, weights), session.stylize(request, weights)
+    cold, warm = one(session, request, weights), one(session, request, weights)
     assert warm.cache_misses == 0
     assert cold.image.tobytes() == warm.image.tobytes()
 
@@ -120,12 +126,12 @@ def test_every_start(session, weights, init):
     }
     recipe = Recipe(init=init, **still)
     request = Request(content, [(style, 1.0)], recipe, file if init == "file" else None)
-    result = np.asarray(session.stylize(request, weights).image)
+    result = np.asarray(one(session, request, weights).image)
     if init == "noise":
-        again = np.asarray(session.stylize(request, weights).image)
+        again = np.asarray(one(session, request, weights).image)
         other = Request(content, [(style, 1.0)], recipe.model_copy(update={"seed": 1}))
         assert np.array_equal(result, again)
-        assert not np.array_equal(result, np.asarray(session.stylize(other, weights).image))
+        assert not np.array_equal(result, np.asarray(one(session, other, weights).image))
     else:
         assert np.array_equal(result, expected[init])
 
@@ -136,14 +142,34 @@ def test_the_encoder_stays_warm_until_another_is_asked_for(session, weights):
     assert session.encoder_for(recipe_for(pooling="average"), weights) is not first
 
 
-def test_out_of_memory_is_the_jobs_fault_with_a_next_step(session, weights, monkeypatch):
+def test_out_of_memory_has_a_name_of_its_own(session, weights, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("pipeline.neural.engine.StyleTransfer.run", full)
-    with pytest.raises(ImageError, match="do not fit") as caught:
-        session.stylize(Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
-    assert "size" in caught.value.next_step
+    with pytest.raises(OutOfMemory):
+        one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+
+
+def test_what_cannot_fit_is_not_begun(session, weights, monkeypatch):
+    monkeypatch.setattr("pipeline.neural.memory.free_bytes", lambda plan: 1000)
+    monkeypatch.setattr("pipeline.neural.engine.StyleTransfer.run", None)
+    with pytest.raises(OutOfMemory):
+        one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+
+
+def test_several_requests_are_as_each_alone(session, weights):
+    """Contents, styles, blends, starts and seeds of their own, one recipe and size."""
+    requests = [
+        Request(picture(0), [(picture(1), 1.0)], recipe_for()),
+        Request(picture(2), [(picture(3), 0.7), (picture(4), 0.3)], recipe_for(init="noise")),
+        Request(picture(5), [(picture(1), 1.0)], recipe_for(init="noise", seed=3)),
+    ]
+    together = session.stylize(requests, weights)
+    assert [(each.cache_hits, each.cache_misses) for each in together] == [(0, 2), (0, 4), (2, 0)]
+    for request, outcome in zip(requests, together, strict=True):
+        alone = np.asarray(one(session, request, weights).image, int)
+        assert np.abs(np.asarray(outcome.image, int) - alone).max() <= 2
 
 
 def test_devices():
@@ -162,6 +188,6 @@ def test_the_gpu_gives_the_cpus_picture(weights, tmp_path):
     request = Request(picture(0), [(picture(1), 1.0)], recipe_for())
     results = []
     for device in ("cpu", "cuda"):
-        outcome = Session(plan_device(device), TargetCache(None)).stylize(request, weights)
+        outcome = one(Session(plan_device(device), TargetCache(None)), request, weights)
         results.append(np.asarray(outcome.image, int))
     assert np.abs(results[0] - results[1]).mean() < 2

@@ -123,7 +123,7 @@ with Owner(config.watch.inbox, Disk()).held():
     pulse.encoder_chosen(EncoderInfo("vgg19-slim", "0" * 64))
     pulse.device_chosen("cpu")
     pulse.job_started(JOB, "a--s")
-    pulse.job_step(StepProgress(25, 100, 64, 48, 0.5, 0.2, 0.3))
+    pulse.job_step("a--s", StepProgress(25, 100, 64, 48, 0.5, 0.2, 0.3))
     pulse.beat(QUEUE, True)
     print("beating", flush=True)
     sys.stdin.read()
@@ -288,7 +288,7 @@ def test_a_running_job_has_its_remaining_time(config: Config, ledger: Ledger, be
         assert "running  a--s, step 0 of 100" in status_lines(read_status(config, ledger), duration)
         for number in range(1, 26):
             beating.clock.now += 2
-            beating.pulse.job_step(step(number))
+            beating.pulse.job_step("a--s", step(number))
         beating.beat()
         status = read_status(config, ledger)
         assert status["running"] == {"name": "a--s", "step": 25, "steps": 100, "seconds": 51, "left_s": 153}
@@ -307,7 +307,7 @@ def test_a_job_that_was_resumed_has_its_remaining_time_too(beating: Beating) -> 
     beating.pulse.job_started(JOB, "a--s")
     for number in (81, 82, 83, 84):
         beating.clock.now += 10
-        beating.pulse.job_step(step(number))
+        beating.pulse.job_step("a--s", step(number))
     running = beating.pulse.running
     assert running is not None
     assert running["left_s"] == 16 * 10
@@ -469,7 +469,7 @@ def test_what_the_runner_tells_is_passed_on(beating: Beating) -> None:
     pulse, shown = beating.pulse, beating.shown
     finished = Finished(JOB, "a--s", "done")
     pulse.job_started(JOB, "a--s")
-    pulse.job_step(step(1))
+    pulse.job_step("a--s", step(1))
     pulse.worker_lost(JOB, WorkerLost("The worker ended."))
     pulse.job_finished(finished)
     assert (shown.started, shown.steps, shown.lost) == (["a--s"], [step(1)], ["The worker ended."])

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -124,7 +126,7 @@ def test_nothing_unfinished_is_left(folder, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     TargetCache(folder).fetch("k", targets)
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == ["k.lock"]
 
 
 def test_the_key_covers_everything_it_is_given():
@@ -150,10 +152,32 @@ def test_shared_by_processes(folder):
     command = [sys.executable, "-c", script, str(folder)]
     processes = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait() for process in processes] == [0, 0, 0, 0]
-    assert len(list(folder.iterdir())) == 10
+    assert len([path for path in folder.iterdir() if path.suffix != ".lock"]) == 10
 
 
 def test_moments_of_a_blend_keep_the_covariance_positive():
     blended = blend_targets([(targets(3), 0.5), (targets(4), 0.5)]).layers["relu1_1"]
     assert isinstance(blended, Moments)
     assert torch.linalg.eigvalsh(blended.covariance[0]).min() > -1e-6
+
+
+def test_many_at_once_compute_an_entry_once(tmp_path):
+    """Each with a cache of its own on one folder, as processes have."""
+    computed = []
+    together = threading.Barrier(8)
+
+    def fetch(_: int) -> bool:
+        cache = TargetCache(tmp_path)
+        together.wait()
+        return cache.fetch("ab", lambda: computed.append(1) or targets(1))[1]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(fetch, range(8))) == [False] + [True] * 7
+    assert computed == [1]
+
+
+def test_a_folder_that_cannot_hold_a_lock_costs_time_only(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    computed, found = TargetCache(tmp_path / "file").fetch("ab", lambda: targets(1))
+    assert not found
+    assert same(computed, targets(1))

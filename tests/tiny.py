@@ -8,6 +8,9 @@ from torch import Tensor
 from pipeline.neural.encoder import CONVOLUTIONS, Encoder
 from pipeline.recipe import Recipe
 
+# Threads cost such small tensors more than they bring, and much more on a busy machine.
+torch.set_num_threads(1)
+
 
 def tiny_weights(width: int = 4, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)

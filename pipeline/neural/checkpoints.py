@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..files import write_atomically
 
-FORMAT = "2"
+FORMAT = "3"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class LossRow:
 class RunState:
     """Where a job stands: the level, the steps taken in it, the pixels and the optimiser.
 
-    `canvas` is in the recipe's parametrisation; None is the start of the job.
+    `canvas` is in the recipe's parametrisation; None is the start of the job. A picture is `settled` when
+    its loss has flattened before the level's last step.
     """
 
     level: int = 0
@@ -45,6 +46,7 @@ class RunState:
     best_loss: float = math.inf
     optimizer: dict[str, Any] | None = None
     rows: list[LossRow] = field(default_factory=list)
+    settled: bool = False
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors: dict[str, Tensor] = {}
@@ -54,6 +56,7 @@ class RunState:
             "best_loss": self.best_loss,
             "optimizer": pack_state(self.optimizer, tensors),
             "rows": [asdict(row) for row in self.rows],
+            "settled": self.settled,
         }
         for name, tensor in (("canvas", self.canvas), ("best", self.best)):
             if tensor is not None:
@@ -71,6 +74,7 @@ class RunState:
             best_loss=plain["best_loss"],
             optimizer=unpack_state(plain["optimizer"], tensors),
             rows=[LossRow(**row) for row in plain["rows"]],
+            settled=plain["settled"],
         )
 
 

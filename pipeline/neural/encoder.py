@@ -79,6 +79,11 @@ class Encoder(nn.Module):
         # Channels last is what the convolutions of CPUs and GPUs are quickest with.
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def channels(self) -> dict[str, int]:
+        """The width of every convolution that is built."""
+        return {name: len(conv.get_parameter("bias")) for name, conv in self.convolutions.items()}
+
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         features: dict[str, Tensor] = {}
         x = ((image_BCHW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

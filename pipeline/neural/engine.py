@@ -1,7 +1,10 @@
-"""StyleTransfer: the pyramid and the loop that optimises the pixels.
+"""StyleTransfer: the pyramid and the loop that optimises the pixels of one or several pictures.
 
-Shapes in names: B pictures, C channels, H rows, W columns. `image_BCHW` is sRGB in [0, 1]; the
-`canvas` is what the optimiser moves, in the recipe's parametrisation.
+Pictures of one recipe and one size share a tensor and nothing else: each has losses, a best canvas, an
+optimiser state and an end of its own.
+
+Shapes in names: B pictures, C channels, H rows, W columns. `image_BCHW` is sRGB in [0, 1]; the `canvas` is
+what the optimiser moves, in the recipe's parametrisation.
 """
 
 from __future__ import annotations
@@ -9,27 +12,32 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DivergedError
 from ..recipe import Recipe
+from .canvas import Parametrisation
 from .checkpoints import LossRow, RunState
-from .encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
-from .explicit import ExplicitObjective
-from .objective import Losses, Objective, ReferenceObjective
-from .optimizers import Optimizer, build_optimizer
-from .targets import StyleTargets
+from .encoder import Encoder
+from .stepper import Stepper, Steppers
+from .targets import StyleTargets, stack_targets
+
+# Losses are read in bunches of so many steps on a GPU: reading waits for the device.
+READ_EVERY = 16
+# `stop_tolerance` compares the best loss with the best before so many steps.
+FLAT_STEPS = 10
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a running job. `image_BCHW` is a snapshot where the recipe asks for one."""
+    """A step of the batch's picture `index`. `image_BCHW` is a snapshot where the recipe asks for one."""
 
+    index: int
     step: int
     steps: int
     width: int
@@ -52,35 +60,58 @@ class Level:
 
 @dataclass(frozen=True)
 class LevelInputs:
-    """What one pyramid level is optimised against; the content at the level's size, without margin."""
+    """What a picture is optimised against at one level; the content at the level's size, without margin."""
 
     content_BCHW: Tensor
     style: StyleTargets
 
 
-class Stopped(Exception):
-    """The caller asked to stop; `state` resumes exactly there."""
+@dataclass(frozen=True)
+class Result:
+    """What became of a picture: `image_BCHW` when it is done, else `state`, to go on from.
 
-    def __init__(self, state: RunState) -> None:
-        super().__init__("stopped")
-        self.state = state
+    A picture that diverged has an `error`, and its state is the last good canvas.
+    """
+
+    status: Literal["done", "stopped", "diverged"]
+    state: RunState
+    image_BCHW: Tensor | None = None
+    error: DivergedError | None = None
 
 
-class Diverged(Exception):
-    """A loss became NaN or infinite; `state` holds the last good canvas."""
+@dataclass(frozen=True)
+class Hooks:
+    """How a run talks to its caller.
 
-    def __init__(self, error: DivergedError, state: RunState) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.state = state
+    `on_progress` is called for every picture after every step, on a GPU after a bunch of them;
+    `on_checkpoint` with the index and state of every running picture each `checkpoint_s` seconds or so.
+    """
+
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_checkpoint: Callable[[int, RunState], None] = lambda index, state: None
+    should_stop: Callable[[], bool] = lambda: False
+    checkpoint_s: float = 30.0
+    clock: Callable[[], float] = time.perf_counter
+
+
+@dataclass
+class _Picture:
+    """One picture of a run; it moves until it is settled on a level or has a result."""
+
+    index: int
+    state: RunState
+    result: Result | None = None
+
+    @property
+    def moves(self) -> bool:
+        return self.result is None and not self.state.settled
 
 
 class StyleTransfer:
-    """One job's optimisation: coarse to fine, best canvas kept, stoppable after any step.
+    """The optimisation of some pictures: coarse to fine, best canvas kept, stoppable after any step.
 
-    `levels` come coarsest first; `level_inputs(level)` gives what one is optimised against and
-    `first_image(level)` the picture to start the coarsest from. `on_progress` is called after every step,
-    `on_checkpoint` with the state every `checkpoint_s` seconds or so. The network computes in `dtype`.
+    `levels` come coarsest first; `level_inputs(level, index)` gives what a picture is optimised against and
+    `first_image(level, index)` what it starts the coarsest from. The network computes in `dtype`.
     """
 
     def __init__(
@@ -88,162 +119,194 @@ class StyleTransfer:
         encoder: Encoder,
         recipe: Recipe,
         levels: Sequence[Level],
-        level_inputs: Callable[[Level], LevelInputs],
-        first_image: Callable[[Level], Tensor],
-        on_progress: Callable[[Progress], None] = lambda progress: None,
-        on_checkpoint: Callable[[RunState], None] = lambda state: None,
-        should_stop: Callable[[], bool] = lambda: False,
-        checkpoint_s: float = 30.0,
+        level_inputs: Callable[[Level, int], LevelInputs],
+        first_image: Callable[[Level, int], Tensor],
+        hooks: Hooks = Hooks(),
         dtype: torch.dtype = torch.float32,
-        clock: Callable[[], float] = time.perf_counter,
+        steppers: Steppers | None = None,
     ) -> None:
+        self.steppers = steppers or Steppers()
         self.encoder = encoder
         self.recipe = recipe
+        self.parametrisation = Parametrisation(recipe)
         self.levels = levels
         self.level_inputs = level_inputs
         self.first_image = first_image
-        self.on_progress = on_progress
-        self.on_checkpoint = on_checkpoint
-        self.should_stop = should_stop
-        self.checkpoint_s = checkpoint_s
+        self.hooks = hooks
         self.dtype = dtype
-        self.clock = clock
         # Steps taken before each level, and in the end all of them.
         self._steps_before = list(accumulate((level.steps for level in levels), initial=0))
 
-    def run(self, state: RunState | None = None) -> tuple[Tensor, list[LossRow]]:
-        """Optimise from the start or from `state`; return the best `image_BCHW` and the loss log.
-
-        Raises:
-            Stopped: `should_stop` said so.
-            Diverged: a loss became NaN or infinite.
-        """
-        state = state or RunState()
+    def run(self, states: Sequence[RunState]) -> list[Result]:
+        """Optimise every picture from its state; they are all of one level and step."""
+        # A copy: who runs out of memory is tried again from the same states.
+        pictures = [
+            _Picture(index, replace(state, rows=list(state.rows))) for index, state in enumerate(states)
+        ]
         for index, level in enumerate(self.levels):
-            if index < state.level:
-                continue
+            running = [picture for picture in pictures if picture.result is None]
+            if running and index >= running[0].state.level:
+                self._begin_level(index, level, running)
+                self._run_level(index, level, running)
+        return [picture.result or self._done(picture.state) for picture in pictures]
+
+    def _begin_level(self, index: int, level: Level, pictures: Sequence[_Picture]) -> None:
+        for picture in pictures:
+            state = picture.state
             if index > state.level:
-                state = RunState(level=index, canvas=self._enlarge(state.best, level), rows=state.rows)
-            self._run_level(level, state)
-        return self._to_image(self._without_margin(state.best)), state.rows
+                assert state.best is not None  # every level has a step
+                larger = self.parametrisation.enlarged(state.best, level.height, level.width)
+                picture.state = RunState(level=index, canvas=larger, rows=state.rows)
+            elif state.canvas is None:
+                image_BCHW = self.first_image(level, picture.index)
+                state.canvas = self.parametrisation.framed(self.parametrisation.from_image(image_BCHW))
 
-    def _run_level(self, level: Level, state: RunState) -> None:
-        inputs = self.level_inputs(level)
-        objective = self._objective(self._with_margin(inputs.content_BCHW), inputs.style)
-        if state.canvas is None:
-            state.canvas = self._with_margin(self._from_image(self.first_image(level)))
-        canvas = state.canvas.to(inputs.content_BCHW.device, copy=True).contiguous()
-        optimizer = build_optimizer(self.recipe, canvas.view(len(canvas), -1))
-        if state.optimizer is not None:
-            optimizer.load_state_dict(state.optimizer)
-        started = saved = self.clock()
-        pause, before = self.checkpoint_s, state.rows[-1].seconds if state.rows else 0.0
+    def _run_level(self, index: int, level: Level, pictures: Sequence[_Picture]) -> None:
+        stepper = self._stepper(level, pictures)
+        run = _LevelRun(self, index, level, pictures, stepper)
+        checkpoints = _Checkpoints(self.hooks)
+        while run.step < level.steps and any(picture.moves for picture in pictures):
+            run.take_step()
+            if run.unread:
+                continue
+            if self.hooks.should_stop():
+                for picture, state in run.states():
+                    picture.result = Result("stopped", state)
+                return
+            checkpoints.write_if_due(run.states)
+        for picture, state in run.states():
+            picture.state = state
 
-        while state.step < level.steps:
-            losses = self._step(objective, optimizer, canvas, state)
-            state.step += 1
-            row = self._log_row(level, state, losses, before + self.clock() - started)
-            self._keep_best(state, row)
-            self._report(level, state, row)
-            if self.should_stop():
-                raise Stopped(self._with_optimizer(state, canvas, optimizer))
-            if (now := self.clock()) - saved >= pause:
-                self.on_checkpoint(self._with_optimizer(state, canvas, optimizer))
-                saved = self.clock()
-                # A large state on a slow disk must not take more than a twentieth of the time.
-                pause = max(self.checkpoint_s, 20 * (saved - now))
+    def _stepper(self, level: Level, pictures: Sequence[_Picture]) -> Stepper:
+        inputs = [self.level_inputs(level, picture.index) for picture in pictures]
+        content_BCHW = self.parametrisation.framed(torch.cat([each.content_BCHW for each in inputs]))
+        style = stack_targets([each.style for each in inputs])
+        states = [picture.state for picture in pictures]
+        return self.steppers.fetch(self.encoder, self.recipe, content_BCHW, style, states, self.dtype)
 
-    def _objective(self, content_BCHW: Tensor, style: StyleTargets) -> Objective:
-        # The pooling of Apple's GPUs has no backward of the form that ours needs.
-        if self.recipe.precision == "reference" or content_BCHW.device.type == "mps":
-            return ReferenceObjective(self.encoder, self.recipe, content_BCHW, style)
-        return ExplicitObjective(self.encoder, self.recipe, content_BCHW, style, self.dtype)
+    def _done(self, state: RunState) -> Result:
+        assert state.best is not None  # every level has a step
+        image_BCHW = self.parametrisation.to_image(self.parametrisation.unframed(state.best))
+        return Result("done", state, image_BCHW)
 
-    def _step(self, objective: Objective, optimizer: Optimizer, canvas: Tensor, state: RunState) -> Losses:
-        """Evaluate once and move the canvas; `state.canvas` becomes the pixels evaluated."""
-        state.canvas = canvas.clone()
-        losses, gradient_BCHW = objective.evaluate(self._to_image(canvas))
-        gradient_BN = self._by_canvas(gradient_BCHW).contiguous().view(len(canvas), -1)
-        optimizer.step(canvas.view(len(canvas), -1), losses.total, gradient_BN)
-        return losses
+    def steps_before(self, level: int) -> int:
+        """Return the steps of all levels before `level`."""
+        return self._steps_before[level]
 
-    def _log_row(self, level: Level, state: RunState, losses: Losses, seconds: float) -> LossRow:
-        names = ["total", "content", "style", "tv", *losses.layers]
-        tensors = [losses.total, losses.content, losses.style, losses.tv, *losses.layers.values()]
-        values = dict(zip(names, torch.cat(tensors).tolist(), strict=True))
-        step = self._steps_before[state.level] + state.step
+
+class _LevelRun:
+    """The loop over one level: takes steps, reads their losses and tells of them."""
+
+    def __init__(
+        self,
+        transfer: StyleTransfer,
+        index: int,
+        level: Level,
+        pictures: Sequence[_Picture],
+        stepper: Stepper,
+    ) -> None:
+        self.recipe, self.hooks = transfer.recipe, transfer.hooks
+        self.index, self.level, self.pictures, self.stepper = index, level, pictures, stepper
+        self.before, self.total = transfer.steps_before(index), transfer.steps_before(-1)
+        self.step = pictures[0].state.step
+        self.began = self.step
+        self.unread: list[Tensor] = []
+        self.read_every = READ_EVERY if stepper.canvas_BN.is_cuda else 1
+        self.started = self.hooks.clock()
+        rows = pictures[0].state.rows
+        self.seconds = rows[-1].seconds if rows else 0.0
+
+    def take_step(self) -> None:
+        """Take a step; its losses stay in `unread` until it is time to read."""
+        every, number = self.recipe.snapshot_every, self.before + self.step + 1
+        snapshot = self.stepper.image.clone() if every and number % every == 0 else None
+        self.unread.append(self.stepper.step())
+        self.step += 1
+        full = len(self.unread) >= self.read_every
+        if full or snapshot is not None or self.step == self.level.steps:
+            self._read(snapshot)
+
+    def _read(self, snapshot_BCHW: Tensor | None) -> None:
+        """Ask the device for the losses of the steps since the last time; tell of the last of them."""
+        steps = torch.stack(self.unread).tolist()
+        self.unread = []
+        now = self.hooks.clock()
+        elapsed, self.started = now - self.started, now
+        for number, losses in enumerate(steps, 1):
+            step = self.step - len(steps) + number
+            seconds = self.seconds + elapsed * number / len(steps)
+            for picture, values in zip(self.pictures, zip(*losses, strict=True), strict=True):
+                if picture.moves:
+                    self._note(picture, step, dict(zip(self.stepper.names, values, strict=True)), seconds)
+        self.seconds += elapsed
+        for slot, picture in enumerate(self.pictures):
+            self._tell(slot, picture, snapshot_BCHW)
+
+    def _note(self, picture: _Picture, step: int, losses: dict[str, float], seconds: float) -> None:
+        """Take down a row; a loss that is not finite ends its picture."""
+        total, content, style, tv = (losses.pop(name) for name in ("total", "content", "style", "tv"))
         # Layers first: they name the culprit, the sums only repeat it.
-        for name in [*losses.layers, "tv", "total"]:
-            if not math.isfinite(values[name]):
-                error = DivergedError(
-                    f"The loss {name} became {values[name]} at step {step}.",
-                    "Lower learning_rate or style_weight; the last good canvas is kept as the checkpoint.",
-                )
-                raise Diverged(error, self._last_good(state))
-        layers = {name: values[name] for name in losses.layers}
-        size = max(level.width, level.height)
-        row = LossRow(
-            step, size, values["total"], values["content"], values["style"], values["tv"], layers, seconds
+        for name, value in [*losses.items(), ("tv", tv), ("total", total)]:
+            if not math.isfinite(value):
+                picture.result = self._diverged(picture, step, f"The loss {name} became {value}")
+                return
+        size = max(self.level.width, self.level.height)
+        row = LossRow(self.before + step, size, total, content, style, tv, losses, seconds)
+        picture.state.rows.append(row)
+
+    def _diverged(self, picture: _Picture, step: int, what: str) -> Result:
+        held = self.stepper.split()[self.pictures.index(picture)]
+        good = replace(picture.state, step=step - 1, canvas=held["best"], best=held["best"])
+        good = replace(good, best_loss=held["best_loss"], optimizer=None)
+        error = DivergedError(
+            f"{what} at step {self.before + step}.",
+            "Lower learning_rate or style_weight; the last good canvas is kept as the checkpoint.",
         )
-        state.rows.append(row)
-        return row
+        return Result("diverged", good, error=error)
 
-    def _last_good(self, state: RunState) -> RunState:
-        return RunState(
-            state.level, state.step - 1, state.best, state.best, state.best_loss, None, state.rows
+    def _tell(self, slot: int, picture: _Picture, snapshot_BCHW: Tensor | None) -> None:
+        if not picture.moves:
+            self.stepper.hold(slot)
+            return
+        image = None
+        if snapshot_BCHW is not None:
+            image = Parametrisation(self.recipe).unframed(snapshot_BCHW[slot : slot + 1])
+        row, level = picture.state.rows[-1], self.level
+        self.hooks.on_progress(
+            Progress(picture.index, row.step, self.total, level.width, level.height, row, image)
         )
+        if self._is_flat(picture):
+            picture.state.settled = True
+            self.stepper.hold(slot)
 
-    def _keep_best(self, state: RunState, row: LossRow) -> None:
-        if row.total < state.best_loss:
-            state.best, state.best_loss = state.canvas, row.total
+    def _is_flat(self, picture: _Picture) -> bool:
+        """Tell whether the last steps lowered the best loss by less than `stop_tolerance` of it."""
+        totals = [row.total for row in picture.state.rows if row.step > self.before]
+        if not self.recipe.stop_tolerance or len(totals) <= FLAT_STEPS:
+            return False
+        return min(totals) > (1 - self.recipe.stop_tolerance) * min(totals[:-FLAT_STEPS])
 
-    def _report(self, level: Level, state: RunState, row: LossRow) -> None:
-        every, image = self.recipe.snapshot_every, None
-        if every and row.step % every == 0 and state.canvas is not None:
-            image = self._to_image(self._without_margin(state.canvas))
-        self.on_progress(Progress(row.step, self._steps_before[-1], level.width, level.height, row, image))
+    def states(self) -> list[tuple[_Picture, RunState]]:
+        """Return every picture without a result, with a state that goes on exactly here."""
+        return [
+            (picture, replace(picture.state, step=self.step, rows=list(picture.state.rows), **held))
+            for picture, held in zip(self.pictures, self.stepper.split(), strict=True)
+            if picture.result is None
+        ]
 
-    @staticmethod
-    def _with_optimizer(state: RunState, canvas: Tensor, optimizer: Optimizer) -> RunState:
-        return RunState(
-            state.level,
-            state.step,
-            canvas.detach().clone(),
-            state.best,
-            state.best_loss,
-            optimizer.state_dict(),
-            list(state.rows),
-        )
 
-    def _enlarge(self, canvas: Tensor | None, level: Level) -> Tensor:
-        """Carry a canvas up to the next level's size, with a fresh margin."""
-        inner = self._without_margin(canvas)
-        size = (level.height, level.width)
-        return self._with_margin(F.interpolate(inner, size, mode="bicubic", align_corners=False))
+class _Checkpoints:
+    """When states are handed out: by the clock, and never for more than a twentieth of the time."""
 
-    def _with_margin(self, image_BCHW: Tensor) -> Tensor:
-        """Mirror pixels around a picture: what the optimiser does wrong at a border happens there."""
-        return F.pad(image_BCHW, [self.recipe.margin] * 4, mode="reflect")
+    def __init__(self, hooks: Hooks) -> None:
+        self.hooks = hooks
+        self.pause = hooks.checkpoint_s
+        self.saved = hooks.clock()
 
-    def _without_margin(self, canvas: Tensor | None) -> Tensor:
-        assert canvas is not None  # set by the first step
-        margin = self.recipe.margin
-        return canvas[:, :, margin : canvas.shape[2] - margin, margin : canvas.shape[3] - margin]
-
-    def _to_image(self, canvas: Tensor) -> Tensor:
-        if self.recipe.canvas == "rgb":
-            return canvas
-        mean, std = canvas.new_tensor(IMAGENET_MEAN), canvas.new_tensor(IMAGENET_STD)
-        return canvas * std[:, None, None] + mean[:, None, None]
-
-    def _by_canvas(self, gradient_BCHW: Tensor) -> Tensor:
-        """Turn a gradient by the picture into one by the canvas."""
-        if self.recipe.canvas == "rgb":
-            return gradient_BCHW
-        return gradient_BCHW * gradient_BCHW.new_tensor(IMAGENET_STD)[:, None, None]
-
-    def _from_image(self, image_BCHW: Tensor) -> Tensor:
-        if self.recipe.canvas == "rgb":
-            return image_BCHW
-        mean, std = image_BCHW.new_tensor(IMAGENET_MEAN), image_BCHW.new_tensor(IMAGENET_STD)
-        return (image_BCHW - mean[:, None, None]) / std[:, None, None]
+    def write_if_due(self, states: Callable[[], list[tuple[_Picture, RunState]]]) -> None:
+        if (now := self.hooks.clock()) - self.saved < self.pause:
+            return
+        for picture, state in states():
+            self.hooks.on_checkpoint(picture.index, state)
+        self.saved = self.hooks.clock()
+        self.pause = max(self.hooks.checkpoint_s, 20 * (self.saved - now))

@@ -1,17 +1,22 @@
 """The total loss and its gradient in one pass of our own, without autograd.
 
 The network is frozen and only the pixels move, so nothing of autograd's bookkeeping is needed: the forward
-pass keeps what its way back asks for (which pixels a ReLU let through, which a pooling chose, the tapped
-features), and the input gradient of a convolution is a convolution with flipped, transposed weights. The
-network may run in bfloat16; moments, losses and canvas stay float32. `objective.py` is the reference.
+pass keeps what its way back asks for (the inputs of every convolution, which pixel a pooling chose), and the
+input gradient of a convolution is a convolution with flipped, transposed weights. The network may run in
+bfloat16; moments, losses and canvas stay float32. `objective.py` is the reference.
 
-Shapes in names: B pictures, C channels, H rows, W columns.
+What a job brings (content and style targets) lies in tensors allocated once, which `load` overwrites, and
+`evaluate` never asks the device for a number: it can be captured in a CUDA graph.
+
+Shapes in names: B pictures, C channels, H rows, W columns, M = H·W positions, K channels of a gradient.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,33 +24,65 @@ from torch import Tensor
 
 from ..recipe import Recipe
 from .encoder import Encoder
-from .losses import TINY, BuresTarget, Convention, Moments, bures_target, gram_style_loss, moments
+from .losses import TINY, BuresTarget, Convention, Moments, bures_target, gram_style_loss
 from .objective import Losses
 from .targets import StyleTargets
+
+_INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
+# Values of a picture's activations from which their border is convolved apart; see `_border_apart`.
+LARGE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A 3 x 3 convolution's weights, and their outer rows and columns for what lies beyond the border."""
+
+    weight: Tensor
+    rows: tuple[Tensor, Tensor]
+    columns: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, weight: Tensor, dtype: torch.dtype) -> Kernel:
+        def lay(part: Tensor) -> Tensor:
+            return part.to(dtype).contiguous(memory_format=torch.channels_last)
+
+        return cls(
+            lay(weight),
+            (lay(weight[:, :, :1]), lay(weight[:, :, 2:])),
+            (lay(weight[..., :1]), lay(weight[..., 2:])),
+        )
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """One convolution: forward weights, and those whose convolution is its way back."""
+    """One convolution, and the one that is its way back."""
 
     name: str
-    weight: Tensor
+    forward: Kernel
     bias: Tensor
-    back_weight: Tensor
+    back: Kernel
     pools: bool
+
+    @property
+    def relu(self) -> str:
+        return "relu" + self.name[4:]
 
 
 @dataclass(frozen=True)
 class _Trace:
-    """What the way back needs: every stage's output, what each pooling chose, and the tapped features."""
+    """What the way back needs: every stage's output, what each pooling gave and chose, and the taps."""
 
     outputs: dict[str, Tensor] = field(default_factory=dict)
+    pooled: dict[str, Tensor] = field(default_factory=dict)
     chosen: dict[str, Tensor] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
 class ExplicitObjective:
-    """Evaluates what `ReferenceObjective` does, with the network in `dtype`."""
+    """Evaluates what `ReferenceObjective` does, with the network in `dtype`.
+
+    `targets` are of one style for all pictures or of one for each, in the batch dimension.
+    """
 
     def __init__(
         self,
@@ -59,119 +96,163 @@ class ExplicitObjective:
         self.dtype = dtype
         self.pooling, self.padding = encoder.pooling, recipe.padding
         self.taps = frozenset([*recipe.content_layers, *recipe.style_layers])
-        self.mean, self.std = encoder.mean, encoder.std
-        self.stages = [
-            _Stage(name, *_weights(encoder, name, dtype), pools=name.endswith("_1") and name != "conv1_1")
-            for name in encoder.convolutions
-        ]
+        self.scale, self.shift = 1 / encoder.std, -encoder.mean / encoder.std
+        self.stages = [_stage(encoder, name, dtype) for name in encoder.convolutions]
+        self.content = self._content_targets(content_BCHW)
+        self.styles = self._style_targets(targets, len(content_BCHW))
+
+    @torch.no_grad()
+    def load(self, content_BCHW: Tensor, targets: StyleTargets) -> None:
+        """Put the targets of other pictures, of the same sizes, in the place of those there are."""
+        for layer, new in self._content_targets(content_BCHW).items():
+            _copy_target(self.content[layer], new)
+        for layer, style in self._style_targets(targets, len(content_BCHW)).items():
+            _copy_target(self.styles[layer], style)
+
+    def _content_targets(self, content_BCHW: Tensor) -> dict[str, ContentTarget]:
         with torch.no_grad():
             features = self._forward(content_BCHW).features
-        self.content = {layer: features[layer] for layer in recipe.content_layers}
-        self.styles = {layer: self._style_target(targets.layers[layer]) for layer in recipe.style_layers}
+        return {
+            layer: content_target(features[layer], self.recipe.loss) for layer in self.recipe.content_layers
+        }
 
-    def _style_target(self, style: Moments) -> BuresTarget | Tensor:
-        return (
-            bures_target(style, self.recipe.bures_epsilon)
-            if self.recipe.style_loss == "bures"
-            else style.second
-        )
+    def _style_targets(self, targets: StyleTargets, pictures: int) -> dict[str, BuresTarget | GramTarget]:
+        styles: dict[str, BuresTarget | GramTarget] = {}
+        for layer in self.recipe.style_layers:
+            style = targets.layers[layer]
+            styles[layer] = _expanded(
+                bures_target(style, self.recipe.bures_epsilon)
+                if self.recipe.style_loss == "bures"
+                else GramTarget(style.second),
+                pictures,
+            )
+        return styles
 
     @torch.no_grad()
     def evaluate(self, image_BCHW: Tensor) -> tuple[Losses, Tensor]:
+        """Return the losses and the gradient of each picture's total by its pixels."""
         recipe = self.recipe
         trace = self._forward(image_BCHW)
         layers: dict[str, Tensor] = {}
-        gradients: dict[str, Tensor] = {}
+        pulls: dict[str, list[_Pull]] = {}
         content = style = image_BCHW.new_zeros(len(image_BCHW))
         for layer, weight in recipe.content_layers.items():
             factor = recipe.content_weight * weight
-            loss, gradient = content_gradient(trace.features[layer], self.content[layer], recipe.loss, factor)
-            layers[f"content_{layer}"], gradients[layer] = loss, gradient
-            content = content + factor * loss
+            loss, difference = content_gradient(trace.features[layer], self.content[layer], factor)
+            pulls.setdefault(layer, []).append(_Pull(difference))
+            layers[f"content_{layer}"], content = loss, content + factor * loss
         for layer, weight in recipe.style_layers.items():
             factor = recipe.style_weight * weight
-            loss, gradient = self._style(layer, trace.features[layer], factor)
-            layers[f"style_{layer}"] = loss
-            gradients[layer] = gradients[layer] + gradient if layer in gradients else gradient
-            style = style + factor * loss
-        tv, outside, by_pixels = pixel_gradient(image_BCHW, recipe.tv_weight, recipe.range_weight)
+            loss, pull = self._style(layer, trace.features[layer], factor)
+            pulls.setdefault(layer, []).append(pull)
+            layers[f"style_{layer}"], style = loss, style + factor * loss
+        tv, outside, gradient_BCHW = pixel_gradient(image_BCHW, recipe.tv_weight, recipe.range_weight)
         losses = Losses(content + style + tv + outside, content, style, tv, layers)
-        return losses, self._backward(trace, gradients) + by_pixels
+        return losses, gradient_BCHW.addcmul_(self._backward(trace, pulls), self.scale)
 
-    def _style(self, layer: str, features_BCHW: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-        current, target = moments(features_BCHW), self.styles[layer]
+    def _style(self, layer: str, features_BCHW: Tensor, factor: float) -> tuple[Tensor, _Pull]:
+        current, target = feature_moments(features_BCHW), self.styles[layer]
         if isinstance(target, BuresTarget):
             loss, by_second, by_mean = bures_gradient(current, target)
         else:
-            loss, by_second = gram_gradient(current.second, target, self.recipe.loss)
-            by_mean = torch.zeros_like(current.mean)
-        return loss, moments_backward(features_BCHW, factor * by_second, factor * by_mean)
+            loss, by_second = gram_gradient(current.second, target.second, self.recipe.loss)
+            by_mean = None
+        return loss, moments_pull(features_BCHW, by_second, by_mean, factor)
 
     def _forward(self, image_BCHW: Tensor) -> _Trace:
         trace = _Trace()
-        x = ((image_BCHW - self.mean) / self.std).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        x = torch.addcmul(self.shift, image_BCHW, self.scale)
+        x = x.to(self.dtype, memory_format=torch.channels_last)
         for stage in self.stages:
             if stage.pools and self.pooling == "max":
                 x, trace.chosen[stage.name] = F.max_pool2d(x, 2, return_indices=True)
+                trace.pooled[stage.name] = x
             elif stage.pools:
                 x = F.avg_pool2d(x, 2)
-            x = self._convolve(x, stage)
+            x = convolve(x, stage.forward, stage.bias, self.padding)
             if stage.name in self.taps:
                 trace.features[stage.name] = x
-            x = F.relu(x, inplace=stage.name not in self.taps)
-            trace.outputs[stage.name] = x
-            if (relu := "relu" + stage.name[4:]) in self.taps:
-                trace.features[relu] = x
+                x = x.clone()
+            trace.outputs[stage.name] = x = relu_(x)
+            if stage.relu in self.taps:
+                trace.features[stage.relu] = x
         return trace
 
-    def _convolve(self, x: Tensor, stage: _Stage) -> Tensor:
-        if self.padding == "zeros":
-            return F.conv2d(x, stage.weight, stage.bias, padding=1)
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), self.padding), stage.weight, stage.bias)
-
-    def _backward(self, trace: _Trace, gradients: dict[str, Tensor]) -> Tensor:
-        """Return the gradient by the picture of losses whose gradients by the tapped features are given."""
+    def _backward(self, trace: _Trace, pulls: dict[str, list[_Pull]]) -> Tensor:
+        """Return the gradient by the normalised picture of losses that pull at the tapped features."""
         gradient: Tensor | None = None
+        masked = False  # where the ReLU let nothing through, there is nothing already
         for index, stage in reversed(list(enumerate(self.stages))):
-            gradient = _sum(gradient, gradients.get("relu" + stage.name[4:]))
-            if gradient is not None:
-                gradient = torch.ops.aten.threshold_backward(gradient, trace.outputs[stage.name], 0)
-            gradient = _sum(gradient, gradients.get(stage.name))
+            for pull in pulls.get(stage.relu, []):
+                gradient, masked = pull.added_to(gradient), False
+            if gradient is not None and not masked:
+                gradient = _where_positive(gradient, trace.outputs[stage.name])
+            for pull in pulls.get(stage.name, []):
+                gradient = pull.added_to(gradient)
             assert gradient is not None  # the deepest stage is tapped
-            gradient = self._convolve_back(gradient, stage)
+            gradient = convolve_back(gradient, stage.back, self.padding)
+            masked = stage.name in trace.pooled
+            if masked:
+                # A quarter of the mask before the pooling: what it chose is positive where it is itself.
+                gradient = _where_positive(gradient, trace.pooled[stage.name])
             if stage.pools:
                 before = trace.outputs[self.stages[index - 1].name]
-                gradient = self._pool_back(gradient, before, trace.chosen.get(stage.name))
+                gradient = _pool_back(gradient, before, trace.chosen.get(stage.name))
         assert gradient is not None
-        return gradient.float() / self.std
-
-    def _convolve_back(self, gradient: Tensor, stage: _Stage) -> Tensor:
-        if self.padding == "zeros":
-            return F.conv2d(gradient, stage.back_weight, padding=1)
-        return _fold(F.conv2d(gradient, stage.back_weight, padding=2), self.padding)
-
-    def _pool_back(self, gradient: Tensor, before: Tensor, chosen: Tensor | None) -> Tensor:
-        aten, sizes = torch.ops.aten, ([2, 2], [2, 2], [0, 0])
-        if chosen is None:
-            return cast(Tensor, aten.avg_pool2d_backward(gradient, before, *sizes, False, True, None))
-        back = aten.max_pool2d_with_indices_backward(gradient, before, *sizes, [1, 1], False, chosen)
-        return cast(Tensor, back)
+        return gradient
 
 
-def content_gradient(
-    features_BCHW: Tensor, target_BCHW: Tensor, convention: Convention, factor: float
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class ContentTarget:
+    """A content's features (BCHW), and what divides the squared distance from them (B)."""
+
+    features: Tensor
+    divisor: Tensor
+
+
+@dataclass(frozen=True)
+class GramTarget:
+    """A style's second moment F Fᵀ / M (BCC)."""
+
+    second: Tensor
+
+
+@dataclass(frozen=True)
+class _Pull:
+    """A gradient by features: `by_features` itself, or F · matrix + bias, not yet multiplied out."""
+
+    by_features: Tensor
+    matrix_BCC: Tensor | None = None
+    bias_BC: Tensor | None = None
+
+    def added_to(self, gradient_BCHW: Tensor | None) -> Tensor:
+        """Return the sum with `gradient_BCHW`, in its memory."""
+        if self.matrix_BCC is None:
+            return self.by_features if gradient_BCHW is None else gradient_BCHW.add_(self.by_features)
+        features_BMC = _rows(self.by_features)
+        if gradient_BCHW is None:
+            gradient_BCHW = torch.zeros_like(self.by_features)
+        gradient_BMC = _rows(gradient_BCHW)
+        gradient_BMC = gradient_BMC.baddbmm_(features_BMC, self.matrix_BCC)
+        if self.bias_BC is not None:
+            gradient_BMC += self.bias_BC[:, None]
+        return gradient_BCHW
+
+
+def content_target(features_BCHW: Tensor, convention: Convention) -> ContentTarget:
+    """Return a content's target with the divisor of its convention."""
+    divisor = _squares(features_BCHW).clamp_min(TINY)
+    if convention != "normalized":
+        divisor.fill_(2 * features_BCHW.shape[1] if convention == "gatys" else features_BCHW[0].numel())
+    # The features may be the network's own memory.
+    return ContentTarget(features_BCHW.clone(), divisor)
+
+
+def content_gradient(features_BCHW: Tensor, target: ContentTarget, factor: float) -> tuple[Tensor, Tensor]:
     """Return `content_loss` (B) and `factor` times its gradient by the features."""
-    difference = features_BCHW.float() - target_BCHW.float()
-    squared = difference.square().flatten(1).sum(1)
-    if convention == "gatys":
-        per = squared.new_full((1,), 1 / (2 * features_BCHW.shape[1]))
-    elif convention == "mean":
-        per = squared.new_full((1,), 1 / features_BCHW[0].numel())
-    else:
-        per = 1 / target_BCHW.float().square().flatten(1).sum(1).clamp_min(TINY)
-    gradient = difference * (2 * factor * per)[:, None, None, None]
-    return squared * per, gradient.to(features_BCHW.dtype)
+    difference = features_BCHW - target.features
+    loss = _squares(difference) / target.divisor
+    return loss, difference.mul_((2 * factor / target.divisor).to(difference.dtype)[:, None, None, None])
 
 
 def gram_gradient(second_BCC: Tensor, target_BCC: Tensor, convention: Convention) -> tuple[Tensor, Tensor]:
@@ -202,15 +283,27 @@ def bures_gradient(current: Moments, target: BuresTarget) -> tuple[Tensor, Tenso
     return loss, by_second, by_mean
 
 
-def moments_backward(features_BCHW: Tensor, by_second_BCC: Tensor, by_mean_BC: Tensor) -> Tensor:
-    """Return the gradient by the features: (2 Q F + g 1ᵀ) / M, in the features' dtype and layout."""
-    B, C, H, W = features_BCHW.shape
+def feature_moments(features_BCHW: Tensor) -> Moments:
+    """Return `moments` of features laid out as channels last: sums in float32, or float64 of float64."""
+    features_BMC = _rows(features_BCHW)
+    wide_BMC = features_BMC.to(_wide(features_BCHW.dtype))
+    if features_BCHW.dtype == torch.bfloat16 and features_BCHW.device.type == "cpu":
+        with _bfloat16_factors():
+            second_BCC = torch.stack([wide_MC.T @ wide_MC for wide_MC in wide_BMC])
+    else:
+        second_BCC = wide_BMC.transpose(1, 2) @ wide_BMC
+    return Moments(wide_BMC.mean(1), second_BCC / wide_BMC.shape[1])
+
+
+def moments_pull(
+    features_BCHW: Tensor, by_second_BCC: Tensor, by_mean_BC: Tensor | None, factor: float
+) -> _Pull:
+    """Return `factor` times the gradient by the features, (2 Q F + g 1ᵀ) / M, from those by the moments."""
+    share = factor / (features_BCHW.shape[2] * features_BCHW.shape[3])
     dtype = features_BCHW.dtype
-    flat_BMC = features_BCHW.permute(0, 2, 3, 1).reshape(B, H * W, C)
-    matrix = (by_second_BCC + by_second_BCC.transpose(1, 2)) / (H * W)
-    bias = (by_mean_BC / (H * W))[:, None, :]
-    gradient_BMC = torch.baddbmm(bias.to(dtype), flat_BMC, matrix.to(dtype))
-    return gradient_BMC.reshape(B, H, W, C).permute(0, 3, 1, 2)
+    matrix_BCC = (by_second_BCC + by_second_BCC.transpose(1, 2)) * share
+    bias_BC = None if by_mean_BC is None else (by_mean_BC * share).to(dtype)
+    return _Pull(features_BCHW, matrix_BCC.to(dtype), bias_BC)
 
 
 def pixel_gradient(
@@ -234,12 +327,71 @@ def total_of_squares(values: Tensor) -> Tensor:
     return values.square().flatten(1).sum(1)
 
 
-def _weights(encoder: Encoder, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    weight = encoder.convolutions[name].get_parameter("weight").detach()
-    bias = encoder.convolutions[name].get_parameter("bias").detach()
-    back = weight.flip(2, 3).transpose(0, 1)
-    forward, back = (w.to(dtype).contiguous(memory_format=torch.channels_last) for w in (weight, back))
-    return forward, bias.to(dtype), back
+def convolve(x_BCHW: Tensor, kernel: Kernel, bias: Tensor, padding: str) -> Tensor:
+    """Convolve a picture continued by one pixel on all sides as `padding` says."""
+    if padding == "zeros":
+        return F.conv2d(x_BCHW, kernel.weight, bias, padding=1)
+    if not _border_apart(x_BCHW):
+        return F.conv2d(F.pad(x_BCHW, (1, 1, 1, 1), padding), kernel.weight, bias)
+    y_BCHW = F.conv2d(x_BCHW, kernel.weight, bias, padding=1)
+    for edge, source, row, column in _sides(kernel, padding):
+        beyond = F.pad(x_BCHW[:, :, source, None], (1, 1, 0, 0), padding)
+        y_BCHW[:, :, edge] += F.conv2d(beyond, row)[:, :, 0]
+        y_BCHW[:, :, :, edge] += F.conv2d(x_BCHW[:, :, :, source, None], column, padding=(1, 0))[..., 0]
+    return y_BCHW
+
+
+def convolve_back(gradient_BKHW: Tensor, kernel: Kernel, padding: str) -> Tensor:
+    """Return the gradient by `x_BCHW` of `convolve`, whose way back `kernel` is."""
+    if padding == "zeros":
+        return F.conv2d(gradient_BKHW, kernel.weight, padding=1)
+    if not _border_apart(gradient_BKHW):
+        return _fold(F.conv2d(gradient_BKHW, kernel.weight, padding=2), padding)
+    by_x = F.conv2d(gradient_BKHW, kernel.weight, padding=1)
+    for edge, source, row, column in _sides(kernel, padding, back=True):
+        beyond = F.conv2d(gradient_BKHW[:, :, edge, None], row, padding=(0, 2))[:, :, 0]
+        by_row = beyond[:, :, 1:-1]
+        first, last = (1, -2) if padding == "reflect" else (0, -1)
+        by_row[:, :, first] += beyond[:, :, 0]
+        by_row[:, :, last] += beyond[:, :, -1]
+        by_x[:, :, source] += by_row
+        by_x[:, :, :, source] += F.conv2d(gradient_BKHW[:, :, :, edge, None], column, padding=(1, 0))[..., 0]
+    return by_x
+
+
+def relu_(x: Tensor) -> Tensor:
+    """Set what is negative to zero, in place.
+
+    As integers of the same width: floats have their sign where integers have it, and the CPU's maximum of
+    integers takes a tenth of the time of that of bfloat16.
+    """
+    x.view(_INTEGERS[x.dtype]).clamp_min_(0)
+    return x
+
+
+def _where_positive(gradient: Tensor, output: Tensor) -> Tensor:
+    return cast(Tensor, torch.ops.aten.threshold_backward(gradient, output, 0))
+
+
+def _pool_back(gradient: Tensor, before: Tensor, chosen: Tensor | None) -> Tensor:
+    aten, sizes = torch.ops.aten, ([2, 2], [2, 2], [0, 0])
+    if chosen is None:
+        return cast(Tensor, aten.avg_pool2d_backward(gradient, before, *sizes, False, True, None))
+    back = aten.max_pool2d_with_indices_backward(gradient, before, *sizes, [1, 1], False, chosen)
+    return cast(Tensor, back)
+
+
+def _border_apart(x_BCHW: Tensor) -> bool:
+    """Tell whether a copy with a border costs more than the border's own small convolutions."""
+    return x_BCHW[0].numel() >= LARGE
+
+
+def _sides(kernel: Kernel, padding: str, back: bool = False) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Give, for the first and the last row and column: which it is, which is repeated beyond it, weights."""
+    inside = 1 if padding == "reflect" else 0
+    for edge, source, part in ((0, inside, 0), (-1, -1 - inside, 1)):
+        part = 1 - part if back else part
+        yield edge, source, kernel.rows[part], kernel.columns[part]
 
 
 def _fold(padded: Tensor, padding: str) -> Tensor:
@@ -254,7 +406,49 @@ def _fold(padded: Tensor, padding: str) -> Tensor:
     return columns.contiguous(memory_format=torch.channels_last)
 
 
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other
+def _stage(encoder: Encoder, name: str, dtype: torch.dtype) -> _Stage:
+    weight = encoder.convolutions[name].get_parameter("weight").detach()
+    bias = encoder.convolutions[name].get_parameter("bias").detach()
+    back = weight.flip(2, 3).transpose(0, 1)
+    pools = name.endswith("_1") and name != "conv1_1"
+    return _Stage(name, Kernel.of(weight, dtype), bias.to(dtype), Kernel.of(back, dtype), pools)
+
+
+def _expanded(target: Any, pictures: int) -> Any:
+    """Return a target with tensors of its own for every picture."""
+    tensors = (getattr(target, part.name) for part in fields(target))
+    return type(target)(*(t.expand(pictures, *t.shape[1:]).clone() for t in tensors))
+
+
+def _copy_target(old: Any, new: Any) -> None:
+    for part in fields(old):
+        getattr(old, part.name).copy_(getattr(new, part.name))
+
+
+def _rows(x_BCHW: Tensor) -> Tensor:
+    """Return a view (BMC) of a tensor laid out as channels last."""
+    return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _squares(values_BCHW: Tensor) -> Tensor:
+    """Return the sum of squares per picture (B), in float32 at least."""
+    rows = _rows(values_BCHW).flatten(1)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=_wide(rows.dtype))
+    return norms.square()
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+@contextmanager
+def _bfloat16_factors() -> Iterator[None]:
+    """Let products of float32 matrices take their factors as bfloat16: exact where that is what they are."""
+    backend: Any = torch.backends.mkldnn  # its module does not declare what it holds
+    matmul = backend.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before

@@ -2,18 +2,17 @@
 
 No line search: a step is one evaluation. A loss far above the best of its picture takes that picture back
 to its best, forgets its curvature and halves its step, and does not touch its neighbours. Nothing here asks
-the device for a number, so a step never waits for it.
+the device for a number, and the state lies in tensors allocated once and changed in place: a step never
+waits and can be captured in a CUDA graph.
 
 Two-loop recursion (Nocedal 1980, algorithm in section 4) on inner products instead of vectors, as in Chen,
-Wang, Zhou 2014: three matrix products with the history a step (the new pair, the gradient, the direction),
+Wang, Zhou 2014: two matrix products with the history a step (the new pair and the gradient, the direction),
 where the loop on vectors also rewrites the direction 2 · history times. Memory: 2 · history + 4 canvases.
 
-Shapes in names: B pictures, N numbers of a canvas, M pairs of history.
+Shapes in names: B pictures, N numbers of a canvas, P = 2 · history vectors remembered.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,10 @@ from torch import Tensor
 CURVATURE = 1e-8
 # A loss above so many times the best is a step far too long.
 OVERSHOOT = 2.0
+
+STATE = (
+    "pairs", "products", "valid", "newest", "gamma", "rate", "fresh", "latest", "best_BN", "best_loss_B"
+)  # fmt: skip
 
 
 class LBFGS:
@@ -32,92 +35,112 @@ class LBFGS:
 
     def __init__(self, canvas_BN: Tensor, learning_rate: float, history: int) -> None:
         B, N = canvas_BN.shape
-        like: dict[str, Any] = {"device": canvas_BN.device, "dtype": canvas_BN.dtype}
+
+        def full(*shape: int, value: float = 0.0, dtype: torch.dtype = canvas_BN.dtype) -> Tensor:
+            return torch.full((B, *shape), value, dtype=dtype, device=canvas_BN.device)
+
         self.history = history
-        self.pairs = torch.zeros(B, 2 * history, N, **like)  # s in the first half, y in the second
-        self.products = torch.zeros(B, 2 * history, 2 * history, **like)
-        self.valid = torch.zeros(B, history, **like)  # 1 where a slot holds a pair of use
-        self.gamma = torch.ones(B, **like)
-        self.rate = torch.full((B,), learning_rate, **like)
-        self.fresh = torch.ones(B, dtype=torch.bool, device=canvas_BN.device)  # no step to learn from
-        self.moved = torch.zeros(B, N, **like)
-        self.gradient = torch.zeros(B, N, **like)
-        self.best_BN = canvas_BN.clone()
-        self.best_loss_B = torch.full((B,), torch.inf, **like)
-        self.count = 0
+        self.pairs = full(2 * history, N)  # a ring: s in the first half, y in the second
+        self.products = full(2 * history, 2 * history)
+        self.valid = full(history)  # 1 where a slot holds a pair of use
+        self.newest = full(value=-1, dtype=torch.int64)  # the newest pair's slot
+        self.gamma = full(value=1)
+        self.rate = full(value=learning_rate)
+        self.fresh = full(value=1, dtype=torch.bool)  # no step to learn from
+        self.latest = full(3, N)  # the last step, what it changed in the gradient, the gradient
+        self.best_BN = canvas_BN.detach().clone()
+        self.best_loss_B = full(value=torch.inf)
+        # Constants on the device, so that no step has to bring any.
+        self._first_row_B = 2 * history * torch.arange(B, device=canvas_BN.device)
+        self._ages = torch.arange(1, history + 1, device=canvas_BN.device)
 
     @torch.no_grad()
     def step(self, canvas_BN: Tensor, loss_B: Tensor, gradient_BN: Tensor) -> None:
         """Move `canvas_BN`, in place, given its losses and their gradients."""
         self._keep_best(canvas_BN, loss_B)
-        self._learn(gradient_BN)
-        direction_BN, length_B = self._direction(gradient_BN)
-        self.moved = direction_BN * length_B[:, None]
-        self.gradient = gradient_BN.clone()
-        canvas_BN += self.moved
-        self.fresh = torch.zeros_like(self.fresh)
+        self._take_pair(gradient_BN)
+        self._move(canvas_BN, self._learn())
         self._step_back(canvas_BN, ~(loss_B <= OVERSHOOT * self.best_loss_B))
 
     def _keep_best(self, canvas_BN: Tensor, loss_B: Tensor) -> None:
         better = loss_B < self.best_loss_B
-        self.best_loss_B = torch.where(better, loss_B, self.best_loss_B)
-        self.best_BN = torch.where(better[:, None], canvas_BN, self.best_BN)
+        self.best_loss_B.copy_(torch.where(better, loss_B, self.best_loss_B))
+        self.best_BN.copy_(torch.where(better[:, None], canvas_BN, self.best_BN))
 
-    def _learn(self, gradient_BN: Tensor) -> None:
-        """Take the last step and what it changed as a new pair, in the place of the oldest."""
-        if self.count == 0:
-            self.count = 1
-            return
-        slot = (self.count - 1) % self.history
-        self.count += 1
-        s_BN, y_BN = self.moved, gradient_BN - self.gradient
-        ss, ys, yy = (s_BN * s_BN).sum(1), (s_BN * y_BN).sum(1), (y_BN * y_BN).sum(1)
+    def _take_pair(self, gradient_BN: Tensor) -> None:
+        """Make a pair of the last step and what it changed; zeros where it would be of no use."""
+        s_BN, y_BN, last_BN = self.latest.unbind(1)
+        torch.sub(gradient_BN, last_BN, out=y_BN)
+        last_BN.copy_(gradient_BN)
+        ss, ys, yy = (torch.linalg.vecdot(*both) for both in ((s_BN, s_BN), (s_BN, y_BN), (y_BN, y_BN)))
         good = (ys > CURVATURE * (ss * yy).sqrt()) & ~self.fresh
+        self.gamma.copy_(torch.where(good, ys / yy, self.gamma))
         # Zeros, so that nothing infinite stays in a slot that counts for nothing.
-        pair = torch.where(good[:, None, None], torch.stack([s_BN, y_BN], 1), 0.0)
-        self.pairs[:, slot], self.pairs[:, self.history + slot] = pair[:, 0], pair[:, 1]
-        products = pair @ self.pairs.transpose(1, 2)
-        for row, place in enumerate((slot, self.history + slot)):
-            self.products[:, place] = products[:, row]
-            self.products[:, :, place] = products[:, row]
-        self.valid[:, slot] = good.to(self.valid.dtype)
-        self.gamma = torch.where(good, ys / yy, self.gamma)
+        self.latest[:, :2].masked_fill_(~good[:, None, None], 0)
+        self.newest.add_(1).remainder_(self.history)
+        self.valid.scatter_(1, self.newest[:, None], good[:, None].to(self.valid.dtype))
 
-    def _direction(self, gradient_BN: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the quasi-Newton direction and the length of the step along it."""
+    def _learn(self) -> Tensor:
+        """Put the pair in the place of the oldest; return every pair's product with the gradient (BP)."""
+        B, P, N = self.pairs.shape
+        places_B2 = torch.stack([self.newest, self.newest + self.history], 1)
+        rows = (self._first_row_B[:, None] + places_B2).flatten()
+        self.pairs.view(B * P, N).index_copy_(0, rows, self.latest[:, :2].reshape(2 * B, N))
+        products_B3P = self.latest @ self.pairs.transpose(1, 2)
+        new_B2P = products_B3P[:, :2]
+        self.products.scatter_(1, places_B2[:, :, None].expand(-1, -1, P), new_B2P)
+        self.products.scatter_(2, places_B2[:, None].expand(-1, P, -1), new_B2P.transpose(1, 2))
+        return products_B3P[:, 2]
+
+    def _move(self, canvas_BN: Tensor, by_pairs_BP: Tensor) -> None:
+        """Take the quasi-Newton step."""
+        gradient_BN = self.latest[:, 2]
+        first = (1 / torch.linalg.vector_norm(gradient_BN, 1, dim=1)).clamp(max=1)
+        length_B1 = (self.rate * torch.where(self.fresh, first, 1.0))[:, None]
+        weights_BP = -length_B1 * self._weights(by_pairs_BP)
+        combined_BN = (weights_BP[:, None] @ self.pairs)[:, 0]
+        moved_BN = combined_BN.addcmul_(gradient_BN, -length_B1 * self.gamma[:, None])
+        self.latest[:, 0] = moved_BN
+        canvas_BN += moved_BN
+
+    def _weights(self, by_pairs_BP: Tensor) -> Tensor:
+        """Return the weight of every pair in the direction (BP), the gradient's own being gamma.
+
+        With SᵀY's upper triangle R and diagonal D, oldest pair first (Byrd, Nocedal, Schnabel 1994, eq. 3.1),
+        the weights of Y are -γ R⁻¹ Sᵀg =: -γ p, those of S are R⁻ᵀ (D p + γ YᵀY p - γ Yᵀg).
+        """
         h = self.history
-        # Inner products of q with every s and y, kept up to date while q changes.
-        q_dot = (self.pairs @ gradient_BN[:, :, None])[:, :, 0]
-        weights = torch.zeros_like(q_dot)
-        ys = torch.diagonal(self.products[:, h:, :h], dim1=1, dim2=2)
-        rho = torch.where(self.valid > 0, 1 / ys, 0.0)
-        newest_first = [(self.count - 2 - age) % h for age in range(min(h, self.count - 1))]
-        alpha = {}
-        for slot in newest_first:
-            alpha[slot] = rho[:, slot] * q_dot[:, slot]
-            weights[:, h + slot] -= alpha[slot]
-            q_dot = q_dot - alpha[slot][:, None] * self.products[:, h + slot]
-        weights, q_dot = weights * self.gamma[:, None], q_dot * self.gamma[:, None]
-        for slot in reversed(newest_first):
-            change = self.valid[:, slot] * (alpha[slot] - rho[:, slot] * q_dot[:, h + slot])
-            weights[:, slot] += change
-            q_dot = q_dot + change[:, None] * self.products[:, slot]
-        combined_BN = (weights[:, None] @ self.pairs)[:, 0]
-        direction_BN = -(combined_BN + self.gamma[:, None] * gradient_BN)
-        first = (1 / gradient_BN.abs().sum(1)).clamp(max=1)
-        return direction_BN, self.rate * torch.where(self.fresh, first, 1.0)
+        slots = (self.newest[:, None] + self._ages).remainder(h)  # oldest first
+        order = torch.cat([slots, slots + h], 1)
+        valid = self.valid.gather(1, slots)
+        products = self.products.gather(1, order[:, :, None].expand(-1, -1, 2 * h))
+        products = products.gather(2, order[:, None].expand(-1, 2 * h, -1))
+        sy, yy = products[:, :h, h:], products[:, h:, h:]
+        by_s, by_y = by_pairs_BP.gather(1, order).chunk(2, 1)
+        # A slot of no use is a row and a column of the identity.
+        triangle = sy.triu() * valid[:, :, None] * valid[:, None] + torch.diag_embed(1 - valid)
+        gamma = self.gamma[:, None]
+        p = torch.linalg.solve_triangular(triangle, (valid * by_s)[:, :, None], upper=True)
+        diagonal = torch.diagonal(sy, dim1=1, dim2=2)
+        right = diagonal * p[:, :, 0] + gamma * ((yy @ p)[:, :, 0] - by_y)
+        of_s = torch.linalg.solve_triangular(
+            triangle.transpose(1, 2), (valid * right)[:, :, None], upper=False
+        )
+        weights = torch.cat([of_s[:, :, 0], -gamma * p[:, :, 0]], 1)
+        return torch.zeros_like(weights).scatter_(1, order, weights)
 
     def _step_back(self, canvas_BN: Tensor, overshot_B: Tensor) -> None:
-        keep = (~overshot_B).to(self.valid.dtype)
         canvas_BN.copy_(torch.where(overshot_B[:, None], self.best_BN, canvas_BN))
-        self.valid *= keep[:, None]
-        self.gamma = torch.where(overshot_B, 1.0, self.gamma)
-        self.rate = torch.where(overshot_B, self.rate / 2, self.rate)
-        self.fresh |= overshot_B
+        self.valid.masked_fill_(overshot_B[:, None], 0)
+        self.gamma.masked_fill_(overshot_B, 1)
+        self.rate.copy_(torch.where(overshot_B, self.rate / 2, self.rate))
+        self.fresh.copy_(overshot_B)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything needed to go on exactly here."""
-        return dict(vars(self))
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return everything needed to go on exactly here: the buffers themselves, each with B first."""
+        return {name: getattr(self, name) for name in STATE}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Copy a state of the same shapes into the buffers."""
+        for name in STATE:
+            getattr(self, name).copy_(state[name])

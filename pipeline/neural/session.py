@@ -1,23 +1,28 @@
-"""Session: what stays warm between jobs (encoders, style targets) and turns pictures into pictures."""
+"""Session: what stays warm between jobs (encoder, style targets) and turns pictures into pictures."""
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import DeviceError, ImageError
+from ..errors import DeviceError, DivergedError, ImageError
 from ..recipe import Recipe
+from .allocator import keep_freed_memory, release_freed_memory
 from .checkpoints import LossRow, RunState
 from .devices import DevicePlan
 from .encoder import Encoder, smallest_side
-from .engine import Level, LevelInputs, Progress, StyleTransfer
+from .engine import Hooks, Level, LevelInputs, Result, StyleTransfer
 from .images import fit_size, to_image, to_tensor, upright_srgb
+from .memory import MemoryModel, OutOfMemory, picture_bytes
+from .stepper import Steppers
 from .targets import StyleTargets, TargetCache, blend_targets, gram_targets, target_key
 from .weights import EncoderWeights, read_weights
 
@@ -48,26 +53,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result, its loss log and what it took."""
+    """What became of a request and what it took; `image` where it is done, else `state` to go on from."""
 
-    image: Image.Image
-    rows: list[LossRow]
-    width: int
-    height: int
+    status: Literal["done", "stopped", "diverged"]
+    state: RunState
     seconds: float
     dtype: str
     cache_hits: int
     cache_misses: int
+    image: Image.Image | None = None
+    error: DivergedError | None = None
 
-
-@dataclass(frozen=True)
-class Hooks:
-    """How a running job talks to its caller; see `StyleTransfer`."""
-
-    on_progress: Callable[[Progress], None] = lambda progress: None
-    on_checkpoint: Callable[[RunState], None] = lambda state: None
-    should_stop: Callable[[], bool] = lambda: False
-    checkpoint_s: float = 30.0
+    @property
+    def rows(self) -> list[LossRow]:
+        return self.state.rows
 
 
 def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
@@ -94,47 +93,77 @@ def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
     return usable
 
 
-class Session:
-    """Runs requests one after another on one device. Not for use by several threads at once."""
+SILENT = Hooks()
 
-    def __init__(self, device: DevicePlan, cache: TargetCache) -> None:
+
+class Session:
+    """Runs requests on one device. Not for use by several threads at once.
+
+    `threads` is how many the CPU's part gets, 0 torch's choice; it holds for the process.
+    """
+
+    def __init__(self, device: DevicePlan, cache: TargetCache, threads: int = 0) -> None:
         self.device = device
         self.cache = cache
+        self.memory = MemoryModel(device)
+        if device.device == "cpu":
+            keep_freed_memory()
+        if threads:
+            torch.set_num_threads(threads)
         self._torch_device = torch.device(device.device)
+        self._steppers = Steppers()
         self._encoder: tuple[object, Encoder] | None = None
 
     def stylize(
         self,
-        request: Request,
+        requests: Sequence[Request],
         weights: EncoderWeights,
-        hooks: Hooks = Hooks(),
-        state: RunState | None = None,
-    ) -> Outcome:
-        """Run one request, from `state` if it was stopped before.
+        hooks: Hooks = SILENT,
+        states: Sequence[RunState] | None = None,
+    ) -> list[Outcome]:
+        """Run requests of one recipe and one size together, from `states` if they were stopped before.
 
         Raises:
-            Stopped, Diverged: as `StyleTransfer.run`.
-            ImageError: the picture is too small for the recipe, or too large for the device's memory.
+            ImageError: the pictures are too small for the recipe.
+            OutOfMemory: they do not fit together.
             DeviceError: the device was lost.
         """
         started = time.perf_counter()
-        recipe = request.recipe
-        levels = plan_levels(recipe, request.content.image.size)
-        run = _Run(self, request, weights)
+        recipe = requests[0].recipe
+        levels = plan_levels(recipe, requests[0].content.image.size)
+        encoder = self.encoder_for(recipe, weights)
+        estimate = self._estimate(recipe, encoder, levels[-1])
+        self.memory.check(estimate, len(requests))
+        runs = [_Run(self, request, weights, encoder) for request in requests]
         transfer = StyleTransfer(
-            run.encoder, recipe, levels, run.level_inputs, run.first_image,
-            hooks.on_progress, hooks.on_checkpoint, hooks.should_stop, hooks.checkpoint_s,
-            getattr(torch, self.dtype_for(recipe)),
+            encoder, recipe, levels,
+            lambda level, index: runs[index].level_inputs(level),
+            lambda level, index: runs[index].first_image(level),
+            hooks, getattr(torch, self.dtype_for(recipe)), self._steppers,
         )  # fmt: skip
         try:
-            result, rows = transfer.run(state)
+            with self.memory.learning(estimate * len(requests)):
+                results = transfer.run(states or [RunState() for _ in requests])
         except (RuntimeError, MemoryError) as error:
-            raise self._device_fault(error, levels[-1]) from error
-        image = to_image(result)
-        if recipe.upscale_to_content:
-            image = image.resize(request.content.image.size, Image.Resampling.LANCZOS)
-        seconds, dtype = time.perf_counter() - started, self.dtype_for(recipe)
-        return Outcome(image, rows, image.width, image.height, seconds, dtype, run.hits, run.misses)
+            raise self._device_fault(error) from error
+        finally:
+            release_freed_memory()
+        seconds = time.perf_counter() - started
+        return [self._outcome(run, result, seconds) for run, result in zip(runs, results, strict=True)]
+
+    def _estimate(self, recipe: Recipe, encoder: Encoder, level: Level) -> int:
+        itemsize = getattr(torch, self.dtype_for(recipe)).itemsize
+        channels = encoder.channels
+        return picture_bytes(recipe, channels, level.width, level.height, itemsize)
+
+    def _outcome(self, run: _Run, result: Result, seconds: float) -> Outcome:
+        recipe, image = run.request.recipe, None
+        if result.image_BCHW is not None:
+            image = to_image(result.image_BCHW)
+            if recipe.upscale_to_content:
+                image = image.resize(run.request.content.image.size, Image.Resampling.LANCZOS)
+        dtype = self.dtype_for(recipe)
+        return Outcome(result.status, result.state, seconds, dtype, run.hits, run.misses, image, result.error)
 
     def dtype_for(self, recipe: Recipe) -> str:
         """Name the type in which the network computes a recipe here."""
@@ -142,25 +171,30 @@ class Session:
             return self.device.dtype
         return "bfloat16" if recipe.precision == "bfloat16" else "float32"
 
-    def _device_fault(self, error: RuntimeError | MemoryError, level: Level) -> Exception:
-        """Tell a picture that does not fit from a device that is gone; anything else stays what it is."""
+    def _device_fault(self, error: RuntimeError | MemoryError) -> Exception:
+        """Tell pictures that do not fit from a device that is gone; anything else stays what it is."""
         # On the CPU torch has no class of its own for a failed allocation.
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-            return ImageError(
-                f"{level.width} x {level.height} pixels do not fit the memory of {self.device.device}.",
-                "Lower size, or use --device cpu.",
-            )
+            return OutOfMemory()
         if isinstance(error, torch.AcceleratorError):
             return DeviceError(
                 f"The device {self.device.device} failed: {error}", "Check the device, or use --device cpu."
             )
         return error
 
+    def free_memory(self) -> None:
+        """Give back what is kept for later."""
+        self._steppers.clear()
+        gc.collect()
+        if self._torch_device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def encoder_for(self, recipe: Recipe, weights: EncoderWeights) -> Encoder:
         """Return the encoder of a recipe, built to its deepest layer; the last one stays warm."""
         layers = sorted({*recipe.content_layers, *recipe.style_layers})
         key = (weights.digest, layers, recipe.pooling, recipe.padding)
         if self._encoder is None or self._encoder[0] != key:
+            self._steppers.clear()
             encoder = Encoder(read_weights(weights, layers), layers, recipe.pooling, recipe.padding)
             self._encoder = (key, encoder.to(self._torch_device))
         return self._encoder[1]
@@ -169,12 +203,12 @@ class Session:
 class _Run:
     """The inputs of one request, made when a level asks for them."""
 
-    def __init__(self, session: Session, request: Request, weights: EncoderWeights) -> None:
+    def __init__(self, session: Session, request: Request, weights: EncoderWeights, encoder: Encoder) -> None:
         self.session = session
         self.request = request
         self.weights = weights
+        self.encoder = encoder
         self.device = torch.device(session.device.device)
-        self.encoder = session.encoder_for(request.recipe, weights)
         self.hits = self.misses = 0
 
     def level_inputs(self, level: Level) -> LevelInputs:

@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -24,6 +25,8 @@ from .encoder import Encoder
 from .losses import Moments, moments
 
 FORMAT_VERSION = "1"
+# Targets take seconds; a process that holds a lock longer hangs, and is not waited for.
+LOCK_S = 120
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,19 @@ def blend_targets(parts: Sequence[tuple[StyleTargets, float]]) -> StyleTargets:
     return StyleTargets(blended)
 
 
+def stack_targets(targets: Sequence[StyleTargets]) -> StyleTargets:
+    """Join the targets of several pictures, each with a style of its own, along B."""
+    return StyleTargets(
+        {
+            layer: Moments(
+                torch.cat([each.layers[layer].mean for each in targets]),
+                torch.cat([each.layers[layer].second for each in targets]),
+            )
+            for layer in targets[0].layers
+        }
+    )
+
+
 def target_key(parts: Mapping[str, object]) -> str:
     """Return the name of a cache entry: the sha256 of everything the targets depend on."""
     text = json.dumps({**parts, "format": FORMAT_VERSION}, sort_keys=True)
@@ -86,12 +102,29 @@ class TargetCache:
 
     def fetch(self, key: str, compute: Callable[[], StyleTargets]) -> tuple[StyleTargets, bool]:
         """Return the targets under `key`, computed if need be, and whether they were there."""
-        found = self._memory.get(key) or self._read(key)
-        targets = found or compute()
-        if not found:
-            self._write(key, targets)
+        targets, found = self._memory.get(key) or self._read(key), True
+        if targets is None:
+            with self._lock(key):
+                targets = self._read(key)  # who held the lock may have computed it
+                if targets is None:
+                    targets, found = compute(), False
+                    self._write(key, targets)
         self._remember(key, targets)
-        return targets, found is not None
+        return targets, found
+
+    @contextmanager
+    def _lock(self, key: str) -> Iterator[None]:
+        """Let one process at a time compute an entry; without a lock to be had, several may."""
+        if self.directory is None:
+            yield
+            return
+        # A few locks for all entries, so that no file stays behind for each.
+        lock = FileLock(self.directory / f"{key[0]}.lock", timeout=LOCK_S)
+        with ExitStack() as stack:
+            with suppress(OSError, Timeout):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock)
+            yield
 
     def _remember(self, key: str, targets: StyleTargets) -> None:
         self._memory[key] = targets

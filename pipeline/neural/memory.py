@@ -1,0 +1,104 @@
+"""What a picture costs in memory, and what a device has free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ..recipe import Recipe
+from .devices import DevicePlan
+
+# Canvases beside the history of L-BFGS: best, gradient, direction, and the picture's own losses.
+CANVASES = 12
+# Buffers, as large as the largest feature map, that live for a moment while the pass goes on.
+BUFFERS = 6
+# Of what is free; the rest is for fragments and for what other programs do meanwhile.
+USABLE = 0.9
+
+
+def picture_bytes(recipe: Recipe, channels: Mapping[str, int], width: int, height: int, itemsize: int) -> int:
+    """Estimate what one picture of a batch needs at a level: feature maps, buffers, optimiser.
+
+    `channels` maps the convolutions that are built to their widths; `itemsize` is the network's, in bytes.
+    """
+    pixels = (width + 2 * recipe.margin) * (height + 2 * recipe.margin)
+    # Every block has a quarter of the positions of the one before.
+    maps = [count * 0.25 ** (int(name[4]) - 1) for name, count in channels.items()]
+    features = itemsize * (sum(maps) + BUFFERS * max(maps))
+    history = 2 * recipe.history if recipe.optimizer == "lbfgs" else 2
+    return round(pixels * (features + 3 * 4 * (history + CANVASES)))
+
+
+class OutOfMemory(Exception):
+    """What was asked for does not fit the device's memory; fewer or smaller pictures may."""
+
+
+class MemoryModel:
+    """What fits a device: estimates against what is free, corrected by what was seen."""
+
+    def __init__(self, plan: DevicePlan) -> None:
+        self.plan = plan
+        # What pictures took in truth, as a multiple of their estimate; known of GPUs only.
+        self.factor = 1.0
+
+    def check(self, bytes_per_picture: int, pictures: int) -> None:
+        """Do nothing if so many pictures fit.
+
+        A single picture on a GPU is always tried, as nothing dies of it. A system's main memory is promised
+        to programs that cannot have it, and then they are killed.
+
+        Raises:
+            OutOfMemory: they do not.
+        """
+        free = free_bytes(self.plan)
+        if free is None or (pictures == 1 and self.plan.device != "cpu"):
+            return
+        usable = free if pictures == 1 else USABLE * free
+        if bytes_per_picture * pictures * self.factor > usable:
+            raise OutOfMemory
+
+    @contextmanager
+    def learning(self, estimate: int) -> Iterator[None]:
+        """Compare what the block takes with an estimate of it, in bytes."""
+        if not self.plan.device.startswith("cuda"):
+            yield
+            return
+        torch.cuda.reset_peak_memory_stats(self.plan.device)
+        before = torch.cuda.memory_allocated(self.plan.device)
+        yield
+        taken = torch.cuda.max_memory_allocated(self.plan.device) - before
+        self.factor = max(taken / estimate, 0.9 * self.factor)
+
+
+def free_bytes(plan: DevicePlan) -> int | None:
+    """Return the memory a device has left for us, or None where that is not known."""
+    if plan.device.startswith("cuda"):
+        free, _ = torch.cuda.mem_get_info(plan.device)
+        held = torch.cuda.memory_reserved(plan.device) - torch.cuda.memory_allocated(plan.device)
+        return free + held
+    if plan.device == "cpu":
+        return min((b for b in (_available_bytes(), _cgroup_bytes()) if b is not None), default=None)
+    return None
+
+
+def _available_bytes() -> int | None:
+    """Return what Linux says is available."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return None
+    values = dict(line.split(":", 1) for line in lines)
+    return int(values["MemAvailable"].split()[0]) * 1024
+
+
+def _cgroup_bytes() -> int | None:
+    """Return what the container's limit leaves, where there is one."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return None
+    return None if limit == "max" else max(0, int(limit) - int(used))

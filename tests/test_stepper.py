@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import random_image, tiny_encoder
+
+from pipeline.neural.checkpoints import RunState
+from pipeline.neural.stepper import Stepper, Steppers
+from pipeline.neural.targets import gram_targets, stack_targets
+from pipeline.recipe import Recipe
+
+RECIPES = {
+    "lbfgs": Recipe(history=4),
+    "adam": Recipe(optimizer="adam", learning_rate=0.01, canvas="imagenet"),
+}
+
+
+def arguments(recipe: Recipe, seeds: tuple[int, ...] = (1, 2), device: str = "cpu") -> tuple:
+    encoder = tiny_encoder(recipe)
+    content_BCHW = torch.cat([random_image(seed=10 + seed) for seed in seeds])
+    style = stack_targets(
+        [gram_targets(encoder, random_image(seed=20 + seed), list(recipe.style_layers)) for seed in seeds]
+    )
+    states = [RunState(canvas=random_image(seed=30 + seed)) for seed in seeds]
+    return encoder.to(device), recipe, content_BCHW.to(device), style.to(torch.device(device)), states
+
+
+def take(stepper: Stepper, steps: int) -> torch.Tensor:
+    return torch.stack([stepper.step() for _ in range(steps)])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_everything_stays_where_it_is(name):
+    """What is recorded once on a GPU reads and writes the same memory for ever."""
+    stepper = Stepper(*arguments(RECIPES[name]), torch.float32)
+    before = [tensor.data_ptr() for tensor in tensors_of(stepper)]
+    take(stepper, 6)
+    assert [tensor.data_ptr() for tensor in tensors_of(stepper)] == before
+
+
+def tensors_of(stepper: Stepper) -> list[torch.Tensor]:
+    own = [stepper.canvas_BCHW, stepper.best_BCHW, stepper.best_loss_B, stepper.moving_B]
+    return [*own, *stepper.optimizer.state_dict().values()]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_stepper_that_was_used_is_as_a_new_one(name):
+    encoder, recipe, *first = arguments(RECIPES[name])
+    _, _, *second = arguments(RECIPES[name], (3, 4))
+    expected = take(Stepper(encoder, recipe, *second, torch.float32), 5)
+    used = Stepper(encoder, recipe, *first, torch.float32)
+    take(used, 5)
+    used.load(*second)
+    assert torch.equal(take(used, 5), expected)
+
+
+def test_the_best_is_that_of_each_picture():
+    stepper = Stepper(*arguments(RECIPES["lbfgs"]), torch.float32)
+    totals = take(stepper, 12)[:, 0]
+    assert torch.equal(stepper.best_loss_B, totals.amin(0))
+    stepper.hold(1)
+    held = stepper.best_loss_B[1].clone()
+    later = take(stepper, 8)[:, 0]
+    assert stepper.best_loss_B[0] == torch.cat([totals, later])[:, 0].min()
+    assert stepper.best_loss_B[1] == held > later[:, 1].min()
+
+
+def test_steppers_are_kept_on_a_gpu_only():
+    steppers, recipe = Steppers(), RECIPES["adam"]
+    one = steppers.fetch(*arguments(recipe), torch.float32)
+    assert steppers.fetch(*arguments(recipe), torch.float32) is not one
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recorded_step_is_the_step_and_never_waits(name):
+    recipe = RECIPES[name]
+    expected = take(Stepper(*arguments(recipe), torch.float32), 12)
+    steppers = Steppers()
+    encoder, *rest = arguments(recipe, device="cuda")
+    stepper = steppers.fetch(encoder, *rest, torch.float32)
+    take(stepper, 5)
+    assert steppers.fetch(encoder, *rest, torch.float32) is stepper
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = take(stepper, 12)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.allclose(losses.cpu()[:6], expected[:6], rtol=1e-2)
