@@ -130,15 +130,7 @@ def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
     with (
         _stop_signal(_say_stopping) as stopped,
         _observer(len(batch), as_json) as observer,
-        _runner(
-            settings,
-            batch,
-            _executor(settings, stopped),
-            observer,
-            options,
-            stopped,
-            _workers(settings, batch),
-        ) as runner,
+        _runner(settings, batch, _executor(settings, stopped), observer, options, stopped) as runner,
         runner.folder.locked(),
     ):
         summary = runner.run(batch.jobs(), len(batch))
@@ -490,7 +482,6 @@ def _runner(
     observer: LogLines,
     options: RunOptions,
     stopped: list[int],
-    workers: Sequence[Executor] = (),
 ) -> Iterator[Runner]:
     from .ledger import Ledger
     from .outbox import BatchFolder
@@ -498,19 +489,20 @@ def _runner(
 
     folder = BatchFolder(settings.outbox, batch.name)
     with closing(Ledger(settings.state_dir)) as ledger:
+        workers = partial(_workers, settings, len(batch), executor)
         yield Runner(folder, ledger, executor, observer, options, lambda: bool(stopped), workers)
 
 
-def _workers(settings: Config, batch: Batch) -> list[Executor]:
-    """Return an executor for every process that works beside this one; none if this one does it all."""
+def _workers(settings: Config, jobs: int, executor: Executor) -> list[Executor]:
+    """Return an executor for every process that works beside this one; `executor` if this one does it all."""
     from .executors import InProcessExecutor, plan_workers
     from .worker import WorkerExecutor
 
-    if settings.workers == 1 or len(batch) == 1:
-        return []
-    plans, watch = plan_workers(settings, len(batch)), settings.watch
+    if settings.workers == 1 or jobs == 1:
+        return [executor]
+    plans, watch = plan_workers(settings, jobs), settings.watch
     if len(plans) == 1:
-        return []
+        return [executor]
     return [
         WorkerExecutor(
             partial(

@@ -24,27 +24,26 @@ class Done:
 class Lanes:
     """Gives tasks to executors and tells, in the caller's thread, what comes of them.
 
-    A single executor works in the caller's thread while that waits. Several have a thread each, which alone
-    talks to its executor, and in the end closes it.
+    `executors` is called when the first is needed. A single executor works in the caller's thread while that
+    waits. Several have a thread each, which alone talks to its executor, and in the end closes it.
     """
 
     def __init__(
         self,
-        executors: Sequence[Executor],
+        executors: Callable[[], Sequence[Executor]],
         on_step: Callable[[StepProgress], None],
         should_stop: Callable[[], bool],
     ) -> None:
         self.on_step = on_step
         self.should_stop = should_stop
-        self._inline = executors[0] if len(executors) == 1 else None
+        self._make = executors
+        self._executors: Sequence[Executor] = ()
+        self._lanes: list[_Lane] = []
+        self._free: list[_Lane] = []
         self._waiting: list[Sequence[Task]] = []
         self._busy = 0
         self._stopping = False
         self._events: queue.SimpleQueue[StepProgress | tuple[_Lane, Done]] = queue.SimpleQueue()
-        threaded = [] if self._inline else executors
-        self._lanes = [_Lane(executor, self._events, self._should_stop) for executor in threaded]
-        self._free = self._lanes[::-1]
-        self.width = len(executors)
 
     def __enter__(self) -> Self:
         return self
@@ -56,9 +55,15 @@ class Lanes:
             lane.close()
 
     @property
+    def width(self) -> int:
+        """How many lanes there are."""
+        self._open()
+        return len(self._executors)
+
+    @property
     def idle(self) -> bool:
         """Whether a lane is free."""
-        return self._busy < self.width
+        return not self._executors or self._busy < len(self._executors)
 
     @property
     def busy(self) -> bool:
@@ -67,22 +72,30 @@ class Lanes:
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Give tasks to a free lane."""
+        self._open()
         self._busy += 1
-        if self._inline:
-            self._waiting.append(tasks)
-        else:
+        if self._free:
             self._free.pop().submit(tasks)
+        else:
+            self._waiting.append(tasks)
 
     def wait(self) -> Done:
         """Return what came of the tasks that end next; tell of steps meanwhile."""
         self._busy -= 1
-        if self._inline:
-            return _attempt(self._inline, self._waiting.pop(), self.on_step, self._should_stop)
+        if self._waiting:
+            return _attempt(self._executors[0], self._waiting.pop(), self.on_step, self._should_stop)
         while isinstance(event := self._events.get(), StepProgress):
             self.on_step(event)
         lane, done = event
         self._free.append(lane)
         return done
+
+    def _open(self) -> None:
+        if not self._executors:
+            self._executors = self._make()
+            if len(self._executors) > 1:
+                self._lanes = [_Lane(each, self._events, self._should_stop) for each in self._executors]
+                self._free = self._lanes[::-1]
 
     def _should_stop(self) -> bool:
         return self._stopping or self.should_stop()

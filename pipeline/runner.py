@@ -143,8 +143,8 @@ class Ready:
 class Runner:
     """Runs the jobs of one batch and publishes what comes of them.
 
-    `executor` resolves encoders, and without `workers` it runs the jobs too. Ledger, outbox and observer
-    are used by the caller's thread alone.
+    `executor` resolves encoders, and without `workers`, called when the first job has to run, it runs them
+    too. Ledger, outbox and observer are used by the caller's thread alone.
     """
 
     def __init__(
@@ -155,12 +155,12 @@ class Runner:
         observer: Observer,
         options: RunOptions = RunOptions(),
         should_stop: Callable[[], bool] = lambda: False,
-        workers: Sequence[Executor] = (),
+        workers: Callable[[], Sequence[Executor]] | None = None,
     ) -> None:
         self.folder = folder
         self.ledger = ledger
         self.executor = executor
-        self.workers = workers or [executor]
+        self.workers = workers or (lambda: [executor])
         self.observer = observer
         self.options = options
         self.should_stop = should_stop
@@ -224,7 +224,7 @@ class Runner:
         # Jobs that get their turn when nothing else runs.
         later: list[Ready] = []
         with Lanes(self.workers, partial(self._on_step, running), self._should_stop) as lanes:
-            groups = self._groups(jobs, running, later, most=-(-max(summary.jobs, 1) // lanes.width))
+            groups = self._groups(jobs, running, later, lambda: -(-max(summary.jobs, 1) // lanes.width))
             try:
                 while True:
                     group = next(groups, None) if lanes.idle and self._may_begin(summary) else None
@@ -250,9 +250,9 @@ class Runner:
         return not summary.stopped and not 0 < self.options.max_failures <= summary.failed
 
     def _groups(
-        self, jobs: Iterable[Job], running: Mapping[str, Ready], later: list[Ready], most: int
+        self, jobs: Iterable[Job], running: Mapping[str, Ready], later: list[Ready], most: Callable[[], int]
     ) -> Iterator[Finished | list[Ready]]:
-        """Give jobs to run, at `most` so many in a group that may share a tensor, and those that need not."""
+        """Give jobs to run, at `most()` so many to share a tensor, and those that need not run."""
         group: dict[str, Ready] = {}
         for job in jobs:
             ready = self._prepare(job)
@@ -266,7 +266,7 @@ class Runner:
                     yield list(group.values())
                     group = {}
                 group[ready.key] = ready
-                if len(group) >= min(most, self.executor.together(job.recipe)):
+                if len(group) >= min(most(), self.executor.together(job.recipe)):
                     yield list(group.values())
                     group = {}
         if group:

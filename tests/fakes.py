@@ -222,7 +222,8 @@ class Workshop:
         folder, ledger = BatchFolder(self.outbox, batch.name, disk), Ledger(self.state)
         options_ = RunOptions(**options)
         executor = executor or FakeExecutor()
-        runner = Runner(folder, ledger, executor, recorder, options_, should_stop, workers)
+        make = (lambda: workers) if workers else None
+        runner = Runner(folder, ledger, executor, recorder, options_, should_stop, make)
         try:
             with folder.locked():
                 return Ran(runner.run(batch.jobs(), len(batch)), recorder)

@@ -96,7 +96,7 @@ class ExplicitObjective:
         self.dtype = dtype
         self.pooling, self.padding = encoder.pooling, recipe.padding
         self.taps = frozenset([*recipe.content_layers, *recipe.style_layers])
-        self.scale, self.shift = 1 / encoder.std, -encoder.mean / encoder.std
+        self.mean, self.std = encoder.mean, encoder.std
         self.stages = [_stage(encoder, name, dtype) for name in encoder.convolutions]
         self.content = self._content_targets(content_BCHW)
         self.styles = self._style_targets(targets, len(content_BCHW))
@@ -148,7 +148,7 @@ class ExplicitObjective:
             layers[f"style_{layer}"], style = loss, style + factor * loss
         tv, outside, gradient_BCHW = pixel_gradient(image_BCHW, recipe.tv_weight, recipe.range_weight)
         losses = Losses(content + style + tv + outside, content, style, tv, layers)
-        return losses, gradient_BCHW.addcmul_(self._backward(trace, pulls), self.scale)
+        return losses, gradient_BCHW.addcdiv_(self._backward(trace, pulls), self.std)
 
     def _style(self, layer: str, features_BCHW: Tensor, factor: float) -> tuple[Tensor, _Pull]:
         current, target = feature_moments(features_BCHW), self.styles[layer]
@@ -161,8 +161,8 @@ class ExplicitObjective:
 
     def _forward(self, image_BCHW: Tensor) -> _Trace:
         trace = _Trace()
-        x = torch.addcmul(self.shift, image_BCHW, self.scale)
-        x = x.to(self.dtype, memory_format=torch.channels_last)
+        # Rounded as the encoder rounds: the least difference may turn a ReLU or a pooling another way.
+        x = ((image_BCHW - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)
         for stage in self.stages:
             if stage.pools and self.pooling == "max":
                 x, trace.chosen[stage.name] = F.max_pool2d(x, 2, return_indices=True)
