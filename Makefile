@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: all demo test test-all test-faults lint format types clean
+.PHONY: all demo test test-all test-faults bench bench-gpu lint format types clean
 
 all: lint types test
 
@@ -18,6 +18,12 @@ test-all: .venv/installed-dev
 
 test-faults: .venv/installed-dev
 	$(BIN)/python -m pytest -m "case" --reliability=docs/reliability.md
+
+bench: .venv/installed-bench
+	$(BIN)/python -m benchmarks
+
+bench-gpu: .venv/installed-bench
+	$(BIN)/python -m benchmarks --device cuda
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -39,6 +45,10 @@ types: .venv/installed-dev
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@ .venv/installed
+
+.venv/installed-bench: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	@touch $@ .venv/installed
 
 clean:

@@ -1,14 +1,30 @@
-"""The optimisation loop as a careful tutorial writes it: what ours is measured against.
+"""The tutorial's loop and program: what ours is measured against.
 
-Autograd in float32, pictures as NCHW, torch's L-BFGS with its history of 100 and one evaluation a step.
+Autograd in float32, pictures as NCHW, torch's L-BFGS with its history of 100 and one evaluation a step, one
+picture at a time. As a program it does what such a command line does: it loads the network, computes the
+targets, takes its steps and writes the picture, every time anew:
+
+    python -m benchmarks.reference --content A --style B --size 512 --steps 500 --weights W --out O
+
+It prints one JSON object: seconds of the loop, the loss before every step and after the last, the seconds
+after every step (targets included, loading not), and the peak resident memory in bytes.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import resource
+import sys
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.neural.encoder import CONVOLUTIONS, IMAGENET_MEAN, IMAGENET_STD
@@ -61,15 +77,92 @@ class Loop:
         self.optimizer = torch.optim.LBFGS([self.canvas], max_iter=1)
         self.losses: list[float] = []
 
-    def evaluate(self) -> Tensor:
-        self.optimizer.zero_grad()
-        features = self.network(self.canvas)
+    def loss(self, image: Tensor) -> Tensor:
+        features = self.network(image)
         loss = F.mse_loss(features[CONTENT_LAYER], self.content)
         for layer, target in self.grams.items():
             loss = loss + self.style_weight * F.mse_loss(gram(features[layer]), target)
+        return loss
+
+    def evaluate(self) -> Tensor:
+        self.optimizer.zero_grad()
+        loss = self.loss(self.canvas)
         loss.backward()
         self.losses.append(loss.item())
         return loss
 
     def step(self) -> None:
         self.optimizer.step(self.evaluate)
+
+
+def load(path: Path, size: int) -> Tensor:
+    """Read a picture as `image_BCHW` with a long edge of `size` pixels."""
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    pixels = np.array(image.resize((width, height), Image.Resampling.LANCZOS), dtype=np.float32)
+    return torch.from_numpy(pixels / 255).permute(2, 0, 1)[None].contiguous()
+
+
+def save(image: Tensor, path: Path) -> None:
+    pixels = (image.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+    Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(path)
+
+
+def fill_history(loop: Loop) -> None:
+    """Take 101 steps of L-BFGS on the pixels alone: its memory then is what it is late in a run."""
+    weights = torch.logspace(-3, 3, loop.canvas.numel(), device=loop.canvas.device).view_as(loop.canvas)
+
+    def evaluate() -> Tensor:
+        loop.optimizer.zero_grad()
+        loss = (weights * loop.canvas.square()).sum()
+        loss.backward()
+        return loss
+
+    for _ in range(101):
+        loop.optimizer.step(evaluate)
+
+
+def peak_bytes() -> int:
+    """The peak resident memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--content", type=Path, required=True)
+    parser.add_argument("--style", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=512, help="long edge in pixels")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--style-weight", type=float, default=1e6)
+    parser.add_argument("--weights", type=Path, required=True, help="safetensors, conv1_1.weight and so on")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--full-history", action="store_true", help="for its memory: fill it before step 1")
+    arguments = parser.parse_args()
+    print(json.dumps(run(arguments)))
+
+
+def run(arguments: argparse.Namespace) -> dict[str, object]:
+    device = torch.device(arguments.device)
+    network = Network(load_file(arguments.weights)).to(device)
+    content, style = (load(path, arguments.size).to(device) for path in (arguments.content, arguments.style))
+    started, times = time.perf_counter(), []
+    loop = Loop(network, content, style, arguments.style_weight)
+    if arguments.full_history:
+        fill_history(loop)
+    for _ in range(arguments.steps):
+        loop.step()  # ends with a number read from the device, so nothing is left to wait for
+        times.append(time.perf_counter() - started)
+    save(loop.canvas, arguments.out)
+    with torch.no_grad():
+        losses = [*loop.losses, loop.loss(loop.canvas).item()]
+    return {"seconds": times[-1], "losses": losses, "times": times, "peak_bytes": peak_bytes()}
+
+
+if __name__ == "__main__":
+    main()

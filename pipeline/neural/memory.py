@@ -14,7 +14,7 @@ from .devices import DevicePlan
 # Canvases beside the history of L-BFGS: best, gradient, direction, and the picture's own losses.
 CANVASES = 12
 # Buffers, as large as the largest feature map, that live for a moment while the pass goes on.
-BUFFERS = 6
+BUFFERS = 7
 # Of what is free; the rest is for fragments and for what other programs do meanwhile.
 USABLE = 0.9
 
@@ -28,6 +28,8 @@ def picture_bytes(recipe: Recipe, channels: Mapping[str, int], width: int, heigh
     # Every block has a quarter of the positions of the one before.
     maps = [count * 0.25 ** (int(name[4]) - 1) for name, count in channels.items()]
     features = itemsize * (sum(maps) + BUFFERS * max(maps))
+    # Moments are taken of a copy in float32; and what a pooling chose takes eight bytes each.
+    features += 4 * max(maps) + 8 * sum(maps) / 8
     history = 2 * recipe.history if recipe.optimizer == "lbfgs" else 2
     return round(pixels * (features + 3 * 4 * (history + CANVASES)))
 
