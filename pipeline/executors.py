@@ -28,6 +28,7 @@ DECODERS = 8
 TOGETHER = 16
 # Processes on a CPU, at most: each has an encoder and feature maps of its own.
 CPU_WORKERS = 4
+GPU_WORKERS = 2
 
 if TYPE_CHECKING:
     from .neural.checkpoints import LossRow, RunState
@@ -366,8 +367,9 @@ class WorkerPlan:
 def plan_workers(config: Config, jobs: int) -> list[WorkerPlan]:
     """Plan the processes for a batch of so many jobs; one is this process itself.
 
-    A process for every GPU. On a CPU several processes of few threads make more pictures than one of many:
-    what is not a matrix product, and memory's delays, do not divide among threads.
+    Two processes for every GPU: one reads, resizes and writes pictures while the other's are computed. On a
+    CPU several processes of few threads make more pictures than one of many: what is not a matrix product,
+    and memory's delays, do not divide among threads.
 
     Raises:
         DeviceError: the configured device is not here.
@@ -382,7 +384,7 @@ def plan_workers(config: Config, jobs: int) -> list[WorkerPlan]:
     elif device.device == "cpu":
         count = min(cores, CPU_WORKERS)
     else:
-        count = len(devices)
+        count = GPU_WORKERS * len(devices)
     count = max(1, min(count, jobs))
     return [WorkerPlan(devices[i % len(devices)], max(1, cores // count)) for i in range(count)]
 

@@ -268,3 +268,37 @@ def test_who_is_flat_first_waits_for_the_others_and_is_as_if_alone():
         assert len(alone.state.rows) == pytest.approx(len(result.state.rows), abs=2)
         assert result.state.best_loss == pytest.approx(alone.state.best_loss, rel=1e-3)
         assert result.state.best_loss == pytest.approx(min(row.total for row in result.state.rows))
+
+
+def test_losses_read_in_bunches_are_the_same(monkeypatch, tmp_path):
+    """As on a GPU, where reading every step would make it wait."""
+    recipe, levels = recipe_for(snapshot_every=4), [Level(32, 32, 11), Level(46, 40, 7)]
+    expected = transfer_for(recipe, levels).run([RunState(), RunState()])
+    monkeypatch.setattr("pipeline.neural.engine.read_every", lambda stepper: 3)
+    seen: list[Progress] = []
+    results = transfer_for(recipe, levels, on_progress=seen.append).run([RunState(), RunState()])
+    for one, other in zip(results, expected, strict=True):
+        assert torch.equal(one.image_BCHW, other.image_BCHW)
+        assert [row.total for row in one.state.rows] == [row.total for row in other.state.rows]
+        assert [row.seconds for row in one.state.rows] == sorted(row.seconds for row in one.state.rows)
+    assert [p.step for p in seen if p.index == 0] == [3, 4, 7, 8, 11, 12, 15, 16, 18]
+    assert [p.step for p in seen if p.index == 1 and p.image_BCHW is not None] == [4, 8, 12, 16]
+
+    # Stopped where a bunch ends, it goes on to the same picture.
+    seen.clear()
+    stopping = transfer_for(recipe, levels, on_progress=seen.append, should_stop=lambda: len(seen) >= 6)
+    stopped = stopping.run([RunState(), RunState()])
+    assert {(result.status, result.state.level, result.state.step) for result in stopped} == {
+        ("stopped", 0, 7)
+    }
+    resumed = transfer_for(recipe, levels).run([result.state for result in stopped])
+    for one, other in zip(resumed, expected, strict=True):
+        assert torch.equal(one.image_BCHW, other.image_BCHW)
+
+
+def test_a_loss_not_finite_in_the_middle_of_a_bunch_ends_there(monkeypatch):
+    monkeypatch.setattr("pipeline.neural.engine.read_every", lambda stepper: 5)
+    (result,) = transfer_for(recipe_for(optimizer="adam", learning_rate=1e30)).run([RunState()])
+    assert result.status == "diverged"
+    assert "step 2" in str(result.error)
+    assert [row.step for row in result.state.rows] == [1]

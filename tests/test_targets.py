@@ -11,7 +11,14 @@ import torch
 from tiny import random_image, tiny_encoder
 
 from pipeline.neural.losses import Moments, moments
-from pipeline.neural.targets import StyleTargets, TargetCache, blend_targets, gram_targets, target_key
+from pipeline.neural.targets import (
+    StyleTargets,
+    TargetCache,
+    blend_targets,
+    gram_targets,
+    stack_targets,
+    target_key,
+)
 from pipeline.recipe import Recipe
 
 
@@ -181,3 +188,17 @@ def test_a_folder_that_cannot_hold_a_lock_costs_time_only(tmp_path):
     computed, found = TargetCache(tmp_path / "file").fetch("ab", lambda: targets(1))
     assert not found
     assert same(computed, targets(1))
+
+
+def test_spectra_are_kept_in_memory_and_join():
+    cache = TargetCache(None)
+    one, _ = cache.fetch("1", lambda: targets(1), decomposed=True)
+    again, found = cache.fetch("1", never, decomposed=True)
+    assert found
+    assert again.layers["relu1_1"].spectrum is one.layers["relu1_1"].spectrum
+    assert one.memory_bytes > targets(1).memory_bytes
+    joined = stack_targets([one, cache.fetch("2", lambda: targets(2), decomposed=True)[0]])
+    values, vectors = joined.layers["relu1_1"].spectrum
+    covariance = vectors @ torch.diag_embed(values.float()) @ vectors.transpose(1, 2)
+    assert torch.allclose(covariance, joined.layers["relu1_1"].covariance, atol=1e-6)
+    assert stack_targets([one, targets(2)]).layers["relu1_1"].spectrum is None

@@ -194,6 +194,11 @@ class StyleTransfer:
         return self._steps_before[level]
 
 
+def read_every(stepper: Stepper) -> int:
+    """Return how many steps are taken before their losses are read."""
+    return READ_EVERY if stepper.canvas_BN.is_cuda else 1
+
+
 class _LevelRun:
     """The loop over one level: takes steps, reads their losses and tells of them."""
 
@@ -211,7 +216,7 @@ class _LevelRun:
         self.step = pictures[0].state.step
         self.began = self.step
         self.unread: list[Tensor] = []
-        self.read_every = READ_EVERY if stepper.canvas_BN.is_cuda else 1
+        self.read_every = read_every(stepper)
         self.started = self.hooks.clock()
         rows = pictures[0].state.rows
         self.seconds = rows[-1].seconds if rows else 0.0

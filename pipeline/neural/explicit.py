@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -97,7 +98,7 @@ class ExplicitObjective:
         self.pooling, self.padding = encoder.pooling, recipe.padding
         self.taps = frozenset([*recipe.content_layers, *recipe.style_layers])
         self.mean, self.std = encoder.mean, encoder.std
-        self.stages = [_stage(encoder, name, dtype) for name in encoder.convolutions]
+        self.stages = _stages(encoder, dtype)
         self.content = self._content_targets(content_BCHW)
         self.styles = self._style_targets(targets, len(content_BCHW))
 
@@ -404,6 +405,12 @@ def _fold(padded: Tensor, padding: str) -> Tensor:
     columns[:, :, :, inner] += rows[:, :, :, 0]
     columns[:, :, :, -1 - inner] += rows[:, :, :, -1]
     return columns.contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=1)
+def _stages(encoder: Encoder, dtype: torch.dtype) -> tuple[_Stage, ...]:
+    """Lay out an encoder's weights, once for all the pictures it sees; it stays as it is from then on."""
+    return tuple(_stage(encoder, name, dtype) for name in encoder.convolutions)
 
 
 def _stage(encoder: Encoder, name: str, dtype: torch.dtype) -> _Stage:

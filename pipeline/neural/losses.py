@@ -18,8 +18,8 @@ normalized   Σ(G-A)² / ΣA²              Σ(F-P)² / ΣP²
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +32,27 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class Moments:
-    """What a style is: the mean of the features (BC) and their second moment F Fᵀ / M (BCC)."""
+    """What a style is: the mean of the features (BC) and their second moment F Fᵀ / M (BCC).
+
+    `spectrum` holds the eigenvalues (BC, float64) and eigenvectors (BCC) of the covariance, where they are
+    known already.
+    """
 
     mean: Tensor
     second: Tensor
+    spectrum: tuple[Tensor, Tensor] | None = None
 
     @property
     def covariance(self) -> Tensor:
         return self.second - self.mean[:, :, None] * self.mean[:, None, :]
+
+    def decomposed(self) -> Moments:
+        """Return the same with its spectrum."""
+        if self.spectrum is not None:
+            return self
+        # A float32 decomposition loses the weak directions, which are the point of `bures_style_loss`.
+        values, vectors = torch.linalg.eigh(self.covariance.cpu().double())
+        return replace(self, spectrum=(values.clamp_min(0), vectors.to(self.mean)))
 
 
 def gram_matrix(features_BCHW: Tensor) -> Tensor:
@@ -99,16 +112,15 @@ def bures_target(style: Moments, epsilon: float) -> BuresTarget:
 
     `divisor` is λᵢ + λⱼ + ε·mean λ (BCC); `scale` is tr Σ̂ + |m̂|² (B).
     """
-    covariance = style.covariance
-    # A float32 decomposition loses the weak directions, which are the point of this loss.
-    values, vectors = torch.linalg.eigh(covariance.cpu().double())
-    values = values.clamp_min(0)
+    spectrum = style.decomposed().spectrum
+    assert spectrum is not None  # it is decomposed
+    values, vectors = spectrum
     floor = epsilon * values.mean(1)[:, None, None] + TINY
     divisor = values[:, :, None] + values[:, None, :] + floor
     scale = values.sum(1) + style.mean.cpu().double().square().sum(1)
-    like = {"device": style.mean.device, "dtype": style.mean.dtype}
+    like: dict[str, Any] = {"device": style.mean.device, "dtype": style.mean.dtype}
     return BuresTarget(
-        style.mean, covariance, vectors.to(**like), divisor.to(**like), scale.clamp_min(TINY).to(**like)
+        style.mean, style.covariance, vectors.to(**like), divisor.to(**like), scale.clamp_min(TINY).to(**like)
     )
 
 

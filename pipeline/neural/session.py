@@ -214,6 +214,7 @@ class _Run:
     def level_inputs(self, level: Level) -> LevelInputs:
         content = to_tensor(self.request.content.image, (level.width, level.height)).to(self.device)
         parts = [(self._targets(style, level), share) for style, share in self.request.styles]
+        # Several decomposed styles make a blend that is not.
         return LevelInputs(content, blend_targets(parts).to(self.device))
 
     def first_image(self, level: Level) -> Tensor:
@@ -246,7 +247,7 @@ class _Run:
             image_BCHW = to_tensor(style.image, size).to(self.device)
             return gram_targets(self.encoder, image_BCHW, sorted(recipe.style_layers))
 
-        targets, hit = self.session.cache.fetch(key, compute)
+        targets, hit = self.session.cache.fetch(key, compute, recipe.style_loss == "bures")
         self.hits, self.misses = self.hits + hit, self.misses + (not hit)
         return targets
 

@@ -37,12 +37,21 @@ class StyleTargets:
 
     @property
     def memory_bytes(self) -> int:
-        return sum(t.nbytes for m in self.layers.values() for t in (m.mean, m.second))
+        return sum(
+            tensor.nbytes for m in self.layers.values() for tensor in (m.mean, m.second, *(m.spectrum or ()))
+        )
 
     def to(self, device: torch.device) -> StyleTargets:
         return StyleTargets(
-            {name: Moments(m.mean.to(device), m.second.to(device)) for name, m in self.layers.items()}
+            {
+                name: Moments(m.mean.to(device), m.second.to(device), m.spectrum)
+                for name, m in self.layers.items()
+            }
         )
+
+    def decomposed(self) -> StyleTargets:
+        """Return the same with the spectra that a `bures` style loss needs."""
+        return StyleTargets({name: m.decomposed() for name, m in self.layers.items()})
 
 
 @torch.no_grad()
@@ -55,6 +64,8 @@ def gram_targets(encoder: Encoder, style_image_BCHW: Tensor, layers: Sequence[st
 
 def blend_targets(parts: Sequence[tuple[StyleTargets, float]]) -> StyleTargets:
     """Return the weighted mean of several styles' targets; the weights need not add up to one."""
+    if len(parts) == 1:
+        return parts[0][0]
     total = sum(weight for _, weight in parts)
     shares = [(targets, weight / total) for targets, weight in parts]
     blended = {}
@@ -67,15 +78,21 @@ def blend_targets(parts: Sequence[tuple[StyleTargets, float]]) -> StyleTargets:
 
 def stack_targets(targets: Sequence[StyleTargets]) -> StyleTargets:
     """Join the targets of several pictures, each with a style of its own, along B."""
-    return StyleTargets(
-        {
-            layer: Moments(
-                torch.cat([each.layers[layer].mean for each in targets]),
-                torch.cat([each.layers[layer].second for each in targets]),
-            )
-            for layer in targets[0].layers
-        }
-    )
+    joined = {}
+    for layer in targets[0].layers:
+        parts = [each.layers[layer] for each in targets]
+        spectra = [part.spectrum for part in parts if part.spectrum is not None]
+        joined[layer] = Moments(
+            torch.cat([part.mean for part in parts]),
+            torch.cat([part.second for part in parts]),
+            _joined_spectrum(spectra) if len(spectra) == len(parts) else None,
+        )
+    return StyleTargets(joined)
+
+
+def _joined_spectrum(spectra: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    values, vectors = zip(*spectra, strict=True)
+    return torch.cat(values), torch.cat(vectors)
 
 
 def target_key(parts: Mapping[str, object]) -> str:
@@ -100,8 +117,13 @@ class TargetCache:
         self.memory_bytes = memory_bytes
         self._memory: OrderedDict[str, StyleTargets] = OrderedDict()
 
-    def fetch(self, key: str, compute: Callable[[], StyleTargets]) -> tuple[StyleTargets, bool]:
-        """Return the targets under `key`, computed if need be, and whether they were there."""
+    def fetch(
+        self, key: str, compute: Callable[[], StyleTargets], decomposed: bool = False
+    ) -> tuple[StyleTargets, bool]:
+        """Return the targets under `key`, computed if need be, and whether they were there.
+
+        Spectra are kept in memory only: what they save is little beside computing a style.
+        """
         targets, found = self._memory.get(key) or self._read(key), True
         if targets is None:
             with self._lock(key):
@@ -109,6 +131,8 @@ class TargetCache:
                 if targets is None:
                     targets, found = compute(), False
                     self._write(key, targets)
+        if decomposed:
+            targets = targets.decomposed()
         self._remember(key, targets)
         return targets, found
 
