@@ -127,10 +127,11 @@ class Recipe(BaseModel):
         "content", min_length=1, description="content, noise, blank, style, or the path of a picture"
     )
     seed: int = Field(0, ge=0, lt=2**63)
-    precision: Literal["auto", "bfloat16", "float32", "reference"] = Field(
+    precision: Literal["auto", "bfloat16", "mixed", "float32", "reference"] = Field(
         "auto",
         description="what the network computes in; auto: bfloat16 where the device is quick with it, else "
-        "float32; reference: float32 by automatic differentiation, slower and the measure of the others",
+        "float32; mixed: float32 on the last level, which comes lower in many steps, as auto before; "
+        "reference: float32 by automatic differentiation, slower and the measure of the others",
     )
 
     size: int = Field(512, ge=16, le=16384, description="long edge of the result in pixels")

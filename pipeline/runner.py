@@ -166,6 +166,7 @@ class Runner:
         self.should_stop = should_stop
         self._digests = Digests()
         self._announced: set[str] = set()
+        self._width: Callable[[], int] = lambda: 1
 
     def plan(self, jobs: Iterable[Job]) -> Iterator[Planned]:
         """Say of every job whether it would run, without running or writing anything."""
@@ -224,6 +225,7 @@ class Runner:
         # Jobs that get their turn when nothing else runs.
         later: list[Ready] = []
         with Lanes(self.workers, partial(self._on_step, running), self._should_stop) as lanes:
+            self._width = lambda: lanes.width
             groups = self._groups(jobs, running, later, lambda: -(-max(summary.jobs, 1) // lanes.width))
             try:
                 while True:
@@ -354,7 +356,7 @@ class Runner:
             return 0.0
         speed = self.ledger.speed(self.executor.encoder_info(job.recipe.encoder).name)
         # A square picture is the largest of its size; better to finish early than late.
-        seconds = speed[1] * megapixel_steps(job.recipe, 1.0) if speed else 0.0
+        seconds = speed[1] * megapixel_steps(job.recipe, 1.0) * self._width() if speed else 0.0
         return seconds if seconds > self.options.deadline.left_s else 0.0
 
     def _was_published(self, job: Job, key: str) -> bool:
@@ -368,7 +370,8 @@ class Runner:
         summary.encoders[encoder.name] = encoder.digest
         work = megapixel_steps(job.recipe, result.width / result.height)
         if work >= ENOUGH_WORK:
-            seconds = result.step_seconds / result.together
+            # What a job costs the machine, which makes several at once.
+            seconds = result.step_seconds / result.together / self._width()
             self.ledger.note_speed(encoder.name, result.device, seconds / work)
 
     def _fail(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:

@@ -8,11 +8,12 @@ from safetensors.numpy import save_file
 from tiny import random_image, tiny_weights
 
 from pipeline.errors import DeviceError, ImageError
-from pipeline.neural.devices import cpu_dtype, list_devices, plan_device
+from pipeline.neural.devices import DevicePlan, cpu_dtype, list_devices, plan_device
 from pipeline.neural.encoder import smallest_side
 from pipeline.neural.images import to_image
 from pipeline.neural.memory import OutOfMemory
 from pipeline.neural.session import Outcome, Picture, Request, Session, plan_levels
+from pipeline.neural.stepper import Steppers
 from pipeline.neural.targets import TargetCache
 from pipeline.neural.weights import EncoderWeights, weights_digest
 from pipeline.recipe import Recipe
@@ -191,3 +192,24 @@ def test_the_gpu_gives_the_cpus_picture(weights, tmp_path):
         outcome = one(Session(plan_device(device), TargetCache(None)), request, weights)
         results.append(np.asarray(outcome.image, int))
     assert np.abs(results[0] - results[1]).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("precision", "first", "last"),
+    [
+        ("auto", "bfloat16", "bfloat16"),
+        ("mixed", "bfloat16", "float32"),
+        ("float32", "float32", "float32"),
+        ("reference", "float32", "float32"),
+    ],
+)
+def test_the_precision_of_every_level(weights, monkeypatch, precision, first, last):
+    built = []
+    fetch = Steppers.fetch
+    monkeypatch.setattr(
+        Steppers, "fetch", lambda self, *arguments: built.append(arguments[-1]) or fetch(self, *arguments)
+    )
+    session = Session(DevicePlan("cpu", "a CPU", "bfloat16", 0), TargetCache(None))
+    request = Request(picture(0), [(picture(1), 1.0)], recipe_for(precision=precision))
+    assert one(session, request, weights).dtype == last
+    assert built == [getattr(torch, first), getattr(torch, last)]

@@ -111,7 +111,8 @@ class StyleTransfer:
     """The optimisation of some pictures: coarse to fine, best canvas kept, stoppable after any step.
 
     `levels` come coarsest first; `level_inputs(level, index)` gives what a picture is optimised against and
-    `first_image(level, index)` what it starts the coarsest from. The network computes in `dtype`.
+    `first_image(level, index)` what it starts the coarsest from. The network computes each level in
+    its of `dtypes`, or all in float32.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class StyleTransfer:
         level_inputs: Callable[[Level, int], LevelInputs],
         first_image: Callable[[Level, int], Tensor],
         hooks: Hooks = Hooks(),
-        dtype: torch.dtype = torch.float32,
+        dtypes: Sequence[torch.dtype] = (),
         steppers: Steppers | None = None,
     ) -> None:
         self.steppers = steppers or Steppers()
@@ -133,7 +134,7 @@ class StyleTransfer:
         self.level_inputs = level_inputs
         self.first_image = first_image
         self.hooks = hooks
-        self.dtype = dtype
+        self.dtypes = dtypes or [torch.float32] * len(levels)
         # Steps taken before each level, and in the end all of them.
         self._steps_before = list(accumulate((level.steps for level in levels), initial=0))
 
@@ -162,7 +163,7 @@ class StyleTransfer:
                 state.canvas = self.parametrisation.framed(self.parametrisation.from_image(image_BCHW))
 
     def _run_level(self, index: int, level: Level, pictures: Sequence[_Picture]) -> None:
-        stepper = self._stepper(level, pictures)
+        stepper = self._stepper(index, level, pictures)
         run = _LevelRun(self, index, level, pictures, stepper)
         checkpoints = _Checkpoints(self.hooks)
         while run.step < level.steps and any(picture.moves for picture in pictures):
@@ -177,12 +178,12 @@ class StyleTransfer:
         for picture, state in run.states():
             picture.state = state
 
-    def _stepper(self, level: Level, pictures: Sequence[_Picture]) -> Stepper:
+    def _stepper(self, index: int, level: Level, pictures: Sequence[_Picture]) -> Stepper:
         inputs = [self.level_inputs(level, picture.index) for picture in pictures]
         content_BCHW = self.parametrisation.framed(torch.cat([each.content_BCHW for each in inputs]))
         style = stack_targets([each.style for each in inputs])
         states = [picture.state for picture in pictures]
-        return self.steppers.fetch(self.encoder, self.recipe, content_BCHW, style, states, self.dtype)
+        return self.steppers.fetch(self.encoder, self.recipe, content_BCHW, style, states, self.dtypes[index])
 
     def _done(self, state: RunState) -> Result:
         assert state.best is not None  # every level has a step

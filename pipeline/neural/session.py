@@ -53,7 +53,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a request and what it took; `image` where it is done, else `state` to go on from."""
+    """What became of a request and what it took; `image` where it is done, else `state` to go on from.
+
+    `dtype` is what the network computed the last level in.
+    """
 
     status: Literal["done", "stopped", "diverged"]
     state: RunState
@@ -132,14 +135,17 @@ class Session:
         recipe = requests[0].recipe
         levels = plan_levels(recipe, requests[0].content.image.size)
         encoder = self.encoder_for(recipe, weights)
-        estimate = self._estimate(recipe, encoder, levels[-1])
+        dtypes = self._dtypes(recipe, levels)
+        estimate = picture_bytes(
+            recipe, encoder.channels, levels[-1].width, levels[-1].height, dtypes[-1].itemsize
+        )
         self.memory.check(estimate, len(requests))
         runs = [_Run(self, request, weights, encoder) for request in requests]
         transfer = StyleTransfer(
             encoder, recipe, levels,
             lambda level, index: runs[index].level_inputs(level),
             lambda level, index: runs[index].first_image(level),
-            hooks, getattr(torch, self.dtype_for(recipe)), self._steppers,
+            hooks, dtypes, self._steppers,
         )  # fmt: skip
         try:
             with self.memory.learning(estimate * len(requests)):
@@ -149,27 +155,31 @@ class Session:
         finally:
             release_freed_memory()
         seconds = time.perf_counter() - started
-        return [self._outcome(run, result, seconds) for run, result in zip(runs, results, strict=True)]
+        return [
+            self._outcome(run, result, seconds, dtypes[-1]) for run, result in zip(runs, results, strict=True)
+        ]
 
-    def _estimate(self, recipe: Recipe, encoder: Encoder, level: Level) -> int:
-        itemsize = getattr(torch, self.dtype_for(recipe)).itemsize
-        channels = encoder.channels
-        return picture_bytes(recipe, channels, level.width, level.height, itemsize)
-
-    def _outcome(self, run: _Run, result: Result, seconds: float) -> Outcome:
+    def _outcome(self, run: _Run, result: Result, seconds: float, dtype: torch.dtype) -> Outcome:
         recipe, image = run.request.recipe, None
         if result.image_BCHW is not None:
             image = to_image(result.image_BCHW)
             if recipe.upscale_to_content:
                 image = image.resize(run.request.content.image.size, Image.Resampling.LANCZOS)
-        dtype = self.dtype_for(recipe)
-        return Outcome(result.status, result.state, seconds, dtype, run.hits, run.misses, image, result.error)
+        name = str(dtype).removeprefix("torch.")
+        return Outcome(result.status, result.state, seconds, name, run.hits, run.misses, image, result.error)
 
-    def dtype_for(self, recipe: Recipe) -> str:
-        """Name the type in which the network computes a recipe here."""
-        if recipe.precision == "auto":
-            return self.device.dtype
-        return "bfloat16" if recipe.precision == "bfloat16" else "float32"
+    def _dtypes(self, recipe: Recipe, levels: Sequence[Level]) -> list[torch.dtype]:
+        """Return in which type the network computes each level."""
+        quick: torch.dtype = getattr(torch, self.device.dtype)
+        last = {
+            "auto": quick,
+            "bfloat16": torch.bfloat16,
+            "mixed": torch.float32,
+            "float32": torch.float32,
+            "reference": torch.float32,
+        }[recipe.precision]
+        before = quick if recipe.precision == "mixed" else last
+        return [*[before] * (len(levels) - 1), last]
 
     def _device_fault(self, error: RuntimeError | MemoryError) -> Exception:
         """Tell pictures that do not fit from a device that is gone; anything else stays what it is."""
