@@ -72,7 +72,6 @@ class Stepper:
             joined = {name: torch.cat([each[name] for each in optimizers]) for name in optimizers[0]}
             self.optimizer.load_state_dict(joined)
 
-    @torch.no_grad()
     def _step(self) -> Tensor:
         """Evaluate the canvases and move them; return their losses (LB), by the order of `names`."""
         losses, gradient_BCHW = self.objective.evaluate(self.image)
