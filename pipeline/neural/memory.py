@@ -86,21 +86,24 @@ def free_bytes(plan: DevicePlan) -> int | None:
     return None
 
 
-def _available_bytes() -> int | None:
+def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     """Return what Linux says is available."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = meminfo.read_text(encoding="ascii").splitlines()
     except OSError:  # not Linux
         return None
     values = dict(line.split(":", 1) for line in lines)
     return int(values["MemAvailable"].split()[0]) * 1024
 
 
-def _cgroup_bytes() -> int | None:
-    """Return what the container's limit leaves, where there is one."""
-    folder = Path("/sys/fs/cgroup")
+def _cgroup_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return what a container's limit leaves, where there is one (control groups, version 2)."""
     try:
         limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except OSError:
         return None
-    return None if limit == "max" else max(0, int(limit) - int(used))
+    if limit == "max":
+        return None
+    # Pages of files that nobody uses count as used, and are given up for the asking.
+    return max(0, int(limit) - int(used) + int(statistics.get("inactive_file", 0)))

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from pipeline.neural import memory
+from pipeline.neural.devices import DevicePlan
+from pipeline.neural.memory import MemoryModel, OutOfMemory, free_bytes, picture_bytes
+from pipeline.recipe import Recipe
+
+VGG = {"conv1_1": 64, "conv1_2": 64, "conv2_1": 128, "conv3_1": 256, "conv4_1": 512, "conv5_1": 512}
+CPU, GPU = (DevicePlan(device, "", "bfloat16", 0) for device in ("cpu", "cuda:0"))
+
+
+def test_memory_grows_with_pixels_width_precision_and_history():
+    recipe = Recipe(margin=0)
+    plain = picture_bytes(recipe, VGG, 512, 512, 2)
+    assert picture_bytes(recipe, VGG, 1024, 512, 2) == 2 * plain
+    assert picture_bytes(recipe, VGG, 512, 512, 4) > 1.3 * plain
+    assert picture_bytes(recipe, {"conv1_1": 16}, 512, 512, 2) < 0.6 * plain
+    assert picture_bytes(Recipe(margin=16), VGG, 480, 480, 2) == plain
+    canvas = 12 * 512 * 512
+    assert picture_bytes(Recipe(margin=0, history=11), VGG, 512, 512, 2) == plain + 2 * canvas
+    assert picture_bytes(Recipe(margin=0, optimizer="adam"), VGG, 512, 512, 2) == plain - 18 * canvas
+
+
+def test_what_is_free_decides(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 1000)
+    MemoryModel(CPU).check(1000, 1)
+    MemoryModel(CPU).check(300, 3)
+    for size, pictures in ((1001, 1), (301, 3), (100, 10)):
+        with pytest.raises(OutOfMemory):
+            MemoryModel(CPU).check(size, pictures)
+
+
+def test_one_picture_is_always_tried_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 1000)
+    MemoryModel(GPU).check(5000, 1)
+    with pytest.raises(OutOfMemory):
+        MemoryModel(GPU).check(5000, 2)
+
+
+def test_what_was_seen_corrects_the_estimate(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 1000)
+    model = MemoryModel(GPU)
+    model.check(400, 2)
+    model.factor = 1.5
+    with pytest.raises(OutOfMemory):
+        model.check(400, 2)
+
+
+def test_where_nothing_is_known_everything_is_tried(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: None)
+    MemoryModel(CPU).check(1 << 60, 8)
+
+
+def test_the_systems_memory(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  24684084 kB\nMemFree:  19660168 kB\nMemAvailable:   22392096 kB\n")
+    assert memory._available_bytes(meminfo) == 22392096 * 1024
+    assert memory._available_bytes(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "inactive", "left"),
+    [("max", "5", 0, None), ("1000", "600", 0, 400), ("1000", "950", 300, 350), ("1000", "1200", 0, 0)],
+)
+def test_a_containers_limit(tmp_path, limit, used, inactive, left):
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{used}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 12\ninactive_file {inactive}\nfile 7\n")
+    assert memory._cgroup_bytes(tmp_path) == left
+    assert memory._cgroup_bytes(tmp_path / "absent") is None
+
+
+def test_this_machine_has_memory():
+    free = free_bytes(CPU)
+    assert free is None or free > 0
