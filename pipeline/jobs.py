@@ -217,6 +217,6 @@ def _sweep_label(sweep: Mapping[str, Any]) -> str:
 def result_summary(result: JobResult) -> dict[str, Any]:
     """Return a result as plain data, without the bytes of its picture and its log."""
     plain = asdict(result)
-    for key in ("image", "log_header", "log_rows"):
+    for key in ("image", "log_header", "log_rows", "out_of_memory"):
         del plain[key]
     return plain

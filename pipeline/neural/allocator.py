@@ -12,7 +12,7 @@ import os
 
 # Parameters of mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
-_TOP_PAD_BYTES = 256 << 20
+_TOP_PAD_BYTES = 64 << 20
 
 
 def keep_freed_memory() -> None:
