@@ -38,7 +38,8 @@ def stylize(
     shares. `recipe` is a `Recipe` or the name of a preset. `on_progress` is called after every step.
     Encoder and style targets stay loaded between calls. Folders and weights are those of config.yaml in
     the current folder at the first call; its `recipe` does not count here. A warning says when `auto`
-    had to take `vgg19-slim`.
+    had to take `vgg19-slim`. While it runs in bfloat16 on a CPU, products of float32 matrices in other
+    threads may take their factors in bfloat16, too.
 
     Raises:
         ImageError: a picture cannot be used.
@@ -66,6 +67,7 @@ def stylize(
     try:
         (outcome,) = executor.session().stylize([request], weights, Hooks(report))
     except OutOfMemory:
+        executor.session().free_memory()
         raise ImageError(f"This size does not fit the memory of {device}.", "Lower size.") from None
     if outcome.error is not None:
         raise outcome.error
@@ -75,7 +77,7 @@ def stylize(
 
 @cache
 def _executor(device: str) -> InProcessExecutor:
-    return InProcessExecutor(read_config(None).model_copy(update={"device": device}))
+    return InProcessExecutor(read_config(None).model_copy(update={"device": device}), owns_process=False)
 
 
 def _picture(source: Source) -> Picture:

@@ -137,7 +137,7 @@ def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
     typer.echo(summary_line(summary, str(runner.folder.folder)), err=as_json)
     if stopped and summary.remaining:
         raise Interrupted(stopped[0])
-    if summary.postponed or (summary.stopped and options.deadline):
+    if summary.postponed or (summary.stopped and summary.remaining and options.deadline):
         raise DeadlineError(
             f"The time is over; {summary.remaining} pictures are left.",
             "Run the same command again to go on where it stopped.",
@@ -513,6 +513,7 @@ def _workers(settings: Config, jobs: int, executor: Executor) -> list[Executor]:
             ),
             watch.job_timeout_s,
             watch.worker_max_jobs,
+            stop_s=watch.job_timeout_s,  # as long as a step may take; a second signal ends it at once
         )
         for plan in plans
     ]

@@ -85,7 +85,10 @@ class Executor(Protocol):
 
 
 class InProcessExecutor:
-    """Runs jobs in this process, with encoder and style targets kept warm; `threads` 0 is torch's choice."""
+    """Runs jobs in this process, with encoder and style targets kept warm.
+
+    `threads` 0 is torch's choice. A process that we own (`owns_process`) has its allocator changed.
+    """
 
     def __init__(
         self,
@@ -93,7 +96,9 @@ class InProcessExecutor:
         on_download: Callable[[int, int | None], None] | None = None,
         allow_download: bool = True,
         threads: int = 0,
+        owns_process: bool = True,
     ) -> None:
+        self.owns_process = owns_process
         self.config = config
         self.on_download = on_download
         self.allow_download = allow_download and config.allow_download
@@ -196,8 +201,11 @@ class InProcessExecutor:
         fit: Fit,
         on_step: Callable[[StepProgress], None],
         should_stop: Callable[[], bool],
+        cleared: bool = False,
     ) -> list[Made]:
         """Run jobs together; what does not fit is tried again with less, and never twice the same.
+
+        Twice only if the first attempt was before the memory was `cleared` of what was kept for later.
 
         Raises:
             MachineError: as `run`.
@@ -214,7 +222,9 @@ class InProcessExecutor:
         except Exception as error:
             unexpected = error
         # Outside of the `except`, so that nothing holds what the failed attempt had allocated.
-        self.session(fit.device).free_memory()
+        freed = self.session(fit.device).free_memory()
+        if freed and not cleared and not unexpected:
+            return again(group, cleared=True)
         if len(group) > 1:
             # One of them may be the cause of what nobody expected: each gets its turn alone.
             size = 1 if unexpected else (len(group) + 1) // 2
@@ -222,7 +232,9 @@ class InProcessExecutor:
             return [made for part in parts for made in again(part)]
         if unexpected:
             return [unexpected_failure(group[0].task.job, unexpected)]
-        if smaller := fit.smaller(group[0].task.job.recipe, self.session(fit.device).device.device):
+        # Not worse for what neighbours hold: the runner tries it again without them.
+        device = self.session(fit.device).device.device
+        if group[0].task.alone and (smaller := fit.smaller(group[0].task.job.recipe, device)):
             return self._run_group(group, smaller, on_step, should_stop)
         return [self._too_large(group[0])]
 
@@ -245,9 +257,7 @@ class InProcessExecutor:
         hooks = Hooks(on_progress, on_checkpoint, should_stop, self.config.checkpoint_s)
         requests = [replace(each.request, recipe=fit.recipe(each.request.recipe)) for each in group]
         session = self.session(fit.device)
-        # A checkpoint of another history cannot be gone on from.
-        states = [each.state if fit.history is None else type(each.state)() for each in group]
-        outcomes = session.stylize(requests, group[0].weights, hooks, states)
+        outcomes = session.stylize(requests, group[0].weights, hooks, [each.state for each in group])
         return [Run(outcome, fit, len(group), session.device.device) for outcome in outcomes]
 
     def _too_large(self, prepared: Prepared) -> JobResult:
@@ -295,7 +305,7 @@ class InProcessExecutor:
             _remove_old_checkpoints(self.config.state_dir / "checkpoints")
             cache = TargetCache(self.config.cache_dir / "targets", self.config.cache_max_mb << 20)
             plan = plan_device(device or self.config.device)
-            self._sessions[device] = Session(plan, cache, self.threads)
+            self._sessions[device] = Session(plan, cache, self.threads, self.owns_process)
         return self._sessions[device]
 
 
@@ -352,7 +362,10 @@ def _alike(prepared: Sequence[Prepared]) -> list[list[Prepared]]:
     groups: dict[object, list[Prepared]] = {}
     for each in prepared:
         family, state = each.task.job.recipe.family(), each.state
-        groups.setdefault((family, *each.levels, state.level, state.step), []).append(each)
+        # A history of its own, or none, would be lost beside others.
+        shapes = {name: tuple(tensor.shape) for name, tensor in (state.optimizer or {}).items()}
+        stands = (state.level, state.step, *shapes.items())
+        groups.setdefault((family, *each.levels, *stands), []).append(each)
     return list(groups.values())
 
 
@@ -386,7 +399,8 @@ def plan_workers(config: Config, jobs: int) -> list[WorkerPlan]:
     else:
         count = GPU_WORKERS * len(devices)
     count = max(1, min(count, jobs))
-    return [WorkerPlan(devices[i % len(devices)], max(1, cores // count)) for i in range(count)]
+    threads = [max(1, cores // count + (i < cores % count)) for i in range(count)]
+    return [WorkerPlan(devices[i % len(devices)], threads[i]) for i in range(count)]
 
 
 def usable_cores() -> int:

@@ -59,11 +59,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """A job that is ready to run: its key, and the sha256 of its inputs by path."""
+    """A job that is ready to run: its key, and the sha256 of its inputs by path.
+
+    `alone`: nothing else runs beside it on this machine, but for those it runs together with.
+    """
 
     job: Job
     key: str
     digests: Mapping[Path, str]
+    alone: bool = True
 
 
 @dataclass(frozen=True)

@@ -202,9 +202,10 @@ class Runner:
         summary = Summary(self.folder.folder.name, total, started=_now())
         started = time.monotonic()
         try:
-            for _ in self._run_jobs(group_jobs(jobs), summary):
+            for _ in self._run_jobs(self._while_few_fail(group_jobs(jobs), summary), summary):
                 pass
         finally:
+            summary.stopped &= summary.remaining > 0
             summary.finished, summary.seconds = _now(), round(time.monotonic() - started, 3)
             self.folder.write_summary(asdict(summary))
         return summary
@@ -219,26 +220,34 @@ class Runner:
             return finished
         return Finished(job, job.name, "stopped")
 
+    def _while_few_fail(self, jobs: Iterable[Job], summary: Summary) -> Iterator[Job]:
+        for job in jobs:
+            if 0 < self.options.max_failures <= summary.failed:
+                return
+            yield job
+
     def _run_jobs(self, jobs: Iterable[Job], summary: Summary) -> Iterator[Finished]:
         """Keep every lane at work; give each job as it ends, counted and told of."""
         running: dict[str, Ready] = {}
         # Jobs that get their turn when nothing else runs.
-        later: list[Ready] = []
+        later: list[Job] = []
         with Lanes(self.workers, partial(self._on_step, running), self._should_stop) as lanes:
             self._width = lambda: lanes.width
             groups = self._groups(jobs, running, later, lambda: -(-max(summary.jobs, 1) // lanes.width))
             try:
                 while True:
                     group = next(groups, None) if lanes.idle and self._may_begin(summary) else None
-                    if group is None and later and not lanes.busy and self._may_begin(summary):
-                        group = [later.pop(0)]
+                    again = group is None and bool(later) and not lanes.busy and self._may_begin(summary)
+                    if again:
+                        ready = self._prepare(later.pop(0))
+                        group = ready if isinstance(ready, Finished) else [ready]
                     if isinstance(group, Finished):
                         yield self._count(summary, group)
                     elif group:
-                        lanes.submit([self._begin(ready, running) for ready in group])
+                        alone = again or lanes.width == 1
+                        lanes.submit([self._begin(ready, running, alone) for ready in group])
                     elif lanes.busy:
-                        done = lanes.wait()
-                        for finished in self._end(done, running, later, lanes.busy, summary):
+                        for finished in self._end(lanes.wait(), running, later, summary):
                             yield self._count(summary, finished)
                     else:
                         return
@@ -249,10 +258,10 @@ class Runner:
 
     def _may_begin(self, summary: Summary) -> bool:
         summary.stopped |= self._should_stop()
-        return not summary.stopped and not 0 < self.options.max_failures <= summary.failed
+        return not summary.stopped
 
     def _groups(
-        self, jobs: Iterable[Job], running: Mapping[str, Ready], later: list[Ready], most: Callable[[], int]
+        self, jobs: Iterable[Job], running: Mapping[str, Ready], later: list[Job], most: Callable[[], int]
     ) -> Iterator[Finished | list[Ready]]:
         """Give jobs to run, at `most()` so many to share a tensor, and those that need not run."""
         group: dict[str, Ready] = {}
@@ -261,7 +270,7 @@ class Runner:
             if isinstance(ready, Finished):
                 yield ready
             elif ready.key in running or ready.key in group:
-                later.append(ready)  # the same picture under another name: when the first is there
+                later.append(job)  # the same picture once more: when the first is there
             else:
                 first = next(iter(group.values()), ready)
                 if first.job.recipe.family() != job.recipe.family():
@@ -295,7 +304,7 @@ class Runner:
             return Finished(job, place.name, "postponed", key, seconds=would_take)
         return Ready(job, key, place)
 
-    def _begin(self, ready: Ready, running: dict[str, Ready]) -> Task:
+    def _begin(self, ready: Ready, running: dict[str, Ready], alone: bool) -> Task:
         """Note the attempt on disk, before the job runs: it stays there if a process dies of it."""
         job = ready.job
         self.observer.job_started(job, ready.place.name)
@@ -304,7 +313,7 @@ class Runner:
         # A worker could choose another encoder for `auto` than the key was made with.
         encoder = self.executor.encoder_info(job.recipe.encoder).name
         named = replace(job, recipe=job.recipe.model_copy(update={"encoder": encoder}))
-        return Task(named, ready.key, {path: self._digests[path] for path in job.input_paths})
+        return Task(named, ready.key, {path: self._digests[path] for path in job.input_paths}, alone)
 
     def _on_step(self, running: Mapping[str, Ready], progress: StepProgress) -> None:
         job, place = running[progress.key].job, running[progress.key].place
@@ -313,27 +322,34 @@ class Runner:
         self.observer.job_step(place.name, progress)
 
     def _end(
-        self, done: Done, running: dict[str, Ready], later: list[Ready], others: bool, summary: Summary
+        self, done: Done, running: dict[str, Ready], later: list[Job], summary: Summary
     ) -> Iterator[Finished]:
-        """Publish results; what may have failed for the company it was in, or for `others`, runs later."""
+        """Publish results; what may have failed for the company it was in runs later, without."""
         if isinstance(done.error, WorkerLost):
-            for ready in [running.pop(task.key) for task in done.tasks]:
-                self.observer.worker_lost(ready.job, done.error)
-                if self._is_set_aside(ready.key):
-                    result = _set_aside(ready.job, self.options.max_attempts, done.error)
-                    yield self._fail(ready.job, ready.place, ready.key, result)
-                else:
-                    later.append(ready)
+            for task in done.tasks:
+                by_itself = task.alone and len(done.tasks) == 1
+                yield from self._lose(running.pop(task.key), done.error, by_itself, later)
             return
         if done.error is not None:
             raise done.error
         for task, result in zip(done.tasks, done.results, strict=True):
             ready = running.pop(task.key)
-            if result.out_of_memory and others:
+            if result.out_of_memory and not task.alone:
                 self.ledger.take_back(ready.key)
-                later.append(ready)
+                later.append(ready.job)
             else:
                 yield self._settle(ready, result, summary)
+
+    def _lose(self, ready: Ready, lost: WorkerLost, by_itself: bool, later: list[Job]) -> Iterator[Finished]:
+        """Let a job that lost its worker run again, unless it did so too often when it was by itself."""
+        self.observer.worker_lost(ready.job, lost)
+        if not by_itself:
+            self.ledger.take_back(ready.key)
+        if self._is_set_aside(ready.key):
+            result = _set_aside(ready.job, self.options.max_attempts, lost)
+            yield self._fail(ready.job, ready.place, ready.key, result)
+        else:
+            later.append(ready.job)
 
     def _settle(self, ready: Ready, result: JobResult, summary: Summary) -> Finished:
         job, key, place = ready.job, ready.key, ready.place

@@ -185,6 +185,24 @@ def test_workers_make_what_one_process_makes(cli, night):
         assert json.loads(Path(f"there/night/logs/{name}.json").read_bytes())["together"] == 1
 
 
+def test_a_signal_stops_every_worker_at_a_checkpoint(cli, night):
+    command = [sys.executable, "-m", "pipeline", "run", str(night), "--workers", "2", "--set", "steps=100000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        lines = []
+        for line in run.stderr:
+            lines.append(line)
+            if sum("started" in each for each in lines) == 2:
+                run.send_signal(signal.SIGTERM)
+                break
+        lines += run.stderr.readlines()
+    assert run.returncode == 143, lines
+    assert sum("stopped" in line for line in lines) == 2
+    state = Path(os.environ["XDG_STATE_HOME"]) / "style-pipeline"
+    assert len(list((state / "checkpoints").glob("*.safetensors"))) == 2
+    with closing(Ledger(state)) as ledger:
+        assert not ledger.any_attempts(1)
+
+
 def test_flags_win(cli, night):
     code, _, err = cli("run", night, "--outbox", "there", "--set", "size=44", "--set", "format=jpeg")
     assert code == 0, err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,37 @@ def test_what_never_fits_fails_and_never_the_same_is_tried_twice(executor, make_
         assert result.next_step == "Lower size."
 
 
+def test_beside_others_nothing_is_made_worse(executor, make_task, monkeypatch) -> None:
+    """The runner tries it again without them."""
+    cramped = Cramped(monkeypatch, lambda requests: False)
+    (result,) = run(executor, [replace(make_task(1), alone=False)])
+    assert cramped.asked == [(1, 10)]
+    assert result.out_of_memory
+
+
+def test_what_was_kept_is_given_up_before_anything_is_made_worse(executor, make_task, monkeypatch) -> None:
+    cramped = Cramped(monkeypatch, lambda requests: len(cramped.asked) > 1)
+    kept = iter([True, False])
+    monkeypatch.setattr(Session, "free_memory", lambda session: next(kept))
+    results = run(executor, [make_task(1), make_task(2)])
+    assert cramped.asked == [(2, 10), (2, 10)]
+    assert [result.together for result in results] == [2, 2]
+
+
+def test_a_checkpoint_of_a_shorter_history_goes_on_with_the_picture(executor, make_task, monkeypatch) -> None:
+    Cramped(monkeypatch, lambda requests: requests[0].recipe.history <= 3)
+    task = make_task(1, steps=6)
+    looks = iter([False, False, True])
+    (stopped,) = run(executor, [task], lambda: next(looks))
+    assert stopped.status == "stopped"
+    (still_tight,) = run(executor, [task], lambda: next(looks, True))
+    assert still_tight.status == "stopped"
+    monkeypatch.undo()
+    (result,) = run(executor, [task])
+    assert (result.status, result.resumed_from_step) == ("done", 4)
+    assert [row[0] for row in result.log_rows] == [1, 2, 3, 4, 5, 6]
+
+
 def test_the_last_way_out_is_the_cpu() -> None:
     recipe = Recipe()
     short = Fit().smaller(recipe, "cuda:0")
@@ -187,5 +219,5 @@ def test_workers_share_the_cores(executor, monkeypatch) -> None:
     assert planned(100) == [2] * 4
     assert planned(2) == [4] * 2
     assert planned(1) == [8]
-    assert planned(100, 3) == [2] * 3
+    assert planned(100, 3) == [3, 3, 2]
     assert planned(100, 16) == [1] * 16

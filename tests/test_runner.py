@@ -25,7 +25,7 @@ from pipeline.estimate import Estimate, megapixel_steps
 from pipeline.jobs import EncoderInfo, Job, Style
 from pipeline.ledger import Ledger
 from pipeline.recipe import Recipe, layer_recipe
-from pipeline.runner import Runner, group_jobs
+from pipeline.runner import Runner, RunOptions, Summary, group_jobs
 from pipeline.single import run_single, single_job
 
 ALL = ["a--s", "b--s", "a--t", "b--t"]
@@ -525,13 +525,14 @@ def test_workers_work_at_the_same_time(workshop: Workshop) -> None:
     assert workshop.run(workers=workers).summary.done == 4
 
 
-def test_a_worker_that_dies_costs_its_company_one_attempt(workshop: Workshop) -> None:
+@pytest.mark.parametrize("attempts_allowed", [1, 3])
+def test_a_worker_that_dies_costs_only_its_killer(workshop: Workshop, attempts_allowed: int) -> None:
     workers = [FakeExecutor({"a": "lost"}, width=2) for _ in range(2)]
-    ran = workshop.run(FakeExecutor(width=2), workers=workers)
+    ran = workshop.run(FakeExecutor(width=2), workers=workers, max_attempts=attempts_allowed)
     assert ran.observer.statuses == {"a--s": "failed", "a--t": "failed", "b--s": "done", "b--t": "done"}
-    # Each of two groups of two is lost once; then, alone, each job of `a` twice more.
-    assert len(ran.observer.lost) == 2 * 2 + 2 * 2
-    assert attempts(workshop) == 6
+    # Each of two groups of two is lost once; then, by itself, each job of `a` as often as it may.
+    assert len(ran.observer.lost) == 2 * 2 + 2 * attempts_allowed
+    assert attempts(workshop) == 2 * attempts_allowed
 
 
 def test_what_had_no_memory_beside_others_runs_again_when_they_are_done(
@@ -578,6 +579,35 @@ def test_a_stop_stops_every_worker(workshop: Workshop) -> None:
     assert ran.summary.stopped
     assert ran.summary.remaining == 4
     assert attempts(workshop) == 0
+
+
+def test_a_job_listed_twice_is_made_once(workshop: Workshop, make_manifest: MakeManifest) -> None:
+    make_manifest({"contents": ["photos/a.png", "photos/*.png"], "styles": ["styles/s.png"]})
+    executor = FakeExecutor(width=4)
+    ran = workshop.run(executor)
+    assert executor.groups == [["a", "b"]]
+    assert sorted(finished.status for finished in ran.observer.finished) == ["done", "done", "skipped"]
+
+
+def test_a_job_by_itself_ignores_how_many_failures_are_too_many(workshop: Workshop) -> None:
+    """The daemon's: every style of a picture is tried."""
+    batch, executor = workshop.read(), FakeExecutor({"a": "fail"})
+    folder, ledger = outbox.BatchFolder(workshop.outbox, batch.name), Ledger(workshop.state)
+    runner = Runner(folder, ledger, executor, Recorder(), RunOptions(max_failures=1))
+    summary = Summary("night", 4)
+    try:
+        statuses = [runner.run_job(job, summary).status for job in batch.jobs()]
+    finally:
+        ledger.close()
+    assert Counter(statuses) == {"failed": 2, "done": 2}
+
+
+def test_a_stop_that_comes_after_the_last_job_stopped_nothing(workshop: Workshop) -> None:
+    recorder = workshop.run().observer
+    assert len(recorder.finished) == 4
+    looks = iter([False] * 3)
+    ran = workshop.run(should_stop=lambda: next(looks, True), force=False)
+    assert ran.summary.stopped == (ran.summary.remaining > 0)
 
 
 def test_one_picture_under_two_names_is_not_made_twice_at_once(

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import gc
+import weakref
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import random_image, tiny_encoder
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.neural.checkpoints import RunState
 from pipeline.neural.stepper import Stepper, Steppers
@@ -63,6 +68,52 @@ def test_the_best_is_that_of_each_picture():
     later = take(stepper, 8)[:, 0]
     assert stepper.best_loss_B[0] == torch.cat([totals, later])[:, 0].min()
     assert stepper.best_loss_B[1] == held > later[:, 1].min()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_brings_nothing_to_the_device(name):
+    """A copy from the host would make a GPU wait, and cannot be recorded."""
+    stepper = Stepper(*arguments(RECIPES[name]), torch.float32)
+    stepper.step()
+    with Operators() as seen:
+        stepper.step()
+    assert "aten.add" in seen.names
+    assert not {"aten.lift_fresh", "aten.lift_fresh_copy", "aten._local_scalar_dense"} & seen.names
+
+
+class Operators(TorchDispatchMode):
+    """Keeps the names of what is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(str(function.overloadpacket))
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_stepper_is_gone_with_its_last_user():
+    """Not when the garbage is collected: it holds most of a job's memory."""
+    stepper = Stepper(*arguments(RECIPES["lbfgs"]), torch.float32)
+    stepper.step()
+    gone = weakref.ref(stepper)
+    gc.disable()
+    try:
+        del stepper
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_an_optimizer_of_another_history_is_begun_anew():
+    encoder, recipe, content_BCHW, style, states = arguments(Recipe(history=3))
+    short = Stepper(encoder, recipe, content_BCHW, style, states, torch.float32)
+    take(short, 4)
+    resumed = [replace(state, **held) for state, held in zip(states, short.standing(), strict=True)]
+    longer = Stepper(encoder, Recipe(history=6), content_BCHW, style, resumed, torch.float32)
+    assert not longer.optimizer.state_dict()["valid"].any()
+    take(longer, 3)
 
 
 def test_steppers_are_kept_on_a_gpu_only():

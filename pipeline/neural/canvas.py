@@ -5,6 +5,9 @@ Shapes in names: B pictures, H rows, W columns; `canvas_BCHW` has the margin, `i
 
 from __future__ import annotations
 
+from functools import cache
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -53,4 +56,10 @@ class Parametrisation:
 
 
 def _per_channel(like: Tensor, values: tuple[float, ...]) -> Tensor:
-    return like.new_tensor(values)[:, None, None]
+    return _constant(values, like.device, like.dtype)
+
+
+@cache
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Bring numbers to a device once: a copy within a step would make it wait, and cannot be recorded."""
+    return torch.tensor(values, device=device, dtype=dtype)[:, None, None]

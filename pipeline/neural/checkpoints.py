@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,12 @@ class RunState:
     optimizer: dict[str, Any] | None = None
     rows: list[LossRow] = field(default_factory=list)
     settled: bool = False
+
+    def detached(self) -> RunState:
+        """Return the same with a canvas and an optimiser of its own."""
+        canvas = None if self.canvas is None else self.canvas.clone()
+        optimizer = self.optimizer and {name: tensor.clone() for name, tensor in self.optimizer.items()}
+        return replace(self, canvas=canvas, optimizer=optimizer)
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors: dict[str, Tensor] = {}

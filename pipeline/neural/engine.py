@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -171,11 +171,12 @@ class StyleTransfer:
             if run.unread:
                 continue
             if self.hooks.should_stop():
-                for picture, state in run.states():
-                    picture.result = Result("stopped", state)
+                for picture, state in run.states(stepper.standing()):
+                    # A copy: the stepper may be given other pictures before this is on a disk.
+                    picture.result = Result("stopped", state.detached())
                 return
-            checkpoints.write_if_due(run.states)
-        for picture, state in run.states():
+            checkpoints.write_if_due(lambda: run.states(stepper.standing()))
+        for picture, state in run.states(stepper.best()):
             picture.state = state
 
     def _stepper(self, index: int, level: Level, pictures: Sequence[_Picture]) -> Stepper:
@@ -261,7 +262,7 @@ class _LevelRun:
         picture.state.rows.append(row)
 
     def _diverged(self, picture: _Picture, step: int, what: str) -> Result:
-        held = self.stepper.split()[self.pictures.index(picture)]
+        held = self.stepper.best()[self.pictures.index(picture)]
         good = replace(picture.state, step=step - 1, canvas=held["best"], best=held["best"])
         good = replace(good, best_loss=held["best_loss"], optimizer=None)
         error = DivergedError(
@@ -287,16 +288,18 @@ class _LevelRun:
 
     def _is_flat(self, picture: _Picture) -> bool:
         """Tell whether the last steps lowered the best loss by less than `stop_tolerance` of it."""
+        if not self.recipe.stop_tolerance:
+            return False
         totals = [row.total for row in picture.state.rows if row.step > self.before]
-        if not self.recipe.stop_tolerance or len(totals) <= FLAT_STEPS:
+        if len(totals) <= FLAT_STEPS:
             return False
         return min(totals) > (1 - self.recipe.stop_tolerance) * min(totals[:-FLAT_STEPS])
 
-    def states(self) -> list[tuple[_Picture, RunState]]:
-        """Return every picture without a result, with a state that goes on exactly here."""
+    def states(self, held: Sequence[dict[str, Any]]) -> list[tuple[_Picture, RunState]]:
+        """Return every picture without a result, with its state: what the stepper `held`, and the rest."""
         return [
-            (picture, replace(picture.state, step=self.step, rows=list(picture.state.rows), **held))
-            for picture, held in zip(self.pictures, self.stepper.split(), strict=True)
+            (picture, replace(picture.state, step=self.step, rows=list(picture.state.rows), **each))
+            for picture, each in zip(self.pictures, held, strict=True)
             if picture.result is None
         ]
 

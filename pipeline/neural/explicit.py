@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -407,10 +407,16 @@ def _fold(padded: Tensor, padding: str) -> Tensor:
     return columns.contiguous(memory_format=torch.channels_last)
 
 
-@lru_cache(maxsize=1)
+# By encoder and dtype, for as long as the encoder is there; it stays as it is once it was used.
+_LAID_OUT: WeakKeyDictionary[Encoder, dict[torch.dtype, tuple[_Stage, ...]]] = WeakKeyDictionary()
+
+
 def _stages(encoder: Encoder, dtype: torch.dtype) -> tuple[_Stage, ...]:
-    """Lay out an encoder's weights, once for all the pictures it sees; it stays as it is from then on."""
-    return tuple(_stage(encoder, name, dtype) for name in encoder.convolutions)
+    """Lay out an encoder's weights, once for all the pictures it sees."""
+    layouts = _LAID_OUT.setdefault(encoder, {})
+    if dtype not in layouts:
+        layouts[dtype] = tuple(_stage(encoder, name, dtype) for name in encoder.convolutions)
+    return layouts[dtype]
 
 
 def _stage(encoder: Encoder, name: str, dtype: torch.dtype) -> _Stage:

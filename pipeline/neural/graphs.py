@@ -9,37 +9,36 @@ from torch import Tensor
 
 
 class Recorded:
-    """A function that reads and writes tensors of its own, and always the same; each call runs it once.
+    """Runs a function once at each call; the function reads and writes the same tensors every time.
 
     The first calls run it as it is, which lets the libraries choose their kernels; then it is recorded, and
-    from there on replayed. It must not ask the device for a number.
+    from there on replayed. It must not ask the device for a number, nor bring any there.
     """
 
     WARM_UP = 3
 
-    def __init__(self, function: Callable[[], Tensor]) -> None:
-        self.function = function
+    def __init__(self) -> None:
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Tensor | None = None
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
-    def __call__(self) -> Tensor:
+    def __call__(self, function: Callable[[], Tensor]) -> Tensor:
         self._calls += 1
         if self._calls <= self.WARM_UP:
-            return self._run_aside()
+            return self._run_aside(function)
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph, stream=self._stream):  # records, and runs nothing
-                self._result = self.function()
+                self._result = function()
         self._graph.replay()
         assert self._result is not None  # recorded
         return self._result.clone()
 
-    def _run_aside(self) -> Tensor:
+    def _run_aside(self, function: Callable[[], Tensor]) -> Tensor:
         """Run on another stream, as recording later does: what that allocates now is its own."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            result = self.function()
+            result = function()
         torch.cuda.current_stream().wait_stream(self._stream)
         return result

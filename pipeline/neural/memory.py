@@ -30,8 +30,9 @@ def picture_bytes(recipe: Recipe, channels: Mapping[str, int], width: int, heigh
     features = itemsize * (sum(maps) + BUFFERS * max(maps))
     # Moments are taken of a copy in float32; and what a pooling chose takes eight bytes each.
     features += 4 * max(maps) + 8 * sum(maps) / 8
-    history = 2 * recipe.history if recipe.optimizer == "lbfgs" else 2
-    return round(pixels * (features + 3 * 4 * (history + CANVASES)))
+    history = 3 * 4 * (2 * recipe.history if recipe.optimizer == "lbfgs" else 2)
+    # A checkpoint holds the history twice more, as tensors and as bytes, while no features are there.
+    return round(pixels * (max(features, 2 * history) + history + 3 * 4 * CANVASES))
 
 
 class OutOfMemory(Exception):
@@ -70,17 +71,20 @@ class MemoryModel:
             return
         torch.cuda.reset_peak_memory_stats(self.plan.device)
         before = torch.cuda.memory_allocated(self.plan.device)
-        yield
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            self.factor *= 1.5
+            raise
         taken = torch.cuda.max_memory_allocated(self.plan.device) - before
-        self.factor = max(taken / estimate, 0.9 * self.factor)
+        self.factor = max(1.0, taken / estimate, 0.9 * self.factor)
 
 
 def free_bytes(plan: DevicePlan) -> int | None:
     """Return the memory a device has left for us, or None where that is not known."""
     if plan.device.startswith("cuda"):
-        free, _ = torch.cuda.mem_get_info(plan.device)
-        held = torch.cuda.memory_reserved(plan.device) - torch.cuda.memory_allocated(plan.device)
-        return free + held
+        # What torch holds for later does not count: recorded graphs may never give it to anything else.
+        return torch.cuda.mem_get_info(plan.device)[0]
     if plan.device == "cpu":
         return min((b for b in (_available_bytes(), _cgroup_bytes()) if b is not None), default=None)
     return None

@@ -102,14 +102,18 @@ SILENT = Hooks()
 class Session:
     """Runs requests on one device. Not for use by several threads at once.
 
-    `threads` is how many the CPU's part gets, 0 torch's choice; it holds for the process.
+    `threads` is how many the CPU's part gets, 0 torch's choice; it holds for the process. Only where the
+    process is ours (`owns_process`) is its allocator changed.
     """
 
-    def __init__(self, device: DevicePlan, cache: TargetCache, threads: int = 0) -> None:
+    def __init__(
+        self, device: DevicePlan, cache: TargetCache, threads: int = 0, owns_process: bool = False
+    ) -> None:
         self.device = device
         self.cache = cache
         self.memory = MemoryModel(device)
-        if device.device == "cpu":
+        self._keeps_memory = owns_process and device.device == "cpu"
+        if self._keeps_memory:
             keep_freed_memory()
         if threads:
             torch.set_num_threads(threads)
@@ -153,7 +157,8 @@ class Session:
         except (RuntimeError, MemoryError) as error:
             raise self._device_fault(error) from error
         finally:
-            release_freed_memory()
+            if self._keeps_memory:
+                release_freed_memory()
         seconds = time.perf_counter() - started
         return [
             self._outcome(run, result, seconds, dtypes[-1]) for run, result in zip(runs, results, strict=True)
@@ -183,8 +188,15 @@ class Session:
 
     def _device_fault(self, error: RuntimeError | MemoryError) -> Exception:
         """Tell pictures that do not fit from a device that is gone; anything else stays what it is."""
-        # On the CPU torch has no class of its own for a failed allocation.
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        # torch has no class of its own for a failed allocation but on CUDA.
+        said = (
+            "can't allocate memory",
+            "DefaultCPUAllocator: not enough memory",
+            "MPS backend out of memory",
+        )
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+            each in str(error) for each in said
+        ):
             return OutOfMemory()
         if isinstance(error, torch.AcceleratorError):
             return DeviceError(
@@ -192,12 +204,15 @@ class Session:
             )
         return error
 
-    def free_memory(self) -> None:
-        """Give back what is kept for later."""
-        self._steppers.clear()
+    def free_memory(self) -> bool:
+        """Give back what is kept for later; tell whether there was any."""
+        kept = self._steppers.clear()
         gc.collect()
         if self._torch_device.type == "cuda":
             torch.cuda.empty_cache()
+        if self._torch_device.type == "mps":
+            torch.mps.empty_cache()
+        return kept
 
     def encoder_for(self, recipe: Recipe, weights: EncoderWeights) -> Encoder:
         """Return the encoder of a recipe, built to its deepest layer; the last one stays warm."""

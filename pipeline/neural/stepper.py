@@ -51,7 +51,7 @@ class Stepper:
         self.optimizer = build_optimizer(recipe, self.canvas_BN)
         self.names: tuple[str, ...] = ()
         records = content_BCHW.is_cuda and isinstance(self.objective, ExplicitObjective)
-        self.step = Recorded(self._step) if records else self._step
+        self._recorded = Recorded() if records else None
         self._begin(states)
 
     def load(self, content_BCHW: Tensor, style: StyleTargets, states: Sequence[RunState]) -> None:
@@ -68,12 +68,25 @@ class Stepper:
         self.best_BCHW.copy_(torch.cat(bests))
         self.best_loss_B.copy_(torch.tensor([state.best_loss for state in states]))
         self.moving_B.copy_(torch.tensor([not state.settled for state in states]))
-        if optimizers := [state.optimizer for state in states if state.optimizer is not None]:
-            joined = {name: torch.cat([each[name] for each in optimizers]) for name in optimizers[0]}
+        optimizers = [state.optimizer for state in states]
+        if all(self._continues(optimizer) for optimizer in optimizers):
+            names = self.optimizer.state_dict()
+            joined = {name: torch.cat([each[name] for each in optimizers if each]) for name in names}
             self.optimizer.load_state_dict(joined)
 
-    def _step(self) -> Tensor:
+    def _continues(self, optimizer: dict[str, Any] | None) -> bool:
+        """Tell whether a picture's optimiser can be gone on with; one of another history cannot."""
+        own = self.optimizer.state_dict()
+        return optimizer is not None and {name: t.shape[1:] for name, t in optimizer.items()} == {
+            name: t.shape[1:] for name, t in own.items()
+        }
+
+    def step(self) -> Tensor:
         """Evaluate the canvases and move them; return their losses (LB), by the order of `names`."""
+        # Given anew each time: what held the method would keep this stepper's memory for longer.
+        return self._recorded(self._step) if self._recorded else self._step()
+
+    def _step(self) -> Tensor:
         losses, gradient_BCHW = self.objective.evaluate(self.image)
         self._keep_best(losses.total)
         gradient_BN = self.parametrisation.by_canvas(gradient_BCHW).contiguous().view_as(self.canvas_BN)
@@ -90,18 +103,27 @@ class Stepper:
         """Keep a picture's best as it is from now on; its canvas goes on for nothing."""
         self.moving_B[picture] = False
 
-    def split(self) -> list[dict[str, Any]]:
-        """Return what a RunState holds of every picture: canvas, best, best_loss and optimizer."""
-        optimizer, count = self.optimizer.state_dict(), len(self.canvas_BN)
-        canvases, bests = self.canvas_BCHW.clone(), self.best_BCHW.clone()
+    def best(self) -> list[dict[str, Any]]:
+        """Return a RunState's best and best_loss of every picture; copies."""
+        bests = self.best_BCHW.clone()
+        return [
+            {"best": None if math.isinf(loss) else bests[i : i + 1], "best_loss": loss}
+            for i, loss in enumerate(self.best_loss_B.tolist())
+        ]
+
+    def standing(self) -> list[dict[str, Any]]:
+        """Return a RunState's canvas, best, best_loss and optimizer of every picture.
+
+        Views: copies of a history would be as large as everything else. The next step changes them.
+        """
+        optimizer = self.optimizer.state_dict()
         return [
             {
-                "canvas": canvases[i : i + 1],
-                "best": None if math.isinf(loss) else bests[i : i + 1],
-                "best_loss": loss,
-                "optimizer": {name: tensor[i : i + 1].clone() for name, tensor in optimizer.items()},
+                **best,
+                "canvas": self.canvas_BCHW[i : i + 1],
+                "optimizer": {name: tensor[i : i + 1] for name, tensor in optimizer.items()},
             }
-            for i, loss in zip(range(count), self.best_loss_B.tolist(), strict=True)
+            for i, best in enumerate(self.best())
         ]
 
     def _keep_best(self, loss_B: Tensor) -> None:
@@ -150,6 +172,8 @@ class Steppers:
         self._kept[key] = Stepper(*arguments)
         return self._kept[key]
 
-    def clear(self) -> None:
-        """Free their memory."""
+    def clear(self) -> bool:
+        """Free their memory; tell whether there was any."""
+        any_kept = bool(self._kept)
         self._kept.clear()
+        return any_kept
