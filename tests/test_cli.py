@@ -196,7 +196,7 @@ def test_a_signal_stops_every_worker_at_a_checkpoint(cli, night):
                 break
         lines += run.stderr.readlines()
     assert run.returncode == 143, lines
-    assert sum("stopped" in line for line in lines) == 2
+    assert sum("] stopped" in line for line in lines) == 2
     state = Path(os.environ["XDG_STATE_HOME"]) / "style-pipeline"
     assert len(list((state / "checkpoints").glob("*.safetensors"))) == 2
     with closing(Ledger(state)) as ledger:
