@@ -32,12 +32,13 @@ def stylize(
     device: str = "auto",
     on_progress: Callable[[StepProgress], None] | None = None,
 ) -> Image:
-    """Return `content` in the style of `style`, as an RGB picture.
+    """Return `content` in the style of `style`, as an RGB picture of 8 bits; transparency is put on white.
 
     Pictures are paths or Pillow images; `style` may also be a blend, a mapping of paths to their
     shares. `recipe` is a `Recipe` or the name of a preset. `on_progress` is called after every step.
     Encoder and style targets stay loaded between calls. Folders and weights are those of config.yaml in
-    the current folder at the first call; its `recipe` does not count here. A warning says when `auto`
+    the current folder at the first call; its `recipe` does not count here, nor do fields of `recipe` that
+    are about files. A warning says when `auto`
     had to take `vgg19-slim`.
 
     Raises:
@@ -69,8 +70,9 @@ def stylize(
         raise ImageError(f"This size does not fit the memory of {device}.", "Lower size.") from None
     if outcome.error is not None:
         raise outcome.error
-    assert outcome.image is not None  # nothing stops it
-    return outcome.image
+    image = outcome.image
+    assert image is not None  # nothing stops it
+    return image
 
 
 @cache

@@ -9,15 +9,9 @@ import torch
 from PIL import Image, ImageCms
 
 from pipeline.errors import ImageError
-from pipeline.neural.images import (
-    decode_image,
-    encode_image,
-    fit_size,
-    read_bytes,
-    side_by_side,
-    to_image,
-    to_tensor,
-)
+from pipeline.neural.images import fit_size, side_by_side, to_image, to_tensor
+from pipeline.neural.reading import decode_image, read_bytes
+from pipeline.neural.writing import encode_image
 
 RED = (200, 30, 20)
 
