@@ -58,7 +58,10 @@ def to_srgb(image: Image.Image) -> Image.Image:
 def deep_to_srgb(
     samples_HWC: NDArray[np.uint16], profile: bytes | None
 ) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
-    """Return samples of 16 bits, one channel or three, in sRGB, and what could not be done about it."""
+    """Return samples of 16 bits, one channel or three, in sRGB, and what could not be done about it.
+
+    Relative colorimetric, without black point compensation; what sRGB cannot show is clipped.
+    """
     if not profile:
         return samples_HWC, ()
     try:
@@ -78,7 +81,10 @@ def deep_to_srgb(
 
 def to_eight_bits(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Round samples of 16 bits: a 257th each, since 65535 / 257 = 255."""
-    return ((samples - (samples >> 8) + 128) >> 8).astype(np.uint8)
+    result = np.empty(samples.shape, np.uint8)
+    for top in range(0, len(samples), ROWS):
+        result[top : top + ROWS] = (samples[top : top + ROWS].astype(np.uint32) + 128) // 257
+    return result
 
 
 def _in_eight_bits(

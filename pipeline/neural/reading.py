@@ -31,6 +31,9 @@ HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"h
 EIGHT_BITS = "8 of its 16 bits are read"
 FIRST_FRAME = "there are several frames or pages; the first is taken"
 
+# Decoding takes at most so much memory for every pixel, beyond the file itself.
+BYTES_PER_PIXEL = 48
+
 # How Pillow names samples of 16 bits of which it keeps the first byte, and how it has to be told to keep
 # the second. N is the machine's own order.
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
