@@ -254,6 +254,20 @@ def test_a_deep_picture_is_turned_upright(channels):
         assert np.array_equal(found.alpha_HW, upright[:, :, -1])
 
 
+def test_an_interlaced_picture_of_sixteen_bits():
+    """Adam7: seven pictures, each a grid of pixels of the whole."""
+    pixels_HWC = noise(3, np.uint16)
+    grids = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = b""
+    for top, left, down, across in grids:
+        for row in pixels_HWC[top::down, left::across]:
+            rows += b"\0" + row.astype(">u2").tobytes()
+    plain = png(pixels_HWC.shape[:2], 2, pixels_HWC)
+    header = struct.pack(">2I5B", 8, 9, 16, 2, 0, 0, 1)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    assert np.array_equal(deep(plain[:8] + joined(parts)).deep_HWC, pixels_HWC)
+
+
 def test_what_is_read_with_less_than_it_has_says_so():
     cmyk_HWC = noise(4, np.uint16)
     found = decode_picture(tiff(cmyk_HWC, "<", photometric=5), "print.tif")
@@ -268,7 +282,11 @@ def png(size: tuple[int, int], colour_type: int, samples: np.ndarray, *chunks: t
     data = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
     header = struct.pack(">2I5B", width, height, 16, colour_type, 0, 0, 0)
     parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(data)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
+    return b"\x89PNG\r\n\x1a\n" + joined(parts)
+
+
+def joined(parts: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(
         struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part))
         for name, part in parts
     )
