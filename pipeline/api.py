@@ -32,14 +32,14 @@ def stylize(
     device: str = "auto",
     on_progress: Callable[[StepProgress], None] | None = None,
 ) -> Image:
-    """Return `content` in the style of `style`, as an RGB picture.
+    """Return `content` in the style of `style`, as an RGB picture of 8 bits; transparency is put on white.
 
     Pictures are paths or Pillow images; `style` may also be a blend, a mapping of paths to their
     shares. `recipe` is a `Recipe` or the name of a preset. `on_progress` is called after every step.
     Encoder and style targets stay loaded between calls. Folders and weights are those of config.yaml in
-    the current folder at the first call; its `recipe` does not count here. A warning says when `auto`
-    had to take `vgg19-slim`. While it runs in bfloat16 on a CPU, products of float32 matrices in other
-    threads may take their factors in bfloat16, too.
+    the current folder at the first call; its `recipe` does not count here, nor do fields of `recipe` that
+    are about files. A warning says when `auto` had to take `vgg19-slim`. While it runs in bfloat16 on a CPU,
+    products of float32 matrices in other threads may take their factors in bfloat16, too.
 
     Raises:
         ImageError: a picture cannot be used.
@@ -71,8 +71,9 @@ def stylize(
         raise ImageError(f"This size does not fit the memory of {device}.", "Lower size.") from None
     if outcome.error is not None:
         raise outcome.error
-    assert outcome.image is not None  # nothing stops it
-    return outcome.image
+    image = outcome.image
+    assert image is not None  # nothing stops it
+    return image
 
 
 @cache

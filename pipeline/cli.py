@@ -356,6 +356,21 @@ def presets(
 
 
 @app.command()
+def inspect(
+    picture: Annotated[Path, typer.Argument(help="A result of style-pipeline.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Print how a picture was made, as a manifest that makes it again."""
+    from .inspection import manifest_of, manifest_text, read_origin
+
+    found = read_origin(picture)
+    if as_json:
+        typer.echo(json.dumps({**found, "manifest": manifest_of(found)}))
+    else:
+        typer.echo(manifest_text(picture, found), nl=False)
+
+
+@app.command()
 def schema(kind: Annotated[Literal["manifest", "config"], typer.Argument(help="Which file.")]) -> None:
     """Print the JSON schema of a manifest or of config.yaml, for editors."""
     from .config import Config

@@ -68,6 +68,8 @@ class LogLines:
             self._skipped += 1
         else:
             self._say(f"[{self.finished}/{self.total}] {finished_line(finished)}")
+            for note in finished.notes:
+                self._say(f"note: {note}")
 
     def _say(self, text: str) -> None:
         if self._skipped:
@@ -168,6 +170,7 @@ def finished_object(finished: Finished) -> dict[str, object]:
         "seconds": round(finished.seconds, 3),
         "error": finished.error,
         "next_step": finished.next_step,
+        "notes": list(finished.notes),
     }
 
 
@@ -276,6 +279,8 @@ class WatchLog:
     def job_finished(self, finished: Finished) -> None:
         if self.as_json or finished.status != "failed" or finished.job.origin is None:
             self.tell(finished.status, finished_line(finished), **finished_object(finished))
+            for note in finished.notes:
+                self.tell("note", f"note: {note}", name=finished.name)
         # Else the daemon sets the picture aside, and says why in the same words.
 
 

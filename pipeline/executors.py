@@ -31,6 +31,8 @@ CPU_WORKERS = 4
 GPU_WORKERS = 2
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .neural.checkpoints import LossRow, RunState
     from .neural.engine import Level, Progress
     from .neural.session import Outcome, Picture, Request, Session
@@ -132,7 +134,7 @@ class InProcessExecutor:
         return self.session().device.device
 
     def check(self, path: Path) -> None:
-        from .neural.images import decode_image, read_bytes
+        from .neural.reading import decode_image, read_bytes
 
         decode_image(read_bytes(path), str(path))
 
@@ -179,6 +181,7 @@ class InProcessExecutor:
     def _read(self, task: Task) -> Prepared:
         from .neural.checkpoints import RunState, read_checkpoint
         from .neural.session import plan_levels
+        from .neural.writing import check_size
 
         job = task.job
         weights = self.resolve(job.recipe.encoder)
@@ -190,6 +193,8 @@ class InProcessExecutor:
         request = read_request(job, task.digests)
         try:
             levels = plan_levels(job.recipe, request.content.image.size)
+            if job.recipe.upscale_to_content:
+                check_size(job.recipe.format, request.content.image.size)
         except ImageError as error:
             raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
         state = read_checkpoint(checkpoint_path(self.config, task.key)) or RunState()
@@ -445,14 +450,14 @@ def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request
 
 def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Picture:
     """Read one picture. Errors as in `read_request`."""
-    from .neural.images import decode_image, read_bytes
+    from .neural.reading import decode_picture, read_bytes
     from .neural.session import Picture
 
     data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
     if digests is not None and digests[path] != sha256:
         raise JobError(f"{path}: the file changed while it was waiting.", "Run again to use it as it is now.")
-    return Picture(decode_image(data, str(path)), sha256)
+    return Picture(decode_picture(data, str(path)), sha256)
 
 
 def _remove_old_checkpoints(folder: Path) -> None:
@@ -479,7 +484,8 @@ def _snapshot(progress: Progress, request: Request) -> bytes | None:
     """Return the bytes of a snapshot's file, where the engine took one."""
     if progress.image_BCHW is None:
         return None
-    from .neural.images import encode_image, side_by_side, to_image
+    from .neural.images import side_by_side, to_image
+    from .neural.writing import encode_image
 
     recipe, image = request.recipe, to_image(progress.image_BCHW)
     if recipe.snapshot_view == "side_by_side":
@@ -504,20 +510,21 @@ def step_progress(progress: Progress, key: str = "", snapshot: bytes | None = No
 
 
 def _job_result(prepared: Prepared, run: Run) -> JobResult:
-    from .neural.images import encode_image
+    from .neural.writing import encode_image
 
-    task, outcome = prepared.task, run.outcome
-    recipe, image = task.job.recipe, outcome.image
-    assert image is not None  # it is done
+    task, outcome, content = prepared.task, run.outcome, prepared.request.content
+    recipe = task.job.recipe
+    pixels_HWC = result_pixels(outcome, content, recipe)
     metadata = provenance(task.job, task.key, prepared.weights)
+    exif = content.decoded.exif if recipe.exif == "keep" else b""
     header, rows = log_table(outcome.rows)
     return JobResult(
         "done",
-        image=encode_image(image, recipe.format, recipe.quality, metadata),
+        image=encode_image(pixels_HWC, recipe.format, recipe.quality, metadata, exif),
         log_header=header,
         log_rows=rows,
-        width=image.width,
-        height=image.height,
+        width=pixels_HWC.shape[1],
+        height=pixels_HWC.shape[0],
         seconds=outcome.seconds,
         step_seconds=outcome.rows[-1].seconds,
         device=run.device,
@@ -527,19 +534,45 @@ def _job_result(prepared: Prepared, run: Run) -> JobResult:
         resumed_from_step=len(prepared.state.rows),
         together=run.together,
         adjusted=run.fit.words,
+        notes=_notes(prepared.request),
         versions=versions(),
     )
 
 
+def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe) -> NDArray[Any]:
+    """Return a result as it goes to its file, `pixels_HWC`: with the content's transparency if it is kept."""
+    import numpy as np
+
+    from .neural.images import scaled, to_pixels
+    from .neural.writing import WITH_ALPHA
+
+    assert outcome.image_BCHW is not None  # it is done
+    pixels_HWC, alpha_HW = to_pixels(outcome.image_BCHW, recipe.bit_depth), content.decoded.alpha_HW
+    if alpha_HW is None or recipe.transparency == "white" or recipe.format not in WITH_ALPHA:
+        return pixels_HWC
+    height, width = pixels_HWC.shape[:2]
+    top = np.iinfo(pixels_HWC.dtype).max
+    alpha_HW = (scaled(alpha_HW, (width, height)) * top).round().astype(pixels_HWC.dtype)
+    return np.dstack([pixels_HWC, alpha_HW])
+
+
+def _notes(request: Request) -> tuple[str, ...]:
+    """Return what was left out of a job's pictures, each said once."""
+    pictures = [request.content, *(style for style, _ in request.styles), request.init]
+    return tuple(dict.fromkeys(note for each in pictures if each for note in each.decoded.notes))
+
+
 def provenance(job: Job, key: str, weights: EncoderWeights) -> dict[str, Any]:
-    """Return what a result's metadata says about how it was made."""
+    """Return what a result's metadata says about how it was made; of paths the names only."""
+    recipe = job.recipe.model_dump(mode="json")
+    recipe["init"] = job.init_path.name if job.init_path else job.recipe.init
     return {
         "program": f"style-pipeline {VERSION}",
         "key": key,
-        "content": job.content.name,
+        "content": (job.origin or job.content).name,
         "style": {path.name: share for path, share in job.style.images},
         "encoder": weights.name,
-        "recipe": job.recipe.model_dump(mode="json"),
+        "recipe": recipe,
     }
 
 

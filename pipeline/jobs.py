@@ -99,7 +99,7 @@ class JobResult:
     """What became of a job. `image` holds the bytes of the file to publish when it is done.
 
     It ran `together` with so many in one tensor, itself among them; `adjusted` says what had to be changed to
-    make it fit.
+    make it fit. `notes` say what of its pictures could not be used.
     """
 
     status: Literal["done", "failed", "stopped"]
@@ -117,6 +117,7 @@ class JobResult:
     resumed_from_step: int = 0
     together: int = 1
     adjusted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     out_of_memory: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     error: str = ""

@@ -27,7 +27,8 @@ from .recipe import ALIASES, INIT_MODES, Recipe, layer_recipe
 
 GLOB_CHARACTERS = frozenset("*?[")
 PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".ppm"}
+    {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif", ".mpo"}
+    | {".ppm", ".pgm"}
 )
 
 

@@ -16,6 +16,9 @@ ALIASES = MappingProxyType({"alpha": "content_weight", "beta": "style_weight"})
 # Any other `init` is the path of a picture.
 INIT_MODES = frozenset({"content", "noise", "blank", "style"})
 
+# How the files of each format are called.
+SUFFIXES = MappingProxyType({"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"})
+
 _DEPTHS = {1: 2, 2: 2, 3: 4, 4: 4, 5: 4}
 LAYERS = tuple(
     f"{kind}{block}_{index}"
@@ -148,8 +151,15 @@ class Recipe(BaseModel):
     snapshot_view: Literal["result", "side_by_side"] = Field(
         "result", description="side_by_side shows input, style and result together"
     )
-    format: Literal["png", "jpeg"] = "png"
-    quality: int = Field(95, ge=1, le=100, description="JPEG quality")
+    format: Literal["png", "jpeg", "webp", "tiff"] = "png"
+    bit_depth: Literal[8, 16] = Field(8, description="bits per channel; 16 for png and tiff")
+    quality: int = Field(95, ge=1, le=100, description="of JPEG and WebP")
+    transparency: Literal["keep", "white"] = Field(
+        "keep", description="keep: the result is as transparent as the content, where its format can be"
+    )
+    exif: Literal["drop", "keep"] = Field(
+        "drop", description="keep: the content's, but for orientation, thumbnail and makers' notes"
+    )
     name: str = Field(
         "{content}--{style}{sweep}",
         min_length=1,
@@ -187,10 +197,19 @@ class Recipe(BaseModel):
             raise ValueError(f"vgg19-slim ends at relu5_1; the layer {beyond[0]} needs encoder: vgg19")
         return self
 
+    @model_validator(mode="after")
+    def _format_can(self) -> Recipe:
+        if self.bit_depth == 16 and self.format not in {"png", "tiff"}:
+            raise ValueError(f"{self.format} has 8 bits per channel; bit_depth: 16 needs format: png or tiff")
+        if self.format == "webp" and self.size > 16383:
+            raise ValueError("webp holds at most 16383 pixels on a side; choose format: png, or lower size")
+        return self
+
     def family(self) -> str:
         """Return what is equal for recipes whose pictures, at one size, can share a tensor."""
-        apart = {"preset", "name", "init", "seed", "format", "quality", "snapshot_view", "upscale_to_content"}
-        return self.model_dump_json(exclude=apart)
+        apart = {"preset", "name", "init", "seed", "snapshot_view", "upscale_to_content"}
+        of_the_file = {"format", "bit_depth", "quality", "transparency", "exif"}
+        return self.model_dump_json(exclude=apart | of_the_file)
 
     def beyond_slim(self) -> list[str]:
         """Name the layers used here that the bundled encoder does not have."""
@@ -219,7 +238,7 @@ class Recipe(BaseModel):
 
     @property
     def suffix(self) -> str:
-        return ".jpg" if self.format == "jpeg" else ".png"
+        return SUFFIXES[self.format]
 
 
 def canonical_keys(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class Finished:
     seconds: float = 0.0
     error: str = ""
     next_step: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Observer(Protocol):
@@ -404,7 +405,7 @@ class Runner:
             self.ledger.note_staged(job.drop, key)
         path = self.folder.publish_staged(staged)
         self.executor.forget(key)
-        return Finished(job, place.name, "done", key, path, result.seconds)
+        return Finished(job, place.name, "done", key, path, result.seconds, notes=result.notes)
 
     def _record(self, job: Job, key: str, result: JobResult) -> dict[str, Any]:
         record = result_summary(result)

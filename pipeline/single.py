@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from .documents import explain
 from .errors import JobError, UsageError
 from .executors import Executor
 from .jobs import Job, StepProgress, Style, Task, job_key, safe_name
 from .outbox import write_file
-from .recipe import layer_recipe
+from .recipe import SUFFIXES, Recipe, layer_recipe
 from .runner import Digests, Finished, Observer
 
 
@@ -24,19 +27,25 @@ def single_job(
     """Return the job of one pair, and where its picture goes: `out`, whose suffix decides the format.
 
     Raises:
-        UsageError: a suffix that is neither PNG nor JPEG.
+        UsageError: a suffix of no format that is written here, or fields that do not go together.
     """
     named = Style(style.stem, ((style.resolve(), 1.0),))
     suffix = {} if out is None else {"format": _format_of(out)}
-    recipe = layer_recipe(config_fields, flag_fields, suffix)
+    try:
+        recipe = layer_recipe(config_fields, flag_fields, suffix)
+    except ValidationError as error:
+        raise UsageError("\n".join(explain(error, Recipe)), "See config.yaml, --set and -o.") from error
     name = safe_name(f"{content.stem}--{style.stem}")
     return Job("", content.resolve(), named, recipe, name), out or Path(f"{name}{recipe.suffix}")
 
 
 def _format_of(path: Path) -> str:
-    formats = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+    formats = {**{suffix: name for name, suffix in SUFFIXES.items()}, ".jpeg": "jpeg", ".tiff": "tiff"}
     if path.suffix.lower() not in formats:
-        raise UsageError(f"{path}: results are PNG or JPEG.", "Give it a name that ends in .png or .jpg.")
+        raise UsageError(
+            f"{path}: results are PNG, JPEG, WebP or TIFF.",
+            f"Give it a name that ends in {', '.join(SUFFIXES.values())}.",
+        )
     return formats[path.suffix.lower()]
 
 
@@ -68,6 +77,6 @@ def run_single(
     if result.status == "done":
         write_file(path, result.image)
         executor.forget(key)
-    finished = Finished(job, job.name, result.status, key, path, result.seconds)
+    finished = Finished(job, job.name, result.status, key, path, result.seconds, notes=result.notes)
     observer.job_finished(finished)
     return finished

@@ -159,6 +159,17 @@ def test_the_live_display_shows_names_as_they_are(name: str) -> None:
 # JSON
 
 
+def test_what_was_left_out_of_a_picture_is_told() -> None:
+    screen, log = console()
+    LogLines(screen, 1).job_finished(make_finished("done", notes=("dance.gif: one frame.",)))
+    assert log.getvalue().splitlines()[-1].endswith("note: dance.gif: one frame.")
+    lines: list[str] = []
+    WatchLog(lines.append, as_json=False).job_finished(
+        make_finished("done", notes=("dance.gif: one frame.",))
+    )
+    assert lines[-1].endswith("note: dance.gif: one frame.")
+
+
 def test_one_object_per_finished_job_and_nothing_else() -> None:
     screen, log = console()
     stream = io.StringIO()
@@ -181,6 +192,7 @@ def test_one_object_per_finished_job_and_nothing_else() -> None:
         "seconds": 1.235,
         "error": "",
         "next_step": "",
+        "notes": [],
     }
     assert (failed["status"], failed["error"], failed["next_step"]) == ("failed", "It broke.", "Mend it.")
     assert failed["path"] is None

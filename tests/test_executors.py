@@ -15,10 +15,12 @@ from conftest import MakePicture
 from PIL import Image
 
 from pipeline.config import read_config
-from pipeline.executors import Fit, InProcessExecutor, plan_workers
+from pipeline.executors import Fit, InProcessExecutor, plan_workers, read_picture
 from pipeline.jobs import Job, JobResult, StepProgress, Style, Task
 from pipeline.neural.memory import OutOfMemory
+from pipeline.neural.reading import decode_picture
 from pipeline.neural.session import Session
+from pipeline.neural.writing import encode_image
 from pipeline.recipe import Recipe
 
 SMALL = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 3, "margin": 0, "precision": "float32"}
@@ -221,3 +223,79 @@ def test_workers_share_the_cores(executor, monkeypatch) -> None:
     assert planned(1) == [8]
     assert planned(100, 3) == [3, 3, 2]
     assert planned(100, 16) == [1] * 16
+
+
+def transparent_task(make_task: Callable[..., Task], **fields: Any) -> Task:
+    """A content that is transparent on its left half, at 16 bits if asked for, and has EXIF."""
+    task = make_task(1, **fields)
+    pixels = np.array(Image.open(task.job.content))
+    alpha = np.full(pixels.shape[:2], 255, np.uint8)
+    alpha[:, :24] = 0
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Camera", 1
+    Image.fromarray(np.dstack([pixels, alpha])).save(task.job.content, exif=exif)
+    digest = hashlib.sha256(task.job.content.read_bytes()).hexdigest()
+    return Task(task.job, task.key, {**task.digests, task.job.content: digest})
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp", "tiff"])
+def test_transparency_comes_out_at_the_size_of_the_result(executor, make_task, image_format) -> None:
+    task = transparent_task(make_task, size=64, format=image_format)
+    (result,) = run(executor, [task])
+    picture = pixels(result)
+    assert picture.shape == (48, 64, 4)
+    assert picture[:, :28, 3].max() <= 8
+    assert picture[:, 36:, 3].min() >= 247
+    white = run(executor, [transparent_task(make_task, size=64, format=image_format, transparency="white")])
+    assert pixels(white[0]).shape == (48, 64, 3)
+    # What is beneath is the same picture.
+    difference = np.abs(pixels(white[0])[:, 36:] - picture[:, 36:, :3])
+    assert difference.max() <= (40 if image_format == "webp" else 0)
+
+
+def test_jpeg_is_on_white(executor, make_task) -> None:
+    (result,) = run(executor, [transparent_task(make_task, format="jpeg")])
+    assert pixels(result).shape == (36, 48, 3)
+
+
+def test_a_result_of_sixteen_bits_has_them(executor, make_task) -> None:
+    tasks = [transparent_task(make_task, format="tiff", bit_depth=bits) for bits in (8, 16)]
+    eight, sixteen = (
+        decode_picture(result.image, "result") for task in tasks for result in run(executor, [task])
+    )
+    assert eight.deep_HWC is None
+    assert sixteen.deep_HWC is not None
+    assert len(np.unique(sixteen.deep_HWC & 255)) > 200
+    assert np.abs(np.asarray(eight.image, int) - np.asarray(sixteen.image)).max() <= 1
+    assert np.array_equal(np.unique(sixteen.alpha_HW), [0, 65535])
+
+
+def test_exif_is_kept_if_asked_for(executor, make_task) -> None:
+    for wanted, kept in (("keep", {0x010F: "Camera"}), ("drop", {})):
+        (result,) = run(executor, [transparent_task(make_task, exif=wanted, format="jpeg")])
+        assert dict(Image.open(io.BytesIO(result.image)).getexif()) == kept
+
+
+def test_what_could_not_be_used_is_noted(executor, make_task) -> None:
+    task = make_task(1)
+    frames = [Image.fromarray(np.full((36, 48, 3), grey, np.uint8)) for grey in (90, 180)]
+    frames[0].save(task.job.content, save_all=True, append_images=frames[1:])
+    digest = hashlib.sha256(task.job.content.read_bytes()).hexdigest()
+    (result,) = run(executor, [Task(task.job, task.key, {**task.digests, task.job.content: digest})])
+    assert result.status == "done"
+    assert result.notes == ("1.png: there are several frames or pages; the first is taken.",)
+    assert run(executor, [make_task(2)])[0].notes == ()
+
+
+def test_a_side_too_long_for_its_format_is_refused_before_the_work(executor, make_task, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.neural.writing.LONGEST", {"webp": 40})
+    (result,) = run(executor, [make_task(1, format="webp", upscale_to_content=True)])
+    assert result.status == "failed"
+    assert "1.png: webp holds at most 40 pixels on a side, not 48." in result.error
+
+
+def test_a_deep_content_reaches_the_network_whole(make_picture, environment) -> None:
+    ramp_HWC = np.linspace(30_000, 30_200, 48 * 36 * 3).round().astype(np.uint16).reshape(36, 48, 3)
+    (environment / "deep.png").write_bytes(encode_image(ramp_HWC, "png", 95, {}))
+    tensor = read_picture(environment / "deep.png").tensor((48, 36))
+    assert len(tensor.unique()) > 200

@@ -15,9 +15,10 @@ from torch import Tensor
 from pipeline.neural import allocator, explicit
 from pipeline.neural.encoder import Encoder
 from pipeline.neural.explicit import ExplicitObjective
-from pipeline.neural.images import decode_image, to_tensor
+from pipeline.neural.images import to_tensor
 from pipeline.neural.lbfgs import LBFGS
 from pipeline.neural.objective import Losses, ReferenceObjective
+from pipeline.neural.reading import decode_image
 from pipeline.neural.targets import gram_targets
 from pipeline.neural.weights import read_weights, resolve_encoder
 from pipeline.recipe import Recipe

@@ -104,7 +104,10 @@ OTHER_VALUES: dict[str, Any] = {
     "style_scale": 1.1,
     "upscale_to_content": True,
     "format": "jpeg",
+    "bit_depth": 16,
     "quality": 94,
+    "transparency": "white",
+    "exif": "keep",
     "precision": "reference",
 }
 # Snapshots are files beside the result; whether they count is a matter of taste.

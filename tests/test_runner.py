@@ -953,9 +953,15 @@ def test_a_single_job_without_a_place_gets_one_here(fields: Any, name: str, work
     assert single(workshop, None, **fields)[1] == Path(name)
 
 
+def test_a_single_result_whose_format_cannot_do_what_is_asked(workshop: Workshop) -> None:
+    assert single(workshop, Path("me.TIFF"), bit_depth=16)[0].recipe.format == "tiff"
+    with pytest.raises(UsageError, match="jpeg has 8 bits per channel"):
+        single(workshop, Path("me.jpg"), bit_depth=16)
+
+
 @pytest.mark.parametrize("out", ["me.gif", "me", "me.png.txt"])
-def test_a_single_result_is_png_or_jpeg(out: str, workshop: Workshop) -> None:
-    with pytest.raises(UsageError, match="PNG or JPEG"):
+def test_a_single_result_has_a_format_that_is_written(out: str, workshop: Workshop) -> None:
+    with pytest.raises(UsageError, match="PNG, JPEG, WebP or TIFF"):
         single(workshop, Path(out))
 
 

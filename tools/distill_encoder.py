@@ -41,7 +41,7 @@ from pipeline.neural.encoder import (
     TORCHVISION_INDEX,
     convolutions_up_to,
 )
-from pipeline.neural.images import decode_image
+from pipeline.neural.reading import decode_image
 
 TAPS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv4_2", "conv5_1")
 # Tapped layers carry the features; the layers between them are half as wide again, which is where

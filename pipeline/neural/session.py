@@ -20,8 +20,9 @@ from .checkpoints import LossRow, RunState
 from .devices import DevicePlan
 from .encoder import Encoder, smallest_side
 from .engine import Hooks, Level, LevelInputs, Result, StyleTransfer
-from .images import fit_size, to_image, to_tensor, upright_srgb
+from .images import fit_size, resized, to_image, to_tensor
 from .memory import MemoryModel, OutOfMemory, picture_bytes
+from .reading import Decoded, to_decoded
 from .stepper import Steppers
 from .targets import StyleTargets, TargetCache, blend_targets, gram_targets, target_key
 from .weights import EncoderWeights, read_weights
@@ -31,14 +32,26 @@ from .weights import EncoderWeights, read_weights
 class Picture:
     """A decoded picture and the sha256 of the file it came from."""
 
-    image: Image.Image
+    decoded: Decoded
     sha256: str
 
     @classmethod
     def from_image(cls, image: Image.Image) -> Picture:
         """Wrap a picture that has no file; its pixels are its identity."""
-        rgb = upright_srgb(image)
-        return cls(rgb, hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest())
+        decoded = to_decoded(image)
+        pixels = decoded.image if decoded.deep_HWC is None else decoded.deep_HWC
+        identity = f"{decoded.image.size}".encode() + pixels.tobytes()
+        return cls(decoded, hashlib.sha256(identity).hexdigest())
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture in 8 bits."""
+        return self.decoded.image
+
+    def tensor(self, size: tuple[int, int]) -> Tensor:
+        """Return `image_BCHW` at `size` (width, height), in all the bits there are."""
+        deep_HWC = self.decoded.deep_HWC
+        return to_tensor(self.image if deep_HWC is None else deep_HWC, size)
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a request and what it took; `image` where it is done, else `state` to go on from.
+    """What became of a request and what it took; a picture where it is done, else `state` to go on from.
 
     `dtype` is what the network computed the last level in.
     """
@@ -64,8 +77,13 @@ class Outcome:
     dtype: str
     cache_hits: int
     cache_misses: int
-    image: Image.Image | None = None
+    image_BCHW: Tensor | None = None
     error: DivergedError | None = None
+
+    @property
+    def image(self) -> Image.Image | None:
+        """The picture in 8 bits."""
+        return None if self.image_BCHW is None else to_image(self.image_BCHW)
 
     @property
     def rows(self) -> list[LossRow]:
@@ -165,13 +183,15 @@ class Session:
         ]
 
     def _outcome(self, run: _Run, result: Result, seconds: float, dtype: torch.dtype) -> Outcome:
-        recipe, image = run.request.recipe, None
-        if result.image_BCHW is not None:
-            image = to_image(result.image_BCHW)
-            if recipe.upscale_to_content:
-                image = image.resize(run.request.content.image.size, Image.Resampling.LANCZOS)
+        image_BCHW = result.image_BCHW
+        if image_BCHW is not None:
+            image_BCHW = image_BCHW.detach().float().cpu().clamp(0, 1)
+            if run.request.recipe.upscale_to_content:
+                image_BCHW = resized(image_BCHW, run.request.content.image.size)
         name = str(dtype).removeprefix("torch.")
-        return Outcome(result.status, result.state, seconds, name, run.hits, run.misses, image, result.error)
+        return Outcome(
+            result.status, result.state, seconds, name, run.hits, run.misses, image_BCHW, result.error
+        )
 
     def _dtypes(self, recipe: Recipe, levels: Sequence[Level]) -> list[torch.dtype]:
         """Return in which type the network computes each level."""
@@ -237,7 +257,7 @@ class _Run:
         self.hits = self.misses = 0
 
     def level_inputs(self, level: Level) -> LevelInputs:
-        content = to_tensor(self.request.content.image, (level.width, level.height)).to(self.device)
+        content = self.request.content.tensor((level.width, level.height)).to(self.device)
         parts = [(self._targets(style, level), share) for style, share in self.request.styles]
         # Several decomposed styles make a blend that is not.
         return LevelInputs(content, blend_targets(parts).to(self.device))
@@ -251,8 +271,8 @@ class _Run:
         if recipe.init == "blank":
             return torch.full(shape, 0.5)
         if recipe.init == "style":
-            return to_tensor(self.request.styles[0][0].image, size)
-        return to_tensor((self.request.init or self.request.content).image, size)
+            return self.request.styles[0][0].tensor(size)
+        return (self.request.init or self.request.content).tensor(size)
 
     def _targets(self, style: Picture, level: Level) -> StyleTargets:
         recipe = self.request.recipe
@@ -269,7 +289,7 @@ class _Run:
         )
 
         def compute() -> StyleTargets:
-            image_BCHW = to_tensor(style.image, size).to(self.device)
+            image_BCHW = style.tensor(size).to(self.device)
             return gram_targets(self.encoder, image_BCHW, sorted(recipe.style_layers))
 
         targets, hit = self.session.cache.fetch(key, compute, recipe.style_loss == "bures")

@@ -1,0 +1,65 @@
+"""What a result says about how it was made, and a manifest that makes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import ImageError, UsageError
+from .files import one_line
+
+
+def read_origin(path: Path) -> dict[str, Any]:
+    """Return what a result says about how it was made: `provenance` in `executors`.
+
+    Raises:
+        UsageError: there is no such picture, or it says nothing.
+    """
+    from .neural.reading import read_bytes
+    from .neural.writing import read_provenance
+
+    try:
+        found = read_provenance(read_bytes(path), str(path))
+    except ImageError as error:
+        raise UsageError(error.message, error.next_step) from error
+    if found is None:
+        raise UsageError(
+            f"{path}: says nothing about how it was made.",
+            "Only results of style-pipeline do, as they were written: many programs drop metadata.",
+        )
+    expected = {"content": str, "style": dict, "encoder": str, "key": str, "program": str, "recipe": dict}
+    if not all(isinstance(found.get(key), kind) for key, kind in expected.items()):
+        what = "a snapshot, and snapshots hold" if "step" in found else "its metadata holds"
+        raise UsageError(f"{path}: {what} no recipe.", "Inspect the finished picture.")
+    return found
+
+
+def manifest_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest that makes a result again, if it lies beside the pictures it names."""
+    styles = found["style"]
+    style = next(iter(styles)) if len(styles) == 1 else {"blend": styles}
+    return {
+        "batch": "again",
+        "recipe": {**found["recipe"], "encoder": found["encoder"]},
+        "pairs": [{"content": found["content"], "style": style}],
+    }
+
+
+def manifest_text(path: Path, found: Mapping[str, Any]) -> str:
+    """Return the same as YAML, with what else is known in comments."""
+    import yaml
+
+    shares = ", ".join(f"{name} ({share})" for name, share in found["style"].items())
+    facts = {
+        "picture": path.name,
+        "program": found["program"],
+        "encoder": found["encoder"],
+        "content": found["content"],
+        "style": shares if len(found["style"]) > 1 else ", ".join(found["style"]),
+        "key": found["key"],
+    }
+    comments = [f"# {label:<8} {one_line(text)}" for label, text in facts.items()]
+    comments.append("# Saved beside the pictures it names, this is a manifest: `style-pipeline run FILE`.")
+    text = yaml.safe_dump(manifest_of(found), sort_keys=False, default_flow_style=None, allow_unicode=True)
+    return "\n".join([*comments, text])

@@ -1,0 +1,186 @@
+"""ICC profiles: any picture's colours to sRGB. Little CMS does it in 8 bits; in 16 we do, for the profiles
+that are a curve per channel and a matrix (ICC.1:2022, sections 8.3.3 and 10), as those of photographs are.
+
+Shapes in names: H rows, W columns, C channels.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+# Linear sRGB to XYZ under D50, the profiles' own white (IEC 61966-2-1, adapted after Bradford).
+SRGB_TO_XYZ = np.array(
+    [
+        [0.4360747, 0.3850649, 0.1430804],
+        [0.2225045, 0.7168786, 0.0606169],
+        [0.0139322, 0.0971045, 0.7141733],
+    ]
+)
+# Rows converted at once, to bound the memory it takes.
+ROWS = 64
+ALMOST = 2e-3
+
+Curve = NDArray[np.float64]  # linear light in [0, 1] for each of 65536 samples
+
+
+@cache
+def srgb_profile() -> bytes:
+    """Return an sRGB profile, the same bytes every time."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    # Little CMS writes when it was made into bytes 24 to 35.
+    return data[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + data[36:]
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """Return a picture of 8 bits in sRGB, mode RGB, without its transparency."""
+    profile = image.info.get("icc_profile")
+    if image.mode in {"RGBA", "P", "PA", "LA"}:
+        image = image.convert("L" if image.mode == "LA" else "RGB")
+    if not profile or image.mode not in {"RGB", "CMYK", "L", "LAB"}:
+        return image.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        # A profile that is damaged or for another kind of picture: the plain conversion is what
+        # every viewer falls back to.
+        return image.convert("RGB")
+    return (converted or image).convert("RGB")
+
+
+def deep_to_srgb(
+    samples_HWC: NDArray[np.uint16], profile: bytes | None
+) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
+    """Return samples of 16 bits, one channel or three, in sRGB, and what could not be done about it.
+
+    Relative colorimetric, without black point compensation; what sRGB cannot show is clipped.
+    """
+    if not profile:
+        return samples_HWC, ()
+    try:
+        with np.errstate(all="ignore"):
+            curves, matrix = _parse(profile, samples_HWC.shape[2])
+    except (ValueError, KeyError, struct.error, np.linalg.LinAlgError):
+        return _in_eight_bits(samples_HWC, profile)
+    if _is_srgb(curves, matrix):
+        return samples_HWC, ()
+    result = np.empty_like(samples_HWC)
+    for top in range(0, len(samples_HWC), ROWS):
+        rows = samples_HWC[top : top + ROWS]
+        linear = np.stack([curve[rows[:, :, index]] for index, curve in enumerate(curves)], axis=2)
+        result[top : top + ROWS] = np.round(_encode(linear @ matrix.T) * 65535)
+    return result, ()
+
+
+def to_eight_bits(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Round samples of 16 bits: a 257th each, since 65535 / 257 = 255."""
+    result = np.empty(samples.shape, np.uint8)
+    for top in range(0, len(samples), ROWS):
+        result[top : top + ROWS] = (samples[top : top + ROWS].astype(np.uint32) + 128) // 257
+    return result
+
+
+def _in_eight_bits(
+    samples_HWC: NDArray[np.uint16], profile: bytes
+) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
+    eight = to_eight_bits(samples_HWC)
+    image = Image.fromarray(eight if samples_HWC.shape[2] == 3 else eight[:, :, 0])
+    image.info["icc_profile"] = profile
+    note = "its colour profile has more than curves and a matrix; colours are converted in 8 bits"
+    return np.asarray(to_srgb(image)).astype(np.uint16) * 257, (note,)
+
+
+def _is_srgb(curves: list[Curve], matrix: NDArray[np.float64]) -> bool:
+    own = _decode(np.arange(65536) / 65535)
+    close = all(np.abs(curve - own).max() < ALMOST for curve in curves)
+    return bool(close and np.abs(matrix - np.eye(len(matrix))).max() < ALMOST)
+
+
+def _decode(value: NDArray[Any]) -> NDArray[np.float64]:
+    """Turn sRGB's samples into linear light (IEC 61966-2-1)."""
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+def _encode(linear: NDArray[Any]) -> NDArray[np.float64]:
+    linear = linear.clip(0, 1)
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def _parse(profile: bytes, channels: int) -> tuple[list[Curve], NDArray[np.float64]]:
+    """Return a profile's curves, and the matrix from its linear light to that of sRGB.
+
+    Raises:
+        ValueError, KeyError, struct.error: it is damaged, or of another kind.
+    """
+    tags = _tags(profile)
+    kind = {1: b"GRAY", 3: b"RGB "}[channels]
+    if profile[16:20] != kind or profile[20:24] != b"XYZ " or b"A2B0" in tags:
+        raise ValueError("no profile of curves and a matrix for such samples")
+    names = [b"kTRC"] if channels == 1 else [b"rTRC", b"gTRC", b"bTRC"]
+    curves = [_curve(tags[name]) for name in names]
+    if not np.isfinite(curves).all():
+        raise ValueError("a curve without end")
+    if channels == 1:
+        return curves, np.eye(1)
+    columns = [_fixed(tags[name], 8, 3) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
+    return curves, np.linalg.inv(SRGB_TO_XYZ) @ np.stack(columns, axis=1)
+
+
+def _tags(profile: bytes) -> dict[bytes, bytes]:
+    (count,) = struct.unpack_from(">I", profile, 128)
+    found = {}
+    for index in range(min(count, 100)):
+        name, start, size = struct.unpack_from(">4sII", profile, 132 + 12 * index)
+        found[name] = profile[start : start + size]
+    return found
+
+
+def _fixed(tag: bytes, start: int, count: int) -> NDArray[np.float64]:
+    """Read numbers of 16 bits before and 16 after the point."""
+    return np.array(struct.unpack_from(f">{count}i", tag, start)) / 65536
+
+
+def _curve(tag: bytes) -> Curve:
+    """Tabulate a curve: `curv` is a table or a power, `para` a formula (sections 10.6 and 10.18)."""
+    x = np.arange(65536) / 65535
+    if tag[:4] == b"para":
+        return _parametric(tag, x)
+    if tag[:4] != b"curv":
+        raise ValueError("an unknown kind of curve")
+    (count,) = struct.unpack_from(">I", tag, 8)
+    if count == 0:
+        return x
+    table = np.array(struct.unpack_from(f">{count}H", tag, 12))
+    if count == 1:
+        return np.asarray(x ** (table[0] / 256))
+    return np.interp(x, np.linspace(0, 1, count), table / 65535)
+
+
+def _parametric(tag: bytes, x: NDArray[np.float64]) -> Curve:
+    (kind,) = struct.unpack_from(">H", tag, 8)
+    if kind > 4:
+        raise ValueError("an unknown formula")
+    given = _fixed(tag, 12, (1, 3, 4, 5, 7)[kind])
+    g, a, b, c, d, e, f = 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    match kind:
+        case 0:
+            (g,) = given
+        case 1:
+            g, a, b = given
+            d = -b / a
+        case 2:
+            g, a, b, e = given
+            d, f = -b / a, e
+        case 3:
+            g, a, b, c, d = given
+        case _:
+            g, a, b, c, d, e, f = given
+    power = np.maximum(a * x + b, 0) ** g + e
+    return np.asarray(np.where(x >= d, power, c * x + f).clip(0, 1))

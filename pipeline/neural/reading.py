@@ -1,0 +1,271 @@
+"""Files -> pictures: upright, in sRGB, transparency apart, 16 bits where the file has them.
+
+Shapes in names: H rows, W columns, C channels. Arrays are uint8 or uint16, full scale is full light.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from ..errors import ImageError
+from .exif import kept_exif
+from .profiles import ROWS, deep_to_srgb, to_eight_bits, to_srgb
+
+# What is read, whatever else Pillow and its plug-ins could read. MPO comes as JPEG, APNG as PNG.
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "HEIF")
+# The first bytes of a HEIC file, after its size.
+HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"mif1"))
+
+EIGHT_BITS = "8 of its 16 bits are read"
+FIRST_FRAME = "there are several frames or pages; the first is taken"
+
+# Decoding takes at most so much memory for every pixel, beyond the file itself.
+BYTES_PER_PIXEL = 48
+
+# How Pillow names samples of 16 bits of which it keeps the first byte, and how it has to be told to keep
+# the second. N is the machine's own order.
+_OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_SPLIT = {f"{bands};16{order}" for bands in ("RGB", "RGBX", "RGBA") for order in _OTHER_BYTE}
+_GREY_ALPHA = "LA;16B"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture, ready to be worked with.
+
+    `image` is RGB in 8 bits, transparency put on white; `deep_HWC` the same in 16, where the file has more
+    than 8. `alpha_HW` is there where something is transparent. `exif` is what may be given to a result, and
+    `notes` say what was left out.
+    """
+
+    image: Image.Image
+    deep_HWC: NDArray[np.uint16] | None = None
+    alpha_HW: NDArray[Any] | None = None
+    exif: bytes = b""
+    notes: tuple[str, ...] = ()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a picture's file.
+
+    Raises:
+        ImageError: it is missing or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(
+            f"{path}: cannot be read ({error.strerror or error}).", "Check the path and its permissions."
+        ) from error
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """Decode a picture to RGB in 8 bits. Errors as in `decode_picture`."""
+    return decode_picture(data, name).image
+
+
+def decode_picture(data: bytes, name: str) -> Decoded:
+    """Decode a picture: EXIF orientation applied, colours brought to sRGB, transparency put on white.
+
+    Of an animation or a file of several pages the first picture is taken. `name` is used in messages.
+
+    Raises:
+        ImageError: empty, truncated, too large, of a format that is not read here, or no picture at all.
+    """
+    with opened_picture(data, name) as opened:
+        low = _low_bytes(data, opened)
+        shallow = low is None and _is_shallowed(opened)
+        opened.load()
+        decoded = to_decoded(opened, low)
+        found = [(shallow, EIGHT_BITS), (_is_animated(opened), FIRST_FRAME)]
+        notes = [*decoded.notes, *(note for true, note in found if true)]
+        return replace(decoded, notes=tuple(f"{Path(name).name}: {note}." for note in notes))
+
+
+@contextmanager
+def opened_picture(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture without decoding it; what its decoder raises meanwhile is an ImageError.
+
+    Raises:
+        ImageError: empty, damaged, too large, or of a format that is not read here.
+    """
+    if not data:
+        raise ImageError(f"{name}: the file is empty (0 bytes).", "Copy the picture again.")
+    try:
+        with warnings.catch_warnings():
+            # Pillow grumbles about odd metadata in pictures that are fine.
+            warnings.simplefilter("ignore")
+            with _open(data, name) as opened:
+                yield opened
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders report damage as anything
+        raise ImageError(
+            f"{name}: damaged or cut short ({error or type(error).__name__}).",
+            "Copy or export the picture again.",
+        ) from error
+
+
+def _open(data: bytes, name: str) -> ImageFile.ImageFile:
+    try:
+        opened = Image.open(io.BytesIO(data), formats=_formats())
+    except UnidentifiedImageError as error:
+        raise _unknown(data, name) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(name) from error
+    # Pillow itself only warns up to twice its limit.
+    if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or sys.maxsize):
+        opened.close()
+        raise _too_large(name)
+    return opened
+
+
+def _unknown(data: bytes, name: str) -> ImageError:
+    if data[4:].startswith(HEIC_BRANDS) and "HEIF" not in _formats():
+        return ImageError(
+            f"{name}: HEIC pictures need the package pillow-heif, which is not installed.",
+            "Install it with `pip install 'style-pipeline[heic]'`, or save the picture as JPEG.",
+        )
+    return ImageError(
+        f"{name}: not a picture in any format known here.", "Save it as PNG or JPEG and try again."
+    )
+
+
+def _too_large(name: str) -> ImageError:
+    return ImageError(
+        f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels.", "Make the picture smaller first."
+    )
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats of `FORMATS` that this Pillow and its plug-ins read."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return tuple(one for one in FORMATS if one in Image.OPEN)
+
+
+def _is_animated(opened: ImageFile.ImageFile) -> bool:
+    if opened.format == "MPO":  # what comes after the picture are previews and depth
+        return False
+    try:
+        return bool(getattr(opened, "is_animated", False))
+    except Exception:  # a later frame is damaged, and nobody asked for it
+        return True
+
+
+def _rawmode(tile: Any) -> str:
+    return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
+
+
+def _is_shallowed(opened: ImageFile.ImageFile) -> bool:
+    return opened.mode not in {"I;16", "I;16B"} and any(";16" in _rawmode(tile) for tile in opened.tile)
+
+
+def _low_bytes(data: bytes, opened: ImageFile.ImageFile) -> Image.Image | None:
+    """Return a picture of the second bytes of samples of 16 bits, where Pillow keeps only the first.
+
+    The file is decoded once more as if its samples had the other byte order.
+    """
+    rawmodes = {_rawmode(tile) for tile in opened.tile}
+    if not rawmodes or not (rawmodes <= _SPLIT or rawmodes == {_GREY_ALPHA}):
+        return None
+    with Image.open(io.BytesIO(data), formats=_formats()) as again:
+        again.tile = [_read_as(tile, _other_byte(_rawmode(tile))) for tile in again.tile]
+        again.load()
+        if rawmodes == {_GREY_ALPHA}:
+            # Read as four bytes: grey's two, then alpha's two.
+            _, grey, _, alpha = again.split()
+            low = Image.merge("RGBA", (grey, grey, grey, alpha))
+            low.info = dict(again.info)
+            return ImageOps.exif_transpose(low)
+        return ImageOps.exif_transpose(again)
+
+
+def _other_byte(rawmode: str) -> str:
+    return "RGBA" if rawmode == _GREY_ALPHA else rawmode[:-1] + _OTHER_BYTE[rawmode[-1]]
+
+
+def _read_as(tile: Any, rawmode: str) -> Any:
+    return tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
+
+
+def to_decoded(image: Image.Image, low: Image.Image | None = None) -> Decoded:
+    """Turn any Pillow image upright and into sRGB; `low`, upright, has the second bytes of its samples."""
+    exif, profile, key = kept_exif(image), image.info.get("icc_profile"), image.info.get("transparency")
+    image = ImageOps.exif_transpose(image)
+    samples_HWC = _deep_samples(image, low)
+    if samples_HWC is None:
+        return _shallow_decoded(image, exif)
+    colour_HWC, alpha_HW = _split_alpha(samples_HWC, key)
+    colour_HWC, notes = deep_to_srgb(colour_HWC, profile)
+    if colour_HWC.shape[2] == 1:
+        colour_HWC = np.repeat(colour_HWC, 3, axis=2)
+    if alpha_HW is not None:
+        colour_HWC = _on_white(colour_HWC, alpha_HW)
+    return Decoded(Image.fromarray(to_eight_bits(colour_HWC)), colour_HWC, alpha_HW, exif, notes)
+
+
+def _shallow_decoded(image: Image.Image, exif: bytes) -> Decoded:
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    image = to_srgb(image)
+    if alpha is None or alpha.getextrema() == (255, 255):
+        return Decoded(image, exif=exif)
+    image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    return Decoded(image, alpha_HW=np.asarray(alpha), exif=exif)
+
+
+def _deep_samples(image: Image.Image, low: Image.Image | None) -> NDArray[np.uint16] | None:
+    """Return samples of 16 bits, a channel each for grey, colour and alpha; None where there are 8."""
+    if low is not None:
+        samples_HWC: NDArray[np.uint16] = (np.asarray(image).astype(np.uint16) << 8) | np.asarray(low)
+        return samples_HWC
+    if not (image.mode.startswith("I") or image.mode == "F"):
+        return None
+    values_HW = np.asarray(image)
+    if values_HW.dtype != np.uint16:
+        # 32-bit modes hold 16-bit values in practice; floats are light in [0, 1] or the same.
+        exact = values_HW.astype(np.float64)
+        np.nan_to_num(exact, copy=False)
+        scale = 65535.0 if image.mode == "F" and exact.max(initial=0) <= 1 else 1.0
+        values_HW = (exact * scale).clip(0, 65535).round().astype(np.uint16)
+    return values_HW[:, :, None]
+
+
+def _split_alpha(
+    samples_HWC: NDArray[np.uint16], key: Any
+) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
+    """Take alpha apart, be it a channel or a colour that a PNG names as transparent."""
+    alpha_HW = None
+    if samples_HWC.shape[2] == 4:
+        samples_HWC, alpha_HW = samples_HWC[:, :, :3], samples_HWC[:, :, 3]
+    elif isinstance(key, int | tuple):
+        alpha_HW = np.where((samples_HWC == np.array(key)).all(axis=2), 0, 65535).astype(np.uint16)
+    if alpha_HW is not None and alpha_HW.min(initial=65535) == 65535:
+        alpha_HW = None
+    return samples_HWC, alpha_HW
+
+
+def _on_white(colour_HWC: NDArray[np.uint16], alpha_HW: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    result = np.empty_like(colour_HWC)
+    for top in range(0, len(result), ROWS):
+        rows = slice(top, top + ROWS)
+        alpha = alpha_HW[rows, :, None].astype(np.uint32)
+        # Stays below 2**32.
+        result[rows] = (colour_HWC[rows] * alpha + (65535 - alpha) * 65535 + 32767) // 65535
+    return result

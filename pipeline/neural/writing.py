@@ -1,0 +1,186 @@
+"""Pictures -> files, each with an sRGB profile and its provenance, and the provenance back.
+
+Arrays are `pixels_HWC`: uint8 or uint16, red, green, blue and perhaps alpha, sRGB.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+from xml.sax.saxutils import escape, unescape
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
+
+from ..errors import ImageError
+from .profiles import srgb_profile
+from .reading import opened_picture
+
+ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
+
+# Formats that hold transparency, and the longest side that a format or its encoder can do, in pixels.
+WITH_ALPHA = frozenset({"png", "webp", "tiff"})
+LONGEST: Mapping[str, int] = MappingProxyType({"webp": 16_383, "jpeg": 65_500})
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+STRIP_ROWS = 64
+# Adobe's deflate, and each sample less its left neighbour (TIFF 6.0, section 14; its supplement 2).
+DEFLATE, DIFFERENCES = 8, 2
+
+XMP = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    'xmlns:sp="urn:style-pipeline"><sp:provenance>{}</sp:provenance></rdf:Description></rdf:RDF>'
+    '</x:xmpmeta><?xpacket end="r"?>'
+)
+_XMP_TEXT = re.compile("<sp:provenance>(.*?)</sp:provenance>", re.DOTALL)
+
+
+def check_size(image_format: str, size: tuple[int, int]) -> None:
+    """Refuse a picture that its format cannot hold, before it is made.
+
+    Raises:
+        ImageError: a side is too long.
+    """
+    longest = LONGEST.get(image_format)
+    if longest is not None and max(size) > longest:
+        raise ImageError(
+            f"{image_format} holds at most {longest:,} pixels on a side, not {max(size):,}.",
+            "Choose format png or tiff, or lower size.",
+        )
+
+
+def encode_image(
+    picture: Image.Image | NDArray[Any],
+    image_format: ImageFormat,
+    quality: int,
+    provenance: Mapping[str, object],
+    exif: bytes = b"",
+) -> bytes:
+    """Return the bytes of a file with `provenance` as JSON in its metadata; 16 bits for PNG and TIFF only.
+
+    `quality` counts for JPEG, 4:4:4, and WebP. The same arguments give the same bytes: nothing here
+    depends on the time. `picture` is `pixels_HWC`, or a Pillow image, mode RGB.
+    """
+    pixels_HWC = np.ascontiguousarray(picture)
+    text = json.dumps(provenance, sort_keys=True)
+    if image_format == "tiff":
+        return _tiff(pixels_HWC, text, exif)
+    if image_format == "png" and pixels_HWC.dtype == np.uint16:
+        return _deep_png(pixels_HWC, _png_text(text), exif)
+    options: dict[str, Any] = {"icc_profile": srgb_profile(), **({"exif": exif} if exif else {})}
+    if image_format == "jpeg":
+        options |= {"quality": quality, "subsampling": 0, "comment": text.encode()}
+    elif image_format == "webp":
+        options |= {"quality": quality, "xmp": XMP.format(escape(text)).encode()}
+    else:
+        options |= {"pnginfo": _png_text(text)}
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_HWC).save(buffer, image_format.upper(), **options)
+    return buffer.getvalue()
+
+
+def _png_text(text: str) -> PngImagePlugin.PngInfo:
+    metadata = PngImagePlugin.PngInfo()
+    metadata.add_text("Software", "style-pipeline")
+    metadata.add_itxt("style-pipeline", text)
+    return metadata
+
+
+def _deep_png(pixels_HWC: NDArray[np.uint16], metadata: PngImagePlugin.PngInfo, exif: bytes) -> bytes:
+    """Write a PNG of 16 bits (the PNG specification, third edition); Pillow writes colours in 8 only."""
+    height, width, channels = pixels_HWC.shape
+    # Colour type 2 is RGB, 6 is RGBA; compression, filters and interlace have only one value worth having.
+    header = struct.pack(">2I5B", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))]
+    chunks += [(name, data) for name, data, *_ in metadata.chunks]
+    chunks += [(b"eXIf", exif.removeprefix(b"Exif\0\0"))] if exif else []
+    chunks += [(b"IDAT", zlib.compress(_filtered(pixels_HWC), 6)), (b"IEND", b"")]
+    return PNG_SIGNATURE + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def _filtered(pixels_HWC: NDArray[np.uint16]) -> bytes:
+    """Filter rows for compression: each byte less the one above it, filter 2."""
+    height = len(pixels_HWC)
+    rows = pixels_HWC.astype(">u2").view(np.uint8).reshape(height, -1)
+    above = np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
+    return np.concatenate([np.full((height, 1), 2, np.uint8), rows - above], axis=1).tobytes()
+
+
+def _tiff(pixels_HWC: NDArray[Any], text: str, exif: bytes) -> bytes:
+    """Write a little-endian TIFF of strips; Pillow writes its directory, and no colours in 16 bits."""
+    height, width, channels = pixels_HWC.shape
+    strips = [_strip(pixels_HWC[top : top + STRIP_ROWS]) for top in range(0, height, STRIP_ROWS)]
+    sizes = [len(strip) for strip in strips]
+    tags = ExifTags.Base
+    directory = TiffImagePlugin.ImageFileDirectory_v2(b"II\x2a\0\0\0\0\0")
+    fields: dict[int, Any] = {
+        **_exif_fields(exif),
+        tags.ImageWidth: width,
+        tags.ImageLength: height,
+        tags.BitsPerSample: (8 * pixels_HWC.itemsize,) * channels,
+        tags.Compression: DEFLATE,
+        tags.PhotometricInterpretation: 2,  # RGB
+        # Where each begins after the directory, whose place is added when it is written.
+        tags.StripOffsets: tuple(sum(sizes[:index]) for index in range(len(sizes))),
+        tags.SamplesPerPixel: channels,
+        tags.RowsPerStrip: STRIP_ROWS,
+        tags.StripByteCounts: tuple(sizes),
+        tags.Software: "style-pipeline",
+        tags.Predictor: DIFFERENCES,
+        **({tags.ExtraSamples: 2} if channels == 4 else {}),  # alpha that colours are not multiplied with
+        tags.XMLPacket: XMP.format(escape(text)).encode(),
+        tags.InterColorProfile: srgb_profile(),
+    }
+    for tag, value in fields.items():
+        directory[tag] = value
+    buffer = io.BytesIO()
+    directory.save(buffer)
+    return buffer.getvalue() + b"".join(strips)
+
+
+def _strip(rows_HWC: NDArray[Any]) -> bytes:
+    differences = np.diff(rows_HWC, axis=1, prepend=np.zeros_like(rows_HWC[:, :1]))
+    return zlib.compress(differences.astype(differences.dtype.newbyteorder("<")).tobytes(), 6)
+
+
+def _exif_fields(exif: bytes) -> dict[int, Any]:
+    if not exif:
+        return {}
+    loaded = Image.Exif()
+    loaded.load(exif)
+    folders = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+    plain = {tag: value for tag, value in loaded.items() if tag not in folders}
+    return {**plain, **{tag: loaded.get_ifd(tag) for tag in folders if tag in loaded}}
+
+
+def read_provenance(data: bytes, name: str) -> dict[str, Any] | None:
+    """Return what a file of `encode_image` says about how it was made, or None. Nothing is decoded.
+
+    Raises:
+        ImageError: it is no picture.
+    """
+    with opened_picture(data, name) as opened:
+        info = opened.info
+    stored = info.get("style-pipeline") or info.get("comment") or _xmp_text(info.get("xmp"))
+    try:
+        found = json.loads(stored)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _xmp_text(packet: Any) -> str:
+    text = packet.decode("utf-8", "replace") if isinstance(packet, bytes) else str(packet)
+    found = _XMP_TEXT.search(text)
+    return unescape(found[1]) if found else ""

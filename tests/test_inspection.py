@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline.cli import app, main
+from pipeline.errors import UsageError
+from pipeline.executors import provenance
+from pipeline.inspection import manifest_of, manifest_text, read_origin
+from pipeline.jobs import EncoderInfo, Job, Style, job_key
+from pipeline.manifest import read_manifest
+from pipeline.neural.weights import SLIM_PATH, EncoderWeights
+from pipeline.neural.writing import encode_image
+from pipeline.recipe import Recipe
+
+DOTS = np.zeros((4, 4, 3), np.uint8)
+ENCODER = EncoderInfo("vgg19-slim", "1" * 64)
+
+
+def make_result(folder: Path, styles: dict[str, float], **fields: Any) -> tuple[Path, str]:
+    """Write a result as a job would, beside its inputs; return its path and the job's key."""
+    images = tuple((folder / name, share) for name, share in styles.items())
+    job = Job("night", folder / "me.png", Style("s", images), Recipe(**fields), "me--s")
+    key = job_key(job, {path: path.name for path in job.input_paths}, ENCODER)
+    for path in job.input_paths:
+        Image.fromarray(DOTS).save(path)
+    path = folder / f"result{job.recipe.suffix}"
+    weights = EncoderWeights("vgg19-slim", SLIM_PATH, ENCODER.digest)
+    path.write_bytes(encode_image(DOTS, job.recipe.format, job.recipe.quality, provenance(job, key, weights)))
+    return path, key
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"format": "jpeg", "preset": "thumbnail", "style_weight": 12345.678},
+        {"format": "webp", "style_layers": {"relu1_1": 1e-7, "conv5_1": 3}},
+        {"format": "tiff", "bit_depth": 16, "name": "{content}: {style!r}"},
+        {"init": "start.png", "steps": [3, 2, 1]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("styles", [{"s.png": 1.0}, {"s.png": 0.7, "t: {x}.png": 0.3}], ids=len)
+def test_what_is_printed_runs_again_as_the_same_job(tmp_path, fields, styles):
+    if "init" in fields:
+        fields = {**fields, "init": str(tmp_path / fields["init"])}
+    path, key = make_result(tmp_path, styles, **fields)
+    found = read_origin(path)
+    assert found["key"] == key
+    assert str(tmp_path) not in json.dumps(found), "a path of this machine went out with the picture"
+    manifest = tmp_path / "again.yaml"
+    manifest.write_text(manifest_text(path, found), encoding="utf-8")
+    (job,) = read_manifest(manifest, {}, {}).jobs()
+    assert job_key(job, {path: path.name for path in job.input_paths}, ENCODER) == key
+    assert job.recipe.encoder == "vgg19-slim"
+    assert yaml.safe_load(manifest.read_text(encoding="utf-8")) == manifest_of(found)
+
+
+def test_names_cannot_leave_their_comment(tmp_path):
+    path, _ = make_result(tmp_path, {"s.png": 1.0})
+    found = {**read_origin(path), "program": "x\nbatch: elsewhere\x1b[2J"}
+    text = manifest_text(path, found)
+    assert "\x1b" not in text
+    assert yaml.safe_load(text)["batch"] == "again"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        (None, "says nothing about how it was made"),
+        ({"step": 10}, "snapshots hold no recipe"),
+        ({"recipe": 3}, "its metadata holds no recipe"),
+    ],
+)
+def test_pictures_that_tell_nothing(tmp_path, metadata, words):
+    path = tmp_path / "theirs.png"
+    if metadata is None:
+        Image.fromarray(DOTS).save(path)
+    else:
+        path.write_bytes(encode_image(DOTS, "png", 95, metadata))
+    with pytest.raises(UsageError, match=words) as caught:
+        read_origin(path)
+    assert "theirs.png" in caught.value.message
+    assert caught.value.next_step
+
+
+def test_what_is_no_picture(tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("text.png", "absent.png", "."):
+        with pytest.raises(UsageError) as caught:
+            read_origin(tmp_path / name)
+        assert caught.value.exit_code == 2
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    path, key = make_result(tmp_path, {"s.png": 1.0}, style_weight=7)
+    for flags in ([], ["--json"]):
+        app(["inspect", str(path), *flags], standalone_mode=False)
+        out = capsys.readouterr().out
+        found = json.loads(out)["manifest"] if flags else yaml.safe_load(out)
+        assert found["recipe"]["style_weight"] == 7
+        assert key in out
+    Image.fromarray(DOTS).save(tmp_path / "plain.png")
+    monkeypatch.setattr("sys.argv", ["style-pipeline", "inspect", str(tmp_path / "plain.png")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "says nothing about how it was made" in capsys.readouterr().err

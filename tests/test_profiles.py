@@ -1,0 +1,141 @@
+"""Our own way through ICC profiles in 16 bits, held to Little CMS's in 8."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from pipeline.neural.profiles import deep_to_srgb, srgb_profile, to_eight_bits
+from pipeline.neural.reading import decode_picture
+from pipeline.neural.writing import encode_image
+
+# Adobe RGB (1998) and Display P3, adapted to D50.
+ADOBE = [(0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)]
+P3 = [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)]
+TABLE = tuple(round(65535 * (index / 255) ** 1.8) for index in range(256))
+
+
+def fixed(*numbers: float) -> bytes:
+    return struct.pack(f">{len(numbers)}i", *(round(number * 65536) for number in numbers))
+
+
+def formula(kind: int, *numbers: float) -> bytes:
+    return b"para" + bytes(4) + struct.pack(">HH", kind, 0) + fixed(*numbers)
+
+
+def table(*values: int) -> bytes:
+    return b"curv" + bytes(4) + struct.pack(f">I{len(values)}H", len(values), *values)
+
+
+def make_profile(curve: bytes, primaries: list[tuple[float, float, float]] | None) -> bytes:
+    """Return an ICC profile of one curve for every channel; without primaries it is for grey."""
+    white = (0.9642, 1.0, 0.8249)
+    tags = {b"wtpt": b"XYZ " + bytes(4) + fixed(*white)}
+    if primaries is None:
+        tags[b"kTRC"] = curve
+    else:
+        for letter, primary in zip((b"r", b"g", b"b"), primaries, strict=True):
+            tags[letter + b"XYZ"] = b"XYZ " + bytes(4) + fixed(*primary)
+            tags[letter + b"TRC"] = curve
+    start, directory, body = 132 + 12 * len(tags), b"", b""
+    for name, data in tags.items():
+        directory += struct.pack(">4sII", name, start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    space = b"GRAY" if primaries is None else b"RGB "
+    head = struct.pack(">I4sI4s4s4s", start + len(body), bytes(4), 0x04300000, b"mntr", space, b"XYZ ")
+    head += struct.pack(">6H4s", 2000, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + fixed(*white)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + directory + body
+
+
+PROFILES = {
+    "Adobe RGB": make_profile(table(round(2.19921875 * 256)), ADOBE),
+    "a table": make_profile(table(*TABLE), ADOBE),
+    "linear": make_profile(table(), P3),
+    "a power": make_profile(formula(0, 2.4), P3),
+    "a power from a point": make_profile(formula(1, 2.2, 0.95, 0.05), ADOBE),
+    "a power on a pedestal": make_profile(formula(2, 2.2, 0.9, 0.01, 0.02), ADOBE),
+    "Display P3": make_profile(formula(3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045), P3),
+    "all seven": make_profile(formula(4, 2.4, 0.94, 0.05, 1 / 12.92, 0.04, 0.001, 0.0), P3),
+}
+
+
+def little_cms(image: Image.Image, profile: bytes) -> Image.Image:
+    """Without black point compensation, which the perceptual intent would bring."""
+    source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    converted = ImageCms.profileToProfile(image, source, target, intent, "RGB")
+    assert converted is not None
+    return converted
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_sixteen_bits_come_out_as_little_cms_has_it_in_eight(name):
+    eight_HWC = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    result_HWC, notes = deep_to_srgb(eight_HWC.astype(np.uint16) * 257, PROFILES[name])
+    assert notes == ()
+    wanted = np.asarray(little_cms(Image.fromarray(eight_HWC), PROFILES[name]), int)
+    assert np.abs(wanted - eight_HWC).max() > 10, "the profile does nothing"
+    assert np.abs(result_HWC / 257 - wanted).max() < 2
+
+
+def test_grey_comes_out_as_little_cms_has_it():
+    profile = make_profile(formula(0, 1.8), None)
+    eight_HW = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    wanted = np.asarray(little_cms(Image.fromarray(eight_HW), profile), int)
+    result_HWC, notes = deep_to_srgb(eight_HW[:, :, None].astype(np.uint16) * 257, profile)
+    assert notes == ()
+    assert result_HWC.shape == (16, 16, 1)
+    assert np.abs(result_HWC[:, :, 0] / 257 - wanted[:, :, 0]).max() < 2
+
+
+def test_steps_finer_than_eight_bits_survive_a_profile():
+    ramp_HWC = np.repeat(np.arange(30_000, 30_300, dtype=np.uint16)[None, :, None], 3, axis=2)
+    result_HWC, _ = deep_to_srgb(ramp_HWC, PROFILES["Adobe RGB"])
+    assert len(np.unique(result_HWC[:, :, 1])) > 200
+    assert (np.diff(result_HWC[0, :, 1].astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize("image_format", ["png", "tiff"])
+def test_our_own_results_are_read_as_they_were_written(image_format):
+    pixels_HWC = np.random.default_rng(0).integers(0, 65536, (9, 8, 3), np.uint16)
+    found = decode_picture(encode_image(pixels_HWC, image_format, 95, {}), "result")
+    assert np.array_equal(found.deep_HWC, pixels_HWC)
+    eight_HWC = to_eight_bits(pixels_HWC)
+    found = decode_picture(encode_image(eight_HWC, image_format, 95, {}), "result")
+    assert np.array_equal(np.asarray(found.image), eight_HWC)
+
+
+def test_a_profile_beyond_curves_and_a_matrix_is_applied_in_eight_bits_and_said():
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    samples_HWC = np.full((4, 5, 3), 40_000, np.uint16)
+    for profile in (lab, b"not a profile", PROFILES["Adobe RGB"][:150]):
+        result_HWC, notes = deep_to_srgb(samples_HWC, profile)
+        assert result_HWC.shape == samples_HWC.shape
+        assert "8 bits" in notes[0]
+
+
+def test_damaged_profiles_are_no_reason_to_fail():
+    samples_HWC, random = np.full((4, 5, 3), 40_000, np.uint16), np.random.default_rng(0)
+    for profile in PROFILES.values():
+        for _ in range(40):
+            flipped = bytearray(profile)
+            for place in random.integers(0, len(profile), 3):
+                flipped[place] ^= int(random.integers(1, 256))
+            result_HWC, _ = deep_to_srgb(samples_HWC, bytes(flipped))
+            assert result_HWC.dtype == np.uint16
+
+
+def test_eight_bits_are_rounded():
+    every = np.arange(65536, dtype=np.uint16)
+    assert np.array_equal(to_eight_bits(every), np.round(every / 257))
+
+
+def test_the_srgb_profile_is_one_and_always_the_same_bytes():
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile()))
+    assert "sRGB" in ImageCms.getProfileDescription(profile)
+    srgb_profile.cache_clear()
+    assert srgb_profile()[24:36] == struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
