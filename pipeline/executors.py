@@ -467,7 +467,7 @@ def _snapshot(progress: Progress, request: Request) -> bytes | None:
         return None
     from .neural.images import encode_image, side_by_side, to_image
 
-    recipe, image = request.recipe, to_image(progress.image_BCHW)
+    recipe, image = request.recipe, request.in_its_colors(to_image(progress.image_BCHW))
     if recipe.snapshot_view == "side_by_side":
         image = side_by_side([request.content.image, request.styles[0][0].image, image])
     return encode_image(image, recipe.format, recipe.quality, {"step": progress.step})

@@ -17,6 +17,7 @@ from ..errors import DeviceError, DivergedError, ImageError
 from ..recipe import Recipe
 from .allocator import keep_freed_memory, release_freed_memory
 from .checkpoints import LossRow, RunState
+from .color import grey, luma, match_colors, match_luma, with_luma
 from .devices import DevicePlan
 from .encoder import Encoder, smallest_side
 from .engine import Hooks, Level, LevelInputs, Result, StyleTransfer
@@ -49,6 +50,13 @@ class Request:
     styles: Sequence[tuple[Picture, float]]
     recipe: Recipe
     init: Picture | None = None
+
+    def in_its_colors(self, image: Image.Image) -> Image.Image:
+        """Return a result, or a snapshot, in the colours that the recipe asks for."""
+        if self.recipe.color not in {"content", "luminance"}:
+            return image
+        content_BCHW = to_tensor(self.content.image, image.size)
+        return to_image(with_luma(content_BCHW, luma(to_tensor(image, image.size))))
 
 
 @dataclass(frozen=True)
@@ -165,6 +173,8 @@ class Session:
             image = to_image(result.image_BCHW)
             if recipe.upscale_to_content:
                 image = image.resize(run.request.content.image.size, Image.Resampling.LANCZOS)
+            # Last, so that the colours are as sharp as the result.
+            image = run.request.in_its_colors(image)
         name = str(dtype).removeprefix("torch.")
         return Outcome(result.status, result.state, seconds, name, run.hits, run.misses, image, result.error)
 
@@ -222,13 +232,13 @@ class _Run:
         self.hits = self.misses = 0
 
     def level_inputs(self, level: Level) -> LevelInputs:
-        content = to_tensor(self.request.content.image, (level.width, level.height)).to(self.device)
+        content = self._seen(self.request.content, level).to(self.device)
         parts = [(self._targets(style, level), share) for style, share in self.request.styles]
         # Several decomposed styles make a blend that is not.
         return LevelInputs(content, blend_targets(parts).to(self.device))
 
     def first_image(self, level: Level) -> Tensor:
-        recipe, size = self.request.recipe, (level.width, level.height)
+        recipe, request = self.request.recipe, self.request
         shape = (1, 3, level.height, level.width)
         if recipe.init == "noise":
             generator = torch.Generator().manual_seed(recipe.seed)
@@ -236,25 +246,44 @@ class _Run:
         if recipe.init == "blank":
             return torch.full(shape, 0.5)
         if recipe.init == "style":
-            return to_tensor(self.request.styles[0][0].image, size)
-        return to_tensor((self.request.init or self.request.content).image, size)
+            return self._style_image(request.styles[0][0], (level.width, level.height), level)
+        return self._seen(request.init or request.content, level)
+
+    def _seen(self, picture: Picture, level: Level) -> Tensor:
+        """Return a picture at a level's size as the transfer sees it: without colours for `luminance`."""
+        image_BCHW = to_tensor(picture.image, (level.width, level.height))
+        return grey(image_BCHW) if self.request.recipe.color == "luminance" else image_BCHW
+
+    def _style_image(self, style: Picture, size: tuple[int, int], level: Level) -> Tensor:
+        """Return a style at (width, height), matched to the content where the recipe asks for it."""
+        color, image_BCHW = self.request.recipe.color, to_tensor(style.image, size)
+        if color not in {"luminance", "match"}:
+            return image_BCHW
+        content_BCHW = self._seen(self.request.content, level)
+        if color == "match":
+            matched_BCHW = match_colors(image_BCHW, content_BCHW)
+        else:
+            matched_BCHW = match_luma(luma(image_BCHW), luma(content_BCHW)).expand_as(image_BCHW)
+        return matched_BCHW.clamp(0, 1)
 
     def _targets(self, style: Picture, level: Level) -> StyleTargets:
         recipe = self.request.recipe
         size = self._style_size(style.image.size, level)
-        key = target_key(
-            {
-                "style": style.sha256,
-                "size": size,
-                "weights": self.weights.digest,
-                "layers": sorted(recipe.style_layers),
-                "pooling": recipe.pooling,
-                "padding": recipe.padding,
-            }
-        )
+        parts: dict[str, object] = {
+            "style": style.sha256,
+            "size": size,
+            "weights": self.weights.digest,
+            "layers": sorted(recipe.style_layers),
+            "pooling": recipe.pooling,
+            "padding": recipe.padding,
+        }
+        if recipe.color in {"luminance", "match"}:
+            parts |= {"color": recipe.color, "content": self.request.content.sha256}
+            parts["content_size"] = (level.width, level.height)
+        key = target_key(parts)
 
         def compute() -> StyleTargets:
-            image_BCHW = to_tensor(style.image, size).to(self.device)
+            image_BCHW = self._style_image(style, size, level).to(self.device)
             return gram_targets(self.encoder, image_BCHW, sorted(recipe.style_layers))
 
         targets, hit = self.session.cache.fetch(key, compute, recipe.style_loss == "bures")
