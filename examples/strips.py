@@ -1,6 +1,6 @@
 """Make the strips of pictures in docs/recipes.md: one for every knob, from the examples, with vgg19-slim.
 
-python examples/strips.py                        # all of them, into docs/images/recipes: a few minutes
+python examples/strips.py                        # all of them, into docs/images/recipes: some minutes
 python examples/strips.py --only color init      # these
 python examples/strips.py --size 320 --out big   # larger pictures, elsewhere
 """
