@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: all demo test test-all test-faults bench bench-gpu lint format types clean
+.PHONY: all demo strips test test-all test-faults bench bench-gpu lint format types clean
 
 all: lint types test
 
 demo: .venv/installed
 	$(BIN)/style-pipeline run examples/manifest.yaml
 	@echo "Look at the pictures in outbox/demo"
+
+strips: .venv/installed
+	$(BIN)/python examples/strips.py
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest

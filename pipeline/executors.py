@@ -487,7 +487,8 @@ def _snapshot(progress: Progress, request: Request) -> bytes | None:
     from .neural.images import side_by_side, to_image
     from .neural.writing import encode_image
 
-    recipe, image = request.recipe, to_image(progress.image_BCHW)
+    recipe = request.recipe
+    image = to_image(request.in_its_colors(progress.image_BCHW.float().cpu().clamp(0, 1)))
     if recipe.snapshot_view == "side_by_side":
         image = side_by_side([request.content.image, request.styles[0][0].image, image])
     return encode_image(image, recipe.format, recipe.quality, {"step": progress.step})

@@ -123,6 +123,11 @@ class Recipe(BaseModel):
         lt=1,
         description="a level ends when ten steps lower its loss by less than this part; 0: never",
     )
+    color: Literal["style", "content", "luminance", "match"] = Field(
+        "style",
+        description="whose colours: the style's; the content's, put back when all is done; luminance: the "
+        "content's, and the transfer itself sees none; match: the style's picture first gets the content's",
+    )
     canvas: Literal["rgb", "imagenet"] = Field(
         "rgb", description="what is optimised: sRGB in [0, 1], or the encoder's normalised input"
     )

@@ -78,6 +78,21 @@ def test_another_recipe_does_not_share_but_another_seed_or_format_does(executor,
     assert [result.together for result in run(executor, tasks)] == [2, 1, 2]
 
 
+@pytest.mark.parametrize("color", ["content", "luminance"])
+def test_snapshots_and_results_have_the_contents_colours(executor, make_task, color) -> None:
+    """A grey content's are none; without it, the style's come out."""
+    fields = {"color": color, "init": "style", "snapshot_every": 1, "margin": 4}
+    task = make_task(1, **fields)
+    Image.open(task.job.content).convert("L").save(task.job.content)
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in task.job.input_paths}
+    seen: list[StepProgress] = []
+    (result,) = executor.run([replace(task, digests=digests)], seen.append, lambda: False)
+    shots = [np.asarray(Image.open(io.BytesIO(progress.snapshot or b"")), int) for progress in seen]
+    assert [np.ptp(shot, axis=2).max() for shot in (*shots, pixels(result))] == [0, 0, 0, 0]
+    (plain,) = run(executor, [make_task(2, init="style")])
+    assert np.ptp(pixels(plain), axis=2).max() > 20
+
+
 def test_a_picture_that_cannot_be_read_leaves_its_company_alone(executor, make_task) -> None:
     tasks = [make_task(number) for number in (1, 2)]
     changed, fine = tasks

@@ -96,6 +96,7 @@ OTHER_VALUES: dict[str, Any] = {
     "history": 21,
     "steps": (120, 80, 60, 41),
     "canvas": "imagenet",
+    "color": "match",
     "init": "noise",
     "seed": 1,
     "size": 513,

@@ -8,9 +8,10 @@ from safetensors.numpy import save_file
 from tiny import random_image, tiny_weights
 
 from pipeline.errors import DeviceError, ImageError
+from pipeline.neural.color import grey, luma
 from pipeline.neural.devices import DevicePlan, cpu_dtype, list_devices, plan_device
 from pipeline.neural.encoder import smallest_side
-from pipeline.neural.images import to_image
+from pipeline.neural.images import to_image, to_tensor
 from pipeline.neural.memory import OutOfMemory
 from pipeline.neural.session import Outcome, Picture, Request, Session, plan_levels
 from pipeline.neural.stepper import Steppers
@@ -168,6 +169,86 @@ def test_several_requests_are_as_each_alone(session, weights):
     ]
     together = session.stylize(requests, weights)
     assert [(each.cache_hits, each.cache_misses) for each in together] == [(0, 2), (0, 4), (2, 0)]
+    for request, outcome in zip(requests, together, strict=True):
+        alone = np.asarray(one(session, request, weights).image, int)
+        assert np.abs(np.asarray(outcome.image, int) - alone).max() <= 2
+
+
+def colors_of(image: Image.Image) -> torch.Tensor:
+    image_BCHW = to_tensor(image, image.size)
+    return image_BCHW - luma(image_BCHW)
+
+
+@pytest.mark.parametrize("color", ["content", "luminance"])
+@pytest.mark.parametrize("upscale", [False, True])
+def test_the_contents_own_colours_come_back_at_the_results_size(session, weights, color, upscale):
+    content = picture(0, 96, 128)
+    recipe = recipe_for(color=color, upscale_to_content=upscale, init="style")
+    image = one(session, Request(content, [(picture(1), 1.0)], recipe), weights).image
+    assert image.size == ((128, 96) if upscale else (68, 51))
+    own, kept = colors_of(content.image.resize(image.size, Image.Resampling.LANCZOS)), colors_of(image)
+    # Paler where the new luminance leaves no room, and otherwise the same.
+    same = ((own - kept).abs() < 3 / 255).float().mean()
+    assert same > 0.6
+    assert (own * kept).sum() / (own.norm() * kept.norm()) > 0.95
+
+
+def test_the_contents_colours_are_put_on_what_would_have_come_out(session, weights):
+    fields = {"pyramid": 0, "init": "style"}
+    request = Request(picture(0), [(picture(1), 1.0)], recipe_for(**fields))
+    plain = one(session, request, weights)
+    kept = one(
+        session, Request(picture(0), [(picture(1), 1.0)], recipe_for(color="content", **fields)), weights
+    )
+    assert kept.cache_hits == 1, "the style's targets are the same"
+    assert plain.image.tobytes() != kept.image.tobytes()
+    difference = luma(to_tensor(plain.image, (68, 51))) - luma(to_tensor(kept.image, (68, 51)))
+    assert difference.abs().max() < 2 / 255
+
+
+def test_luminance_sees_no_colour(session, weights):
+    """Neither of the content, of the style nor of the start: grey ones give the same first loss."""
+    grey_of = {seed: Picture.from_image(picture(seed).image.convert("L")) for seed in (0, 1, 2)}
+    # The deeper layers of this network are all but dead, and hear the rounding of the grey pictures.
+    layers = ["relu1_1", "relu2_1", "relu3_1"]
+    recipe = recipe_for(color="luminance", precision="float32", pyramid=0, style_layers=layers)
+    colored = Request(picture(0), [(picture(1), 1.0)], recipe, picture(2))
+    greys = Request(grey_of[0], [(grey_of[1], 1.0)], recipe, grey_of[2])
+    first, other = (one(session, request, weights).rows[0] for request in (colored, greys))
+    assert first.total == pytest.approx(other.total, rel=0.01)
+
+
+@pytest.mark.parametrize("color", ["luminance", "match"])
+def test_a_matched_style_belongs_to_its_content(session, weights, color):
+    recipe = recipe_for(color=color)
+    one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+    first = one(session, Request(picture(0), [(picture(1), 1.0)], recipe), weights)
+    again = one(session, Request(picture(0), [(picture(1), 1.0)], recipe), weights)
+    other = one(session, Request(picture(2), [(picture(1), 1.0)], recipe), weights)
+    assert [each.cache_misses for each in (first, again, other)] == [2, 0, 2]
+    assert first.image.tobytes() == again.image.tobytes()
+
+
+def test_a_style_matched_to_a_grey_content_is_grey(session, weights):
+    """All of it reaches the network: with the style alone to go by, the start from it stays as it is."""
+    still = {"content_weight": 0, "style_weight": 0, "tv_weight": 0, "pyramid": 0, "steps": 1, "size": 64}
+    content = Picture.from_image(picture(0).image.convert("L"))
+    request = Request(content, [(picture(1), 1.0)], Recipe(init="style", color="match", **still))
+    image_BCHW = to_tensor(one(session, request, weights).image, (64, 48))
+    assert (image_BCHW - grey(image_BCHW)).abs().max() < 3 / 255
+    content_BCHW = to_tensor(content.image, (64, 48))
+    assert image_BCHW.mean() == pytest.approx(content_BCHW.mean().item(), abs=0.02)
+    assert image_BCHW.std() == pytest.approx(content_BCHW.std().item(), rel=0.1)
+
+
+@pytest.mark.parametrize("color", ["content", "luminance", "match"])
+def test_colours_of_several_pictures_together_are_each_its_own(session, weights, color):
+    recipe = recipe_for(color=color)
+    requests = [
+        Request(picture(0), [(picture(1), 1.0)], recipe),
+        Request(picture(2), [(picture(3), 0.7), (picture(4), 0.3)], recipe),
+    ]
+    together = session.stylize(requests, weights)
     for request, outcome in zip(requests, together, strict=True):
         alone = np.asarray(one(session, request, weights).image, int)
         assert np.abs(np.asarray(outcome.image, int) - alone).max() <= 2

@@ -17,6 +17,7 @@ from ..errors import DeviceError, DivergedError, ImageError
 from ..recipe import Recipe
 from .allocator import keep_freed_memory, release_freed_memory
 from .checkpoints import LossRow, RunState
+from .color import grey, luma, match_colors, match_luma, with_luma
 from .devices import DevicePlan
 from .encoder import Encoder, smallest_side
 from .engine import Hooks, Level, LevelInputs, Result, StyleTransfer
@@ -62,6 +63,13 @@ class Request:
     styles: Sequence[tuple[Picture, float]]
     recipe: Recipe
     init: Picture | None = None
+
+    def in_its_colors(self, image_BCHW: Tensor) -> Tensor:
+        """Return a result, or a snapshot, on the CPU, in the colours that the recipe asks for."""
+        if self.recipe.color not in {"content", "luminance"}:
+            return image_BCHW
+        rows, columns = image_BCHW.shape[2:]
+        return with_luma(self.content.tensor((columns, rows)), luma(image_BCHW))
 
 
 @dataclass(frozen=True)
@@ -188,6 +196,8 @@ class Session:
             image_BCHW = image_BCHW.detach().float().cpu().clamp(0, 1)
             if run.request.recipe.upscale_to_content:
                 image_BCHW = resized(image_BCHW, run.request.content.image.size)
+            # Last, so that the colours are as sharp as the result.
+            image_BCHW = run.request.in_its_colors(image_BCHW)
         name = str(dtype).removeprefix("torch.")
         return Outcome(
             result.status, result.state, seconds, name, run.hits, run.misses, image_BCHW, result.error
@@ -257,13 +267,13 @@ class _Run:
         self.hits = self.misses = 0
 
     def level_inputs(self, level: Level) -> LevelInputs:
-        content = self.request.content.tensor((level.width, level.height)).to(self.device)
+        content = self._seen(self.request.content, level).to(self.device)
         parts = [(self._targets(style, level), share) for style, share in self.request.styles]
         # Several decomposed styles make a blend that is not.
         return LevelInputs(content, blend_targets(parts).to(self.device))
 
     def first_image(self, level: Level) -> Tensor:
-        recipe, size = self.request.recipe, (level.width, level.height)
+        recipe, request = self.request.recipe, self.request
         shape = (1, 3, level.height, level.width)
         if recipe.init == "noise":
             generator = torch.Generator().manual_seed(recipe.seed)
@@ -271,25 +281,44 @@ class _Run:
         if recipe.init == "blank":
             return torch.full(shape, 0.5)
         if recipe.init == "style":
-            return self.request.styles[0][0].tensor(size)
-        return (self.request.init or self.request.content).tensor(size)
+            return self._style_image(request.styles[0][0], (level.width, level.height), level)
+        return self._seen(request.init or request.content, level)
+
+    def _seen(self, picture: Picture, level: Level) -> Tensor:
+        """Return a picture at a level's size as the transfer sees it: without colours for `luminance`."""
+        image_BCHW = picture.tensor((level.width, level.height))
+        return grey(image_BCHW) if self.request.recipe.color == "luminance" else image_BCHW
+
+    def _style_image(self, style: Picture, size: tuple[int, int], level: Level) -> Tensor:
+        """Return a style at (width, height), matched to the content where the recipe asks for it."""
+        color, image_BCHW = self.request.recipe.color, style.tensor(size)
+        if color not in {"luminance", "match"}:
+            return image_BCHW
+        content_BCHW = self._seen(self.request.content, level)
+        if color == "match":
+            matched_BCHW = match_colors(image_BCHW, content_BCHW)
+        else:
+            matched_BCHW = match_luma(luma(image_BCHW), luma(content_BCHW)).expand_as(image_BCHW)
+        return matched_BCHW.clamp(0, 1)
 
     def _targets(self, style: Picture, level: Level) -> StyleTargets:
         recipe = self.request.recipe
         size = self._style_size(style.image.size, level)
-        key = target_key(
-            {
-                "style": style.sha256,
-                "size": size,
-                "weights": self.weights.digest,
-                "layers": sorted(recipe.style_layers),
-                "pooling": recipe.pooling,
-                "padding": recipe.padding,
-            }
-        )
+        parts: dict[str, object] = {
+            "style": style.sha256,
+            "size": size,
+            "weights": self.weights.digest,
+            "layers": sorted(recipe.style_layers),
+            "pooling": recipe.pooling,
+            "padding": recipe.padding,
+        }
+        if recipe.color in {"luminance", "match"}:
+            parts |= {"color": recipe.color, "content": self.request.content.sha256}
+            parts["content_size"] = (level.width, level.height)
+        key = target_key(parts)
 
         def compute() -> StyleTargets:
-            image_BCHW = style.tensor(size).to(self.device)
+            image_BCHW = self._style_image(style, size, level).to(self.device)
             return gram_targets(self.encoder, image_BCHW, sorted(recipe.style_layers))
 
         targets, hit = self.session.cache.fetch(key, compute, recipe.style_loss == "bures")

@@ -1,0 +1,131 @@
+"""Colour: formulas against a direct transcription in float64, then whole requests."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import random_image
+from torch import Tensor
+
+from pipeline.neural.color import FLAT, grey, luma, match_colors, match_luma, with_luma
+
+
+def image(seed: int, height: int = 20, width: int = 24) -> Tensor:
+    return random_image(height, width, seed).double()
+
+
+def yiq(image_BCHW: Tensor) -> np.ndarray:
+    """Channels Y, I, Q by the standard library, HW3."""
+    pixels = image_BCHW[0].permute(1, 2, 0).numpy()
+    return np.array([[colorsys.rgb_to_yiq(*pixel) for pixel in row] for row in pixels])
+
+
+def moments_by_hand(image_BCHW: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    pixels = image_BCHW[0].reshape(3, -1).numpy()
+    return pixels.mean(1), np.cov(pixels, bias=True)
+
+
+def root(matrix: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(matrix)
+    return vectors @ np.diag(np.sqrt(values)) @ vectors.T
+
+
+def test_luma_is_the_y_of_yiq() -> None:
+    # The standard library rounds the weights otherwise, to 0.30, 0.59 and 0.11.
+    assert np.allclose(luma(image(0))[0, 0].numpy(), yiq(image(0))[..., 0], atol=0.02)
+    pixels = image(0)[0].numpy()
+    by_hand = 0.299 * pixels[0] + 0.587 * pixels[1] + 0.114 * pixels[2]
+    assert np.allclose(luma(image(0))[0, 0].numpy(), by_hand, atol=1e-12)
+    assert torch.equal(grey(image(0))[:, 1], luma(image(0))[:, 0])
+
+
+def test_another_luma_leaves_i_and_q_where_there_is_room() -> None:
+    """With Y replaced and I, Q kept, by the matrix of YIQ and its inverse."""
+    to_yiq = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+    content, target = 0.4 + 0.2 * image(0), 0.4 + 0.2 * luma(image(1))
+    expected = np.einsum("ij,jhw->ihw", to_yiq, content[0].numpy())
+    expected[0] = target[0, 0].numpy()
+    expected = np.einsum("ij,jhw->ihw", np.linalg.inv(to_yiq), expected)
+    # The matrix has four digits: grey has an I and a Q of up to 1e-4 in it.
+    assert np.abs(with_luma(content, target)[0].numpy() - expected).max() < 2e-4
+
+
+def test_out_of_gamut_colours_get_paler_and_keep_luma_and_hue() -> None:
+    content, target = image(0), luma(image(1)) * 1.3 - 0.2
+    result = with_luma(content, target)
+    assert result.min() >= 0
+    assert result.max() <= 1
+    assert torch.allclose(luma(result), target.clamp(0, 1), atol=1e-9)
+    before, after = content - luma(content), result - luma(result)
+    scale = (before * after).sum(1, keepdim=True) / before.square().sum(1, keepdim=True)
+    assert torch.allclose(after, scale * before, atol=1e-9)
+    assert scale.min() < 0.5
+    assert scale.max() == pytest.approx(1)
+    # No further than needed: what was scaled touches the gamut's border.
+    touches = torch.minimum(result.amin(1), 1 - result.amax(1))[scale[:, 0] < 0.999]
+    assert touches.abs().max() < 1e-9
+
+
+def test_a_pictures_own_luma_gives_it_back() -> None:
+    assert torch.allclose(with_luma(image(0), luma(image(0))), image(0), atol=1e-12)
+    for value in (0.0, 0.5, 1.0):
+        flat = torch.full((1, 3, 4, 5), value)
+        assert torch.equal(with_luma(flat, luma(flat).clamp(0, 1)), luma(flat).clamp(0, 1).expand_as(flat))
+
+
+def test_luma_gets_mean_and_deviation() -> None:
+    style, content = luma(image(1)), luma(image(2, 30, 16)) * 0.5
+    s, c = style.numpy(), content.numpy()
+    expected = c.std() / s.std() * (s - s.mean()) + c.mean()
+    assert np.allclose(match_luma(style, content).numpy(), expected, atol=1e-12)
+
+
+def test_colours_get_mean_and_covariance_by_the_symmetric_roots() -> None:
+    style, content = image(1), image(2, 30, 16)
+    (m, s), (m_t, s_t) = moments_by_hand(style), moments_by_hand(content)
+    a = root(s_t) @ np.linalg.inv(root(s))
+    pixels = style[0].reshape(3, -1).numpy()
+    expected = a @ (pixels - m[:, None]) + m_t[:, None]
+    matched = match_colors(style, content)
+    assert np.allclose(matched[0].reshape(3, -1).numpy(), expected, atol=1e-10)
+    mean, covariance = moments_by_hand(matched)
+    assert np.allclose(mean, m_t, atol=1e-10)
+    assert np.allclose(covariance, s_t, atol=1e-10)
+
+
+def test_matching_with_itself_changes_nothing_and_float32_is_enough() -> None:
+    assert torch.allclose(match_colors(image(1), image(1)), image(1), atol=1e-9)
+    single = match_colors(image(1).float(), image(2).float())
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), match_colors(image(1), image(2)), atol=1e-5)
+
+
+def test_every_picture_of_a_batch_is_matched_alone() -> None:
+    styles, contents = torch.cat([image(1), image(2)]), torch.cat([image(3), image(4)])
+    alone = torch.cat([match_colors(image(1), image(3)), match_colors(image(2), image(4))])
+    assert torch.allclose(match_colors(styles, contents), alone, atol=1e-12)
+
+
+def test_a_grey_or_flat_style_does_not_blow_up() -> None:
+    """Noise of a level of eight bits in its chroma, and no contrast at all."""
+    content = image(2)
+    noise = torch.randn(1, 3, 20, 24, generator=torch.Generator().manual_seed(0)).double() / 255
+    matched = match_colors(grey(image(1)) + noise, content)
+    spread = (matched - luma(matched)).std()
+    assert spread < (content - luma(content)).std()
+    assert spread / noise.std() < 0.5 / FLAT
+    flat = torch.full((1, 3, 4, 5), 0.3).double()
+    expected = content.mean((2, 3), keepdim=True)
+    assert torch.allclose(match_colors(flat, content), expected.expand_as(flat), atol=1e-9)
+    assert torch.isfinite(match_luma(luma(flat), luma(content))).all()
+
+
+def test_pillow_and_we_agree_what_grey_is() -> None:
+    pixels = (image(0)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    theirs = np.asarray(Image.fromarray(pixels).convert("L"), float)
+    ours = luma(torch.from_numpy(pixels / 255.0).permute(2, 0, 1)[None])[0, 0].numpy() * 255
+    assert np.abs(theirs - ours).max() <= 1
