@@ -339,7 +339,7 @@ class Runner:
                 self.ledger.take_back(ready.key)
                 later.append(ready.job)
             else:
-                yield self._settle(ready, result, summary)
+                yield self._settle(ready, result, summary, 1 if task.alone else self._width())
 
     def _lose(self, ready: Ready, lost: WorkerLost, by_itself: bool, later: list[Job]) -> Iterator[Finished]:
         """Let a job that lost its worker run again, unless it did so too often when it was by itself."""
@@ -352,7 +352,8 @@ class Runner:
         else:
             later.append(ready.job)
 
-    def _settle(self, ready: Ready, result: JobResult, summary: Summary) -> Finished:
+    def _settle(self, ready: Ready, result: JobResult, summary: Summary, at_once: int) -> Finished:
+        """Publish a result of a job that ran while so many did `at_once`."""
         job, key, place = ready.job, ready.key, ready.place
         if result.status == "stopped":
             self.ledger.take_back(key)
@@ -360,7 +361,7 @@ class Runner:
         self.ledger.end(key)
         if result.status == "failed":
             return self._fail(job, place, key, result)
-        self._note(job, result, summary)
+        self._note(job, result, summary, at_once)
         return self._publish(job, place, key, result)
 
     def _should_stop(self) -> bool:
@@ -380,7 +381,7 @@ class Runner:
         """Tell whether a drop's result left the stage, whatever became of its files since."""
         return bool(job.drop) and self.ledger.was_staged(job.drop, key) and not self.folder.is_staged(key)
 
-    def _note(self, job: Job, result: JobResult, summary: Summary) -> None:
+    def _note(self, job: Job, result: JobResult, summary: Summary, at_once: int) -> None:
         summary.cache_hits += result.cache_hits
         summary.cache_misses += result.cache_misses
         encoder = self.executor.encoder_info(job.recipe.encoder)
@@ -388,7 +389,7 @@ class Runner:
         work = megapixel_steps(job.recipe, result.width / result.height)
         if work >= ENOUGH_WORK:
             # What a job costs the machine, which makes several at once.
-            seconds = result.step_seconds / result.together / self._width()
+            seconds = result.step_seconds / result.together / at_once
             self.ledger.note_speed(encoder.name, result.device, seconds / work)
 
     def _fail(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -579,6 +580,19 @@ def test_a_stop_stops_every_worker(workshop: Workshop) -> None:
     assert ran.summary.stopped
     assert ran.summary.remaining == 4
     assert attempts(workshop) == 0
+
+
+def test_the_speed_of_several_workers_is_the_machines(workshop: Workshop) -> None:
+    """A job takes longer beside another, and the batch does not."""
+    fields = {"size": 1024, "steps": 8}
+    workshop.run(flags=fields)
+    with closing(Ledger(workshop.state)) as ledger:
+        alone = ledger.speed("fake")
+    workshop.run(flags=fields, force=True, workers=[FakeExecutor(), FakeExecutor()])
+    with closing(Ledger(workshop.state)) as ledger:
+        beside = ledger.speed("fake")
+    assert alone is not None
+    assert beside == (alone[0], alone[1] / 2)
 
 
 def test_a_job_listed_twice_is_made_once(workshop: Workshop, make_manifest: MakeManifest) -> None:
