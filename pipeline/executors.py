@@ -26,6 +26,8 @@ CHECKPOINT_DAYS = 30
 DECODERS = 8
 # Pictures in one tensor on a GPU; what does not fit its memory is halved.
 TOGETHER = 16
+# A segment of a JPEG file has 65,535 bytes, some of them for what it is.
+JPEG_EXIF_BYTES = 65_500
 # Processes on a CPU, at most: each has an encoder and feature maps of its own.
 CPU_WORKERS = 4
 GPU_WORKERS = 2
@@ -288,7 +290,12 @@ class InProcessExecutor:
             error = outcome.error
             message = f"{task.job.content}: {error.message}"
             return JobResult("failed", error=message, next_step=error.next_step)
-        return _job_result(prepared, made)
+        try:
+            return _job_result(prepared, made)
+        except PipelineError:
+            raise
+        except Exception as error:  # what a file cannot hold is no reason for the others not to be there
+            return unexpected_failure(task.job, error)
 
     def forget(self, key: str) -> None:
         checkpoint_path(self.config, key).unlink(missing_ok=True)
@@ -485,12 +492,14 @@ def _snapshot(progress: Progress, request: Request) -> bytes | None:
     if progress.image_BCHW is None:
         return None
     from .neural.images import side_by_side, to_image
-    from .neural.writing import encode_image
+    from .neural.writing import LONGEST, encode_image
 
     recipe = request.recipe
     image = to_image(request.in_its_colors(progress.image_BCHW.float().cpu().clamp(0, 1)))
     if recipe.snapshot_view == "side_by_side":
         image = side_by_side([request.content.image, request.styles[0][0].image, image])
+        if limit := LONGEST.get(recipe.format):
+            image.thumbnail((limit, limit))
     return encode_image(image, recipe.format, recipe.quality, {"step": progress.step})
 
 
@@ -518,6 +527,10 @@ def _job_result(prepared: Prepared, run: Run) -> JobResult:
     pixels_HWC = result_pixels(outcome, content, recipe)
     metadata = provenance(task.job, task.key, prepared.weights)
     exif = content.decoded.exif if recipe.exif == "keep" else b""
+    notes = _notes(prepared.request)
+    if recipe.format == "jpeg" and len(exif) > JPEG_EXIF_BYTES:
+        exif = b""
+        notes += (f"{task.job.content.name}: its EXIF is too long for a JPEG, and left out.",)
     header, rows = log_table(outcome.rows)
     return JobResult(
         "done",
@@ -535,7 +548,7 @@ def _job_result(prepared: Prepared, run: Run) -> JobResult:
         resumed_from_step=len(prepared.state.rows),
         together=run.together,
         adjusted=run.fit.words,
-        notes=_notes(prepared.request),
+        notes=notes,
         versions=versions(),
     )
 
@@ -563,15 +576,25 @@ def _notes(request: Request) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for each in pictures if each for note in each.decoded.notes))
 
 
+def _told_apart(paths: Sequence[Path]) -> list[str]:
+    """Return the names of files, with as many of their folders as it takes to tell them apart."""
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = [Path(*path.parts[-depth:]).as_posix() for path in paths]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return names
+
+
 def provenance(job: Job, key: str, weights: EncoderWeights) -> dict[str, Any]:
     """Return what a result's metadata says about how it was made; of paths the names only."""
     recipe = job.recipe.model_dump(mode="json")
     recipe["init"] = job.init_path.name if job.init_path else job.recipe.init
+    names = _told_apart([path for path, _ in job.style.images])
     return {
         "program": f"style-pipeline {VERSION}",
         "key": key,
         "content": (job.origin or job.content).name,
-        "style": {path.name: share for path, share in job.style.images},
+        "style": dict(zip(names, (share for _, share in job.style.images), strict=True)),
         "encoder": weights.name,
         "recipe": recipe,
     }

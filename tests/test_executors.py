@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import MakePicture
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline.config import read_config
-from pipeline.executors import Fit, InProcessExecutor, plan_workers, read_picture
+from pipeline.executors import Fit, InProcessExecutor, plan_workers, provenance, read_picture
 from pipeline.jobs import Job, JobResult, StepProgress, Style, Task
+from pipeline.neural import writing
 from pipeline.neural.memory import OutOfMemory
 from pipeline.neural.reading import decode_picture
 from pipeline.neural.session import Session
@@ -143,6 +144,41 @@ def test_what_never_fits_fails_and_never_the_same_is_tried_twice(executor, make_
         assert result.out_of_memory
         assert f"{number}.png: 48 x 36 pixels do not fit the memory of cpu" in result.error
         assert result.next_step == "Lower size."
+
+
+def test_exif_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> None:
+    task = make_task(1, format="jpeg", exif="keep")
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "x" * 70_000
+    with Image.open(task.job.content) as image:
+        image.save(task.job.content, exif=exif)
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in task.job.input_paths}
+    (result,) = run(executor, [replace(task, digests=digests)])
+    assert result.status == "done"
+    assert result.notes == ("1.png: its EXIF is too long for a JPEG, and left out.",)
+
+
+def test_a_result_that_its_file_cannot_hold_fails_its_own_job_only(executor, make_task, monkeypatch) -> None:
+    encode, refused = writing.encode_image, []
+
+    def encode_image(*arguments: Any) -> bytes:
+        if not refused:
+            refused.append(True)
+            raise ValueError("it is too long")
+        return encode(*arguments)
+
+    monkeypatch.setattr(writing, "encode_image", encode_image)
+    results = run(executor, [make_task(1), make_task(2)])
+    assert sorted(result.status for result in results) == ["done", "failed"]
+
+
+def test_styles_of_one_name_are_told_apart(executor, make_task) -> None:
+    task = make_task(1)
+    images = ((Path("/in/a/x.png"), 0.7), (Path("/in/b/x.png"), 0.3))
+    job = replace(task.job, style=Style("mix", images))
+    weights = executor.resolve("vgg19-slim")
+    assert provenance(job, task.key, weights)["style"] == {"a/x.png": 0.7, "b/x.png": 0.3}
+    assert provenance(task.job, task.key, weights)["style"] == {"style.png": 1.0}
 
 
 def test_beside_others_nothing_is_made_worse(executor, make_task, monkeypatch) -> None:

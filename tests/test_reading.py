@@ -5,8 +5,10 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -445,3 +447,72 @@ def test_decoding_takes_no_more_memory_than_stated(tmp_path, dtype):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     taken = 1024 * int(done.stdout) / (1500 * 2000)
     assert 4 < taken < reading.BYTES_PER_PIXEL
+
+
+def tiff_of(
+    samples: bytes, size: tuple[int, int], bits: tuple[int, ...], photometric: int, planes: int
+) -> bytes:
+    """Return an uncompressed, little-endian TIFF, written out by hand."""
+    count = len(bits)
+    strips = count if planes == 2 else 1
+    entries, extra, offset = [], b"", 8 + len(samples)
+    values = {
+        256: [size[0]], 257: [size[1]], 258: list(bits), 259: [1], 262: [photometric],
+        273: [8 + len(samples) // strips * strip for strip in range(strips)], 277: [count], 278: [size[1]],
+        279: [len(samples) // strips] * strips, 284: [planes],
+    }  # fmt: skip
+    start = offset + 2 + 12 * len(values) + 4
+    for tag, numbers in values.items():
+        packed = struct.pack(f"<{len(numbers)}I", *numbers)
+        place = packed
+        if len(numbers) > 1:
+            place = struct.pack("<I", start + len(extra))
+            extra += packed
+        entries.append(struct.pack("<HHI", tag, 4, len(numbers)) + place)
+    directory = struct.pack("<H", len(values)) + b"".join(entries) + b"\0\0\0\0"
+    return b"II*\0" + struct.pack("<I", offset) + samples + directory + extra
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "planes"), [((16, 16, 16), 2, 2), ((16,), 0, 1), ((12,), 1, 1)], ids=str
+)
+def test_tiffs_that_pillow_misreads_are_refused(bits, photometric, planes):
+    data = tiff_of(bytes(range(2 * 4 * 2 * len(bits))), (4, 2), bits, photometric, planes)
+    with pytest.raises(ImageError, match=r"t\.tif: a kind of TIFF that is not read here") as caught:
+        decode_picture(data, "t.tif")
+    assert "PNG" in caught.value.next_step
+
+
+def test_a_tiff_written_out_by_hand_is_read():
+    """The tests above refuse what they mean to, not a bad file."""
+    data = tiff_of(struct.pack("<8H", *range(0, 64_000, 8000)), (4, 2), (16,), 1, 1)
+    assert np.asarray(decode_picture(data, "t.tif").image)[1, 3, 0] == round(56_000 / 257)
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        ([0.0, 0.5, 1.0, 1.3], [0, 128, 255, 255]),
+        ([0.0, 0.5, np.inf, np.nan], [0, 128, 255, 0]),
+        ([0.0, 32768.0, 65535.0, 65535.0], [0, 128, 255, 255]),
+    ],
+)
+def test_floats_are_light_or_samples_of_16_bits(samples, expected):
+    file = io.BytesIO()
+    Image.fromarray(np.array([samples], np.float32)).save(file, "TIFF")
+    assert np.asarray(decode_picture(file.getvalue(), "f.tif").image)[0, :, 0].tolist() == expected
+
+
+def test_large_integers_are_scaled():
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 2**30, 2**31 - 1]], np.int32)).save(file, "TIFF")
+    assert np.asarray(decode_picture(file.getvalue(), "i.tif").image)[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_reading_in_threads_leaves_the_filters_of_warnings_alone():
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: decode_picture(file.getvalue(), "p.png"), range(100)))
+    assert warnings.filters == before

@@ -32,7 +32,8 @@ def kept_exif(image: Image.Image) -> bytes:
     try:
         found, kept = image.getexif(), Image.Exif()
         for tag in KEPT:
-            if tag in found:
+            # Pillow would write anything but ASCII as question marks: no name is better than another's.
+            if tag in found and str(found[tag]).isascii():
                 kept[tag] = found[tag]
         for folder in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
             entries = {tag: value for tag, value in found.get_ifd(folder).items() if tag not in DROPPED}

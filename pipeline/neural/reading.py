@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -57,6 +58,12 @@ class Decoded:
     notes: tuple[str, ...] = ()
 
 
+# Tags of a TIFF.
+BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION = 258, 262, 284
+
+_WARNINGS = threading.Lock()
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a picture's file.
 
@@ -85,6 +92,7 @@ def decode_picture(data: bytes, name: str) -> Decoded:
         ImageError: empty, truncated, too large, of a format that is not read here, or no picture at all.
     """
     with opened_picture(data, name) as opened:
+        _refuse_misread(opened, name)
         low = _low_bytes(data, opened)
         shallow = low is None and _is_shallowed(opened)
         opened.load()
@@ -104,7 +112,8 @@ def opened_picture(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes).", "Copy the picture again.")
     try:
-        with warnings.catch_warnings():
+        # Filters of warnings belong to the process, and several threads may decode.
+        with _WARNINGS, warnings.catch_warnings():
             # Pillow grumbles about odd metadata in pictures that are fine.
             warnings.simplefilter("ignore")
             with _open(data, name) as opened:
@@ -158,6 +167,23 @@ def _formats() -> tuple[str, ...]:
         pillow_heif.register_heif_opener()
     Image.init()
     return tuple(one for one in FORMATS if one in Image.OPEN)
+
+
+def _refuse_misread(opened: ImageFile.ImageFile, name: str) -> None:
+    """Refuse the rare TIFFs of more than 8 bits that Pillow reads as other pixels, and says nothing.
+
+    Raises:
+        ImageError: colours in planes of their own, grey with white as zero, or samples of 12 bits.
+    """
+    tags = getattr(opened, "tag_v2", None)
+    if tags is None or max(tags.get(BITS_PER_SAMPLE, (8,))) <= 8:
+        return
+    planes = tags.get(PLANAR_CONFIGURATION) == 2 and len(tags.get(BITS_PER_SAMPLE, ())) > 1
+    if planes or tags.get(PHOTOMETRIC) == 0 or 12 in tags[BITS_PER_SAMPLE]:
+        raise ImageError(
+            f"{name}: a kind of TIFF that is not read here (planes, white as zero, or 12 bits).",
+            "Save it as PNG, or as TIFF with 8 or 16 bits, black as zero, and samples side by side.",
+        )
 
 
 def _is_animated(opened: ImageFile.ImageFile) -> bool:
@@ -239,12 +265,18 @@ def _deep_samples(image: Image.Image, low: Image.Image | None) -> NDArray[np.uin
         return None
     values_HW = np.asarray(image)
     if values_HW.dtype != np.uint16:
-        # 32-bit modes hold 16-bit values in practice; floats are light in [0, 1] or the same.
-        exact = values_HW.astype(np.float64)
-        np.nan_to_num(exact, copy=False)
-        scale = 65535.0 if image.mode == "F" and exact.max(initial=0) <= 1 else 1.0
-        values_HW = (exact * scale).clip(0, 65535).round().astype(np.uint16)
+        values_HW = (_unit_range(values_HW, image.mode) * 65535).round().astype(np.uint16)
     return values_HW[:, :, None]
+
+
+def _unit_range(values_HW: NDArray[Any], mode: str) -> NDArray[np.float64]:
+    """Bring samples of 32 bits to [0, 1]; few formats say what their white is."""
+    exact = np.nan_to_num(values_HW.astype(np.float64), nan=0, posinf=1, neginf=0)
+    top = exact.max(initial=0)
+    # Floats are light in [0, 1], perhaps a little more, or samples of 16 bits; integers are those, or larger.
+    white = (65535.0 if top > 256 else 1.0) if mode == "F" else (65535.0 if top <= 65535 else 2.0**31 - 1)
+    exact /= white
+    return exact.clip(0, 1, out=exact)
 
 
 def _split_alpha(

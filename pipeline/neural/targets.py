@@ -24,7 +24,7 @@ from ..files import write_atomically
 from .encoder import Encoder
 from .losses import Moments, moments
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 # Targets take seconds; a process that holds a lock longer hangs, and is not waited for.
 LOCK_S = 120
 
