@@ -157,8 +157,8 @@ def test_shared_by_processes(folder):
         "    assert float(found.layers['relu1_1'].second.sum()) == 81 * value\n"
     )
     command = [sys.executable, "-c", script, str(folder)]
-    processes = [subprocess.Popen(command) for _ in range(4)]
-    assert [process.wait() for process in processes] == [0, 0, 0, 0]
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
     assert len([path for path in folder.iterdir() if path.suffix != ".lock"]) == 10
 
 
