@@ -277,7 +277,7 @@ class _LevelRun:
             return
         image = None
         if snapshot_BCHW is not None:
-            image = Parametrisation(self.recipe).unframed(snapshot_BCHW[slot : slot + 1])
+            image = self.stepper.parametrisation.unframed(snapshot_BCHW[slot : slot + 1])
         row, level = picture.state.rows[-1], self.level
         self.hooks.on_progress(
             Progress(picture.index, row.step, self.total, level.width, level.height, row, image)
