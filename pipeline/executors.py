@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from .config import Config
 from .errors import DiskError, ImageError, JobError, PipelineError
-from .jobs import EncoderInfo, Job, JobResult, StepProgress, Task
+from .jobs import Color, EncoderInfo, Job, JobResult, Masks, StepProgress, Task, color_value
 from .recipe import Recipe
 from .version import VERSION
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from .neural.checkpoints import LossRow, RunState
     from .neural.engine import Level, Progress
+    from .neural.masks import Regions
     from .neural.session import Outcome, Picture, Request, Session
     from .neural.weights import EncoderWeights
 
@@ -199,8 +200,9 @@ class InProcessExecutor:
                 check_size(job.recipe.format, request.content.image.size)
         except ImageError as error:
             raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
+        notes = _notes(request) + mask_notes(request, levels)
         state = read_checkpoint(checkpoint_path(self.config, task.key)) or RunState()
-        return Prepared(task, request, weights, levels, state)
+        return Prepared(task, request, weights, levels, state, notes)
 
     def _run_group(
         self,
@@ -357,6 +359,7 @@ class Prepared:
     weights: EncoderWeights
     levels: list[Level]
     state: RunState
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -370,14 +373,15 @@ class Run:
 
 
 def _alike(prepared: Sequence[Prepared]) -> list[list[Prepared]]:
-    """Put jobs together that can share a tensor: one recipe, one size, one point of the way."""
+    """Put jobs together that can share a tensor: one recipe, size, number of regions, point of the way."""
     groups: dict[object, list[Prepared]] = {}
     for each in prepared:
         family, state = each.task.job.recipe.family(), each.state
         # A history of its own, or none, would be lost beside others.
         shapes = {name: tuple(tensor.shape) for name, tensor in (state.optimizer or {}).items()}
         stands = (state.level, state.step, *shapes.items())
-        groups.setdefault((family, *each.levels, *stands), []).append(each)
+        regions = len(each.request.styles) if each.request.regions else 0
+        groups.setdefault((family, regions, *each.levels, *stands), []).append(each)
     return list(groups.values())
 
 
@@ -452,7 +456,42 @@ def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request
     content = read_picture(job.content, digests)
     styles = [(read_picture(path, digests), share) for path, share in job.style.images]
     init = read_picture(job.init_path, digests) if job.init_path else None
-    return Request(content, styles, job.recipe, init)
+    request = Request(content, styles, job.recipe, init)
+    if job.masks is None:
+        return request
+    mask, colors = read_picture(job.masks.content, digests), job.masks.colors
+    regions = find_regions(mask, content, colors, job.masks.content, [path for path, _ in job.style.images])
+    return replace(request, regions=regions)
+
+
+def find_regions(
+    mask: Picture, content: Picture, colors: Sequence[Color], path: Path | str, styles: Sequence[Path | str]
+) -> Regions:
+    """Find the regions of a content's `styles` in a mask; both are named in messages.
+
+    Raises:
+        ImageError: the mask has another shape than the content.
+    """
+    from .neural import masks
+
+    labels = [
+        f"{color_value(color)} ({Path(style).name})" for color, style in zip(colors, styles, strict=True)
+    ]
+    found = masks.find_regions(mask.image, colors, content.image.size, str(path), labels)
+    return replace(found, notes=mask.decoded.notes + found.notes)
+
+
+def mask_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
+    """Say which regions of a request are too small for some layers.
+
+    Raises:
+        ImageError: one has no pixel.
+    """
+    from .neural.masks import region_notes
+
+    if request.regions is None:
+        return ()
+    return region_notes(request.regions, request.recipe, [(level.width, level.height) for level in levels])
 
 
 def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Picture:
@@ -527,7 +566,7 @@ def _job_result(prepared: Prepared, run: Run) -> JobResult:
     pixels_HWC = result_pixels(outcome, content, recipe)
     metadata = provenance(task.job, task.key, prepared.weights)
     exif = content.decoded.exif if recipe.exif == "keep" else b""
-    notes = _notes(prepared.request)
+    notes = prepared.notes
     if recipe.format == "jpeg" and len(exif) > JPEG_EXIF_BYTES:
         exif = b""
         notes += (f"{task.job.content.name}: its EXIF is too long for a JPEG, and left out.",)
@@ -590,13 +629,24 @@ def provenance(job: Job, key: str, weights: EncoderWeights) -> dict[str, Any]:
     recipe = job.recipe.model_dump(mode="json")
     recipe["init"] = job.init_path.name if job.init_path else job.recipe.init
     names = _told_apart([path for path, _ in job.style.images])
+    masks = {"masks": _masks_provenance(job.masks, job.content, names)} if job.masks else {}
     return {
         "program": f"style-pipeline {VERSION}",
         "key": key,
         "content": (job.origin or job.content).name,
         "style": dict(zip(names, (share for _, share in job.style.images), strict=True)),
+        **masks,
         "encoder": weights.name,
         "recipe": recipe,
+    }
+
+
+def _masks_provenance(masks: Masks, content: Path, styles: Sequence[str]) -> dict[str, Any]:
+    """Return masks as a manifest has them; a mask is often called like its content, in another folder."""
+    values = map(color_value, masks.colors)
+    return {
+        "content": _told_apart([masks.content, content])[0],
+        "styles": dict(zip(styles, values, strict=True)),
     }
 
 

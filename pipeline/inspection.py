@@ -29,20 +29,27 @@ def read_origin(path: Path) -> dict[str, Any]:
             "Only results of style-pipeline do, as they were written: many programs drop metadata.",
         )
     expected = {"content": str, "style": dict, "encoder": str, "key": str, "program": str, "recipe": dict}
-    if not all(isinstance(found.get(key), kind) for key, kind in expected.items()):
+    if not _holds(found, expected) or not _holds(
+        found.get("masks", {"content": "", "styles": {}}), {"content": str, "styles": dict}
+    ):
         what = "a snapshot, and snapshots hold" if "step" in found else "its metadata holds"
         raise UsageError(f"{path}: {what} no recipe.", "Inspect the finished picture.")
     return found
+
+
+def _holds(found: Any, expected: Mapping[str, type]) -> bool:
+    return isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in expected.items())
 
 
 def manifest_of(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return a manifest that makes a result again, if it lies beside the pictures it names."""
     styles = found["style"]
     style = next(iter(styles)) if len(styles) == 1 else {"blend": styles}
+    looks = {"masks": found["masks"]} if "masks" in found else {"style": style}
     return {
         "batch": "again",
         "recipe": {**found["recipe"], "encoder": found["encoder"]},
-        "pairs": [{"content": found["content"], "style": style}],
+        "pairs": [{"content": found["content"], **looks}],
     }
 
 
@@ -50,13 +57,16 @@ def manifest_text(path: Path, found: Mapping[str, Any]) -> str:
     """Return the same as YAML, with what else is known in comments."""
     import yaml
 
-    shares = ", ".join(f"{name} ({share})" for name, share in found["style"].items())
+    masks = found.get("masks")
+    parts = masks["styles"] if masks else found["style"]
+    shares = ", ".join(f"{name} ({share})" for name, share in parts.items())
     facts = {
         "picture": path.name,
         "program": found["program"],
         "encoder": found["encoder"],
         "content": found["content"],
         "style": shares if len(found["style"]) > 1 else ", ".join(found["style"]),
+        **({"mask": masks["content"]} if masks else {}),
         "key": found["key"],
     }
     comments = [f"# {label:<8} {one_line(text)}" for label, text in facts.items()]

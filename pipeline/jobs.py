@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
+import reprlib
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from .errors import UsageError
 from .recipe import INIT_MODES, Recipe
@@ -20,6 +22,9 @@ ALGORITHM_VERSION = 2
 
 # Most names need no work: plain characters, and neither a dot nor a space at an end.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ._+-]{0,198}[A-Za-z0-9_-])?")
+
+# Red, green and blue, each in [0, 1].
+Color: TypeAlias = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,21 @@ class Style:
 
 
 @dataclass(frozen=True)
+class Masks:
+    """Which style goes where: a picture of the content's shape, and the colours of the styles' regions in it.
+
+    `colors` are in the order of the style's images.
+    """
+
+    content: Path
+    colors: tuple[Color, ...]
+
+
+@dataclass(frozen=True)
 class Job:
     """One picture to make. `name` is its path below the batch's folder, without a suffix.
+
+    With `masks` every image of the style has a region of its own; without, several are a blend.
 
     A picture from a watched folder has the id of its `drop`, and its `origin`: where it was dropped.
     """
@@ -45,6 +63,7 @@ class Job:
     sweep: Mapping[str, Any] = field(default_factory=dict)
     drop: str = ""
     origin: Path | None = None
+    masks: Masks | None = None
 
     @property
     def init_path(self) -> Path | None:
@@ -54,7 +73,15 @@ class Job:
     @property
     def input_paths(self) -> tuple[Path, ...]:
         init = () if self.init_path is None else (self.init_path,)
-        return (self.content, *(path for path, _ in self.style.images), *init)
+        masks = () if self.masks is None else (self.masks.content,)
+        return (self.content, *(path for path, _ in self.style.images), *init, *masks)
+
+    @property
+    def regions(self) -> Mapping[Path, Color]:
+        """The colour of each style's region in the mask, where there is one."""
+        if self.masks is None:
+            return {}
+        return dict(zip((path for path, _ in self.style.images), self.masks.colors, strict=True))
 
 
 @dataclass(frozen=True)
@@ -131,7 +158,7 @@ def job_key(job: Job, digests: Mapping[Path, str], encoder: EncoderInfo) -> str:
     `digests` maps every input path to the sha256 of its bytes. Names do not count, nor does what only
     decides them: the batch, the output's name template and the preset's label.
     """
-    identity = {
+    identity: dict[str, Any] = {
         "content": digests[job.content],
         "styles": [(digests[path], share) for path, share in job.style.images],
         "init": None if job.init_path is None else digests[job.init_path],
@@ -139,7 +166,47 @@ def job_key(job: Job, digests: Mapping[Path, str], encoder: EncoderInfo) -> str:
         "encoder": encoder.digest,
         "algorithm": ALGORITHM_VERSION,
     }
+    if job.masks is not None:  # in the order of the styles
+        identity["masks"] = [digests[job.masks.content], job.masks.colors]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def region_color(value: Any) -> Color:
+    """Read the colour of a region in a mask: a grey level in [0, 1], or text such as "#3366cc".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        red, green, blue = (int(value[start : start + 2], 16) / 255 for start in (1, 3, 5))
+        return red, green, blue
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+        return (float(value),) * 3
+    unquoted = "; in YAML a # begins a comment, so a colour is in quotes" if value is None else ""
+    found = reprlib.repr(value) + unquoted
+    raise ValueError(f"expected a grey level from 0 to 1, or a colour such as '#3366cc', found {found}")
+
+
+def check_regions(colors: Mapping[str, Color]) -> None:
+    """Check the colours of the styles, by their paths, that share a picture.
+
+    Raises:
+        ValueError: they are fewer than two, or two have the same colour.
+    """
+    if len(colors) < 2:
+        raise ValueError("a mask is for two styles or more; for one, leave it out")
+    for (one, color), (other, same) in itertools.combinations(colors.items(), 2):
+        # A mask has 8 bits for each of red, green and blue.
+        if all(round(255 * a) == round(255 * b) for a, b in zip(color, same, strict=True)):
+            raise ValueError(f"{one} and {other} have the same colour, {color_value(color)}")
+
+
+def color_value(color: Color) -> float | str:
+    """Return a colour as people write it: what `region_color` reads."""
+    red, green, blue = color
+    if red == green == blue:
+        return red
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in color)
 
 
 class _One:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +16,15 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from .config import RecipeFields, anchor_init
 from .documents import Document, KeyPath, Problem, problems, read_document
 from .errors import UsageError
-from .jobs import Job, Style, output_name, safe_name
+from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_color, safe_name
 from .recipe import ALIASES, INIT_MODES, Recipe, layer_recipe
 
 GLOB_CHARACTERS = frozenset("*?[")
@@ -60,14 +62,50 @@ StyleField = Annotated[
 ]
 
 
+RegionColor = Annotated[Color, BeforeValidator(region_color, json_schema_input_type=float | str)]
+
+
+class MasksEntry(BaseModel):
+    """Which style goes where in a content: a picture whose colours say so."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    content: str = Field(min_length=1, description="a grey or coloured picture of the content's shape")
+    styles: dict[str, RegionColor] = Field(
+        description="paths, each with the colour of its region: a grey level from 0 to 1, or '#rrggbb'"
+    )
+    name: str | None = Field(
+        None, min_length=1, description="name in outputs; the files' stems with + if left out"
+    )
+
+    @field_validator("styles")
+    @classmethod
+    def _regions(cls, styles: dict[str, Color]) -> dict[str, Color]:
+        check_regions(styles)
+        return styles
+
+
 class Pair(BaseModel):
-    """One content and one style, with fields of a recipe of their own."""
+    """One content and one style, or several with masks, with fields of a recipe of their own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     content: str = Field(min_length=1)
-    style: StyleField
+    masks: MasksEntry | None = Field(None, description="several styles, each in its own part of the content")
+    style: StyleField | None = Field(None, validate_default=True)
     recipe: RecipeFields = Field(default_factory=dict)
+
+    @field_validator("style")
+    @classmethod
+    def _one_or_masks(cls, style: StyleEntry | None, info: ValidationInfo) -> StyleEntry | None:
+        # What is wrong with masks was told of already.
+        if "masks" in info.data and (style is None) == (info.data["masks"] is None):
+            raise ValueError(
+                "a pair needs a style, or masks"
+                if style is None
+                else "not beside masks, which name the styles"
+            )
+        return style
 
 
 class Manifest(BaseModel):
@@ -103,7 +141,7 @@ class Batch:
     name: str
     contents: tuple[Path, ...]
     styles: tuple[Style, ...]
-    pairs: tuple[tuple[Path, Style, Mapping[str, Any]], ...]
+    pairs: tuple[tuple[Path, Style, Masks | None, Mapping[str, Any]], ...]
     below: tuple[Mapping[str, Any], ...]
     above: Mapping[str, Any]
     sweep: tuple[Mapping[str, Any], ...] = field(default=({},))
@@ -118,9 +156,10 @@ class Batch:
             steps = recipe.total_steps
             for style, content in itertools.product(self.styles, self.contents):
                 yield self._job(content, style, recipe, steps, values)
-            for content, style, fields in self.pairs:
+            for content, style, masks, fields in self.pairs:
                 pair_recipe = self._recipe(fields, values) if fields else recipe
-                yield self._job(content, style, pair_recipe, pair_recipe.total_steps, values)
+                job = self._job(content, style, pair_recipe, pair_recipe.total_steps, values)
+                yield job if masks is None else replace(job, masks=masks)
 
     def _recipe(self, pair: Mapping[str, Any], swept: Mapping[str, Any]) -> Recipe:
         return layer_recipe(*self.below, pair, swept, self.above)
@@ -165,10 +204,10 @@ def read_manifest(
     pair_fields = []
     for index, pair in enumerate(manifest.pairs):
         found_contents = reader.files(pair.content, ("pairs", index, "content"))
-        found_styles = reader.styles(pair.style, ("pairs", index, "style"))
+        found_styles = reader.pair_styles(pair, ("pairs", index))
         fields = anchor_init(pair.recipe, folder)
         pair_fields.append(fields)
-        pairs += [(content, style, fields) for content in found_contents for style in found_styles]
+        pairs += [(content, *styles, fields) for content in found_contents for styles in found_styles]
     sweep_problems = [
         Problem(("sweep", alias), f"'{name}' is given twice, once under its alias")
         for alias, name in ALIASES.items()
@@ -211,10 +250,8 @@ class _Reader:
             self.styles(style, ("styles", index))
         pairs = data.get("pairs")
         for index, entry in enumerate(pairs if isinstance(pairs, list) else []):
-            for key in ("content", "style"):
-                path = entry.get(key) if isinstance(entry, dict) else None
-                if isinstance(path, str) and path:
-                    self.files(path, ("pairs", index, key))
+            for keys, path in _named_in_pair(entry):
+                self.files(path, ("pairs", index, *keys))
 
     def files(self, entry: str, keys: KeyPath) -> list[Path]:
         """Return the files that an entry names; it is looked for once, and missed wherever it is named."""
@@ -263,6 +300,46 @@ class _Reader:
         if entry.name and len(found) > 1:
             self.problems.append(Problem(keys, f"name '{entry.name}' is for one picture; {len(found)} match"))
         return [Style(entry.name or path.stem, ((path, 1.0),)) for path in found]
+
+    def pair_styles(self, pair: Pair, keys: KeyPath) -> list[tuple[Style, Masks | None]]:
+        """Return the styles that a pair's content gets: one after another, or together with masks."""
+        if pair.masks is None:
+            assert pair.style is not None  # it has one of them
+            return [(style, None) for style in self.styles(pair.style, (*keys, "style"))]
+        masks, keys = pair.masks, (*keys, "masks")
+        mask = self._one_file(masks.content, (*keys, "content"))
+        colors: dict[Path, Color] = {}
+        for entry, color in masks.styles.items():
+            found = self._one_file(entry, (*keys, "styles", entry))
+            if found in colors:
+                self.problems.append(
+                    Problem((*keys, "styles", entry), f"{entry}: this file has a region already")
+                )
+            if found is not None:
+                colors[found] = color
+        name = masks.name or "+".join(path.stem for path in colors)
+        style = Style(name, tuple((path, 1.0) for path in colors))
+        return [] if mask is None else [(style, Masks(mask, tuple(colors.values())))]
+
+    def _one_file(self, entry: str, keys: KeyPath) -> Path | None:
+        found = self.files(entry, keys)
+        if len(found) > 1:
+            self.problems.append(Problem(keys, f"{entry}: expected one picture; {len(found)} match"))
+        return found[0] if found else None
+
+
+def _named_in_pair(entry: Any) -> Iterator[tuple[KeyPath, str]]:
+    """Give every path in a pair that may have other faults, with its place."""
+    pair = _mapping(entry)
+    masks = _mapping(pair.get("masks"))
+    found: list[tuple[KeyPath, Any]] = [((key,), pair.get(key)) for key in ("content", "style")]
+    found += [(("masks", "content"), masks.get("content"))]
+    found += [(("masks", "styles", path), path) for path in _mapping(masks.get("styles"))]
+    yield from ((keys, path) for keys, path in found if isinstance(path, str) and path)
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _sweep_values(

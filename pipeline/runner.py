@@ -19,11 +19,14 @@ from .errors import DiskError, ImageError, WorkerLost
 from .estimate import ENOUGH_WORK, megapixel_steps
 from .executors import Executor
 from .jobs import (
+    Color,
     EncoderInfo,
     Job,
     JobResult,
+    Masks,
     StepProgress,
     Task,
+    color_value,
     job_key,
     output_name,
     result_summary,
@@ -428,10 +431,17 @@ class Runner:
                 if job.init_path
                 else None
             ),
+            "masks": self._masks_record(job.masks, job.regions) if job.masks else None,
             "recipe": job.recipe.model_dump(mode="json"),
             "encoder": {"name": encoder.name, "digest": encoder.digest} if encoder else None,
             **record,
             "finished": _now(),
+        }
+
+    def _masks_record(self, masks: Masks, regions: Mapping[Path, Color]) -> dict[str, Any]:
+        return {
+            "content": {"path": str(masks.content), "sha256": self._digests.get(masks.content, "")},
+            "styles": {str(path): color_value(color) for path, color in regions.items()},
         }
 
     def _write_snapshot(self, job: Job, place: Place, step: int, image: bytes) -> None:

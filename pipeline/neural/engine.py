@@ -60,7 +60,10 @@ class Level:
 
 @dataclass(frozen=True)
 class LevelInputs:
-    """What a picture is optimised against at one level; the content at the level's size, without margin."""
+    """What a picture is optimised against at one level.
+
+    The content, and the masks of styles, have the level's size, without margin.
+    """
 
     content_BCHW: Tensor
     style: StyleTargets
@@ -183,6 +186,8 @@ class StyleTransfer:
         inputs = [self.level_inputs(level, picture.index) for picture in pictures]
         content_BCHW = self.parametrisation.framed(torch.cat([each.content_BCHW for each in inputs]))
         style = stack_targets([each.style for each in inputs])
+        if style.masks is not None:
+            style = replace(style, masks=self.parametrisation.framed(style.masks))
         states = [picture.state for picture in pictures]
         return self.steppers.fetch(self.encoder, self.recipe, content_BCHW, style, states, self.dtypes[index])
 

@@ -8,7 +8,8 @@ bfloat16; moments, losses and canvas stay float32. `objective.py` is the referen
 What a job brings (content and style targets) lies in tensors allocated once, which `load` overwrites, and
 `evaluate` never asks the device for a number: it can be captured in a CUDA graph.
 
-Shapes in names: B pictures, C channels, H rows, W columns, M = H·W positions, K channels of a gradient.
+Shapes in names: B pictures, C channels, H rows, W columns, M = H·W positions, K channels of a gradient or
+regions of a picture.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from torch import Tensor
 
 from ..recipe import Recipe
 from .encoder import Encoder
-from .losses import TINY, BuresTarget, Convention, Moments, bures_target, gram_style_loss
+from .losses import TINY, BuresTarget, Convention, Guide, Moments, bures_target, gram_style_loss
+from .masks import guides
 from .objective import Losses
 from .targets import StyleTargets
 
@@ -101,6 +103,7 @@ class ExplicitObjective:
         self.stages = _stages(encoder, dtype)
         self.content = self._content_targets(content_BCHW)
         self.styles = self._style_targets(targets, len(content_BCHW))
+        self.guides = self._guides(targets)
 
     @torch.no_grad()
     def load(self, content_BCHW: Tensor, targets: StyleTargets) -> None:
@@ -109,6 +112,8 @@ class ExplicitObjective:
             _copy_target(self.content[layer], new)
         for layer, style in self._style_targets(targets, len(content_BCHW)).items():
             _copy_target(self.styles[layer], style)
+        for layer, guide in self._guides(targets).items():
+            _copy_target(self.guides[layer], guide)
 
     def _content_targets(self, content_BCHW: Tensor) -> dict[str, ContentTarget]:
         with torch.no_grad():
@@ -125,9 +130,12 @@ class ExplicitObjective:
                 bures_target(style, self.recipe.bures_epsilon)
                 if self.recipe.style_loss == "bures"
                 else GramTarget(style.second),
-                pictures,
+                pictures * max(1, targets.regions),
             )
         return styles
+
+    def _guides(self, targets: StyleTargets) -> dict[str, Guide]:
+        return {} if targets.masks is None else guides(targets.masks, self.recipe.style_layers)
 
     @torch.no_grad()
     def evaluate(self, image_BCHW: Tensor) -> tuple[Losses, Tensor]:
@@ -152,12 +160,15 @@ class ExplicitObjective:
         return losses, gradient_BCHW.addcdiv_(self._backward(trace, pulls), self.std)
 
     def _style(self, layer: str, features_BCHW: Tensor, factor: float) -> tuple[Tensor, _Pull]:
-        current, target = feature_moments(features_BCHW), self.styles[layer]
+        target, guide = self.styles[layer], self.guides.get(layer)
+        current = feature_moments(features_BCHW, guide)
         if isinstance(target, BuresTarget):
             loss, by_second, by_mean = bures_gradient(current, target)
         else:
             loss, by_second = gram_gradient(current.second, target.second, self.recipe.loss)
             by_mean = None
+        if guide is not None:
+            return guide.combined(loss), guided_pull(features_BCHW, guide, by_second, by_mean, factor)
         return loss, moments_pull(features_BCHW, by_second, by_mean, factor)
 
     def _forward(self, image_BCHW: Tensor) -> _Trace:
@@ -284,16 +295,30 @@ def bures_gradient(current: Moments, target: BuresTarget) -> tuple[Tensor, Tenso
     return loss, by_second, by_mean
 
 
-def feature_moments(features_BCHW: Tensor) -> Moments:
-    """Return `moments` of features laid out as channels last: sums in float32, or float64 of float64."""
+def feature_moments(features_BCHW: Tensor, guide: Guide | None = None) -> Moments:
+    """Return `moments` of features laid out as channels last: sums in float32, or float64 of float64.
+
+    With a guide, `guided_moments`.
+    """
     features_BMC = _rows(features_BCHW)
     wide_BMC = features_BMC.to(_wide(features_BCHW.dtype))
-    if features_BCHW.dtype == torch.bfloat16 and features_BCHW.device.type == "cpu":
-        with _bfloat16_factors():
-            second_BCC = torch.stack([wide_MC.T @ wide_MC for wide_MC in wide_BMC])
-    else:
-        second_BCC = wide_BMC.transpose(1, 2) @ wide_BMC
-    return Moments(wide_BMC.mean(1), second_BCC / wide_BMC.shape[1])
+    as_bfloat16 = features_BCHW.dtype == torch.bfloat16 and features_BCHW.device.type == "cpu"
+    if guide is None:
+        return Moments(wide_BMC.mean(1), _squared(wide_BMC, as_bfloat16) / wide_BMC.shape[1])
+    mean_BKC = (guide.weights @ wide_BMC) / guide.total[:, :, None]
+    # The root on both sides keeps it symmetric; in bfloat16 it rounds at soft edges only.
+    roots = guide.weights.sqrt()[..., None].unbind(1)
+    second_BKCC = torch.stack([_squared(wide_BMC * root_BM1, as_bfloat16) for root_BM1 in roots], 1)
+    second_BKCC /= guide.total[:, :, None, None]
+    return Moments(mean_BKC.flatten(0, 1), second_BKCC.flatten(0, 1))
+
+
+def _squared(wide_BMC: Tensor, as_bfloat16: bool) -> Tensor:
+    """Return Fᵀ F (BCC)."""
+    if not as_bfloat16:
+        return wide_BMC.transpose(1, 2) @ wide_BMC
+    with _bfloat16_factors():
+        return torch.stack([wide_MC.T @ wide_MC for wide_MC in wide_BMC])
 
 
 def moments_pull(
@@ -305,6 +330,27 @@ def moments_pull(
     matrix_BCC = (by_second_BCC + by_second_BCC.transpose(1, 2)) * share
     bias_BC = None if by_mean_BC is None else (by_mean_BC * share).to(dtype)
     return _Pull(features_BCHW, matrix_BCC.to(dtype), bias_BC)
+
+
+def guided_pull(
+    features_BCHW: Tensor, guide: Guide, by_second: Tensor, by_mean: Tensor | None, factor: float
+) -> _Pull:
+    """Return `factor` times the gradient by the features, Σ_k t_k ⊙ (2 Q_k F + g_k 1ᵀ) / M.
+
+    A region's loss has the share Σ t_k / M, and its moments are divided by Σ t_k, which cancels out.
+    """
+    features_BMC, dtype = _rows(features_BCHW), features_BCHW.dtype
+    positions, regions = features_BMC.shape[1], guide.share.shape[1]
+    weights_BKM = (guide.weights * (factor / positions)).to(dtype)
+    matrix = (by_second + by_second.transpose(1, 2)).to(dtype)
+    pulled_BMC = features_BMC.new_zeros(features_BMC.shape)
+    for region in range(regions):
+        by_features = features_BMC @ matrix[region::regions]
+        if by_mean is not None:
+            by_features += by_mean[region::regions, None].to(dtype)
+        pulled_BMC.addcmul_(by_features, weights_BKM[:, region, :, None])
+    B, C, H, W = features_BCHW.shape
+    return _Pull(pulled_BMC.view(B, H, W, C).permute(0, 3, 1, 2))
 
 
 def pixel_gradient(

@@ -69,6 +69,38 @@ def moments(features_BCHW: Tensor) -> Moments:
     return Moments(features_BCHW.mean((2, 3)), gram_matrix(features_BCHW) / positions)
 
 
+@dataclass(frozen=True)
+class Guide:
+    """How much each position of a layer belongs to the regions of a picture, each with a style of its own.
+
+    `weights` (BKM), their sum `total` (BK), and the `share` (BK) of the layer's positions. A region that is
+    left out has weights and share 0, and total 1. Moments, targets and losses of regions are in a batch of
+    B·K, those of a picture in a row.
+    """
+
+    weights: Tensor
+    total: Tensor
+    share: Tensor
+
+    def combined(self, losses: Tensor) -> Tensor:
+        """Return the loss per picture (B) from those of the regions (B·K): every position counts the same."""
+        return (losses.view_as(self.share) * self.share).sum(1)
+
+
+def guided_moments(features_BCHW: Tensor, guide: Guide) -> Moments:
+    """Return the moments over each region, in a batch of B·K.
+
+    Σ t f / Σ t and Σ t f fᵀ / Σ t with weights t ≥ 0: the guided Gram matrices of Gatys et al. 2017
+    ("Controlling Perceptual Factors in Neural Style Transfer"), whose guides are √t.
+    """
+    if features_BCHW.dtype != torch.float64:
+        features_BCHW = features_BCHW.float()
+    flat_BMC = features_BCHW.flatten(2).transpose(1, 2)
+    parts_BKM = guide.weights / guide.total[:, :, None]
+    second_BKCC = torch.einsum("bkm,bmc,bmd->bkcd", parts_BKM, flat_BMC, flat_BMC)
+    return Moments((parts_BKM @ flat_BMC).flatten(0, 1), second_BKCC.flatten(0, 1))
+
+
 def content_loss(features_BCHW: Tensor, target_BCHW: Tensor, convention: Convention) -> Tensor:
     """Return the content loss per picture (B), by the table above."""
     target_BCHW = target_BCHW.to(features_BCHW.dtype)
@@ -178,8 +210,10 @@ class GramStyleLoss(nn.Module):
         self.register_buffer("target", style.second)
         self.convention = convention
 
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        return gram_style_loss(moments(features_BCHW).second, self.target, self.convention)
+    def forward(self, features_BCHW: Tensor, guide: Guide | None = None) -> Tensor:
+        current = moments(features_BCHW) if guide is None else guided_moments(features_BCHW, guide)
+        loss = gram_style_loss(current.second, self.target, self.convention)
+        return loss if guide is None else guide.combined(loss)
 
 
 class BuresStyleLoss(nn.Module):
@@ -189,5 +223,7 @@ class BuresStyleLoss(nn.Module):
         super().__init__()
         self.target = bures_target(style, epsilon)
 
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        return bures_style_loss(moments(features_BCHW), self.target)
+    def forward(self, features_BCHW: Tensor, guide: Guide | None = None) -> Tensor:
+        current = moments(features_BCHW) if guide is None else guided_moments(features_BCHW, guide)
+        loss = bures_style_loss(current, self.target)
+        return loss if guide is None else guide.combined(loss)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..recipe import Recipe
 from .encoder import Encoder
 from .losses import BuresStyleLoss, ContentLoss, GramStyleLoss, out_of_range, total_variation
+from .masks import guides
 from .targets import StyleTargets
 
 
@@ -47,6 +48,7 @@ class ReferenceObjective(nn.Module):
         self.content_losses = nn.ModuleDict(
             {layer: ContentLoss(features[layer], recipe.loss) for layer in recipe.content_layers}
         )
+        self.guides = {} if targets.masks is None else guides(targets.masks, recipe.style_layers)
         self.style_losses = nn.ModuleDict()
         for layer in recipe.style_layers:
             style = targets.layers[layer]
@@ -64,7 +66,9 @@ class ReferenceObjective(nn.Module):
             layers[f"content_{layer}"] = loss = self.content_losses[layer](features[layer])
             content = content + recipe.content_weight * weight * loss
         for layer, weight in recipe.style_layers.items():
-            layers[f"style_{layer}"] = loss = self.style_losses[layer](features[layer])
+            layers[f"style_{layer}"] = loss = self.style_losses[layer](
+                features[layer], self.guides.get(layer)
+            )
             style = style + recipe.style_weight * weight * loss
         tv = recipe.tv_weight * total_variation(image_BCHW)
         outside = recipe.range_weight * out_of_range(image_BCHW)

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,10 +22,11 @@ from .devices import DevicePlan
 from .encoder import Encoder, smallest_side
 from .engine import Hooks, Level, LevelInputs, Result, StyleTransfer
 from .images import fit_size, resized, to_image, to_tensor
+from .masks import Regions
 from .memory import MemoryModel, OutOfMemory, picture_bytes
 from .reading import Decoded, to_decoded
 from .stepper import Steppers
-from .targets import StyleTargets, TargetCache, blend_targets, gram_targets, target_key
+from .targets import StyleTargets, TargetCache, blend_targets, gram_targets, stack_targets, target_key
 from .weights import EncoderWeights, read_weights
 
 
@@ -57,12 +58,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Request:
-    """One stylisation: `styles` are pictures with their share in the blend; `init` where a file is."""
+    """One stylisation: `styles` are pictures with their share in the blend; `init` where a file is.
+
+    With `regions` every style has one of them, and there is no blend.
+    """
 
     content: Picture
     styles: Sequence[tuple[Picture, float]]
     recipe: Recipe
     init: Picture | None = None
+    regions: Regions | None = None
 
     def in_its_colors(self, image_BCHW: Tensor) -> Tensor:
         """Return a result, or a snapshot, on the CPU, in the colours that the recipe asks for."""
@@ -269,8 +274,13 @@ class _Run:
     def level_inputs(self, level: Level) -> LevelInputs:
         content = self._seen(self.request.content, level).to(self.device)
         parts = [(self._targets(style, level), share) for style, share in self.request.styles]
-        # Several decomposed styles make a blend that is not.
-        return LevelInputs(content, blend_targets(parts).to(self.device))
+        if self.request.regions is None:
+            # Several decomposed styles make a blend that is not.
+            targets = blend_targets(parts)
+        else:
+            targets = stack_targets([each for each, _ in parts])
+            targets = replace(targets, masks=self.request.regions.masks(level.width, level.height))
+        return LevelInputs(content, targets.to(self.device))
 
     def first_image(self, level: Level) -> Tensor:
         recipe, request = self.request.recipe, self.request

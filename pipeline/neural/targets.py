@@ -31,9 +31,19 @@ LOCK_S = 120
 
 @dataclass(frozen=True)
 class StyleTargets:
-    """Mean (BC) and second moment (BCC) of the style's features, per layer."""
+    """Mean (BC) and second moment (BCC) of the style's features, per layer.
+
+    With `masks` (BKHW, of the canvas's size) every picture has K styles, in a row along B, and `masks` says
+    how much each pixel belongs to their regions; they add up to one.
+    """
 
     layers: Mapping[str, Moments]
+    masks: Tensor | None = None
+
+    @property
+    def regions(self) -> int:
+        """The styles of each picture, which are regions of it; 0 without masks."""
+        return 0 if self.masks is None else self.masks.shape[1]
 
     @property
     def memory_bytes(self) -> int:
@@ -46,7 +56,8 @@ class StyleTargets:
             {
                 name: Moments(m.mean.to(device), m.second.to(device), m.spectrum)
                 for name, m in self.layers.items()
-            }
+            },
+            None if self.masks is None else self.masks.to(device),
         )
 
     def decomposed(self) -> StyleTargets:
@@ -87,7 +98,8 @@ def stack_targets(targets: Sequence[StyleTargets]) -> StyleTargets:
             torch.cat([part.second for part in parts]),
             _joined_spectrum(spectra) if len(spectra) == len(parts) else None,
         )
-    return StyleTargets(joined)
+    masks = [each.masks for each in targets if each.masks is not None]
+    return StyleTargets(joined, torch.cat(masks) if masks else None)
 
 
 def _joined_spectrum(spectra: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
