@@ -475,7 +475,7 @@ def find_regions(
     from .neural import masks
 
     labels = [
-        f"{color_value(color)} ({Path(style).name})" for color, style in zip(colors, styles, strict=True)
+        f"{Path(style).name} ({color_value(color)})" for style, color in zip(styles, colors, strict=True)
     ]
     found = masks.find_regions(mask.image, colors, content.image.size, str(path), labels)
     return replace(found, notes=mask.decoded.notes + found.notes)

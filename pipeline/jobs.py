@@ -205,7 +205,7 @@ def color_value(color: Color) -> float | str:
     """Return a colour as people write it: what `region_color` reads."""
     red, green, blue = color
     if red == green == blue:
-        return red
+        return int(red) if red in {0, 1} else red
     return "#" + "".join(f"{round(255 * channel):02x}" for channel in color)
 
 

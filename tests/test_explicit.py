@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from pipeline.neural.encoder import Encoder
 from pipeline.neural.explicit import ExplicitObjective
 from pipeline.neural.images import to_tensor
 from pipeline.neural.lbfgs import LBFGS
+from pipeline.neural.losses import Moments
 from pipeline.neural.objective import Losses, ReferenceObjective
 from pipeline.neural.reading import decode_image
-from pipeline.neural.targets import gram_targets
+from pipeline.neural.targets import StyleTargets, gram_targets, stack_targets
 from pipeline.neural.weights import read_weights, resolve_encoder
 from pipeline.recipe import Recipe
 
@@ -48,6 +50,21 @@ def objectives(
     targets = gram_targets(encoder, style, list(recipe.style_layers))
     arguments = (encoder, recipe, content, targets)
     return ReferenceObjective(*arguments), ExplicitObjective(*arguments, dtype)
+
+
+def masked_targets(encoder: Encoder, recipe: Recipe, masks_BKHW: Tensor) -> StyleTargets:
+    """A style for every region of every picture, all different."""
+    count = masks_BKHW.shape[0] * masks_BKHW.shape[1]
+    images = [random_image(seed=50 + number).to(encoder.mean.dtype) for number in range(count)]
+    styles = [gram_targets(encoder, image, list(recipe.style_layers)) for image in images]
+    return replace(stack_targets(styles), masks=masks_BKHW.to(encoder.mean.dtype))
+
+
+def soft_masks(*shape: int, seed: int = 7) -> Tensor:
+    """Smooth weights (BKHW) that add up to one."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = 4 * torch.randn(*shape[:2], 4, 5, generator=generator)
+    return F.interpolate(coarse, shape[2:], mode="bilinear", align_corners=False).softmax(1)
 
 
 def slim_encoder(recipe: Recipe) -> Encoder:
@@ -100,6 +117,87 @@ def test_in_float32_it_points_the_same_way(name: str, size: tuple[int, int]) -> 
     assert float((our_gradient - gradient).norm() / gradient.norm()) < 1e-3
 
 
+@pytest.mark.parametrize("name", RECIPES)
+@SIZES
+def test_with_masks_it_is_what_autograd_computes(name: str, size: tuple[int, int]) -> None:
+    recipe = RECIPES[name]
+    encoder = tiny_encoder(recipe).double()
+    targets = masked_targets(encoder, recipe, soft_masks(2, 3, *size))
+    content = torch.cat([random_image(*size, seed=seed) for seed in (1, 4)]).double()
+    image = torch.cat([random_image(*size, seed=seed) for seed in (3, 5)]).double() * 1.2 - 0.1
+    losses, gradient = ReferenceObjective(encoder, recipe, content, targets).evaluate(image)
+    ours, our_gradient = ExplicitObjective(encoder, recipe, content, targets, torch.float64).evaluate(image)
+    assert_same(ours, losses, 1e-8)
+    assert float((our_gradient - gradient).norm() / gradient.norm()) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["default", "gatys", "mean", "normalized gram"])
+def test_with_masks_it_is_the_slope_of_its_loss(name: str) -> None:
+    recipe = RECIPES[name]
+    encoder = tiny_encoder(recipe).double()
+    targets = masked_targets(encoder, recipe, soft_masks(1, 2, 40, 48))
+    ours = ExplicitObjective(encoder, recipe, random_image(seed=1).double(), targets, torch.float64)
+    image, way = random_image(seed=3).double(), random_image(seed=4).double() - 0.5
+    slope = float((ours.evaluate(image)[1] * way).sum())
+    step = 1e-7  # short, so that hardly a ReLU turns
+    ahead, behind = (float(ours.evaluate(image + sign * step * way)[0].total) for sign in (1, -1))
+    assert (ahead - behind) / (2 * step) == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["default", "gatys", "mean", "normalized gram"])
+@pytest.mark.parametrize("size", [(40, 48), (37, 51)])
+def test_a_region_that_is_all_is_as_no_mask(name: str, size: tuple[int, int]) -> None:
+    recipe = RECIPES[name]
+    encoder = tiny_encoder(recipe).double()
+    content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
+    masks = torch.cat([torch.ones(1, 1, *size), torch.zeros(1, 1, *size)], 1)
+    masked = masked_targets(encoder, recipe, masks)
+    plain = gram_targets(encoder, random_image(seed=50).double(), list(recipe.style_layers))
+    for kind in (ReferenceObjective, partial(ExplicitObjective, dtype=torch.float64)):
+        losses, gradient = kind(encoder, recipe, content, plain).evaluate(image)
+        with_mask, masked_gradient = kind(encoder, recipe, content, masked).evaluate(image)
+        assert_same(with_mask, losses, 1e-10)
+        assert torch.allclose(masked_gradient, gradient, rtol=1e-7, atol=1e-12)
+
+
+def test_regions_that_are_mirrored_give_mirrored_gradients() -> None:
+    recipe = RECIPES["zeros"].model_copy(update={"pooling": "average"})
+    encoder = tiny_encoder(recipe).double()
+    for convolution in encoder.convolutions.values():  # a network that sees both ways alike
+        weight = convolution.get_parameter("weight")
+        weight.copy_((weight + weight.flip(3)) / 2)
+    size = (48, 64)  # whole down to the deepest layer
+    content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
+    targets = masked_targets(encoder, recipe, soft_masks(1, 2, *size))
+    mirrored = replace(targets, masks=targets.masks.flip(3))
+    losses, gradient = ExplicitObjective(encoder, recipe, content, targets, torch.float64).evaluate(image)
+    other = ExplicitObjective(encoder, recipe, content.flip(3), mirrored, torch.float64)
+    other_losses, other_gradient = other.evaluate(image.flip(3))
+    assert_same(other_losses, losses, 1e-9)
+    assert torch.allclose(other_gradient.flip(3), gradient, rtol=1e-6, atol=1e-12)
+
+
+def test_a_region_pulls_its_own_pixels_only() -> None:
+    """At the first layer nothing reaches over its edge but a pixel."""
+    recipe = Recipe(style_layers={"relu1_1": 1.0}, content_weight=0.0, tv_weight=0.0, range_weight=0.0)
+    encoder = tiny_encoder(recipe)
+    masks = torch.zeros(1, 2, 40, 48)
+    masks[:, 0, :, :24], masks[:, 1, :, 24:] = 1, 1
+    targets = masked_targets(encoder, recipe, masks)
+    moments = targets.layers["relu1_1"]
+    scale = torch.tensor([1.0, 2.0])  # of the second region's style only
+    louder = Moments(moments.mean * scale[:, None], moments.second * scale[:, None, None] ** 2)
+    other = replace(targets, layers={"relu1_1": louder})
+    image = random_image(seed=3)
+    gradients = [
+        ExplicitObjective(encoder, recipe, random_image(seed=1), each).evaluate(image)[1]
+        for each in (targets, other)
+    ]
+    difference = (gradients[0] - gradients[1]).abs().amax((0, 1, 2))
+    assert difference[:23].max() == 0
+    assert difference[26:].min() > 0
+
+
 @pytest.mark.parametrize("padding", ["reflect", "replicate"])
 @pytest.mark.parametrize("size", [(2, 2), (2, 5), (7, 3), (1, 4)])
 @pytest.mark.parametrize("large", [0, 10**9], ids=["border apart", "border copied"])
@@ -142,12 +240,15 @@ def test_a_canvas_that_is_no_number_has_no_loss() -> None:
 
 
 @pytest.mark.parametrize("name", ["default", "normalized gram", "gatys"])
-def test_another_job_is_loaded_into_the_same_memory(name: str) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_another_job_is_loaded_into_the_same_memory(name: str, masked: bool) -> None:
     recipe = RECIPES[name]
     encoder = tiny_encoder(recipe)
     jobs = []
     for seed in (1, 5):
         style = gram_targets(encoder, random_image(seed=seed + 1), list(recipe.style_layers))
+        if masked:
+            style = masked_targets(encoder, recipe, soft_masks(1, 2, 40, 48, seed=seed))
         jobs.append((random_image(seed=seed), style))
     loaded, image = ExplicitObjective(encoder, recipe, *jobs[0]), random_image(seed=3)
     before = [tensor.data_ptr() for tensor in tensors_of(loaded)]
@@ -163,11 +264,16 @@ def test_another_job_is_loaded_into_the_same_memory(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("large", [0, 10**9], ids=["border apart", "border copied"])
+@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
 def test_an_evaluation_never_asks_the_device_for_a_number(
-    name: str, dtype: torch.dtype, large: int, monkeypatch: pytest.MonkeyPatch
+    name: str, dtype: torch.dtype, large: int, masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(explicit, "LARGE", large)
-    ours = objectives(tiny_encoder(RECIPES[name]), RECIPES[name], (40, 48), dtype)[1]
+    encoder, recipe = tiny_encoder(RECIPES[name]), RECIPES[name]
+    ours = objectives(encoder, recipe, (40, 48), dtype)[1]
+    if masked:
+        targets = masked_targets(encoder, recipe, soft_masks(1, 2, 40, 48))
+        ours = ExplicitObjective(encoder, recipe, random_image(seed=1), targets, dtype)
     vars(ours).update(on_meta(vars(ours)))
     losses, gradient = ours.evaluate(random_image().to("meta"))
     assert losses.total.device.type == gradient.device.type == "meta"
@@ -226,6 +332,20 @@ def test_in_bfloat16_it_points_the_same_way() -> None:
     explicit = ExplicitObjective(encoder, recipe, content, targets, torch.bfloat16)
     ours, our_gradient = explicit.evaluate(image)
     assert our_gradient.dtype == torch.float32
+    assert float(ours.total) == pytest.approx(float(losses.total), rel=0.01)
+    assert cosine(our_gradient, gradient) > 0.985
+
+
+def test_in_bfloat16_with_masks_it_points_the_same_way() -> None:
+    recipe, size = Recipe(), (192, 128)
+    encoder = slim_encoder(recipe)
+    names = ("content/lake.jpg", "styles/swirls.jpg", "styles/mosaic.jpg")
+    content, *styles = (to_tensor(decode_image((EXAMPLES / name).read_bytes(), name), size) for name in names)
+    targets = stack_targets([gram_targets(encoder, style, list(recipe.style_layers)) for style in styles])
+    targets = replace(targets, masks=soft_masks(1, 2, size[1], size[0]))
+    image = 0.7 * content + 0.3 * styles[0]
+    losses, gradient = ReferenceObjective(encoder, recipe, content, targets).evaluate(image)
+    ours, our_gradient = ExplicitObjective(encoder, recipe, content, targets, torch.bfloat16).evaluate(image)
     assert float(ours.total) == pytest.approx(float(losses.total), rel=0.01)
     assert cosine(our_gradient, gradient) > 0.985
 

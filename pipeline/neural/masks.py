@@ -159,8 +159,8 @@ def region_notes(regions: Regions, recipe: Recipe, sizes: Sequence[tuple[int, in
     for label, total in zip(regions.labels, masks_BKHW.sum((0, 2, 3)).tolist(), strict=True):
         if total < 1:
             raise ImageError(
-                f"{regions.name}: this mask has nothing of {label}.",
-                "Give the style another colour, one that is in the mask, or leave it out.",
+                f"{regions.name}: the region of {label} has no pixel in this mask.",
+                "Give the style a colour that is in the mask, or leave it out.",
             )
     small = [(label, where) for label, where in zip(regions.labels, missed, strict=True) if where]
     return (*regions.notes, *(_note(regions.name, label, where) for label, where in small))
@@ -168,4 +168,4 @@ def region_notes(regions: Regions, recipe: Recipe, sizes: Sequence[tuple[int, in
 
 def _note(name: str, label: str, missed: dict[str, list[int]]) -> str:
     where = "; ".join(f"{layer} at {', '.join(map(str, sizes))} pixels" for layer, sizes in missed.items())
-    return f"{Path(name).name}: {label} is too small a region for {where}; its style is left out there."
+    return f"{Path(name).name}: the region of {label} is too small for {where}; left out there."
