@@ -8,7 +8,7 @@ from PIL import Image
 
 from pipeline import Recipe, StepProgress, stylize
 from pipeline.api import _executor
-from pipeline.errors import ImageError
+from pipeline.errors import ImageError, UsageError
 from pipeline.executors import versions
 
 
@@ -38,6 +38,40 @@ def test_a_blend(make_picture):
     recipe = Recipe(**{**QUICK, "steps": 6})
     blend = stylize(content, {str(a): 0.5, str(b): 0.5}, recipe)
     assert blend.tobytes() != stylize(content, a, recipe).tobytes()
+
+
+def test_masks(make_picture):
+    content, a, b = (make_picture(f"{n}.png", i, (64, 48)) for i, n in enumerate("cab"))
+    mask = Image.new("RGB", (64, 48))
+    mask.paste((255, 0, 0), (0, 0, 32, 48))
+    mask.save("m.png")
+    recipe = Recipe(**{**QUICK, "style_layers": ["relu1_1", "relu2_1"], "steps": 4})
+    styles = {str(a): "#ff0000", str(b): 0}
+    masked = stylize(content, styles, recipe, mask="m.png")
+    assert masked.tobytes() == stylize(content, styles, recipe, mask=mask).tobytes()
+    assert masked.tobytes() != stylize(content, {str(a): 0, str(b): "#ff0000"}, recipe, mask=mask).tobytes()
+    with pytest.warns(UserWarning) as warned:
+        stylize(content, styles, Recipe(**QUICK), mask=mask)
+    assert [str(each.message) for each in warned] == [
+        f"mask: the region of {name} is too small for relu5_1 at 48 pixels; left out there."
+        for name in ("a.png (#ff0000)", "b.png (0)")
+    ]
+
+
+def test_masks_that_do_not_fit_their_styles(make_picture):
+    content, a, b = (str(make_picture(f"{n}.png", i, (64, 48))) for i, n in enumerate("cab"))
+    for style, mask, words in (
+        (a, content, "several styles"),
+        ({a: 0}, content, "two styles or more"),
+        ({a: 0, b: 0}, content, "the same colour"),
+        ({a: 0, b: "blue"}, content, "found 'blue'"),
+        ({a: 0, b: "#0000ff"}, None, "could not convert"),
+    ):
+        with pytest.raises(UsageError, match=words) as caught:
+            stylize(content, style, Recipe(**QUICK), mask=mask)
+        assert caught.value.next_step
+    with pytest.raises(ImageError, match=r"wide\.png: .*another shape"):
+        stylize(content, {a: 0, b: 1}, Recipe(**QUICK), mask=make_picture("wide.png", 1, (64, 40)))
 
 
 def test_pictures_as_style_and_content_are_read_like_files(make_picture):

@@ -13,7 +13,7 @@ from pipeline.cli import app, main
 from pipeline.errors import UsageError
 from pipeline.executors import provenance
 from pipeline.inspection import manifest_of, manifest_text, read_origin
-from pipeline.jobs import EncoderInfo, Job, Style, job_key
+from pipeline.jobs import EncoderInfo, Job, Masks, Style, job_key
 from pipeline.manifest import read_manifest
 from pipeline.neural.weights import SLIM_PATH, EncoderWeights
 from pipeline.neural.writing import encode_image
@@ -23,12 +23,15 @@ DOTS = np.zeros((4, 4, 3), np.uint8)
 ENCODER = EncoderInfo("vgg19-slim", "1" * 64)
 
 
-def make_result(folder: Path, styles: dict[str, float], **fields: Any) -> tuple[Path, str]:
+def make_result(
+    folder: Path, styles: dict[str, float], masks: Masks | None = None, **fields: Any
+) -> tuple[Path, str]:
     """Write a result as a job would, beside its inputs; return its path and the job's key."""
     images = tuple((folder / name, share) for name, share in styles.items())
-    job = Job("night", folder / "me.png", Style("s", images), Recipe(**fields), "me--s")
+    job = Job("night", folder / "me.png", Style("s", images), Recipe(**fields), "me--s", masks=masks)
     key = job_key(job, {path: path.name for path in job.input_paths}, ENCODER)
     for path in job.input_paths:
+        path.parent.mkdir(exist_ok=True)
         Image.fromarray(DOTS).save(path)
     path = folder / f"result{job.recipe.suffix}"
     weights = EncoderWeights("vgg19-slim", SLIM_PATH, ENCODER.digest)
@@ -63,6 +66,21 @@ def test_what_is_printed_runs_again_as_the_same_job(tmp_path, fields, styles):
     assert yaml.safe_load(manifest.read_text(encoding="utf-8")) == manifest_of(found)
 
 
+@pytest.mark.parametrize("mask", ["regions.png", "masks/me.png"])
+def test_masks_run_again(tmp_path, mask):
+    """A mask that is called like its content is named with its folder."""
+    masks = Masks(tmp_path / mask, ((0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (1.0, 0.2, 0.0)))
+    path, key = make_result(tmp_path, {"s.png": 1.0, "t.png": 1.0, "u: {x}.png": 1.0}, masks)
+    found = read_origin(path)
+    assert str(tmp_path) not in json.dumps(found)
+    manifest = tmp_path / "again.yaml"
+    manifest.write_text(manifest_text(path, found), encoding="utf-8")
+    assert f"mask     {mask}" in manifest.read_text(encoding="utf-8")
+    (job,) = read_manifest(manifest, {}, {}).jobs()
+    assert job.masks == masks
+    assert job_key(job, {path: path.name for path in job.input_paths}, ENCODER) == key
+
+
 def test_names_cannot_leave_their_comment(tmp_path):
     path, _ = make_result(tmp_path, {"s.png": 1.0})
     found = {**read_origin(path), "program": "x\nbatch: elsewhere\x1b[2J"}
@@ -77,6 +95,18 @@ def test_names_cannot_leave_their_comment(tmp_path):
         (None, "says nothing about how it was made"),
         ({"step": 10}, "snapshots hold no recipe"),
         ({"recipe": 3}, "its metadata holds no recipe"),
+        (
+            {
+                "content": "a",
+                "style": {},
+                "encoder": "e",
+                "key": "k",
+                "program": "p",
+                "recipe": {},
+                "masks": 3,
+            },
+            "its metadata holds no recipe",
+        ),
     ],
 )
 def test_pictures_that_tell_nothing(tmp_path, metadata, words):

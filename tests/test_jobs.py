@@ -15,13 +15,18 @@ from hypothesis import strategies as st
 from pipeline import errors, jobs
 from pipeline.errors import PipelineError, UsageError
 from pipeline.jobs import (
+    Color,
     EncoderInfo,
     Job,
     JobResult,
+    Masks,
     StepProgress,
     Style,
+    check_regions,
+    color_value,
     job_key,
     output_name,
+    region_color,
     result_summary,
     safe_name,
 )
@@ -179,6 +184,65 @@ def test_init_modes_are_no_inputs() -> None:
         job = make_job(recipe=Recipe(init=mode))
         assert job.init_path is None
         assert job.input_paths == (A, S, T)
+
+
+M = Path("/in/m.png")
+COLORS = ((0.0, 0.0, 0.0), (1.0, 0.5, 0.0))
+
+
+def masked_key(
+    colors: tuple[Color, ...] = COLORS, mask: str = "5" * 64, images: tuple[Path, ...] = (S, T)
+) -> str:
+    job = make_job(style=Style("s", tuple((path, 1.0) for path in images)), masks=Masks(M, colors))
+    return key(job, {**DIGESTS, M: mask})
+
+
+def test_the_key_hears_the_mask_its_colours_and_whose_they_are() -> None:
+    others = [
+        key(make_job(style=Style("s", ((S, 1.0), (T, 1.0))))),
+        masked_key(mask="6" * 64),
+        masked_key(colors=(COLORS[0], (1.0, 0.5, 1 / 255))),
+        masked_key(colors=COLORS[::-1]),
+        masked_key(images=(T, S)),
+        masked_key(images=(S, B)),
+    ]
+    assert len({masked_key(), *others}) == len(others) + 1
+
+
+def test_a_mask_is_an_input() -> None:
+    job = make_job(masks=Masks(M, COLORS))
+    assert M in job.input_paths
+    assert job.regions == {S: COLORS[0], T: COLORS[1]}
+    assert make_job().regions == {}
+    assert pickle.loads(pickle.dumps(job)) == job
+
+
+@given(st.floats(0, 1) | st.integers(0, 1) | st.from_regex("#[0-9a-fA-F]{6}", fullmatch=True))
+@example("#808080")
+@example(0.5)
+def test_a_colour_can_be_written_as_it_was_read(value: float | str) -> None:
+    color = region_color(value)
+    assert all(0 <= channel <= 1 for channel in color)
+    assert region_color(color_value(color)) == color
+
+
+@pytest.mark.parametrize(
+    "value", [1.5, -0.1, 255, float("nan"), True, None, "red", "#fff", "#12345g", [0, 0, 0]]
+)
+def test_what_is_no_colour_is_named(value: Any) -> None:
+    with pytest.raises(
+        ValueError, match="a grey level from 0 to 1, or a colour such as '#3366cc', found"
+    ) as found:
+        region_color(value)
+    assert ("in quotes" in str(found.value)) == (value is None)
+
+
+def test_regions_are_two_and_told_apart() -> None:
+    check_regions({"a": region_color("#000000"), "b": region_color("#000001")})
+    with pytest.raises(ValueError, match="two styles or more"):
+        check_regions({"a": region_color(0)})
+    with pytest.raises(ValueError, match=r"a\.jpg and b\.jpg have the same colour"):
+        check_regions({"a.jpg": region_color(0.5), "c": region_color(0), "b.jpg": region_color("#808080")})
 
 
 # Names

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.jobs import Job
+from pipeline.jobs import Job, Masks
 from pipeline.ledger import Ledger
 from pipeline.manifest import Batch, Manifest, read_manifest
 from pipeline.outbox import BatchFolder
@@ -295,6 +295,116 @@ def test_what_is_wrong_in_a_moved_manifest_is_told_of_where_it_was(
     assert "claimed" not in caught.value.message
 
 
+# Masks
+
+MASKED = "pairs:\n  - content: photos/a.jpg\n    masks:\n"
+
+
+def test_masks_give_several_styles_to_one_content(read: Any, here: Path) -> None:
+    text = (
+        MASKED
+        + "      content: ../start.png\n      styles: {../styles/t.png: 1, ../styles/s.png: '#ff0000'}\n"
+    )
+    text += "    recipe: {seed: 3}\nsweep: {size: [64, 128]}\n"
+    jobs = list(read(text.replace("photos", "../photos"), name="sub/night.yaml").jobs())
+    assert [job.name for job in jobs] == ["a--t+s--size-64", "a--t+s--size-128"]
+    for job in jobs:
+        assert job.style.images == ((here / "styles/t.png", 1.0), (here / "styles/s.png", 1.0))
+        assert job.masks == Masks(here / "start.png", ((1, 1, 1), (1, 0, 0)))
+        assert job.recipe.seed == 3
+        assert here / "start.png" in job.input_paths
+
+
+def test_masks_have_a_name_and_globs_that_match_one(read: Any, here: Path) -> None:
+    text = MASKED.replace("a.jpg", "*.jpg") + "      content: 'start.*'\n      name: sky\n"
+    batch = read(text + "      styles: {'styles/s*': 0, styles/t.png: 0.5}\n")
+    assert pairs(batch) == [("a.jpg", "sky"), ("c.jpg", "sky")]
+    assert {job.masks for job in batch.jobs()} == {Masks(here / "start.png", ((0, 0, 0), (0.5, 0.5, 0.5)))}
+
+
+TWO = "{styles/s.png: 0, styles/t.png: 1}"
+
+
+@pytest.mark.parametrize(
+    ("masks", "place", "words"),
+    [
+        (f"{{styles: {TWO}}}", "pairs[0].masks.content", "required"),
+        ("{content: start.png}", "pairs[0].masks.styles", "required"),
+        (f"{{content: missing.png, styles: {TWO}}}", "pairs[0].masks.content", "missing.png: no such file"),
+        (
+            f"{{content: 'photos/*', styles: {TWO}}}",
+            "pairs[0].masks.content",
+            "expected one picture; 3 match",
+        ),
+        (f"{{content: start.png, stiles: {TWO}, styles: {TWO}}}", "pairs[0].masks.stiles", "mean 'styles'"),
+        ("{content: start.png, styles: {styles/s.png: 0}}", "pairs[0].masks.styles", "two styles or more"),
+        ("{content: start.png, styles: [styles/s.png]}", "pairs[0].masks.styles", "dictionary"),
+        (
+            "{content: start.png, styles: {styles/s.png: 0.0, styles/t.png: '#000000'}}",
+            "pairs[0].masks.styles",
+            "styles/s.png and styles/t.png have the same colour",
+        ),
+        (
+            "{content: start.png, styles: {styles/s.png: 0, styles/t.png: red}}",
+            "pairs[0].masks.styles.styles/t.png",
+            "a colour such as '#3366cc', found 'red'",
+        ),
+        (
+            "{content: start.png, styles: {styles/s.png: 0, styles/t.png: 255}}",
+            "pairs[0].masks.styles.styles/t.png",
+            "from 0 to 1",
+        ),
+        (
+            "{content: start.png, styles: {styles/s.png: 0, styles/u.png: 1}}",
+            "pairs[0].masks.styles.styles/u.png",
+            "styles/u.png: no such file",
+        ),
+        (
+            "{content: start.png, styles: {styles/s.png: 0, ./styles/s.png: 1}}",
+            "pairs[0].masks.styles../styles/s.png",
+            "has a region already",
+        ),
+        (
+            f"{{content: start.png, styles: {TWO}}}\n   style: styles/s.png",
+            "pairs[0].style",
+            "not beside masks",
+        ),
+    ],
+)
+def test_wrong_masks_are_named(masks: str, place: str, words: str, read: Any) -> None:
+    (line,) = failure(read, f"pairs:\n\n - content: photos/a.jpg\n   masks: {masks}\n")
+    number, name, text = line.split(": ", 2)
+    assert number == ("5" if name == "pairs[0].style" else "4")
+    assert name == place
+    assert words in text
+
+
+def test_an_unquoted_colour_is_explained(read: Any) -> None:
+    text = MASKED + "      content: start.png\n      styles:\n        styles/s.png: 0\n"
+    (line,) = failure(read, text + "        styles/t.png: #ff0000\n")
+    assert line.startswith("7: pairs[0].masks.styles.styles/t.png: ")
+    assert "in quotes" in line
+
+
+def test_a_pair_has_a_style_or_masks(read: Any) -> None:
+    (line,) = failure(read, "pairs: [{content: photos/a.jpg}]\n")
+    assert line == "1: pairs[0].style: a pair needs a style, or masks"
+
+
+def test_missing_files_of_masks_are_told_with_other_faults(read: Any) -> None:
+    lines = failure(
+        read,
+        "batch: ''\n" + MASKED + "      content: no.png\n      styles:\n        styles/s.png: 0\n"
+        "        styles/u.png: 2\n",
+    )
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["1", "batch"],
+        ["5", "pairs[0].masks.content"],
+        ["8", "pairs[0].masks.styles.styles/u.png"],
+        ["8", "pairs[0].masks.styles.styles/u.png"],
+    ]
+
+
 # The batch's name
 
 
@@ -483,7 +593,16 @@ STYLES = ENTRIES | st.fixed_dictionaries(
         "name": st.text(min_size=1, max_size=3),
     },
 )
-PAIRS = st.fixed_dictionaries({"content": ENTRIES, "style": STYLES}, optional={"recipe": RECIPES})
+MASKS = VALUES | st.fixed_dictionaries(
+    {
+        "content": ENTRIES,
+        "styles": VALUES | st.dictionaries(ENTRIES, VALUES | st.sampled_from(["#ff0000", 0, 1])),
+    },
+    optional={"name": st.text(max_size=3)},
+)
+PAIRS = st.fixed_dictionaries({"content": ENTRIES, "style": STYLES}, optional={"recipe": RECIPES}) | (
+    st.fixed_dictionaries({"content": ENTRIES, "masks": MASKS}, optional={"style": STYLES})
+)
 MANIFESTS = st.fixed_dictionaries(
     {"contents": st.lists(ENTRIES, max_size=2), "styles": st.lists(STYLES, max_size=2)},
     optional={
@@ -502,6 +621,9 @@ GOOD = {"contents": ["photos/*.jpg"], "styles": ["styles/*"]}
 @example({**GOOD, "sweep": {"init": [["x"]]}})
 @example({**GOOD, "sweep": {"name": ["{size!r}", "{"]}})
 @example({**GOOD, "recipe": {"name": "{style_layers[relu1_1]}"}})
+@example(
+    {"pairs": [{"content": "photos/a.jpg", "masks": {"content": "styles/s.png", "styles": {"a": None}}}]}
+)
 def test_any_manifest_is_a_batch_or_a_usage_error(data: dict[str, Any]) -> None:
     for name in ("photos/a.jpg", "photos/c.jpg", "styles/s.png", "styles/t.png"):
         Path(name).parent.mkdir(exist_ok=True)
