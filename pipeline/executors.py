@@ -474,9 +474,9 @@ def find_regions(
     """
     from .neural import masks
 
-    labels = [
-        f"{Path(style).name} ({color_value(color)})" for style, color in zip(styles, colors, strict=True)
-    ]
+    values = [color_value(color) for color in colors]
+    short = [value if isinstance(value, str) else f"{value:.3g}" for value in values]
+    labels = [f"{Path(style).name} ({color})" for style, color in zip(styles, short, strict=True)]
     found = masks.find_regions(mask.image, colors, content.image.size, str(path), labels)
     return replace(found, notes=mask.decoded.notes + found.notes)
 

@@ -50,7 +50,7 @@ def test_masks(make_picture):
     masked = stylize(content, styles, recipe, mask="m.png")
     assert masked.tobytes() == stylize(content, styles, recipe, mask=mask).tobytes()
     assert masked.tobytes() != stylize(content, {str(a): 0, str(b): "#ff0000"}, recipe, mask=mask).tobytes()
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="too small") as warned:
         stylize(content, styles, Recipe(**QUICK), mask=mask)
     assert [str(each.message) for each in warned] == [
         f"mask: the region of {name} is too small for relu5_1 at 48 pixels; left out there."

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 
 from pipeline.config import read_config
 from pipeline.executors import Fit, InProcessExecutor, plan_workers, provenance, read_picture
-from pipeline.jobs import Job, JobResult, StepProgress, Style, Task
+from pipeline.jobs import Job, JobResult, Masks, StepProgress, Style, Task
 from pipeline.neural import writing
 from pipeline.neural.memory import OutOfMemory
 from pipeline.neural.reading import decode_picture
@@ -179,6 +179,72 @@ def test_styles_of_one_name_are_told_apart(executor, make_task) -> None:
     weights = executor.resolve("vgg19-slim")
     assert provenance(job, task.key, weights)["style"] == {"a/x.png": 0.7, "b/x.png": 0.3}
     assert provenance(task.job, task.key, weights)["style"] == {"style.png": 1.0}
+
+
+def masked(task: Task, styles: int = 2, **drawn: Any) -> Task:
+    """The same task with its style, and copies of it, in stripes from left to right."""
+    job = task.job
+    width, height = drawn.get("size", (48, 36))
+    levels = np.repeat(np.arange(styles), width // styles)[None].repeat(height, 0) * (255 // (styles - 1))
+    mask = job.content.with_name(f"{job.content.stem}-mask.png")
+    Image.fromarray(levels.astype(np.uint8)).save(mask)
+    images = [job.style.images[0][0]]
+    for number in range(1, styles):
+        images.append(job.content.with_name(f"style{number}.png"))
+        Image.open(images[0]).rotate(90 * number).save(images[-1])
+    colors = tuple((255 // (styles - 1) * n / 255,) * 3 for n in range(styles))
+    style = Style("s", tuple((path, 1.0) for path in images))
+    job = replace(job, style=style, masks=Masks(mask, drawn.get("colors", colors)))
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in job.input_paths}
+    return Task(job, task.key, digests)
+
+
+MASKED = {"style_layers": {"relu1_1": 1.0, "relu2_1": 1.0}, "content_layers": {"relu2_1": 1.0}, "margin": 5}
+
+
+def test_jobs_with_as_many_regions_share_a_tensor_and_come_out_as_alone(executor, make_task) -> None:
+    tasks = [masked(make_task(number, **MASKED)) for number in (1, 2)]
+    tasks += [make_task(4, **MASKED), masked(make_task(5, **MASKED), styles=3)]
+    results = run(executor, tasks)
+    assert [(result.status, result.together, result.notes) for result in results] == [
+        ("done", 2, ()), ("done", 2, ()), ("done", 1, ()), ("done", 1, ()),
+    ]  # fmt: skip
+    for task, result in zip(tasks, results, strict=True):
+        (alone,) = run(executor, [task])
+        assert np.abs(pixels(alone) - pixels(result)).max() <= 2
+
+
+def test_a_masked_job_goes_on_from_its_checkpoint(executor, make_task) -> None:
+    task = masked(make_task(1, **MASKED))
+    (whole,) = run(executor, [task])
+    looks = iter([False, True])
+    (stopped,) = run(executor, [task], lambda: next(looks))
+    (resumed,) = run(executor, [task])
+    assert (stopped.status, resumed.status, resumed.resumed_from_step) == ("stopped", "done", 2)
+    assert np.abs(pixels(whole) - pixels(resumed)).max() <= 1
+
+
+def test_regions_too_small_are_noted(executor, make_task) -> None:
+    (result,) = run(executor, [masked(make_task(1), styles=3)])
+    assert result.status == "done"
+    assert [note.partition(" is too small for ")[0] for note in result.notes] == [
+        "1-mask.png: the region of style.png (0)",
+        "1-mask.png: the region of style1.png (0.498)",
+        "1-mask.png: the region of style2.png (0.996)",
+    ]
+    assert all("relu5_1 at 48 pixels" in note for note in result.notes)
+
+
+def test_masks_that_cannot_be_used_fail_their_own_job(executor, make_task) -> None:
+    tall = masked(make_task(1, **MASKED), size=(36, 48))
+    unseen = masked(
+        make_task(2, **MASKED), colors=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)), styles=3
+    )
+    results = run(executor, [tall, unseen, masked(make_task(4, **MASKED))])
+    assert [result.status for result in results] == ["failed", "failed", "done"]
+    assert "1-mask.png: this mask has 36 x 48 pixels" in results[0].error
+    assert "2-mask.png: the region of style2.png (#ff0000) has no pixel" in results[1].error
+    assert all(result.next_step for result in results[:2])
 
 
 def test_beside_others_nothing_is_made_worse(executor, make_task, monkeypatch) -> None:

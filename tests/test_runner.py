@@ -765,6 +765,26 @@ def test_a_record_holds_the_picture_it_started_from(
     assert workshop.run().summary.done == 1
 
 
+def test_a_record_holds_the_masks(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    mask, folder = make_picture("m.png", 9), workshop.folder
+    masks = {"content": "m.png", "styles": {"styles/s.png": 0, "styles/t.png": "#ff8000"}}
+    make_manifest({"pairs": [{"content": "photos/a.png", "masks": masks}]})
+    workshop.run()
+    assert record_of(workshop, "a--s+t")["masks"] == {
+        "content": {"path": str(mask), "sha256": hashlib.sha256(mask.read_bytes()).hexdigest()},
+        "styles": {str(folder / "styles/s.png"): 0, str(folder / "styles/t.png"): "#ff8000"},
+    }
+    assert workshop.run().summary.skipped == 1
+    make_picture("m.png", 10)
+    assert workshop.run().summary.done == 1
+    mask.unlink()
+    ran = workshop.run()
+    assert ran.summary.failed == 1
+    assert "m.png: cannot be read" in ran.observer.finished[0].error
+
+
 def test_the_summary_counts(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((10.0, 13.5, 20.0, 20.0))
     monkeypatch.setattr("pipeline.runner.time.monotonic", lambda: next(clock))

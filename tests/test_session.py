@@ -12,6 +12,7 @@ from pipeline.neural.color import grey, luma
 from pipeline.neural.devices import DevicePlan, cpu_dtype, list_devices, plan_device
 from pipeline.neural.encoder import smallest_side
 from pipeline.neural.images import to_image, to_tensor
+from pipeline.neural.masks import find_regions
 from pipeline.neural.memory import OutOfMemory
 from pipeline.neural.session import Outcome, Picture, Request, Session, plan_levels
 from pipeline.neural.stepper import Steppers
@@ -169,6 +170,38 @@ def test_several_requests_are_as_each_alone(session, weights):
     ]
     together = session.stylize(requests, weights)
     assert [(each.cache_hits, each.cache_misses) for each in together] == [(0, 2), (0, 4), (2, 0)]
+    for request, outcome in zip(requests, together, strict=True):
+        alone = np.asarray(one(session, request, weights).image, int)
+        assert np.abs(np.asarray(outcome.image, int) - alone).max() <= 2
+
+
+def test_every_region_gets_its_own_style(session, weights):
+    """Red on the left and blue on the right, of styles that are red and blue."""
+    flat = [Picture.from_image(Image.new("RGB", (64, 48), color)) for color in ("red", "blue")]
+    mask = Image.new("RGB", (640, 480))
+    mask.paste("white", (320, 0, 640, 480))
+    regions = find_regions(mask, [(0, 0, 0), (1, 1, 1)], (64, 48), "m.png", ["a", "b"])
+    fields = {"style_layers": ["conv1_1"], "content_weight": 0, "init": "blank", "tv_weight": 0}
+    request = Request(
+        picture(0), [(each, 1.0) for each in flat], recipe_for(**fields, steps=30), None, regions
+    )
+    image = np.asarray(one(session, request, weights).image, int)
+    redder = image[:, :, 0] - image[:, :, 2]
+    assert redder[:, :30].mean() > 8
+    assert redder[:, 38:].mean() < -8
+
+
+def test_masked_requests_are_as_each_alone_and_share_their_targets(session, weights):
+    requests = []
+    for seed, width in ((0, 20), (2, 44)):
+        mask = Image.new("RGB", (64, 48))
+        mask.paste("white", (0, 0, width, 48))
+        regions = find_regions(mask, [(0, 0, 0), (1, 1, 1)], (64, 48), "m.png", ["a", "b"])
+        styles = [(picture(seed + 1), 1.0), (picture(5), 1.0)]
+        requests.append(Request(picture(seed), styles, recipe_for(), None, regions))
+    one(session, Request(picture(3), [(picture(5), 1.0)], recipe_for()), weights)
+    together = session.stylize(requests, weights)
+    assert [(each.cache_hits, each.cache_misses) for each in together] == [(2, 2), (2, 2)]
     for request, outcome in zip(requests, together, strict=True):
         alone = np.asarray(one(session, request, weights).image, int)
         assert np.abs(np.asarray(outcome.image, int) - alone).max() <= 2
