@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from pipeline import Recipe, stylize
 
@@ -28,12 +28,13 @@ GAP, CAPTION = 6, 22
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a strip: a file as it is, or the strip's content in a style."""
+    """One picture of a strip: a file or a mask as it is, or the strip's content in a style."""
 
     caption: str
     fields: Mapping[str, Any] = field(default_factory=dict)
-    style: Path | Mapping[str, float] | None = None
+    style: Path | Mapping[str, float | str] | None = None
     shown: Path | None = None
+    mask: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,24 @@ def layers(caption: str, *names: str) -> Panel:
     return Panel(caption, {"style_layers": list(names)})
 
 
+def draw_regions() -> Image.Image:
+    """Draw the mask of the lighthouse: sky, sea and land, with edges as soft as the picture's."""
+    mask = Image.new("RGB", (768, 512), SKY)
+    draw = ImageDraw.Draw(mask)
+    draw.rectangle((0, 258, 768, 512), fill=SEA)
+    tower = [(456, 314), (462, 160), (455, 144), (467, 142), (481, 98), (496, 142), (508, 144), (500, 160)]
+    house = [(508, 308), (535, 300), (538, 254), (602, 250), (604, 236), (620, 236), (648, 290), (768, 290)]
+    cliff = [(768, 490), (690, 500), (620, 490), (575, 498), (510, 490), (400, 482), (370, 462), (328, 430)]
+    draw.polygon([(345, 392), (368, 350), (420, 312), *tower, *house, *cliff], fill=LAND)
+    return mask.filter(ImageFilter.GaussianBlur(2))
+
+
+def draw_ramp() -> Image.Image:
+    """Draw a mask that goes from black on the left to white on the right."""
+    return Image.linear_gradient("L").rotate(90).resize((768, 512))
+
+
+SKY, SEA, LAND = "#3366cc", "#22aa77", "#cc6633"
 FIVE = [f"relu{block}_1" for block in range(1, 6)]
 # The source presets name vgg19. With the bundled network their weights mean something else.
 SLIM = {"encoder": "vgg19-slim"}
@@ -69,6 +88,21 @@ STRIPS: dict[str, Strip] = {
     "style_scale": sweep(LIGHTHOUSE, MOSAIC, "style_scale", [0.5, 1.0, 1.5, 2.5], 1.0),
     "tv_weight": sweep(LAKE, WOODCUT, "tv_weight", [0, 6, 40, 200], 6),
     "blend": Strip(LIGHTHOUSE, MOSAIC, [blend(share) for share in (1, 0.7, 0.5, 0.3, 0)]),
+    "masks": Strip(
+        LIGHTHOUSE,
+        SWIRLS,
+        [
+            Panel("the content", shown=LIGHTHOUSE),
+            Panel("a mask in colours", mask=draw_regions()),
+            Panel(
+                "swirls, mosaic and woodcut",
+                style={str(SWIRLS): SKY, str(MOSAIC): SEA, str(WOODCUT): LAND},
+                mask=draw_regions(),
+            ),
+            Panel("a mask in greys", mask=draw_ramp()),
+            Panel("swirls to mosaic", style={str(SWIRLS): 0, str(MOSAIC): 1}, mask=draw_ramp()),
+        ],
+    ),
     "style_layers": Strip(
         LAKE,
         SWIRLS,
@@ -111,10 +145,12 @@ def render(strip: Strip, panel: Panel, size: int) -> Image.Image:
     """Return a panel's picture; a size in its fields is a part of the strip's."""
     if panel.shown is not None:
         return Image.open(panel.shown).convert("RGB")
+    if panel.mask is not None and panel.style is None:
+        return panel.mask.convert("RGB")
     fields = {"encoder": "vgg19-slim", "snapshot_every": 0, **panel.fields}
     fields["size"] = round(size * fields.get("size", 1))
     style = panel.style if panel.style is not None else strip.style
-    return stylize(strip.content, style, Recipe(**fields))
+    return stylize(strip.content, style, Recipe(**fields), mask=panel.mask)
 
 
 def arrange(pictures: Sequence[Image.Image], captions: Sequence[str], size: int) -> Image.Image:

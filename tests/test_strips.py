@@ -36,7 +36,7 @@ def test_the_document_shows_every_strip_and_no_other(strips) -> None:
 
 def test_every_panel_is_a_picture_or_a_recipe(strips, monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr(strips, "stylize", lambda content, style, recipe: asked.append((style, recipe)))
+    monkeypatch.setattr(strips, "stylize", lambda content, style, recipe, mask: asked.append((style, recipe)))
     for strip in strips.STRIPS.values():
         for panel in strip.panels:
             strips.render(strip, panel, 192)
@@ -47,7 +47,7 @@ def test_every_panel_is_a_picture_or_a_recipe(strips, monkeypatch) -> None:
 
 
 def test_strips_are_about_fields_of_the_recipe(strips) -> None:
-    assert set(strips.STRIPS) - {"inputs", "blend", "little"} <= set(Recipe.model_fields)
+    assert set(strips.STRIPS) - {"inputs", "blend", "little", "masks"} <= set(Recipe.model_fields)
 
 
 def test_pictures_stand_in_a_row_at_one_height(strips) -> None:
