@@ -50,7 +50,7 @@ def make_result(
     ],
     ids=str,
 )
-@pytest.mark.parametrize("styles", [{"s.png": 1.0}, {"s.png": 0.7, "t: {x}.png": 0.3}], ids=len)
+@pytest.mark.parametrize("styles", [{"s.png": 1.0}, {"t: {x}.png": 0.7, "s.png": 0.3}], ids=len)
 def test_what_is_printed_runs_again_as_the_same_job(tmp_path, fields, styles):
     if "init" in fields:
         fields = {**fields, "init": str(tmp_path / fields["init"])}
@@ -70,7 +70,7 @@ def test_what_is_printed_runs_again_as_the_same_job(tmp_path, fields, styles):
 def test_masks_run_again(tmp_path, mask):
     """A mask that is called like its content is named with its folder."""
     masks = Masks(tmp_path / mask, ((0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (1.0, 0.2, 0.0)))
-    path, key = make_result(tmp_path, {"s.png": 1.0, "t.png": 1.0, "u: {x}.png": 1.0}, masks)
+    path, key = make_result(tmp_path, {"t.png": 1.0, "u: {x}.png": 1.0, "s.png": 1.0}, masks)
     found = read_origin(path)
     assert str(tmp_path) not in json.dumps(found)
     manifest = tmp_path / "again.yaml"

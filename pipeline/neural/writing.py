@@ -70,7 +70,7 @@ def encode_image(
     depends on the time. `picture` is `pixels_HWC`, or a Pillow image, mode RGB.
     """
     pixels_HWC = np.ascontiguousarray(picture)
-    text = json.dumps(provenance, sort_keys=True)
+    text = json.dumps(provenance)
     if image_format == "tiff":
         return _tiff(pixels_HWC, text, exif)
     if image_format == "png" and pixels_HWC.dtype == np.uint16:
