@@ -10,8 +10,9 @@ from tiny import random_image, tiny_encoder
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.neural.checkpoints import RunState
+from pipeline.neural.losses import Moments
 from pipeline.neural.stepper import Stepper, Steppers
-from pipeline.neural.targets import gram_targets, stack_targets
+from pipeline.neural.targets import StyleTargets, gram_targets, stack_targets
 from pipeline.recipe import Recipe
 
 RECIPES = {
@@ -30,6 +31,21 @@ def arguments(recipe: Recipe, seeds: tuple[int, ...] = (1, 2), device: str = "cp
     return encoder.to(device), recipe, content_BCHW.to(device), style.to(torch.device(device)), states
 
 
+def masked(arguments: tuple, edge: int = 24) -> tuple:
+    """The same pictures, each with its style on the left and the other's on the right."""
+    encoder, recipe, content_BCHW, style, states = arguments
+    both = stack_targets([style, StyleTargets({n: flipped(m) for n, m in style.layers.items()})])
+    order = [0, 2, 1, 3]
+    layers = {n: Moments(m.mean[order], m.second[order]) for n, m in both.layers.items()}
+    masks = content_BCHW.new_zeros(2, 2, *content_BCHW.shape[2:])
+    masks[:, 0, :, :edge], masks[:, 1, :, edge:] = 1, 1
+    return encoder, recipe, content_BCHW, StyleTargets(layers, masks), states
+
+
+def flipped(moments: Moments) -> Moments:
+    return Moments(moments.mean.flip(0), moments.second.flip(0))
+
+
 def take(stepper: Stepper, steps: int) -> torch.Tensor:
     return torch.stack([stepper.step() for _ in range(steps)])
 
@@ -41,6 +57,19 @@ def test_everything_stays_where_it_is(name):
     before = [tensor.data_ptr() for tensor in tensors_of(stepper)]
     take(stepper, 6)
     assert [tensor.data_ptr() for tensor in tensors_of(stepper)] == before
+
+
+def test_masks_are_loaded_and_nothing_is_brought_to_the_device_in_a_step():
+    recipe = RECIPES["lbfgs"]
+    used = Stepper(*masked(arguments(recipe)), torch.float32)
+    take(used, 5)
+    encoder, _, *second = masked(arguments(recipe, (3, 4)), edge=20)
+    expected = take(Stepper(encoder, recipe, *second, torch.float32), 5)
+    used.load(*second)
+    with Operators() as seen:
+        first = used.step()
+    assert not {"aten.lift_fresh", "aten.lift_fresh_copy", "aten._local_scalar_dense"} & seen.names
+    assert torch.equal(torch.stack([first, *take(used, 4)]), expected)
 
 
 def tensors_of(stepper: Stepper) -> list[torch.Tensor]:
@@ -123,12 +152,14 @@ def test_steppers_are_kept_on_a_gpu_only():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("with_masks", [False, True])
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recorded_step_is_the_step_and_never_waits(name):
+def test_a_recorded_step_is_the_step_and_never_waits(name, with_masks):
     recipe = RECIPES[name]
-    expected = take(Stepper(*arguments(recipe), torch.float32), 12)
+    shaped = masked if with_masks else tuple
+    expected = take(Stepper(*shaped(arguments(recipe)), torch.float32), 12)
     steppers = Steppers()
-    encoder, *rest = arguments(recipe, device="cuda")
+    encoder, *rest = shaped(arguments(recipe, device="cuda"))
     stepper = steppers.fetch(encoder, *rest, torch.float32)
     take(stepper, 5)
     assert steppers.fetch(encoder, *rest, torch.float32) is stepper
