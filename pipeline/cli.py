@@ -313,9 +313,18 @@ def service_systemd(
 @app.command()
 def stylize(
     content: Annotated[Path, typer.Argument(help="The picture to restyle.")],
-    style: Annotated[Path, typer.Argument(help="The picture whose style to take.")],
+    style: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STYLE...", help="The picture whose style to take; with --mask several, STYLE=COLOUR."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Result; CONTENT--STYLE.png here if left out.")
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", help="A picture whose colours say which style goes where in the content."),
     ] = None,
     config: ConfigOption = None,
     device: DeviceOption = None,
@@ -324,10 +333,12 @@ def stylize(
     force: Annotated[bool, typer.Option("--force", help="Replace the result if it exists.")] = False,
 ) -> None:
     """Make one picture."""
-    from .single import run_single, single_job
+    from .single import run_single, single_job, single_style
 
     settings = _settings(config, device=device)
-    job, path = single_job(content, style, out, settings.recipe, _recipe_flags(preset, assignments))
+    job, path = single_job(
+        content, single_style(style, mask), out, settings.recipe, _recipe_flags(preset, assignments)
+    )
     if path.exists() and not force:
         raise UsageError(f"{path}: exists already.", "Name another with -o, or replace it with --force.")
     with _stop_signal(_say_stopping) as stopped, _observer(1, as_json=False) as observer:

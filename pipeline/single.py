@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +11,83 @@ from pydantic import ValidationError
 from .documents import explain
 from .errors import JobError, UsageError
 from .executors import Executor
-from .jobs import Job, StepProgress, Style, Task, job_key, safe_name
+from .jobs import (
+    Color,
+    Job,
+    Masks,
+    StepProgress,
+    Style,
+    Task,
+    check_regions,
+    job_key,
+    region_color,
+    safe_name,
+)
 from .outbox import write_file
 from .recipe import SUFFIXES, Recipe, layer_recipe
 from .runner import Digests, Finished, Observer
 
 
+def single_style(styles: Sequence[str], mask: Path | None) -> tuple[Style, Masks | None]:
+    """Return the style of a command line: one picture, or with a mask several, as PATH=COLOUR.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    if mask is None:
+        if len(styles) > 1:
+            raise UsageError(
+                f"{len(styles)} styles are given: {', '.join(styles)}.",
+                "Give one, or say with --mask where each goes; -o names the result.",
+            )
+        return Style(Path(styles[0]).stem, ((Path(styles[0]).resolve(), 1.0),)), None
+    colors: dict[str, Color] = {}
+    for text in styles:
+        path, _, color = text.rpartition("=")
+        try:
+            if not path or path in colors:
+                raise ValueError("with --mask each style has one colour, such as a.jpg=0 or a.jpg=#3366cc")
+            colors[path] = region_color(_number(color))
+        except ValueError as error:
+            raise UsageError(f"{text}: {error}.") from error
+    try:
+        check_regions(colors)
+    except ValueError as error:
+        raise UsageError(f"--mask {mask}: {error}.") from error
+    images = tuple((Path(path).resolve(), 1.0) for path in colors)
+    name = "+".join(path.stem for path, _ in images)
+    return Style(name, images), Masks(mask.resolve(), tuple(colors.values()))
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def single_job(
     content: Path,
-    style: Path,
+    look: tuple[Style, Masks | None],
     out: Path | None,
     config_fields: Mapping[str, Any],
     flag_fields: Mapping[str, Any],
 ) -> tuple[Job, Path]:
-    """Return the job of one pair, and where its picture goes: `out`, whose suffix decides the format.
+    """Return the job of one picture, and where it goes: `out`, whose suffix decides the format.
+
+    `look` is what `single_style` returns.
 
     Raises:
         UsageError: a suffix of no format that is written here, or fields that do not go together.
     """
-    named = Style(style.stem, ((style.resolve(), 1.0),))
+    style, masks = look
     suffix = {} if out is None else {"format": _format_of(out)}
     try:
         recipe = layer_recipe(config_fields, flag_fields, suffix)
     except ValidationError as error:
         raise UsageError("\n".join(explain(error, Recipe)), "See config.yaml, --set and -o.") from error
-    name = safe_name(f"{content.stem}--{style.stem}")
-    return Job("", content.resolve(), named, recipe, name), out or Path(f"{name}{recipe.suffix}")
+    name = safe_name(f"{content.stem}--{style.name}")
+    return Job("", content.resolve(), style, recipe, name, masks=masks), out or Path(f"{name}{recipe.suffix}")
 
 
 def _format_of(path: Path) -> str:

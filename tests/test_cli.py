@@ -265,6 +265,40 @@ def test_stylize_one_pair(cli, night):
     assert cli("stylize", "a.png", "s.png", "-o", "x.gif", *flags)[0] == 2
 
 
+def test_stylize_with_a_mask(cli, night):
+    mask = Image.new("L", (64, 48))
+    mask.paste(255, (0, 0, 32, 48))
+    mask.save("m.png")
+    fields = {**QUICK, "style_layers": "[relu1_1]", "content_layers": "[relu1_1]"}
+    flags = ["--mask", "m.png", *(f"--set={key}={value}" for key, value in fields.items())]
+    code, out, err = cli("stylize", "a.png", "s.png=0", "b.png=#ffffff", *flags)
+    assert code == 0, err
+    assert out == "a--s+b.png\n"
+    code, out, _ = cli("inspect", "a--s+b.png")
+    assert yaml.safe_load(out)["pairs"][0]["masks"] == {
+        "content": "m.png",
+        "styles": {"s.png": 0, "b.png": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["s.png", "b.png"], "2 styles are given: s.png, b.png."),
+        (["s.png", "--mask", "m.png"], "s.png: with --mask each style has one colour"),
+        (["s.png=0", "--mask", "m.png"], "--mask m.png: a mask is for two styles or more"),
+        (["s.png=0", "s.png=1", "--mask", "m.png"], "s.png=1: with --mask each style has one colour"),
+        (["s.png=0", "b.png=0.0", "--mask", "m.png"], "s.png and b.png have the same colour"),
+        (["s.png=0", "b.png=red", "--mask", "m.png"], "b.png=red: expected a grey level"),
+        (["s.png=0", "b.png=nan", "--mask", "m.png"], "b.png=nan: expected a grey level"),
+    ],
+)
+def test_stylize_with_styles_that_do_not_go_together(arguments, words, cli, night):
+    code, _, err = cli("stylize", "a.png", *arguments)
+    assert code == 2
+    assert words in err
+
+
 def test_stylize_names_the_picture_that_is_wrong(cli, night):
     Path("s.png").write_bytes(b"")
     code, _, err = cli("stylize", "a.png", "s.png", "--set", "encoder=vgg19-slim")

@@ -27,7 +27,7 @@ from pipeline.jobs import EncoderInfo, Job, Style
 from pipeline.ledger import Ledger
 from pipeline.recipe import Recipe, layer_recipe
 from pipeline.runner import Runner, RunOptions, Summary, group_jobs
-from pipeline.single import run_single, single_job
+from pipeline.single import run_single, single_job, single_style
 
 ALL = ["a--s", "b--s", "a--t", "b--t"]
 HERE = Path(__file__).parent
@@ -964,7 +964,8 @@ def test_a_run_notes_its_speed(workshop: Workshop, monkeypatch: pytest.MonkeyPat
 
 def single(workshop: Workshop, out: Path | None, **fields: Any) -> tuple[Job, Path]:
     folder = workshop.folder
-    return single_job(folder / "photos/a.png", folder / "styles/s.png", out, {**QUICK, **fields}, {})
+    look = single_style([str(folder / "styles/s.png")], None)
+    return single_job(folder / "photos/a.png", look, out, {**QUICK, **fields}, {})
 
 
 def test_a_single_job_writes_where_it_is_told(workshop: Workshop) -> None:
