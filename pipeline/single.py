@@ -41,22 +41,22 @@ def single_style(styles: Sequence[str], mask: Path | None) -> tuple[Style, Masks
                 "Give one, or say with --mask where each goes; -o names the result.",
             )
         return Style(Path(styles[0]).stem, ((Path(styles[0]).resolve(), 1.0),)), None
-    colors: dict[str, Color] = {}
+    colors: dict[Path, Color] = {}
     for text in styles:
-        path, _, color = text.rpartition("=")
+        name, _, color = text.rpartition("=")
+        path = Path(name).resolve()
         try:
-            if not path or path in colors:
+            if not name or path in colors:
                 raise ValueError("with --mask each style has one colour, such as a.jpg=0 or a.jpg=#3366cc")
             colors[path] = region_color(_number(color))
         except ValueError as error:
             raise UsageError(f"{text}: {error}.") from error
     try:
-        check_regions(colors)
+        check_regions({str(path): color for path, color in colors.items()})
     except ValueError as error:
         raise UsageError(f"--mask {mask}: {error}.") from error
-    images = tuple((Path(path).resolve(), 1.0) for path in colors)
-    name = "+".join(path.stem for path, _ in images)
-    return Style(name, images), Masks(mask.resolve(), tuple(colors.values()))
+    style = Style("+".join(path.stem for path in colors), tuple((path, 1.0) for path in colors))
+    return style, Masks(mask.resolve(), tuple(colors.values()))
 
 
 def _number(text: str) -> float | str:
