@@ -59,6 +59,10 @@ def layers(caption: str, *names: str) -> Panel:
     return Panel(caption, {"style_layers": list(names)})
 
 
+def match(by: str, when: str) -> Panel:
+    return Panel(f"{by}, {when}", {"color": "match", "match_by": by, "match_when": when})
+
+
 FIVE = [f"relu{block}_1" for block in range(1, 6)]
 # The source presets name vgg19. With the bundled network their weights mean something else.
 SLIM = {"encoder": "vgg19-slim"}
@@ -82,6 +86,14 @@ STRIPS: dict[str, Strip] = {
     ),
     "init": sweep(LIGHTHOUSE, SWIRLS, "init", ["content", "noise", "blank", "style"], "content"),
     "color": sweep(LIGHTHOUSE, MOSAIC, "color", ["style", "content", "luminance", "match"], "style"),
+    "match_by": Strip(
+        LIGHTHOUSE,
+        MOSAIC,
+        [
+            Panel("the content", shown=LIGHTHOUSE),
+            *(match(by, when) for when in ("before", "after") for by in ("covariance", "histogram")),
+        ],
+    ),
     "preset": Strip(
         LIGHTHOUSE,
         SWIRLS,

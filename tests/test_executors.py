@@ -79,10 +79,19 @@ def test_another_recipe_does_not_share_but_another_seed_or_format_does(executor,
     assert [result.together for result in run(executor, tasks)] == [2, 1, 2]
 
 
-@pytest.mark.parametrize("color", ["content", "luminance"])
-def test_snapshots_and_results_have_the_contents_colours(executor, make_task, color) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"color": "content"},
+        {"color": "luminance"},
+        {"color": "match", "match_when": "after"},
+        {"color": "match", "match_when": "after", "match_by": "histogram"},
+    ],
+    ids=str,
+)
+def test_snapshots_and_results_have_the_contents_colours(executor, make_task, fields) -> None:
     """A grey content's are none; without it, the style's come out."""
-    fields = {"color": color, "init": "style", "snapshot_every": 1, "margin": 4}
+    fields = {**fields, "init": "style", "snapshot_every": 1, "margin": 4}
     task = make_task(1, **fields)
     Image.open(task.job.content).convert("L").save(task.job.content)
     digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in task.job.input_paths}
