@@ -173,6 +173,9 @@ class Recipe(BaseModel):
     exif: Literal["drop", "keep"] = Field(
         "drop", description="keep: the content's, but for orientation, thumbnail and makers' notes"
     )
+    profile: Literal["srgb", "keep"] = Field(
+        "srgb", description="colours of the file: sRGB, or brought back to the content's own RGB profile"
+    )
     name: str = Field(
         "{content}--{style}{sweep}",
         min_length=1,
@@ -230,7 +233,7 @@ class Recipe(BaseModel):
     def family(self) -> str:
         """Return what is equal for recipes whose pictures, at one size, can share a tensor."""
         apart = {"preset", "name", "init", "seed", "snapshot_view", "upscale_to_content"}
-        of_the_file = {"format", "bit_depth", "quality", "transparency", "exif"}
+        of_the_file = {"format", "bit_depth", "quality", "transparency", "exif", "profile"}
         return self.model_dump_json(exclude=apart | of_the_file)
 
     def beyond_slim(self) -> list[str]:

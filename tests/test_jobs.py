@@ -111,6 +111,7 @@ OTHER_VALUES: dict[str, Any] = {
     "quality": 94,
     "transparency": "white",
     "exif": "keep",
+    "profile": "keep",
     "precision": "reference",
 }
 NEEDED: dict[str, dict[str, Any]] = {name: {"color": "match"} for name in ("match_by", "match_when")}

@@ -103,6 +103,7 @@ def test_the_papers_alpha_is_the_contents_weight() -> None:
         {"bit_depth": 12},
         {"transparency": "black"},
         {"exif": "some"},
+        {"profile": "p3"},
         {"match_by": "histogram"},
         {"match_when": "after"},
         {"color": "match", "match_by": "mean"},

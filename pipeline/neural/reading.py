@@ -48,7 +48,7 @@ class Decoded:
 
     `image` is RGB in 8 bits, transparency put on white; `deep_HWC` the same in 16, where the file has more
     than 8. `alpha_HW` is there where something is transparent. `exif` is what may be given to a result, and
-    `notes` say what was left out.
+    `notes` say what was left out. `profile` is the ICC profile, of any kind, that the file's colours have.
     """
 
     image: Image.Image
@@ -56,6 +56,7 @@ class Decoded:
     alpha_HW: NDArray[Any] | None = None
     exif: bytes = b""
     notes: tuple[str, ...] = ()
+    profile: bytes = b""
 
 
 # Tags of a TIFF.
@@ -99,7 +100,8 @@ def decode_picture(data: bytes, name: str) -> Decoded:
         decoded = to_decoded(opened, low)
         found = [(shallow, EIGHT_BITS), (_is_animated(opened), FIRST_FRAME)]
         notes = [*decoded.notes, *(note for true, note in found if true)]
-        return replace(decoded, notes=tuple(f"{Path(name).name}: {note}." for note in notes))
+        profile = opened.info.get("icc_profile") or b""
+        return replace(decoded, profile=profile, notes=tuple(f"{Path(name).name}: {note}." for note in notes))
 
 
 @contextmanager
