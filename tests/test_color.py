@@ -189,6 +189,15 @@ def test_histograms_are_matched_as_the_paper_has_it() -> None:
     assert np.quantile(difference, 0.95) < 0.01
 
 
+def test_a_smooth_gradient_gets_no_contours() -> None:
+    """But of a content of few colours far apart, which can be matched in no other way."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 512), indexing="ij")
+    ramp = torch.stack([columns, (rows + columns) / 2, rows])[None]
+    steps = match_histograms(ramp, skewed(2).float()).diff(dim=3).abs()
+    assert steps.max() < 0.1
+    assert steps.quantile(0.99) < 0.01
+
+
 def test_a_histogram_matched_with_itself_stays_as_it_is() -> None:
     for picture in (image(1, 60, 72), skewed(2)):
         changed = (match_histograms(picture, picture) - picture).abs()
