@@ -582,10 +582,8 @@ def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: b
     from .neural.writing import WITH_ALPHA
 
     assert outcome.image_BCHW is not None  # it is done
-    pixels_HWC, alpha_HW = (
-        to_pixels(outcome.image_BCHW, 16 if profile else recipe.bit_depth),
-        content.decoded.alpha_HW,
-    )
+    alpha_HW = content.decoded.alpha_HW
+    pixels_HWC = to_pixels(outcome.image_BCHW, 16 if profile else recipe.bit_depth)
     if profile:
         pixels_HWC = from_srgb(pixels_HWC, profile)
         pixels_HWC = to_eight_bits(pixels_HWC) if recipe.bit_depth == 8 else pixels_HWC

@@ -100,7 +100,10 @@ def test_snapshots_and_results_have_the_contents_colours(executor, make_task, fi
     seen: list[StepProgress] = []
     (result,) = executor.run([replace(task, digests=digests)], seen.append, lambda: False)
     shots = [np.asarray(Image.open(io.BytesIO(progress.snapshot or b"")), int) for progress in seen]
-    assert [np.ptp(shot, axis=2).max() for shot in (*shots, pixels(result))] == [0, 0, 0, 0]
+    # Matched channels are equal but for float32, which may round to another level.
+    most = 1 if fields["color"] == "match" else 0
+    assert all(np.ptp(shot, axis=2).max() <= most for shot in (*shots, pixels(result)))
+    assert len(shots) == 3
     (plain,) = run(executor, [make_task(2, init="style")])
     assert np.ptp(pixels(plain), axis=2).max() > 20
 

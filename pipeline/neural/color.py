@@ -20,8 +20,8 @@ from torch import Tensor
 LUMA = (0.299, 0.587, 0.114)
 # Standard deviations below this are noise of eight bits and JPEG, which no matching should blow up.
 FLAT = 0.01
-# Histograms: pixels of a picture they are learnt from, rotations of the axes, quantiles of each axis (more just
-# draw contours into smooth gradients), points of its table; pixels mapped at once, to bound the memory.
+# Histograms: pixels of a picture they are learnt from, rotations of the axes, quantiles of each axis (more of
+# them draw contours into smooth gradients), points of its table; pixels mapped at once, to bound the memory.
 SAMPLES, ROTATIONS, QUANTILES, POINTS, CHUNK = 1 << 14, 16, 64, 1024, 1 << 18
 
 
