@@ -10,6 +10,7 @@ float32 by autograd as they do there; `--bfloat16` runs the convolutions in bflo
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +20,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.neural.encoder import CONVOLUTIONS, IMAGENET_MEAN, IMAGENET_STD, TORCHVISION_INDEX, Encoder
+from pipeline.neural.encoder import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    TORCHVISION_INDEX,
+    Encoder,
+    convolutions_up_to,
+)
 from pipeline.neural.images import fit_size, to_image, to_tensor
 from pipeline.neural.losses import moments
 from pipeline.neural.reading import decode_image
@@ -185,7 +192,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {
         f"{name}.{part}": state[f"features.{index}.{part}"]
         for name, index in TORCHVISION_INDEX.items()
-        if name <= CONVOLUTIONS[CONVOLUTIONS.index("conv5_1")]
+        if name in convolutions_up_to(STYLE_LAYERS)
         for part in ("weight", "bias")
     }
 
@@ -198,3 +205,30 @@ def read_pictures(content: Path, style: Path) -> Pictures:
         return a, b
 
     return pictures
+
+
+PROGRAMS = {"crowsonkb": crowsonkb, "neural-style-pt": neural_style_pt}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("program", choices=PROGRAMS)
+    for name in ("content", "style", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--weights", type=Path, required=True, help="VGG-19's, .pth or .safetensors")
+    parser.add_argument("--size", type=int, default=512, help="long edge in pixels")
+    parser.add_argument("--bfloat16", action="store_true")
+    arguments = parser.parse_args()
+    features = features_of(
+        read_weights(arguments.weights), arguments.bfloat16, replicate=arguments.program == "crowsonkb"
+    )
+    started = time.perf_counter()
+    pictures = read_pictures(arguments.content, arguments.style)
+    to_image(PROGRAMS[arguments.program](features, pictures, arguments.size)).save(arguments.out)
+    sys.stdout.write(f"{arguments.out}: {time.perf_counter() - started:.0f} s\n")
+
+
+if __name__ == "__main__":
+    main()

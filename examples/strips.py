@@ -60,6 +60,10 @@ def layers(caption: str, *names: str) -> Panel:
     return Panel(caption, {"style_layers": list(names)})
 
 
+def match(by: str, when: str) -> Panel:
+    return Panel(f"{by}, {when}", {"color": "match", "match_by": by, "match_when": when})
+
+
 def draw_regions() -> Image.Image:
     """Draw the mask of the lighthouse: sky, sea and land, with edges as soft as the picture's."""
     mask = Image.new("RGB", (768, 512), SKY)
@@ -116,6 +120,14 @@ STRIPS: dict[str, Strip] = {
     ),
     "init": sweep(LIGHTHOUSE, SWIRLS, "init", ["content", "noise", "blank", "style"], "content"),
     "color": sweep(LIGHTHOUSE, MOSAIC, "color", ["style", "content", "luminance", "match"], "style"),
+    "match_by": Strip(
+        LIGHTHOUSE,
+        MOSAIC,
+        [
+            Panel("the content", shown=LIGHTHOUSE),
+            *(match(by, when) for when in ("before", "after") for by in ("covariance", "histogram")),
+        ],
+    ),
     "preset": Strip(
         LIGHTHOUSE,
         SWIRLS,

@@ -563,17 +563,18 @@ def _job_result(prepared: Prepared, run: Run) -> JobResult:
 
     task, outcome, content = prepared.task, run.outcome, prepared.request.content
     recipe = task.job.recipe
-    pixels_HWC = result_pixels(outcome, content, recipe)
+    profile, profile_notes = _kept_profile(content, recipe)
+    pixels_HWC = result_pixels(outcome, content, recipe, profile)
     metadata = provenance(task.job, task.key, prepared.weights)
     exif = content.decoded.exif if recipe.exif == "keep" else b""
-    notes = prepared.notes
+    notes = prepared.notes + tuple(f"{task.job.content.name}: {note}." for note in profile_notes)
     if recipe.format == "jpeg" and len(exif) > JPEG_EXIF_BYTES:
         exif = b""
         notes += (f"{task.job.content.name}: its EXIF is too long for a JPEG, and left out.",)
     header, rows = log_table(outcome.rows)
     return JobResult(
         "done",
-        image=encode_image(pixels_HWC, recipe.format, recipe.quality, metadata, exif),
+        image=encode_image(pixels_HWC, recipe.format, recipe.quality, metadata, exif, profile),
         log_header=header,
         log_rows=rows,
         width=pixels_HWC.shape[1],
@@ -592,15 +593,39 @@ def _job_result(prepared: Prepared, run: Run) -> JobResult:
     )
 
 
-def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe) -> NDArray[Any]:
-    """Return a result as it goes to its file, `pixels_HWC`: with the content's transparency if it is kept."""
+def _kept_profile(content: Picture, recipe: Recipe) -> tuple[bytes, tuple[str, ...]]:
+    """Return the profile that a result gets, b"" for sRGB, and what is to be said about it."""
+    from .neural.profiles import is_curves_and_matrix, why_not_kept
+
+    profile = content.decoded.profile
+    if recipe.profile == "srgb":
+        return b"", ()
+    if reason := why_not_kept(profile):
+        return b"", (f"{reason}; the result is sRGB",)
+    if recipe.bit_depth == 16 and not is_curves_and_matrix(profile):
+        return profile, (
+            "its colour profile has more than curves and a matrix; the result is brought to it in 8 bits",
+        )
+    return profile, ()
+
+
+def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: bytes = b"") -> NDArray[Any]:
+    """Return a result as it goes to its file, `pixels_HWC`: with the content's transparency if it is kept.
+
+    Its colours are sRGB, or those of an RGB profile.
+    """
     import numpy as np
 
     from .neural.images import scaled, to_pixels
+    from .neural.profiles import from_srgb, to_eight_bits
     from .neural.writing import WITH_ALPHA
 
     assert outcome.image_BCHW is not None  # it is done
-    pixels_HWC, alpha_HW = to_pixels(outcome.image_BCHW, recipe.bit_depth), content.decoded.alpha_HW
+    alpha_HW = content.decoded.alpha_HW
+    pixels_HWC = to_pixels(outcome.image_BCHW, 16 if profile else recipe.bit_depth)
+    if profile:
+        pixels_HWC = from_srgb(pixels_HWC, profile)
+        pixels_HWC = to_eight_bits(pixels_HWC) if recipe.bit_depth == 8 else pixels_HWC
     if alpha_HW is None or recipe.transparency == "white" or recipe.format not in WITH_ALPHA:
         return pixels_HWC
     height, width = pixels_HWC.shape[:2]

@@ -126,7 +126,15 @@ class Recipe(BaseModel):
     color: Literal["style", "content", "luminance", "match"] = Field(
         "style",
         description="whose colours: the style's; the content's, put back when all is done; luminance: the "
-        "content's, and the transfer itself sees none; match: the style's picture first gets the content's",
+        "content's, and the transfer itself sees none; match: the content's palette, see match_by",
+    )
+    match_by: Literal["covariance", "histogram"] = Field(
+        "covariance",
+        description="what color: match makes equal: mean and covariance, or all of the histogram",
+    )
+    match_when: Literal["before", "after"] = Field(
+        "before",
+        description="color: match before gives the style's picture the content's palette; after, the result",
     )
     canvas: Literal["rgb", "imagenet"] = Field(
         "rgb", description="what is optimised: sRGB in [0, 1], or the encoder's normalised input"
@@ -164,6 +172,9 @@ class Recipe(BaseModel):
     )
     exif: Literal["drop", "keep"] = Field(
         "drop", description="keep: the content's, but for orientation, thumbnail and makers' notes"
+    )
+    profile: Literal["srgb", "keep"] = Field(
+        "srgb", description="colours of the file: sRGB, or brought back to the content's own RGB profile"
     )
     name: str = Field(
         "{content}--{style}{sweep}",
@@ -210,10 +221,19 @@ class Recipe(BaseModel):
             raise ValueError("webp holds at most 16383 pixels on a side; choose format: png, or lower size")
         return self
 
+    @model_validator(mode="after")
+    def _match_is_asked_for(self) -> Recipe:
+        # Where `color` is given, another may be meant for now: by a sweep, or by a layer above.
+        if "color" not in self.model_fields_set and self.color != "match":
+            for name, default in (("match_by", "covariance"), ("match_when", "before")):
+                if getattr(self, name) != default:
+                    raise ValueError(f"{name}: {getattr(self, name)} does nothing without color: match")
+        return self
+
     def family(self) -> str:
         """Return what is equal for recipes whose pictures, at one size, can share a tensor."""
         apart = {"preset", "name", "init", "seed", "snapshot_view", "upscale_to_content"}
-        of_the_file = {"format", "bit_depth", "quality", "transparency", "exif"}
+        of_the_file = {"format", "bit_depth", "quality", "transparency", "exif", "profile"}
         return self.model_dump_json(exclude=apart | of_the_file)
 
     def beyond_slim(self) -> list[str]:
@@ -236,6 +256,11 @@ class Recipe(BaseModel):
     def steps_at(self, level: int) -> int:
         """Return the steps of a level, counted from the coarsest, 0."""
         return self.steps[min(level, len(self.steps) - 1)]
+
+    @property
+    def matches_style(self) -> bool:
+        """Tell whether the style's picture gets something of the content's before it is looked at."""
+        return self.color == "luminance" or (self.color == "match" and self.match_when == "before")
 
     @property
     def total_steps(self) -> int:

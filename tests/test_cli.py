@@ -107,6 +107,39 @@ def test_run_makes_pictures_logs_records_and_a_summary(cli, night):
     assert (summary["done"], summary["cache_misses"], summary["cache_hits"]) == (2, 1, 1)
 
 
+FIRST_FRAME = "there are several frames or pages; the first is taken."
+
+
+def animate(path: str) -> None:
+    """Make an animation of a picture: itself first, then its negative."""
+    first = opened(path).convert("RGB")
+    second = Image.fromarray(255 - np.asarray(first))
+    first.save(path, "PNG", save_all=True, append_images=[second])
+
+
+def test_of_animations_the_first_frame_is_taken_and_said_so(cli, night):
+    """In the record and on the console, for a content and a style alike; the picture is that of a still."""
+    assert cli("run", night)[0] == 0
+    still = np.asarray(opened("outbox/night/a--s.png"))
+    for path in ("a.png", "s.png"):
+        animate(path)
+    code, _, err = cli("run", night)
+    assert code == 0
+    notes = {name: f"{name}: {FIRST_FRAME}" for name in ("a.png", "s.png")}
+    assert all(f"note: {note}" in err for note in notes.values())
+    records = [json.loads(path.read_text()) for path in Path("outbox/night/logs").glob("?--s-*.json")]
+    assert {Path(record["content"]["path"]).name: record["notes"] for record in records} == {
+        "a.png": list(notes.values()),
+        "b.png": [notes["s.png"]],
+    }
+    (again,) = Path("outbox/night").glob("a--s-*.png")
+    assert np.abs(np.asarray(opened(again), int) - still).max() <= 1
+    flags = [f"--set={key}={value}" for key, value in QUICK.items()]
+    code, _, err = cli("stylize", "b.png", "s.png", "-o", "out.png", *flags)
+    assert code == 0
+    assert f"note: {notes['s.png']}" in err
+
+
 def test_a_second_run_does_nothing_and_says_so(cli, night):
     cli("run", night)
     before = {path: path.stat().st_mtime_ns for path in Path("outbox").rglob("*.png")}

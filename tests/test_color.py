@@ -11,7 +11,16 @@ from PIL import Image
 from tiny import random_image
 from torch import Tensor
 
-from pipeline.neural.color import FLAT, grey, luma, match_colors, match_luma, with_luma
+from pipeline.neural import color
+from pipeline.neural.color import (
+    FLAT,
+    grey,
+    luma,
+    match_colors,
+    match_histograms,
+    match_luma,
+    with_luma,
+)
 
 
 def image(seed: int, height: int = 20, width: int = 24) -> Tensor:
@@ -122,6 +131,111 @@ def test_a_grey_or_flat_style_does_not_blow_up() -> None:
     expected = content.mean((2, 3), keepdim=True)
     assert torch.allclose(match_colors(flat, content), expected.expand_as(flat), atol=1e-9)
     assert torch.isfinite(match_luma(luma(flat), luma(content))).all()
+
+
+DECILES = np.linspace(0.05, 0.95, 19)
+
+
+def quantiles(image_BCHW: Tensor) -> np.ndarray:
+    """Of red, green and blue, and in other directions, which only a joint match gets right."""
+    directions = np.random.default_rng(0).normal(size=(10, 3))
+    axes = np.vstack([np.eye(3), directions / np.linalg.norm(directions, axis=1, keepdims=True)])
+    return np.quantile(axes @ image_BCHW[0].reshape(3, -1).double().numpy(), DECILES, axis=1)
+
+
+def skewed(seed: int, height: int = 60, width: int = 72) -> Tensor:
+    """A picture whose channels depend on each other in no linear way, with a peak of black pixels."""
+    picture = image(seed, height, width)
+    picture[:, 1] = picture[:, 0] ** 3
+    picture[:, :, :10, :10] = 0
+    return picture
+
+
+def test_histograms_are_the_others_in_every_direction() -> None:
+    style, content = skewed(1), skewed(2, 50, 90) ** 2
+    wanted = quantiles(content)
+    by_moments = np.abs(quantiles(match_colors(style, content)) - wanted)
+    by_histogram = np.abs(quantiles(match_histograms(style, content)) - wanted)
+    assert by_histogram.mean() < 0.006
+    assert by_histogram.mean() < by_moments.mean() / 4
+    # The last iteration is along the channels themselves.
+    assert by_histogram[:, :3].mean() < 0.004
+
+
+def transfer_by_hand(source: np.ndarray, target: np.ndarray, rotations: list[np.ndarray]) -> np.ndarray:
+    """Iterative distribution transfer as the paper has it, but with quantiles for cumulative histograms."""
+    ranks = np.linspace(0, 1, color.QUANTILES)
+    for rotation in rotations:
+        axes = [
+            np.interp(own, np.quantile(own, ranks), np.quantile(other, ranks))
+            for own, other in zip(rotation @ source, rotation @ target, strict=True)
+        ]
+        source = rotation.T @ np.array(axes)
+    return source
+
+
+def test_histograms_are_matched_as_the_paper_has_it() -> None:
+    source, target = color._samples(image(1, 60, 72)[0]), color._samples(image(2, 50, 90)[0])
+    learnt = color._learn(source, target)
+    rotations = [transfer.rotation_33.numpy() for transfer in learnt]
+    assert len(rotations) == color.ROTATIONS
+    assert all(np.allclose(rotation @ rotation.T, np.eye(3)) for rotation in rotations)
+    assert np.array_equal(rotations[-1], np.eye(3))
+    expected = transfer_by_hand(source.numpy(), target.numpy(), rotations)
+    for transfer in learnt:
+        source = transfer(source)
+    difference = np.abs(source.numpy() - expected)
+    assert difference.mean() < 0.002
+    assert np.quantile(difference, 0.95) < 0.01
+
+
+def test_a_smooth_gradient_gets_no_contours() -> None:
+    """But of a content of few colours far apart, which can be matched in no other way."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 512), indexing="ij")
+    ramp = torch.stack([columns, (rows + columns) / 2, rows])[None]
+    steps = match_histograms(ramp, skewed(2).float()).diff(dim=3).abs()
+    assert steps.max() < 0.1
+    assert steps.quantile(0.99) < 0.01
+
+
+def test_a_histogram_matched_with_itself_stays_as_it_is() -> None:
+    for picture in (image(1, 60, 72), skewed(2)):
+        changed = (match_histograms(picture, picture) - picture).abs()
+        assert changed.mean() < 0.004
+        assert changed.quantile(0.99) < 0.03
+
+
+def test_histograms_of_flat_pictures() -> None:
+    """Every colour of a flat content is that colour; a flat style gets one that is within the content's."""
+    flat, content = torch.full((1, 3, 4, 5), 0.3).double(), image(2)
+    assert torch.allclose(match_histograms(content, flat), torch.full_like(content, 0.3), atol=1e-9)
+    assert torch.allclose(match_histograms(flat, flat), flat, atol=1e-9)
+    matched = match_histograms(flat, content)
+    assert matched.flatten(2).std(2).max() < 1e-9
+    assert ((matched - content.mean((2, 3), keepdim=True)).abs() < 0.15).all()
+    black = torch.zeros(1, 3, 1, 1)
+    assert torch.allclose(match_histograms(black, black), black, atol=1e-6)
+
+
+def test_noise_in_a_grey_style_is_not_stretched_over_the_palette() -> None:
+    content = image(2)
+    noise = torch.randn(1, 3, 20, 24, generator=torch.Generator().manual_seed(0)).double() / 255
+    matched = match_histograms(grey(image(1)) + noise, content)
+    spread = (matched - luma(matched)).std()
+    assert spread < (content - luma(content)).std()
+    assert spread / noise.std() < 0.5 / FLAT
+
+
+def test_histograms_in_parts_alone_and_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    styles, contents = torch.cat([image(1), image(2)]), torch.cat([image(3), image(4)])
+    whole = match_histograms(styles, contents)
+    monkeypatch.setattr(color, "CHUNK", 100)
+    alone = torch.cat([match_histograms(image(1), image(3)), match_histograms(image(2), image(4))])
+    assert torch.allclose(whole, alone, atol=1e-12)
+    single = match_histograms(styles.float(), contents.float())
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), whole, atol=2e-4)
+    assert torch.equal(single, match_histograms(styles.float(), contents.float()))
 
 
 def test_pillow_and_we_agree_what_grey_is() -> None:

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipeline.neural.profiles import deep_to_srgb, srgb_profile, to_eight_bits
+from pipeline.neural.profiles import (
+    LARGEST,
+    deep_to_srgb,
+    from_srgb,
+    is_curves_and_matrix,
+    srgb_profile,
+    to_eight_bits,
+    why_not_kept,
+)
 from pipeline.neural.reading import decode_picture
 from pipeline.neural.writing import encode_image
 
@@ -31,10 +39,10 @@ def table(*values: int) -> bytes:
     return b"curv" + bytes(4) + struct.pack(f">I{len(values)}H", len(values), *values)
 
 
-def make_profile(curve: bytes, primaries: list[tuple[float, float, float]] | None) -> bytes:
-    """Return an ICC profile of one curve for every channel; without primaries it is for grey."""
+def make_profile(curve: bytes, primaries: list[tuple[float, float, float]] | None, **more: bytes) -> bytes:
+    """Return an ICC profile of one curve for every channel, `more` tags; without primaries it is for grey."""
     white = (0.9642, 1.0, 0.8249)
-    tags = {b"wtpt": b"XYZ " + bytes(4) + fixed(*white)}
+    tags = {b"wtpt": b"XYZ " + bytes(4) + fixed(*white), **{name.encode(): tag for name, tag in more.items()}}
     if primaries is None:
         tags[b"kTRC"] = curve
     else:
@@ -51,6 +59,18 @@ def make_profile(curve: bytes, primaries: list[tuple[float, float, float]] | Non
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + directory + body
 
 
+def lookup(primaries: list[tuple[float, float, float]], gamma: float) -> bytes:
+    """Return the same as curves and a matrix, but as tables: type lut16, two points a side."""
+    steps = np.linspace(0, 1, 256)
+    corners = [np.array(corner) @ np.array(primaries) for corner in np.ndindex(2, 2, 2)]
+    cells = np.array(corners) * 32768 / 65535
+    tables = [*[steps**gamma] * 3, cells.ravel(), *[steps] * 3]
+    samples = (np.concatenate(tables).clip(0, 1) * 65535).round().astype(">u2").tobytes()
+    identity = fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
+    return b"mft2" + bytes(4) + bytes([3, 3, 2, 0]) + identity + struct.pack(">HH", 256, 256) + samples
+
+
+LOOKUP = make_profile(formula(0, 1.8), P3, A2B0=lookup(P3, 1.8))
 PROFILES = {
     "Adobe RGB": make_profile(table(round(2.19921875 * 256)), ADOBE),
     "a table": make_profile(table(*TABLE), ADOBE),
@@ -127,6 +147,84 @@ def test_damaged_profiles_are_no_reason_to_fail():
                 flipped[place] ^= int(random.integers(1, 256))
             result_HWC, _ = deep_to_srgb(samples_HWC, bytes(flipped))
             assert result_HWC.dtype == np.uint16
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_results_are_brought_to_a_profile_as_little_cms_does_it(name):
+    eight_HWC = np.random.default_rng(0).integers(0, 256, (70, 50, 3), np.uint8)
+    profile = PROFILES[name]
+    result_HWC = from_srgb(eight_HWC.astype(np.uint16) * 257, profile)
+    srgb, target = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    wanted = ImageCms.profileToProfile(Image.fromarray(eight_HWC), srgb, target, intent, "RGB")
+    wanted = np.asarray(wanted, int)
+    assert np.abs(wanted - eight_HWC).max() > 10, "the profile does nothing"
+    difference = np.abs(result_HWC / 257 - wanted)
+    # Where a curve is steep near black, eight bits on the way are too few for Little CMS.
+    assert np.quantile(difference, 0.99) < 2
+    assert difference.mean() < 0.4
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_is_brought_to_a_profile_comes_back(name):
+    """In 16 bits, for colours that these profiles have, but where a curve begins flat or on a pedestal."""
+    samples_HWC = np.random.default_rng(0).integers(16_000, 50_000, (70, 50, 3), np.uint16)
+    assert why_not_kept(PROFILES[name]) == ""
+    assert is_curves_and_matrix(PROFILES[name])
+    there_HWC = from_srgb(samples_HWC, PROFILES[name])
+    back_HWC, notes = deep_to_srgb(there_HWC, PROFILES[name])
+    assert notes == ()
+    assert np.abs(back_HWC.astype(int) - samples_HWC).max() <= 6
+    assert len(np.unique(there_HWC & 255)) == 256
+
+
+def test_a_profile_that_is_srgb_changes_nothing():
+    samples_HWC = np.random.default_rng(0).integers(0, 65536, (9, 8, 3), np.uint16)
+    assert np.array_equal(from_srgb(samples_HWC, srgb_profile()), samples_HWC)
+    assert why_not_kept(srgb_profile()) == ""
+
+
+def test_a_profile_of_tables_is_kept_in_eight_bits():
+    assert why_not_kept(LOOKUP) == ""
+    assert not is_curves_and_matrix(LOOKUP)
+    samples_HWC = np.random.default_rng(0).integers(16_000, 50_000, (70, 50, 3), np.uint16)
+    there_HWC = from_srgb(samples_HWC, LOOKUP)
+    assert (there_HWC % 257 == 0).all()
+    plain_HWC = from_srgb(samples_HWC, make_profile(formula(0, 1.8), P3))
+    assert np.abs(there_HWC.astype(int) - plain_HWC).max() < 3 * 257
+
+
+@pytest.mark.parametrize(
+    ("profile", "reason"),
+    [
+        (b"", "no colour profile"),
+        (make_profile(formula(0, 1.8), None), "not one of RGB"),
+        (b"not a profile", "not one of RGB"),
+        (ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), "not one of RGB"),
+        (PROFILES["Adobe RGB"][:150], "damaged"),
+        (make_profile(table(0, 0), ADOBE), "damaged"),
+        (make_profile(table(65535, 0), ADOBE), "damaged"),
+        (make_profile(table(), [P3[0]] * 3), "damaged"),
+        (PROFILES["linear"] + bytes(LARGEST), "cannot be brought to"),
+    ],
+    ids=range(9),
+)
+def test_what_cannot_be_kept(profile, reason):
+    assert reason in why_not_kept(profile)
+
+
+def test_damaged_profiles_are_kept_or_not_and_no_reason_to_fail():
+    samples_HWC, random = np.full((4, 5, 3), 40_000, np.uint16), np.random.default_rng(0)
+    kept = 0
+    for profile in (*PROFILES.values(), LOOKUP):
+        for _ in range(15):
+            flipped = bytearray(profile)
+            for place in random.integers(0, len(profile), 3):
+                flipped[place] ^= int(random.integers(1, 256))
+            if not why_not_kept(bytes(flipped)):
+                kept += 1
+                assert from_srgb(samples_HWC, bytes(flipped)).dtype == np.uint16
+    assert kept > 10
 
 
 def test_eight_bits_are_rounded():

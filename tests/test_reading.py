@@ -229,6 +229,27 @@ def test_grey_with_alpha_in_sixteen_bits():
     assert np.array_equal(found.alpha_HW, samples_HWC[:, :, 1])
 
 
+@pytest.mark.parametrize("maximum", [65535, 1023, 256])
+def test_a_ppm_in_colour_of_more_than_eight_bits(maximum):
+    samples_HWC = noise(3, np.uint16, 70).astype(int) % (maximum + 1)
+    header = f"P6 # a comment\n8 70\n{maximum}\n".encode()
+    found = deep(header + samples_HWC.astype(">u2").tobytes())
+    assert np.array_equal(found.deep_HWC, np.floor(samples_HWC * (65535 / maximum) + 0.5))
+    assert np.array_equal(np.asarray(found.image), np.round(found.deep_HWC / 257))
+    assert found.notes == ()
+    # What is more than full light is full light.
+    if maximum < 65535:
+        assert deep(f"P6 1 1 {maximum} ".encode() + b"\xff" * 6).deep_HWC.min() == 65535
+
+
+def test_a_ppm_written_in_digits_says_what_is_read():
+    found = decode_picture(b"P3 2 1 65535  0 257 65535  32768 0 0\n", "digits.ppm")
+    assert np.asarray(found.image).tolist() == [[[0, 1, 255], [128, 0, 0]]]
+    assert found.notes == ("digits.ppm: 8 of its 16 bits are read.",)
+    assert decode_picture(b"P3 1 1 255  0 1 255\n", "digits.ppm").notes == ()
+    assert decode_picture(b"P6 1 1 200 abc", "old.ppm").notes == ()
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_sixteen_bits_in_both_byte_orders(order):
     pixels_HWC = noise(3, np.uint16)
@@ -362,6 +383,7 @@ SEEDS: dict[str, Callable[[], bytes]] = {
     "GIF": lambda: encoded(halves(), "GIF", save_all=True, append_images=[halves().rotate(180)]),
     "MPO": lambda: encoded(Image.fromarray(noise()), "MPO", save_all=True, append_images=[halves()]),
     "PPM": lambda: encoded(Image.fromarray(noise()), "PPM"),
+    "PPM of 16 bits": lambda: b"P6 8 9 65535 " + noise(3, np.uint16).astype(">u2").tobytes(),
     "AVIF": lambda: encoded(Image.fromarray(noise()), "AVIF", exif=camera_exif()),
     "HEIF": lambda: heif(Image.fromarray(noise(3, np.uint8, 16, 16))),
     "PNG of 16 bits": lambda: encode_image(noise(4, np.uint16), "png", 95, {}),

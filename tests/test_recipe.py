@@ -103,6 +103,10 @@ def test_the_papers_alpha_is_the_contents_weight() -> None:
         {"bit_depth": 12},
         {"transparency": "black"},
         {"exif": "some"},
+        {"profile": "p3"},
+        {"match_by": "histogram"},
+        {"match_when": "after"},
+        {"color": "match", "match_by": "mean"},
         {"quality": 0},
         {"quality": 101},
         {"learning_rate": 0},
@@ -140,6 +144,20 @@ def test_the_papers_alpha_is_the_contents_weight() -> None:
 def test_what_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Recipe.model_validate(fields)
+
+
+def test_how_to_match_counts_where_a_match_is_asked_for() -> None:
+    """Forgotten, it is an error that says so; swept over or laid over, it is not."""
+    with pytest.raises(ValidationError, match="match_by: histogram does nothing without color: match"):
+        Recipe(match_by="histogram")
+    with pytest.raises(ValidationError, match="match_when: after does nothing without color: match"):
+        layer_recipe({"size": 300}, {"match_when": "after"})
+    config = {"color": "match", "match_by": "histogram"}
+    assert layer_recipe(config, {"color": "content"}).color == "content"
+    assert Recipe.model_validate(Recipe(**config).model_dump()) == Recipe(**config)
+    assert [Recipe(color=color, match_when="after").matches_style for color in ("luminance", "match")] == [
+        True, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

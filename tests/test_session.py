@@ -251,6 +251,34 @@ def test_luminance_sees_no_colour(session, weights):
     assert first.total == pytest.approx(other.total, rel=0.01)
 
 
+@pytest.mark.parametrize("by", ["covariance", "histogram"])
+@pytest.mark.parametrize("upscale", [False, True])
+def test_a_result_gets_the_contents_palette_when_all_is_done(session, weights, by, upscale):
+    fields = {"upscale_to_content": upscale, "init": "style"}
+    content, style = picture(0, 96, 128), picture(1)
+    plain = one(session, Request(content, [(style, 1.0)], recipe_for(**fields)), weights)
+    recipe = recipe_for(color="match", match_when="after", match_by=by, **fields)
+    request = Request(content, [(style, 1.0)], recipe)
+    outcome = one(session, request, weights)
+    assert outcome.cache_hits == 2, "the style's targets are the same"
+    size = (128, 96) if upscale else (68, 51)
+    assert outcome.image.size == size
+    content_BCHW = content.tensor(size)
+    assert torch.equal(outcome.image_BCHW, request.matched(plain.image_BCHW, content_BCHW))
+    means = [each.mean((2, 3)) for each in (plain.image_BCHW, outcome.image_BCHW, content_BCHW)]
+    assert (means[1] - means[2]).abs().max() < 0.01 < (means[0] - means[2]).abs().max()
+
+
+def test_a_match_by_histogram_is_another_than_by_covariance(session, weights):
+    """Each with targets of its own in the cache."""
+    results = []
+    for by in ("covariance", "histogram"):
+        recipe = recipe_for(color="match", match_by=by)
+        results.append(one(session, Request(picture(0), [(picture(1), 1.0)], recipe), weights))
+    assert [each.cache_misses for each in results] == [2, 2]
+    assert results[0].image.tobytes() != results[1].image.tobytes()
+
+
 @pytest.mark.parametrize("color", ["luminance", "match"])
 def test_a_matched_style_belongs_to_its_content(session, weights, color):
     recipe = recipe_for(color=color)
@@ -262,11 +290,12 @@ def test_a_matched_style_belongs_to_its_content(session, weights, color):
     assert first.image.tobytes() == again.image.tobytes()
 
 
-def test_a_style_matched_to_a_grey_content_is_grey(session, weights):
+@pytest.mark.parametrize("by", ["covariance", "histogram"])
+def test_a_style_matched_to_a_grey_content_is_grey(session, weights, by):
     """All of it reaches the network: with the style alone to go by, the start from it stays as it is."""
     still = {"content_weight": 0, "style_weight": 0, "tv_weight": 0, "pyramid": 0, "steps": 1, "size": 64}
     content = Picture.from_image(picture(0).image.convert("L"))
-    request = Request(content, [(picture(1), 1.0)], Recipe(init="style", color="match", **still))
+    request = Request(content, [(picture(1), 1.0)], Recipe(init="style", color="match", match_by=by, **still))
     image_BCHW = to_tensor(one(session, request, weights).image, (64, 48))
     assert (image_BCHW - grey(image_BCHW)).abs().max() < 3 / 255
     content_BCHW = to_tensor(content.image, (64, 48))

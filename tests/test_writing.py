@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from test_profiles import P3, formula, make_profile
 
 from pipeline.errors import ImageError
 from pipeline.neural.reading import decode_picture
@@ -54,6 +55,15 @@ def test_every_file_says_that_it_is_srgb(image_format, bits):
     opened = Image.open(io.BytesIO(encode_image(pixels(3, bits), image_format, 95, PROVENANCE)))
     profile = ImageCms.ImageCmsProfile(io.BytesIO(opened.info["icc_profile"]))
     assert "sRGB" in ImageCms.getProfileDescription(profile)
+
+
+@kinds
+def test_a_file_can_have_another_profile(image_format, bits):
+    profile = make_profile(formula(0, 1.8), P3)
+    data = encode_image(pixels(3, bits), image_format, 95, PROVENANCE, profile=profile)
+    assert Image.open(io.BytesIO(data)).info["icc_profile"] == profile
+    assert decode_picture(data, "result").profile == profile
+    assert read_provenance(data, "result") == PROVENANCE
 
 
 @kinds

@@ -1,13 +1,17 @@
-"""Keeping a picture's own colours: luminance put into them, or a style's palette matched to them first.
+"""Keeping a picture's own colours: luminance put into them, or a palette matched to them.
 
 From Gatys, Bethge, Hertzmann, Shechtman 2016, "Preserving Color in Neural Artistic Style Transfer", which has
-both ways: luminance-only transfer, and a linear map of the style's pixels before an ordinary transfer.
+both ways: luminance-only transfer, and a linear map of the style's pixels before an ordinary transfer. Whole
+histograms after Pitié, Kokaram, Dahyot 2007, "Automated colour grading using colour distribution transfer".
 
-Shapes in names: B pictures, H rows, W columns, 3 or 1 channels; `image_BCHW` is sRGB in [0, 1], float32 or
-float64. Nothing here clips but `with_luma`, which has to.
+Shapes in names: B pictures, H rows, W columns, 3 or 1 channels, N pixels; `image_BCHW` is sRGB in [0, 1],
+float32 or float64. Nothing here clips but `with_luma`, which has to.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +20,9 @@ from torch import Tensor
 LUMA = (0.299, 0.587, 0.114)
 # Standard deviations below this are noise of eight bits and JPEG, which no matching should blow up.
 FLAT = 0.01
+# Histograms: pixels of a picture they are learnt from, rotations of the axes, quantiles of each axis (more of
+# them draw contours into smooth gradients), points of its table; pixels mapped at once, to bound the memory.
+SAMPLES, ROTATIONS, QUANTILES, POINTS, CHUNK = 1 << 14, 16, 64, 1024, 1 << 18
 
 
 def luma(image_BCHW: Tensor) -> Tensor:
@@ -65,12 +72,17 @@ def match_colors(image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
     paper's two solutions the one after Hertzmann et al. 2001, "Image Analogies". Directions in which
     the picture is flat are stretched by a bounded factor, so noise stays small.
     """
+    map_B33, offset_B3 = _linear_map(image_BCHW, target_BCHW)
+    flat = map_B33.to(image_BCHW) @ image_BCHW.flatten(2) + offset_B3.to(image_BCHW)[:, :, None]
+    return flat.view_as(image_BCHW)
+
+
+def _linear_map(image_BCHW: Tensor, target_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return A (B33) and m_t - A m (B3) of `match_colors`, float64."""
     mean_B3, covariance_B33 = _color_moments(image_BCHW)
     target_mean_B3, target_covariance_B33 = _color_moments(target_BCHW)
     map_B33 = _power(target_covariance_B33, 0.5, 0.0) @ _power(covariance_B33, -0.5, FLAT**2)
-    offset_B3 = target_mean_B3 - (map_B33 @ mean_B3[:, :, None])[:, :, 0]
-    flat = map_B33.to(image_BCHW) @ image_BCHW.flatten(2) + offset_B3.to(image_BCHW)[:, :, None]
-    return flat.view_as(image_BCHW)
+    return map_B33, target_mean_B3 - (map_B33 @ mean_B3[:, :, None])[:, :, 0]
 
 
 def _color_moments(image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,3 +97,84 @@ def _power(symmetric_B33: Tensor, exponent: float, floor: float) -> Tensor:
     values, vectors = torch.linalg.eigh(symmetric_B33)
     powers: Tensor = vectors * values.clamp_min(floor).pow(exponent)[:, None, :] @ vectors.transpose(1, 2)
     return powers
+
+
+class _Transfer(NamedTuple):
+    """One iteration: each axis of a rotated space gets the quantiles of another picture, by a table of
+    POINTS values evenly spaced from `low_31` on, `per_unit_31` of them in a unit."""
+
+    rotation_33: Tensor
+    low_31: Tensor
+    per_unit_31: Tensor
+    table_3P: Tensor
+
+    def __call__(self, pixels_3N: Tensor) -> Tensor:
+        last = self.table_3P.shape[1] - 1
+        place_3N = ((self.rotation_33 @ pixels_3N - self.low_31) * self.per_unit_31).clamp_(0, last)
+        below_3N = place_3N.long().clamp_(max=last - 1)
+        low, high = self.table_3P.gather(1, below_3N), self.table_3P.gather(1, below_3N + 1)
+        return self.rotation_33.T @ torch.lerp(low, high, place_3N - below_3N)
+
+
+def match_histograms(image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+    """Give a picture's pixels the distribution of another's in all three channels together.
+
+    Iterative distribution transfer: the axes are rotated, each gets the other picture's quantiles, they are
+    rotated back, and so on (Pitié, Kokaram, Dahyot 2007, section 3). Departures: the linear map of
+    `match_colors` comes first, so that hues stay together and fewer rotations do; these are always the same;
+    the maps are learnt from SAMPLES pixels spread over the picture. To those noise as large as FLAT is added,
+    which keeps flat parts and their noise from being stretched over the whole of the other's palette.
+    """
+    map_B33, offset_B3 = _linear_map(image_BCHW, target_BCHW)
+    result = torch.empty_like(image_BCHW)
+    for index, (linear_33, offset_3) in enumerate(zip(map_B33, offset_B3[:, :, None], strict=True)):
+        source_3S = linear_33 @ (_samples(image_BCHW[index]) + FLAT * _noise()) + offset_3
+        transfers = _learn(source_3S, _samples(target_BCHW[index]))
+        steps = [_Transfer(*(part.to(image_BCHW) for part in transfer)) for transfer in transfers]
+        linear_33, offset_3 = linear_33.to(image_BCHW), offset_3.to(image_BCHW)
+        flat_3N, result_3N = image_BCHW[index].flatten(1), result[index].view(3, -1)
+        for start in range(0, flat_3N.shape[1], CHUNK):
+            pixels_3N = linear_33 @ flat_3N[:, start : start + CHUNK] + offset_3
+            for step in steps:
+                pixels_3N = step(pixels_3N)
+            result_3N[:, start : start + CHUNK] = pixels_3N
+    return result
+
+
+def _learn(source_3S: Tensor, target_3S: Tensor) -> Sequence[_Transfer]:
+    """Return the iterations that bring one set of pixels to another, float64; the last is not rotated."""
+    generator = torch.Generator().manual_seed(0)
+    ranks = torch.linspace(0, SAMPLES - 1, QUANTILES).round().long()
+    found = []
+    for index in range(ROTATIONS):
+        random_33 = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+        rotation_33 = torch.linalg.qr(random_33)[0] if index < ROTATIONS - 1 else torch.eye(3).double()
+        own_3Q = (rotation_33 @ source_3S).sort(1).values[:, ranks]
+        other_3Q = (rotation_33 @ target_3S).sort(1).values[:, ranks]
+        found.append(_transfer(rotation_33, own_3Q, other_3Q))
+        source_3S = found[-1](source_3S)
+    return found
+
+
+def _transfer(rotation_33: Tensor, own_3Q: Tensor, other_3Q: Tensor) -> _Transfer:
+    """Tabulate the map of quantiles to quantiles, linear between them and constant beyond."""
+    low_31, width_31 = own_3Q[:, :1], (own_3Q[:, -1:] - own_3Q[:, :1]).clamp_min(1e-9)
+    points_3P = low_31 + width_31 * torch.linspace(0, 1, POINTS, dtype=torch.float64)
+    above_3P = torch.searchsorted(own_3Q, points_3P).clamp_(1, QUANTILES - 1)
+    left, right = own_3Q.gather(1, above_3P - 1), own_3Q.gather(1, above_3P)
+    part_3P = ((points_3P - left) / (right - left).clamp_min(1e-12)).clamp_(0, 1)
+    table_3P = torch.lerp(other_3Q.gather(1, above_3P - 1), other_3Q.gather(1, above_3P), part_3P)
+    return _Transfer(rotation_33, low_31, (POINTS - 1) / width_31, table_3P)
+
+
+def _samples(image_3HW: Tensor) -> Tensor:
+    """Return SAMPLES pixels (3S) spread evenly over a picture, of a small one some several times; float64."""
+    # Multiples of the golden ratio fall into no step with the rows, as every nth pixel could.
+    places = torch.arange(SAMPLES, dtype=torch.float64) * ((5**0.5 - 1) / 2) % 1
+    flat_3N = image_3HW.flatten(1).cpu().double()
+    return flat_3N[:, (places * flat_3N.shape[1]).long()]
+
+
+def _noise() -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(3, SAMPLES, generator=generator, dtype=torch.float64)

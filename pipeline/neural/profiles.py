@@ -1,5 +1,6 @@
-"""ICC profiles: any picture's colours to sRGB. Little CMS does it in 8 bits; in 16 we do, for the profiles
-that are a curve per channel and a matrix (ICC.1:2022, sections 8.3.3 and 10), as those of photographs are.
+"""ICC profiles: a picture's colours to sRGB, and a result's back. Little CMS does it in 8 bits; in 16 we do,
+for the profiles that are a curve per channel and a matrix (ICC.1:2022, sections 8.3.3 and 10), as those of
+photographs are.
 
 Shapes in names: H rows, W columns, C channels.
 """
@@ -26,6 +27,12 @@ SRGB_TO_XYZ = np.array(
 # Rows converted at once, to bound the memory it takes.
 ROWS = 64
 ALMOST = 2e-3
+# Bytes of a profile that can be kept: Pillow would not read a PNG with more.
+LARGEST = 1 << 20
+# By so much, of 65535, greys may differ on average that were brought to a profile and back.
+GREY_ERROR = 0.02 * 65535
+# A profile that is damaged, or of another kind.
+NOT_PARSED = (ValueError, KeyError, struct.error, np.linalg.LinAlgError)
 
 Curve = NDArray[np.float64]  # linear light in [0, 1] for each of 65536 samples
 
@@ -67,7 +74,7 @@ def deep_to_srgb(
     try:
         with np.errstate(all="ignore"):
             curves, matrix = _parse(profile, samples_HWC.shape[2])
-    except (ValueError, KeyError, struct.error, np.linalg.LinAlgError):
+    except NOT_PARSED:
         return _in_eight_bits(samples_HWC, profile)
     if _is_srgb(curves, matrix):
         return samples_HWC, ()
@@ -77,6 +84,73 @@ def deep_to_srgb(
         linear = np.stack([curve[rows[:, :, index]] for index, curve in enumerate(curves)], axis=2)
         result[top : top + ROWS] = np.round(_encode(linear @ matrix.T) * 65535)
     return result, ()
+
+
+def why_not_kept(profile: bytes) -> str:
+    """Return why a result cannot be in the colours of a content's profile; "" if it can."""
+    if not profile:
+        return "it has no colour profile to keep"
+    if profile[16:20] != b"RGB ":
+        return "its colour profile is not one of RGB, and not kept"
+    greys_HWC = np.linspace(0, 65535, 96).round().astype(np.uint16).reshape(1, 32, 3)
+    greys_HWC[:] = greys_HWC[:, :, :1]
+    try:
+        there_HWC = from_srgb(greys_HWC, profile)
+    except ValueError:
+        there_HWC = None
+    if there_HWC is not None and len(profile) <= LARGEST:
+        back_HWC, _ = deep_to_srgb(there_HWC, profile)
+        if np.abs(back_HWC.astype(float) - greys_HWC).mean() < GREY_ERROR:
+            return ""
+    return "its colour profile is damaged, or one that colours cannot be brought to, and not kept"
+
+
+def from_srgb(samples_HWC: NDArray[np.uint16], profile: bytes) -> NDArray[np.uint16]:
+    """Return samples of 16 bits, three channels of sRGB, in the colours of an RGB profile.
+
+    For a profile of curves and a matrix, see `is_curves_and_matrix`, relative colorimetric in all their bits;
+    for any other in 8 bits, perceptual, as pictures are read. What the profile cannot show is clipped.
+
+    Raises:
+        ValueError: nothing can be brought to this profile.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            curves, matrix = _parse(profile, 3)
+            inverse = np.linalg.inv(matrix)
+    except NOT_PARSED:
+        return _from_srgb_in_eight_bits(samples_HWC, profile)
+    if _is_srgb(curves, matrix):
+        return samples_HWC
+    # Where a curve is flat, or falls, nothing in it can be told apart.
+    rising = [np.maximum.accumulate(curve) for curve in curves]
+    places, result = np.arange(65536.0), np.empty_like(samples_HWC)
+    light = _decode(places / 65535)
+    for top in range(0, len(samples_HWC), ROWS):
+        linear = light[samples_HWC[top : top + ROWS]] @ inverse.T
+        for index, curve in enumerate(rising):
+            result[top : top + ROWS, :, index] = np.round(np.interp(linear[:, :, index], curve, places))
+    return result
+
+
+def is_curves_and_matrix(profile: bytes) -> bool:
+    """Tell whether an RGB profile is one that all of 16 bits can be brought to."""
+    try:
+        with np.errstate(all="ignore"):
+            _parse(profile, 3)
+    except NOT_PARSED:
+        return False
+    return True
+
+
+def _from_srgb_in_eight_bits(samples_HWC: NDArray[np.uint16], profile: bytes) -> NDArray[np.uint16]:
+    image = Image.fromarray(to_eight_bits(samples_HWC))
+    try:
+        target = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise ValueError("nothing can be brought to this profile") from error
+    return np.asarray(converted or image).astype(np.uint16) * 257
 
 
 def to_eight_bits(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:

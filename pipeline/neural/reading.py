@@ -48,7 +48,7 @@ class Decoded:
 
     `image` is RGB in 8 bits, transparency put on white; `deep_HWC` the same in 16, where the file has more
     than 8. `alpha_HW` is there where something is transparent. `exif` is what may be given to a result, and
-    `notes` say what was left out.
+    `notes` say what was left out. `profile` is the ICC profile, of any kind, that the file's colours have.
     """
 
     image: Image.Image
@@ -56,6 +56,7 @@ class Decoded:
     alpha_HW: NDArray[Any] | None = None
     exif: bytes = b""
     notes: tuple[str, ...] = ()
+    profile: bytes = b""
 
 
 # Tags of a TIFF.
@@ -93,13 +94,18 @@ def decode_picture(data: bytes, name: str) -> Decoded:
     """
     with opened_picture(data, name) as opened:
         _refuse_misread(opened, name)
+        ppm_HWC = _deep_ppm(data, opened)
         low = _low_bytes(data, opened)
-        shallow = low is None and _is_shallowed(opened)
-        opened.load()
-        decoded = to_decoded(opened, low)
+        shallow = ppm_HWC is None and low is None and _is_shallowed(opened)
+        if ppm_HWC is None:
+            opened.load()
+            decoded = to_decoded(opened, low)
+        else:
+            decoded = Decoded(Image.fromarray(to_eight_bits(ppm_HWC)), ppm_HWC)
         found = [(shallow, EIGHT_BITS), (_is_animated(opened), FIRST_FRAME)]
         notes = [*decoded.notes, *(note for true, note in found if true)]
-        return replace(decoded, notes=tuple(f"{Path(name).name}: {note}." for note in notes))
+        profile = opened.info.get("icc_profile") or b""
+        return replace(decoded, profile=profile, notes=tuple(f"{Path(name).name}: {note}." for note in notes))
 
 
 @contextmanager
@@ -200,7 +206,35 @@ def _rawmode(tile: Any) -> str:
 
 
 def _is_shallowed(opened: ImageFile.ImageFile) -> bool:
+    if opened.format == "PPM" and opened.mode == "RGB":  # written in digits, or all of it is read
+        return _ppm_maximum(opened) > 255
     return opened.mode not in {"I;16", "I;16B"} and any(";16" in _rawmode(tile) for tile in opened.tile)
+
+
+def _ppm_maximum(opened: ImageFile.ImageFile) -> int:
+    """Return the sample that is full light in a PPM in colour."""
+    (tile,) = opened.tile
+    return int(tile.args[1]) if isinstance(tile.args, tuple) else 255
+
+
+def _deep_ppm(data: bytes, opened: ImageFile.ImageFile) -> NDArray[np.uint16] | None:
+    """Return the samples of a binary PPM in colour with more than 8 bits, of which Pillow keeps 8.
+
+    Raises:
+        TypeError: the file is cut short.
+    """
+    if opened.format != "PPM" or opened.mode != "RGB" or opened.tile[0].codec_name != "ppm":
+        return None
+    if (maximum := _ppm_maximum(opened)) <= 255:
+        return None
+    shape = (opened.height, opened.width, 3)
+    samples_HWC = np.ndarray(shape, ">u2", data, opened.tile[0].offset)
+    result = np.empty(shape, np.uint16)
+    for top in range(0, len(result), ROWS):
+        rows = samples_HWC[top : top + ROWS].astype(np.uint32)
+        # Stays below 2**32.
+        result[top : top + ROWS] = (rows.clip(0, maximum) * 65535 + maximum // 2) // maximum
+    return result
 
 
 def _low_bytes(data: bytes, opened: ImageFile.ImageFile) -> Image.Image | None:

@@ -17,7 +17,7 @@ from ..errors import DeviceError, DivergedError, ImageError
 from ..recipe import Recipe
 from .allocator import keep_freed_memory, release_freed_memory
 from .checkpoints import LossRow, RunState
-from .color import grey, luma, match_colors, match_luma, with_luma
+from .color import grey, luma, match_colors, match_histograms, match_luma, with_luma
 from .devices import DevicePlan
 from .encoder import Encoder, smallest_side
 from .engine import Hooks, Level, LevelInputs, Result, StyleTransfer
@@ -71,10 +71,19 @@ class Request:
 
     def in_its_colors(self, image_BCHW: Tensor) -> Tensor:
         """Return a result, or a snapshot, on the CPU, in the colours that the recipe asks for."""
-        if self.recipe.color not in {"content", "luminance"}:
+        matched = self.recipe.color == "match" and self.recipe.match_when == "after"
+        if not matched and self.recipe.color not in {"content", "luminance"}:
             return image_BCHW
         rows, columns = image_BCHW.shape[2:]
-        return with_luma(self.content.tensor((columns, rows)), luma(image_BCHW))
+        content_BCHW = self.content.tensor((columns, rows))
+        if matched:
+            return self.matched(image_BCHW, content_BCHW)
+        return with_luma(content_BCHW, luma(image_BCHW))
+
+    def matched(self, image_BCHW: Tensor, content_BCHW: Tensor) -> Tensor:
+        """Return a picture in the content's palette, in [0, 1]."""
+        match = match_histograms if self.recipe.match_by == "histogram" else match_colors
+        return match(image_BCHW, content_BCHW).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -301,15 +310,13 @@ class _Run:
 
     def _style_image(self, style: Picture, size: tuple[int, int], level: Level) -> Tensor:
         """Return a style at (width, height), matched to the content where the recipe asks for it."""
-        color, image_BCHW = self.request.recipe.color, style.tensor(size)
-        if color not in {"luminance", "match"}:
+        recipe, image_BCHW = self.request.recipe, style.tensor(size)
+        if not recipe.matches_style:
             return image_BCHW
         content_BCHW = self._seen(self.request.content, level)
-        if color == "match":
-            matched_BCHW = match_colors(image_BCHW, content_BCHW)
-        else:
-            matched_BCHW = match_luma(luma(image_BCHW), luma(content_BCHW)).expand_as(image_BCHW)
-        return matched_BCHW.clamp(0, 1)
+        if recipe.color == "match":
+            return self.request.matched(image_BCHW, content_BCHW)
+        return match_luma(luma(image_BCHW), luma(content_BCHW)).expand_as(image_BCHW).clamp(0, 1)
 
     def _targets(self, style: Picture, level: Level) -> StyleTargets:
         recipe = self.request.recipe
@@ -322,8 +329,9 @@ class _Run:
             "pooling": recipe.pooling,
             "padding": recipe.padding,
         }
-        if recipe.color in {"luminance", "match"}:
+        if recipe.matches_style:
             parts |= {"color": recipe.color, "content": self.request.content.sha256}
+            parts |= {"match_by": recipe.match_by} if recipe.color == "match" else {}
             parts["content_size"] = (level.width, level.height)
         key = target_key(parts)
 

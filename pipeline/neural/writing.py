@@ -1,6 +1,6 @@
-"""Pictures -> files, each with an sRGB profile and its provenance, and the provenance back.
+"""Pictures -> files, each with a colour profile and its provenance, and the provenance back.
 
-Arrays are `pixels_HWC`: uint8 or uint16, red, green, blue and perhaps alpha, sRGB.
+Arrays are `pixels_HWC`: uint8 or uint16, red, green, blue and perhaps alpha, sRGB unless they have a profile.
 """
 
 from __future__ import annotations
@@ -63,19 +63,21 @@ def encode_image(
     quality: int,
     provenance: Mapping[str, object],
     exif: bytes = b"",
+    profile: bytes = b"",
 ) -> bytes:
     """Return the bytes of a file with `provenance` as JSON in its metadata; 16 bits for PNG and TIFF only.
 
     `quality` counts for JPEG, 4:4:4, and WebP. The same arguments give the same bytes: nothing here
-    depends on the time. `picture` is `pixels_HWC`, or a Pillow image, mode RGB.
+    depends on the time. `picture` is `pixels_HWC`, or a Pillow image, mode RGB, in the colours of `profile`.
     """
+    profile = profile or srgb_profile()
     pixels_HWC = np.ascontiguousarray(picture)
     text = json.dumps(provenance)
     if image_format == "tiff":
-        return _tiff(pixels_HWC, text, exif)
+        return _tiff(pixels_HWC, text, exif, profile)
     if image_format == "png" and pixels_HWC.dtype == np.uint16:
-        return _deep_png(pixels_HWC, _png_text(text), exif)
-    options: dict[str, Any] = {"icc_profile": srgb_profile(), **({"exif": exif} if exif else {})}
+        return _deep_png(pixels_HWC, _png_text(text), exif, profile)
+    options: dict[str, Any] = {"icc_profile": profile, **({"exif": exif} if exif else {})}
     if image_format == "jpeg":
         options |= {"quality": quality, "subsampling": 0, "comment": text.encode()}
     elif image_format == "webp":
@@ -94,12 +96,14 @@ def _png_text(text: str) -> PngImagePlugin.PngInfo:
     return metadata
 
 
-def _deep_png(pixels_HWC: NDArray[np.uint16], metadata: PngImagePlugin.PngInfo, exif: bytes) -> bytes:
+def _deep_png(
+    pixels_HWC: NDArray[np.uint16], metadata: PngImagePlugin.PngInfo, exif: bytes, profile: bytes
+) -> bytes:
     """Write a PNG of 16 bits (the PNG specification, third edition); Pillow writes colours in 8 only."""
     height, width, channels = pixels_HWC.shape
     # Colour type 2 is RGB, 6 is RGBA; compression, filters and interlace have only one value worth having.
     header = struct.pack(">2I5B", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))]
+    chunks = [(b"IHDR", header), (b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile))]
     chunks += [(name, data) for name, data, *_ in metadata.chunks]
     chunks += [(b"eXIf", exif.removeprefix(b"Exif\0\0"))] if exif else []
     chunks += [(b"IDAT", zlib.compress(_filtered(pixels_HWC), 6)), (b"IEND", b"")]
@@ -117,7 +121,7 @@ def _filtered(pixels_HWC: NDArray[np.uint16]) -> bytes:
     return np.concatenate([np.full((height, 1), 2, np.uint8), rows - above], axis=1).tobytes()
 
 
-def _tiff(pixels_HWC: NDArray[Any], text: str, exif: bytes) -> bytes:
+def _tiff(pixels_HWC: NDArray[Any], text: str, exif: bytes, profile: bytes) -> bytes:
     """Write a little-endian TIFF of strips; Pillow writes its directory, and no colours in 16 bits."""
     height, width, channels = pixels_HWC.shape
     strips = [_strip(pixels_HWC[top : top + STRIP_ROWS]) for top in range(0, height, STRIP_ROWS)]
@@ -140,7 +144,7 @@ def _tiff(pixels_HWC: NDArray[Any], text: str, exif: bytes) -> bytes:
         tags.Predictor: DIFFERENCES,
         **({tags.ExtraSamples: 2} if channels == 4 else {}),  # alpha that colours are not multiplied with
         tags.XMLPacket: XMP.format(escape(text)).encode(),
-        tags.InterColorProfile: srgb_profile(),
+        tags.InterColorProfile: profile,
     }
     for tag, value in fields.items():
         directory[tag] = value
