@@ -98,7 +98,11 @@ class Recipe(BaseModel):
     )
 
     margin: int = Field(
-        16, ge=0, le=256, description="mirrored pixels around the canvas, cut off again: keeps faults out"
+        16,
+        ge=0,
+        le=256,
+        description="mirrored pixels around the canvas, which have no style and are cut off again: they keep "
+        "faults away from the border",
     )
 
     loss: Literal["gatys", "mean", "normalized"] = Field(
@@ -110,7 +114,10 @@ class Recipe(BaseModel):
     bures_epsilon: float = Field(0.1, gt=0, description="floor under a style's weak directions")
     content_weight: float = Field(1.0, ge=0)
     style_weight: float = Field(20.0, ge=0)
-    tv_weight: float = Field(6.0, ge=0, description="smoothness")
+    tv_weight: float = Field(3.0, ge=0, description="smoothness")
+    tv_chroma: float = Field(
+        5.0, ge=0, description="how much more a step in colour counts there than one in lightness; 1: alike"
+    )
     range_weight: float = Field(10.0, ge=0, description="pull of pixels outside black and white")
 
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
@@ -141,6 +148,9 @@ class Recipe(BaseModel):
     )
     init: str = Field(
         "content", min_length=1, description="content, noise, blank, style, or the path of a picture"
+    )
+    recolor: bool = Field(
+        True, description="every level starts in the style's palette: colours arrive sooner and truer"
     )
     seed: int = Field(0, ge=0, lt=2**63)
     precision: Literal["auto", "bfloat16", "mixed", "float32", "reference"] = Field(
@@ -317,6 +327,7 @@ _SOURCE: dict[str, Any] = {
     "loss": "mean",
     "style_loss": "gram",
     "tv_weight": 0.0,
+    "recolor": False,
     "range_weight": 0.0,
     # bfloat16 does not come as low in hundreds of steps on one level.
     "precision": "float32",

@@ -30,7 +30,10 @@ def transfer_for(recipe: Recipe, levels=LEVELS, **hooks) -> StyleTransfer:
     def first(level: Level, index: int) -> torch.Tensor:
         return random_image(level.height, level.width, seed=30 + index)
 
-    return StyleTransfer(encoder, recipe, levels, inputs, first, Hooks(**hooks))
+    def carried(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
+        return image
+
+    return StyleTransfer(encoder, recipe, levels, inputs, first, carried, Hooks(**hooks))
 
 
 def run_one(transfer: StyleTransfer, state: RunState | None = None) -> tuple[torch.Tensor, list[LossRow]]:

@@ -28,16 +28,18 @@ from pipeline.recipe import Recipe
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 RECIPES = {
-    "default": Recipe(),
-    "zeros": Recipe(padding="zeros"),
-    "replicate": Recipe(padding="replicate"),
-    "average": Recipe(pooling="average"),
-    "gatys": Recipe(style_loss="gram", loss="gatys", content_layers={"conv4_1": 1.0}),
-    "mean": Recipe(style_loss="gram", loss="mean"),
-    "normalized gram": Recipe(style_loss="gram"),
-    "before the relu": Recipe(style_layers={"conv1_1": 1.0, "conv3_1": 0.5, "relu3_1": 0.2}),
-    "shared layer": Recipe(content_layers={"relu4_1": 1.0}, content_weight=3.0),
-    "no pixels": Recipe(tv_weight=0.0, range_weight=0.0),
+    "default": Recipe(margin=0),
+    "zeros": Recipe(margin=0, padding="zeros"),
+    "replicate": Recipe(margin=0, padding="replicate"),
+    "average": Recipe(margin=0, pooling="average"),
+    "gatys": Recipe(margin=0, style_loss="gram", loss="gatys", content_layers={"conv4_1": 1.0}),
+    "mean": Recipe(margin=0, style_loss="gram", loss="mean"),
+    "normalized gram": Recipe(margin=0, style_loss="gram"),
+    "before the relu": Recipe(margin=0, style_layers={"conv1_1": 1.0, "conv3_1": 0.5, "relu3_1": 0.2}),
+    "shared layer": Recipe(margin=0, content_layers={"relu4_1": 1.0}, content_weight=3.0),
+    "no pixels": Recipe(margin=0, tv_weight=0.0, range_weight=0.0),
+    "margin": Recipe(margin=5),
+    "plain variation": Recipe(margin=0, tv_chroma=1.0),
 }
 
 

@@ -94,6 +94,8 @@ OTHER_VALUES: dict[str, Any] = {
     "content_weight": 1.0000001,
     "style_weight": 11,
     "tv_weight": 0,
+    "tv_chroma": 1,
+    "recolor": False,
     "range_weight": 1,
     "optimizer": "adam",
     "stop_tolerance": 0.01,

@@ -15,6 +15,13 @@ from ..recipe import Recipe
 from .encoder import IMAGENET_MEAN, IMAGENET_STD
 
 
+def without_margin(features_BCHW: Tensor, layer: str, margin: int) -> Tensor:
+    """Cut off what a layer sees of a margin of so many pixels; whole positions only."""
+    border = margin >> (int(layer[4]) - 1)
+    rows, columns = features_BCHW.shape[2:]
+    return features_BCHW[:, :, border : rows - border, border : columns - border]
+
+
 class Parametrisation:
     """Turns pictures into a recipe's canvases and back."""
 
@@ -49,10 +56,13 @@ class Parametrisation:
         margin = self.margin
         return canvas_BCHW[:, :, margin : rows - margin, margin : columns - margin]
 
-    def enlarged(self, canvas_BCHW: Tensor, height: int, width: int) -> Tensor:
-        """Carry a canvas to another size, with a fresh margin."""
-        inner = self.unframed(canvas_BCHW)
-        return self.framed(F.interpolate(inner, (height, width), mode="bicubic", align_corners=False))
+    def picture(self, canvas_BCHW: Tensor) -> Tensor:
+        """Return the picture a canvas stands for, without the margin."""
+        return self.to_image(self.unframed(canvas_BCHW))
+
+    def canvas(self, image_BCHW: Tensor) -> Tensor:
+        """Return the canvas that stands for a picture, with a fresh margin."""
+        return self.framed(self.from_image(image_BCHW))
 
 
 def _per_channel(like: Tensor, values: tuple[float, ...]) -> Tensor:

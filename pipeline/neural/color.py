@@ -116,8 +116,10 @@ class _Transfer(NamedTuple):
         return self.rotation_33.T @ torch.lerp(low, high, place_3N - below_3N)
 
 
-def match_histograms(image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+def match_histograms(image_BCHW: Tensor, target_BCHW: Tensor, where_HW: Tensor | None = None) -> Tensor:
     """Give a picture's pixels the distribution of another's in all three channels together.
+
+    With `where_HW` (bool), it is those pixels that get it, and the others go along.
 
     Iterative distribution transfer: the axes are rotated, each gets the other picture's quantiles, they are
     rotated back, and so on (Pitié, Kokaram, Dahyot 2007, section 3). Departures: the linear map of
@@ -125,10 +127,13 @@ def match_histograms(image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
     the maps are learnt from SAMPLES pixels spread over the picture. To those noise as large as FLAT is added,
     which keeps flat parts and their noise from being stretched over the whole of the other's palette.
     """
-    map_B33, offset_B3 = _linear_map(image_BCHW, target_BCHW)
+    learnt_BCHW = image_BCHW
+    if where_HW is not None and where_HW.any():
+        learnt_BCHW = image_BCHW[:, :, where_HW][:, :, None]
+    map_B33, offset_B3 = _linear_map(learnt_BCHW, target_BCHW)
     result = torch.empty_like(image_BCHW)
     for index, (linear_33, offset_3) in enumerate(zip(map_B33, offset_B3[:, :, None], strict=True)):
-        source_3S = linear_33 @ (_samples(image_BCHW[index]) + FLAT * _noise()) + offset_3
+        source_3S = linear_33 @ (_samples(learnt_BCHW[index]) + FLAT * _noise()) + offset_3
         transfers = _learn(source_3S, _samples(target_BCHW[index]))
         steps = [_Transfer(*(part.to(image_BCHW) for part in transfer)) for transfer in transfers]
         linear_33, offset_3 = linear_33.to(image_BCHW), offset_3.to(image_BCHW)
@@ -139,6 +144,19 @@ def match_histograms(image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
                 pixels_3N = step(pixels_3N)
             result_3N[:, start : start + CHUNK] = pixels_3N
     return result
+
+
+def blended_pixels(images_BCHW: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """Return pixels (B31N) of several pictures, of each as many as its share says."""
+    if len(images_BCHW) == 1:
+        return images_BCHW[0]
+    total = sum(shares)
+    rows = []
+    for image_BCHW, share in zip(images_BCHW, shares, strict=True):
+        flat_B3N = image_BCHW.flatten(2)
+        places = torch.linspace(0, flat_B3N.shape[2] - 1, max(1, round(SAMPLES * share / total)))
+        rows.append(flat_B3N[:, :, places.long()])
+    return torch.cat(rows, 2)[:, :, None]
 
 
 def _learn(source_3S: Tensor, target_3S: Tensor) -> Sequence[_Transfer]:

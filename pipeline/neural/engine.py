@@ -17,6 +17,7 @@ from itertools import accumulate
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DivergedError
@@ -114,8 +115,9 @@ class StyleTransfer:
     """The optimisation of some pictures: coarse to fine, best canvas kept, stoppable after any step.
 
     `levels` come coarsest first; `level_inputs(level, index)` gives what a picture is optimised against and
-    `first_image(level, index)` what it starts the coarsest from. The network computes each level in
-    its of `dtypes`, or all in float32.
+    `first_image(level, index)` what it starts the coarsest from; `carried_image(image_BCHW, level, index)`
+    gives what it starts each other from, made of the one before. The network computes each level in its of
+    `dtypes`, or all in float32.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class StyleTransfer:
         levels: Sequence[Level],
         level_inputs: Callable[[Level, int], LevelInputs],
         first_image: Callable[[Level, int], Tensor],
+        carried_image: Callable[[Tensor, Level, int], Tensor],
         hooks: Hooks = Hooks(),
         dtypes: Sequence[torch.dtype] = (),
         steppers: Steppers | None = None,
@@ -136,6 +139,7 @@ class StyleTransfer:
         self.levels = levels
         self.level_inputs = level_inputs
         self.first_image = first_image
+        self.carried_image = carried_image
         self.hooks = hooks
         self.dtypes = dtypes or [torch.float32] * len(levels)
         # Steps taken before each level, and in the end all of them.
@@ -159,11 +163,13 @@ class StyleTransfer:
             state = picture.state
             if index > state.level:
                 assert state.best is not None  # every level has a step
-                larger = self.parametrisation.enlarged(state.best, level.height, level.width)
-                picture.state = RunState(level=index, canvas=larger, rows=state.rows)
+                image_BCHW = self.parametrisation.picture(state.best)
+                image_BCHW = self.carried_image(_enlarged(image_BCHW, level), level, picture.index)
+                canvas = self.parametrisation.canvas(image_BCHW)
+                picture.state = RunState(level=index, canvas=canvas, rows=state.rows)
             elif state.canvas is None:
                 image_BCHW = self.first_image(level, picture.index)
-                state.canvas = self.parametrisation.framed(self.parametrisation.from_image(image_BCHW))
+                state.canvas = self.parametrisation.canvas(image_BCHW)
 
     def _run_level(self, index: int, level: Level, pictures: Sequence[_Picture]) -> None:
         stepper = self._stepper(index, level, pictures)
@@ -193,12 +199,15 @@ class StyleTransfer:
 
     def _done(self, state: RunState) -> Result:
         assert state.best is not None  # every level has a step
-        image_BCHW = self.parametrisation.to_image(self.parametrisation.unframed(state.best))
-        return Result("done", state, image_BCHW)
+        return Result("done", state, self.parametrisation.picture(state.best))
 
     def steps_before(self, level: int) -> int:
         """Return the steps of all levels before `level`."""
         return self._steps_before[level]
+
+
+def _enlarged(image_BCHW: Tensor, level: Level) -> Tensor:
+    return F.interpolate(image_BCHW, (level.height, level.width), mode="bicubic", align_corners=False)
 
 
 def read_every(stepper: Stepper) -> int:

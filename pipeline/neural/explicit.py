@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -25,8 +25,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..recipe import Recipe
+from .canvas import without_margin
 from .encoder import Encoder
-from .losses import TINY, BuresTarget, Convention, Guide, Moments, bures_target, gram_style_loss
+from .losses import (
+    TINY,
+    BuresTarget,
+    Convention,
+    Guide,
+    Moments,
+    bures_target,
+    gram_style_loss,
+    stretched_chroma,
+)
 from .masks import guides
 from .objective import Losses
 from .targets import StyleTargets
@@ -135,7 +145,8 @@ class ExplicitObjective:
         return styles
 
     def _guides(self, targets: StyleTargets) -> dict[str, Guide]:
-        return {} if targets.masks is None else guides(targets.masks, self.recipe.style_layers)
+        recipe = self.recipe
+        return {} if targets.masks is None else guides(targets.masks, recipe.style_layers, recipe.margin)
 
     @torch.no_grad()
     def evaluate(self, image_BCHW: Tensor) -> tuple[Losses, Tensor]:
@@ -155,11 +166,15 @@ class ExplicitObjective:
             loss, pull = self._style(layer, trace.features[layer], factor)
             pulls.setdefault(layer, []).append(pull)
             layers[f"style_{layer}"], style = loss, style + factor * loss
-        tv, outside, gradient_BCHW = pixel_gradient(image_BCHW, recipe.tv_weight, recipe.range_weight)
+        tv, outside, gradient_BCHW = pixel_gradient(
+            image_BCHW, recipe.tv_weight, recipe.tv_chroma, recipe.range_weight
+        )
         losses = Losses(content + style + tv + outside, content, style, tv, layers)
         return losses, gradient_BCHW.addcdiv_(self._backward(trace, pulls), self.std)
 
-    def _style(self, layer: str, features_BCHW: Tensor, factor: float) -> tuple[Tensor, _Pull]:
+    def _style(self, layer: str, whole_BCHW: Tensor, factor: float) -> tuple[Tensor, _Pull]:
+        features_BCHW = without_margin(whole_BCHW, layer, self.recipe.margin)
+        features_BCHW = features_BCHW.contiguous(memory_format=torch.channels_last)
         target, guide = self.styles[layer], self.guides.get(layer)
         current = feature_moments(features_BCHW, guide)
         if isinstance(target, BuresTarget):
@@ -167,9 +182,12 @@ class ExplicitObjective:
         else:
             loss, by_second = gram_gradient(current.second, target.second, self.recipe.loss)
             by_mean = None
-        if guide is not None:
-            return guide.combined(loss), guided_pull(features_BCHW, guide, by_second, by_mean, factor)
-        return loss, moments_pull(features_BCHW, by_second, by_mean, factor)
+        if guide is None:
+            pull = moments_pull(features_BCHW, by_second, by_mean, factor)
+        else:
+            loss = guide.combined(loss)
+            pull = guided_pull(features_BCHW, guide, by_second, by_mean, factor)
+        return loss, replace(pull, border=(whole_BCHW.shape[2] - features_BCHW.shape[2]) // 2)
 
     def _forward(self, image_BCHW: Tensor) -> _Trace:
         trace = _Trace()
@@ -231,14 +249,25 @@ class GramTarget:
 
 @dataclass(frozen=True)
 class _Pull:
-    """A gradient by features: `by_features` itself, or F · matrix + bias, not yet multiplied out."""
+    """A gradient by features: `by_features` itself, or F · matrix + bias, not yet multiplied out.
+
+    It pulls at all positions but a `border` of so many.
+    """
 
     by_features: Tensor
     matrix_BCC: Tensor | None = None
     bias_BC: Tensor | None = None
+    border: int = 0
 
     def added_to(self, gradient_BCHW: Tensor | None) -> Tensor:
         """Return the sum with `gradient_BCHW`, in its memory."""
+        if self.border:
+            inner_BCHW = replace(self, border=0).added_to(None)
+            if gradient_BCHW is None:
+                return F.pad(inner_BCHW, [self.border] * 4)
+            cut = slice(self.border, -self.border)
+            gradient_BCHW[:, :, cut, cut] += inner_BCHW
+            return gradient_BCHW
         if self.matrix_BCC is None:
             return self.by_features if gradient_BCHW is None else gradient_BCHW.add_(self.by_features)
         features_BMC = _rows(self.by_features)
@@ -356,17 +385,20 @@ def guided_pull(
 
 
 def pixel_gradient(
-    image_BCHW: Tensor, tv_weight: float, range_weight: float
+    image_BCHW: Tensor, tv_weight: float, tv_chroma: float, range_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weighted total variation and range losses (B), and the gradient of both together."""
-    rows, columns = image_BCHW.diff(dim=2), image_BCHW.diff(dim=3)
+    stretched_BCHW = stretched_chroma(image_BCHW, tv_chroma**0.5)
+    rows, columns = stretched_BCHW.diff(dim=2), stretched_BCHW.diff(dim=3)
     per_row, per_column = 1 / rows[0].numel(), 1 / columns[0].numel()
-    outside = image_BCHW - image_BCHW.clamp(0, 1)
-    gradient = outside * (2 * range_weight / outside[0].numel())
+    gradient = torch.zeros_like(image_BCHW)
     gradient[:, :, 1:] += rows * (2 * tv_weight * per_row)
     gradient[:, :, :-1] -= rows * (2 * tv_weight * per_row)
     gradient[:, :, :, 1:] += columns * (2 * tv_weight * per_column)
     gradient[:, :, :, :-1] -= columns * (2 * tv_weight * per_column)
+    gradient = stretched_chroma(gradient, tv_chroma**0.5)
+    outside = image_BCHW - image_BCHW.clamp(0, 1)
+    gradient = gradient.add(outside, alpha=2 * range_weight / outside[0].numel())
     tv = total_of_squares(rows) * per_row + total_of_squares(columns) * per_column
     return tv_weight * tv, range_weight * total_of_squares(outside) / outside[0].numel(), gradient
 

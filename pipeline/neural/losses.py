@@ -178,6 +178,16 @@ def total_variation(image_BCHW: Tensor) -> Tensor:
     return rows + columns
 
 
+def stretched_chroma(image_BCHW: Tensor, factor: float) -> Tensor:
+    """Return a picture with `factor` times what its channels differ by from their mean, pixel by pixel.
+
+    The map is symmetric: a gradient by the stretched picture, stretched, is one by the picture.
+    """
+    if factor == 1:
+        return image_BCHW
+    return torch.lerp(image_BCHW.mean(1, keepdim=True).expand_as(image_BCHW), image_BCHW, factor)
+
+
 def out_of_range(image_BCHW: Tensor) -> Tensor:
     """Return the mean squared distance of the pixels from [0, 1] per picture (B).
 

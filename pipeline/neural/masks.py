@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..recipe import Recipe
-from .canvas import Parametrisation
+from .canvas import Parametrisation, without_margin
 from .losses import Guide
 
 # A region that covers fewer positions of a layer has no covariance there to speak of.
@@ -34,9 +34,15 @@ TIE = 1e-6
 ROWS = 256
 
 
-def guides(masks_BKHW: Tensor, layers: Iterable[str]) -> dict[str, Guide]:
-    """Carry masks through the network: averaged where it pools, so that soft edges stay soft."""
-    return {layer: _guide(_pooled(masks_BKHW, int(layer[4]) - 1)) for layer in layers}
+def guides(masks_BKHW: Tensor, layers: Iterable[str], margin: int) -> dict[str, Guide]:
+    """Carry masks through the network: averaged where it pools, so that soft edges stay soft.
+
+    They have a margin of so many pixels, where no style is looked for.
+    """
+    return {
+        layer: _guide(without_margin(_pooled(masks_BKHW, int(layer[4]) - 1), layer, margin))
+        for layer in layers
+    }
 
 
 def _pooled(masks_BKHW: Tensor, times: int) -> Tensor:
@@ -152,7 +158,7 @@ def region_notes(regions: Regions, recipe: Recipe, sizes: Sequence[tuple[int, in
     missed: list[dict[str, list[int]]] = [{} for _ in regions.labels]
     for size in sizes:
         masks_BKHW = Parametrisation(recipe).framed(regions.masks(*size))
-        for layer, guide in guides(masks_BKHW, recipe.style_layers).items():
+        for layer, guide in guides(masks_BKHW, recipe.style_layers, recipe.margin).items():
             for region, share in zip(missed, guide.share[0].tolist(), strict=True):
                 if not share:
                     region.setdefault(layer, []).append(max(size))

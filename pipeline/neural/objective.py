@@ -12,8 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from ..recipe import Recipe
+from .canvas import without_margin
 from .encoder import Encoder
-from .losses import BuresStyleLoss, ContentLoss, GramStyleLoss, out_of_range, total_variation
+from .losses import (
+    BuresStyleLoss,
+    ContentLoss,
+    GramStyleLoss,
+    out_of_range,
+    stretched_chroma,
+    total_variation,
+)
 from .masks import guides
 from .targets import StyleTargets
 
@@ -48,7 +56,9 @@ class ReferenceObjective(nn.Module):
         self.content_losses = nn.ModuleDict(
             {layer: ContentLoss(features[layer], recipe.loss) for layer in recipe.content_layers}
         )
-        self.guides = {} if targets.masks is None else guides(targets.masks, recipe.style_layers)
+        self.guides = (
+            {} if targets.masks is None else guides(targets.masks, recipe.style_layers, recipe.margin)
+        )
         self.style_losses = nn.ModuleDict()
         for layer in recipe.style_layers:
             style = targets.layers[layer]
@@ -67,10 +77,10 @@ class ReferenceObjective(nn.Module):
             content = content + recipe.content_weight * weight * loss
         for layer, weight in recipe.style_layers.items():
             layers[f"style_{layer}"] = loss = self.style_losses[layer](
-                features[layer], self.guides.get(layer)
+                without_margin(features[layer], layer, recipe.margin), self.guides.get(layer)
             )
             style = style + recipe.style_weight * weight * loss
-        tv = recipe.tv_weight * total_variation(image_BCHW)
+        tv = recipe.tv_weight * total_variation(stretched_chroma(image_BCHW, recipe.tv_chroma**0.5))
         outside = recipe.range_weight * out_of_range(image_BCHW)
         return Losses(content + style + tv + outside, content, style, tv, layers)
 

@@ -17,7 +17,7 @@ from ..errors import DeviceError, DivergedError, ImageError
 from ..recipe import Recipe
 from .allocator import keep_freed_memory, release_freed_memory
 from .checkpoints import LossRow, RunState
-from .color import grey, luma, match_colors, match_histograms, match_luma, with_luma
+from .color import blended_pixels, grey, luma, match_colors, match_histograms, match_luma, with_luma
 from .devices import DevicePlan
 from .encoder import Encoder, smallest_side
 from .engine import Hooks, Level, LevelInputs, Result, StyleTransfer
@@ -123,7 +123,7 @@ def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
     """
     smallest = smallest_side([*recipe.content_layers, *recipe.style_layers], recipe.padding)
     # A margin is mirrored from within the picture.
-    smallest = max(smallest - 2 * recipe.margin, recipe.margin + 1)
+    smallest = max(smallest, recipe.margin + 1)
     sizes = [fit_size(content_size, size, recipe.square) for size in recipe.level_sizes()]
     levels = [Level(*size, recipe.steps_at(index)) for index, size in enumerate(sizes)]
     usable = [level for level in levels if min(level.width, level.height) >= smallest]
@@ -189,6 +189,7 @@ class Session:
             encoder, recipe, levels,
             lambda level, index: runs[index].level_inputs(level),
             lambda level, index: runs[index].first_image(level),
+            lambda image_BCHW, level, index: runs[index].recolored(image_BCHW, level),
             hooks, dtypes, self._steppers,
         )  # fmt: skip
         try:
@@ -301,7 +302,26 @@ class _Run:
             return torch.full(shape, 0.5)
         if recipe.init == "style":
             return self._style_image(request.styles[0][0], (level.width, level.height), level)
-        return self._seen(request.init or request.content, level)
+        return self.recolored(self._seen(request.init or request.content, level), level)
+
+    def recolored(self, image_BCHW: Tensor, level: Level) -> Tensor:
+        """Give a picture of a level's size its style's palette, or each of its regions that of its style."""
+        request = self.request
+        if not request.recipe.recolor or request.recipe.color == "luminance":
+            return image_BCHW
+        images = [
+            self._style_image(style, self._style_size(style.image.size, level), level)
+            for style, _ in request.styles
+        ]
+        if request.regions is None:
+            palette_BCHW = blended_pixels(images, [share for _, share in request.styles])
+            return match_histograms(image_BCHW, palette_BCHW).clamp(0, 1)
+        masks_BKHW = request.regions.masks(level.width, level.height).to(image_BCHW)
+        parts = [
+            mask_BHW[:, None] * match_histograms(image_BCHW, style_BCHW, mask_BHW[0] > 0.5)
+            for mask_BHW, style_BCHW in zip(masks_BKHW.unbind(1), images, strict=True)
+        ]
+        return torch.stack(parts).sum(0).clamp(0, 1)
 
     def _seen(self, picture: Picture, level: Level) -> Tensor:
         """Return a picture at a level's size as the transfer sees it: without colours for `luminance`."""
