@@ -89,7 +89,7 @@ class Recipe(BaseModel):
     )
     style_layers: LayerWeights = Field(
         # The first layers keep colour and fine texture true; equal weights leave coloured fringes.
-        {"relu1_1": 0.8, "relu2_1": 0.4, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.1},
+        {"relu1_1": 8.0, "relu2_1": 0.8, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.1},
         description="layers that hold the style, each with a weight",
     )
     pooling: Literal["max", "average"] = "max"
@@ -123,7 +123,7 @@ class Recipe(BaseModel):
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     learning_rate: float = Field(1.0, gt=0)
     history: int = Field(10, ge=1, le=200, description="pairs that L-BFGS remembers")
-    steps: Steps = Field((120, 80, 60, 40), description="per pyramid level, coarsest first; the last repeats")
+    steps: Steps = Field((120, 80, 60, 60, 80), description="per pyramid level, coarsest first; the last repeats")
     stop_tolerance: float = Field(
         0.0,
         ge=0,
@@ -150,7 +150,7 @@ class Recipe(BaseModel):
         "content", min_length=1, description="content, noise, blank, style, or the path of a picture"
     )
     recolor: bool = Field(
-        True, description="every level starts in the style's palette: colours arrive sooner and truer"
+        True, description="every level starts in the style's palette, and the result goes some of the way to it"
     )
     seed: int = Field(0, ge=0, lt=2**63)
     precision: Literal["auto", "bfloat16", "mixed", "float32", "reference"] = Field(
@@ -345,7 +345,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "default": Preset(summary="the best we know: coarse to fine, L-BFGS, Bures style loss", fields={}),
         "draft": Preset(
             summary="a quick look at half the size",
-            fields={"size": 256, "steps": (60, 40, 30)},
+            fields={"size": 256, "steps": (80, 60, 40)},
         ),
         "print": Preset(
             summary="2048 pixels for paper",

@@ -137,6 +137,8 @@ def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
 
 
 SILENT = Hooks()
+# How far a result goes to its style's palette in the end: all the way costs content and texture.
+LAST_RECOLORING = 0.4
 
 
 class Session:
@@ -202,13 +204,17 @@ class Session:
                 release_freed_memory()
         seconds = time.perf_counter() - started
         return [
-            self._outcome(run, result, seconds, dtypes[-1]) for run, result in zip(runs, results, strict=True)
+            self._outcome(run, result, levels[-1], seconds, dtypes[-1])
+            for run, result in zip(runs, results, strict=True)
         ]
 
-    def _outcome(self, run: _Run, result: Result, seconds: float, dtype: torch.dtype) -> Outcome:
+    def _outcome(
+        self, run: _Run, result: Result, level: Level, seconds: float, dtype: torch.dtype
+    ) -> Outcome:
         image_BCHW = result.image_BCHW
         if image_BCHW is not None:
             image_BCHW = image_BCHW.detach().float().cpu().clamp(0, 1)
+            image_BCHW = torch.lerp(image_BCHW, run.recolored(image_BCHW, level), LAST_RECOLORING)
             if run.request.recipe.upscale_to_content:
                 image_BCHW = resized(image_BCHW, run.request.content.image.size)
             # Last, so that the colours are as sharp as the result.
