@@ -123,7 +123,9 @@ class Recipe(BaseModel):
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     learning_rate: float = Field(1.0, gt=0)
     history: int = Field(10, ge=1, le=200, description="pairs that L-BFGS remembers")
-    steps: Steps = Field((120, 80, 60, 60, 80), description="per pyramid level, coarsest first; the last repeats")
+    steps: Steps = Field(
+        (120, 80, 60, 60, 80), description="per pyramid level, coarsest first; the last repeats"
+    )
     stop_tolerance: float = Field(
         0.0,
         ge=0,
@@ -150,7 +152,8 @@ class Recipe(BaseModel):
         "content", min_length=1, description="content, noise, blank, style, or the path of a picture"
     )
     recolor: bool = Field(
-        True, description="every level starts in the style's palette, and the result goes some of the way to it"
+        True,
+        description="every level starts in the style's palette, and the result goes some of the way to it",
     )
     seed: int = Field(0, ge=0, lt=2**63)
     precision: Literal["auto", "bfloat16", "mixed", "float32", "reference"] = Field(
@@ -348,8 +351,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             fields={"size": 256, "steps": (80, 60, 40)},
         ),
         "print": Preset(
+            # Up to 512 pixels it is `default`, so that is its preview; the levels above only add detail.
             summary="2048 pixels for paper",
-            fields={"size": 2048, "steps": (120, 80, 60, 40, 30, 25, 20, 15, 12)},
+            fields={"size": 2048, "steps": (120, 80, 60, 60, 80, 30, 25, 20, 15)},
         ),
         # Source 000 names no content layer; the paper's conv4_2 is not among the five layers it
         # extracts, so the nearest of those, conv4_1, is taken. It names neither weights, steps, size
