@@ -181,7 +181,9 @@ def test_regions_that_are_mirrored_give_mirrored_gradients() -> None:
 
 def test_a_region_pulls_its_own_pixels_only() -> None:
     """At the first layer nothing reaches over its edge but a pixel."""
-    recipe = Recipe(style_layers={"relu1_1": 1.0}, content_weight=0.0, tv_weight=0.0, range_weight=0.0)
+    recipe = Recipe(
+        style_layers={"relu1_1": 1.0}, content_weight=0.0, tv_weight=0.0, range_weight=0.0, margin=0
+    )
     encoder = tiny_encoder(recipe)
     masks = torch.zeros(1, 2, 40, 48)
     masks[:, 0, :, :24], masks[:, 1, :, 24:] = 1, 1
@@ -309,7 +311,7 @@ def on_meta(value: Any) -> Any:
 
 
 def test_several_pictures_are_evaluated_as_each_alone() -> None:
-    recipe = Recipe()
+    recipe = Recipe(margin=0)
     encoder = tiny_encoder(recipe)
     targets = gram_targets(encoder, random_image(seed=2), list(recipe.style_layers))
     contents, images = ([random_image(seed=seed) for seed in pair] for pair in ((1, 5), (3, 4)))
@@ -353,7 +355,7 @@ def test_in_bfloat16_with_masks_it_points_the_same_way() -> None:
 
 
 def test_a_run_in_bfloat16_ends_where_one_in_float32_does() -> None:
-    recipe = Recipe()
+    recipe = Recipe(margin=0)
     encoder, size, reached = slim_encoder(recipe), (64, 80), {}
     for dtype in (torch.float32, torch.bfloat16):
         reference, explicit = objectives(encoder, recipe, size, dtype)

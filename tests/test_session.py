@@ -119,6 +119,7 @@ def test_every_start(session, weights, init):
         "pyramid": 0,
         "steps": 1,
         "size": 64,
+        "recolor": False,
     }
     content, style, file = picture(0), picture(1), picture(2)
     expected = {

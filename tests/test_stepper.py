@@ -16,8 +16,8 @@ from pipeline.neural.targets import StyleTargets, gram_targets, stack_targets
 from pipeline.recipe import Recipe
 
 RECIPES = {
-    "lbfgs": Recipe(history=4),
-    "adam": Recipe(optimizer="adam", learning_rate=0.01, canvas="imagenet"),
+    "lbfgs": Recipe(history=4, margin=0),
+    "adam": Recipe(margin=0, optimizer="adam", learning_rate=0.01, canvas="imagenet"),
 }
 
 
@@ -136,11 +136,11 @@ def test_a_stepper_is_gone_with_its_last_user():
 
 
 def test_an_optimizer_of_another_history_is_begun_anew():
-    encoder, recipe, content_BCHW, style, states = arguments(Recipe(history=3))
+    encoder, recipe, content_BCHW, style, states = arguments(Recipe(history=3, margin=0))
     short = Stepper(encoder, recipe, content_BCHW, style, states, torch.float32)
     take(short, 4)
     resumed = [replace(state, **held) for state, held in zip(states, short.standing(), strict=True)]
-    longer = Stepper(encoder, Recipe(history=6), content_BCHW, style, resumed, torch.float32)
+    longer = Stepper(encoder, Recipe(history=6, margin=0), content_BCHW, style, resumed, torch.float32)
     assert not longer.optimizer.state_dict()["valid"].any()
     take(longer, 3)
 
