@@ -14,6 +14,8 @@ from torch import Tensor
 from pipeline.neural import color
 from pipeline.neural.color import (
     FLAT,
+    SAMPLES,
+    blended_pixels,
     grey,
     luma,
     match_colors,
@@ -243,3 +245,22 @@ def test_pillow_and_we_agree_what_grey_is() -> None:
     theirs = np.asarray(Image.fromarray(pixels).convert("L"), float)
     ours = luma(torch.from_numpy(pixels / 255.0).permute(2, 0, 1)[None])[0, 0].numpy() * 255
     assert np.abs(theirs - ours).max() <= 1
+
+
+def test_blended_pixels_hold_their_shares() -> None:
+    flat = [torch.full((1, 3, *size), value) for size, value in (((9, 7), 0.2), ((50, 80), 0.8))]
+    pixels_B31N = blended_pixels(flat, [3.0, 1.0])
+    assert pixels_B31N.shape == (1, 3, 1, SAMPLES)
+    assert (pixels_B31N == 0.2).float().mean() == pytest.approx(0.75, abs=1e-3)
+    assert blended_pixels(flat[:1], [0.3]) is flat[0]
+
+
+def test_only_the_pixels_asked_for_are_matched() -> None:
+    source, target = image(0), image(1, 30, 30)
+    where = torch.zeros(20, 24, dtype=torch.bool)
+    where[:, :12] = True
+    matched = match_histograms(source, target, where)
+    alone = match_histograms(source[:, :, :, :12], target)
+    assert torch.allclose(matched[:, :, :, :12], alone, atol=0.02)
+    nowhere = match_histograms(source, target, torch.zeros_like(where))
+    assert torch.equal(nowhere, match_histograms(source, target))

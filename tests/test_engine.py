@@ -31,7 +31,7 @@ def transfer_for(recipe: Recipe, levels=LEVELS, **hooks) -> StyleTransfer:
         return random_image(level.height, level.width, seed=30 + index)
 
     def carried(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
-        return image
+        return image.flip(3) + 0.02 * index
 
     return StyleTransfer(encoder, recipe, levels, inputs, first, carried, Hooks(**hooks))
 
@@ -165,6 +165,15 @@ def test_a_margin_is_mirrored_and_cut_off_again():
     assert torch.equal(image, random_image(32, 32, seed=30))
 
 
+def test_a_level_starts_from_what_is_made_of_the_one_before():
+    still = {"content_weight": 0.0, "style_weight": 0.0, "tv_weight": 0.0, "range_weight": 0.0}
+    image, _ = run_one(transfer_for(recipe_for(margin=9, **still)))
+    larger = torch.nn.functional.interpolate(
+        random_image(32, 32, seed=30), (40, 46), mode="bicubic", align_corners=False
+    )
+    assert torch.equal(image, larger.flip(3))
+
+
 def test_the_canvas_is_never_clamped_between_steps():
     recipe = recipe_for(
         range_weight=0.0, tv_weight=0.0, content_weight=0.0, optimizer="adam", learning_rate=0.5
@@ -208,9 +217,10 @@ def test_a_picture_is_the_same_alone_and_in_company(name):
 def alone_as(recipe: Recipe, index: int, **hooks) -> Result:
     """Run number `index` of a batch by itself."""
     transfer = transfer_for(recipe, **hooks)
-    inputs, first = transfer.level_inputs, transfer.first_image
+    inputs, first, carried = transfer.level_inputs, transfer.first_image, transfer.carried_image
     transfer.level_inputs = lambda level, _: inputs(level, index)
     transfer.first_image = lambda level, _: first(level, index)
+    transfer.carried_image = lambda image, level, _: carried(image, level, index)
     return transfer.run([RunState()])[0]
 
 

@@ -133,6 +133,39 @@ def test_with_masks_it_is_what_autograd_computes(name: str, size: tuple[int, int
     assert float((our_gradient - gradient).norm() / gradient.norm()) < 1e-6
 
 
+@pytest.mark.parametrize("margin", [5, 16])
+@pytest.mark.parametrize("style_loss", ["bures", "gram"])
+@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
+def test_with_a_margin_it_is_what_autograd_computes(margin: int, style_loss: str, masked: bool) -> None:
+    recipe, size = Recipe(margin=margin, style_loss=style_loss), (85, 97)
+    encoder = tiny_encoder(recipe).double()
+    content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
+    targets = gram_targets(encoder, random_image(seed=2).double(), list(recipe.style_layers))
+    if masked:
+        targets = masked_targets(encoder, recipe, soft_masks(1, 2, *size))
+    losses, gradient = ReferenceObjective(encoder, recipe, content, targets).evaluate(image)
+    ours, our_gradient = ExplicitObjective(encoder, recipe, content, targets, torch.float64).evaluate(image)
+    assert_same(ours, losses, 1e-8)
+    assert float((our_gradient - gradient).norm() / gradient.norm()) < 1e-6
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
+def test_a_margin_has_no_style(masked: bool) -> None:
+    """At the first layer nothing of it is seen but the one pixel that a convolution reaches over."""
+    recipe = Recipe(style_layers={"relu1_1": 1.0}, margin=5, tv_weight=0.0, range_weight=0.0)
+    encoder = tiny_encoder(recipe)
+    image, targets = random_image(seed=3), gram_targets(encoder, random_image(seed=2), ["relu1_1"])
+    if masked:
+        targets = masked_targets(encoder, recipe, soft_masks(1, 2, 40, 48))
+    other, nearer = random_image(seed=9), random_image(seed=9)
+    other[:, :, 4:-4, 4:-4], nearer[:, :, 5:-5, 5:-5] = image[:, :, 4:-4, 4:-4], image[:, :, 5:-5, 5:-5]
+    for kind in (ReferenceObjective, ExplicitObjective):
+        objective = kind(encoder, recipe, random_image(seed=1), targets)
+        style = [objective.evaluate(each)[0].style for each in (image, other, nearer)]
+        assert torch.equal(style[0], style[1])
+        assert not torch.equal(style[0], style[2])
+
+
 @pytest.mark.parametrize("name", ["default", "gatys", "mean", "normalized gram"])
 def test_with_masks_it_is_the_slope_of_its_loss(name: str) -> None:
     recipe = RECIPES[name]

@@ -17,6 +17,7 @@ from pipeline.neural.losses import (
     gram_style_loss,
     moments,
     out_of_range,
+    stretched_chroma,
     total_variation,
 )
 
@@ -161,3 +162,23 @@ def test_total_variation_and_range_by_hand():
     assert total_variation(image).item() == pytest.approx(rows + columns)
     assert out_of_range(image).item() == pytest.approx(1.0 / 4)
     assert out_of_range(image - 1).item() == pytest.approx((1.0 + 0.25) / 4)
+
+
+@pytest.mark.parametrize("k", [0.0, 1.0, 5.0])
+def test_steps_in_colour_weigh_k_times_those_in_lightness(k):
+    image = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    pixels, by_hand = image[0].numpy(), 0.0
+    for axis in (1, 2):
+        steps = np.diff(pixels, axis=axis).reshape(3, -1).T
+        total = 0.0
+        for d in steps:
+            mean_part = np.full(3, d.mean())
+            total += (mean_part**2).sum() + k * ((d - mean_part) ** 2).sum()
+        by_hand += total / steps.size
+    assert total_variation(stretched_chroma(image, k**0.5)).item() == pytest.approx(by_hand, rel=1e-12)
+    assert (by_hand == pytest.approx(total_variation(image).item())) == (k == 1)
+
+
+def test_a_grey_picture_does_not_feel_the_weight_of_colour():
+    grey = torch.rand(1, 1, 5, 6, generator=torch.Generator().manual_seed(2)).double().expand(1, 3, 5, 6)
+    assert torch.allclose(stretched_chroma(grey, 3.0), grey)

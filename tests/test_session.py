@@ -11,10 +11,11 @@ from pipeline.errors import DeviceError, ImageError
 from pipeline.neural.color import grey, luma
 from pipeline.neural.devices import DevicePlan, cpu_dtype, list_devices, plan_device
 from pipeline.neural.encoder import smallest_side
+from pipeline.neural.engine import Level
 from pipeline.neural.images import to_image, to_tensor
 from pipeline.neural.masks import find_regions
 from pipeline.neural.memory import OutOfMemory
-from pipeline.neural.session import Outcome, Picture, Request, Session, plan_levels
+from pipeline.neural.session import Outcome, Picture, Request, Session, _Run, plan_levels
 from pipeline.neural.stepper import Steppers
 from pipeline.neural.targets import TargetCache
 from pipeline.neural.weights import EncoderWeights, weights_digest
@@ -274,7 +275,7 @@ def test_a_match_by_histogram_is_another_than_by_covariance(session, weights):
     """Each with targets of its own in the cache."""
     results = []
     for by in ("covariance", "histogram"):
-        recipe = recipe_for(color="match", match_by=by)
+        recipe = recipe_for(color="match", match_by=by, style_layers=["relu1_1", "relu2_1", "relu3_1"])
         results.append(one(session, Request(picture(0), [(picture(1), 1.0)], recipe), weights))
     assert [each.cache_misses for each in results] == [2, 2]
     assert results[0].image.tobytes() != results[1].image.tobytes()
@@ -315,6 +316,76 @@ def test_colours_of_several_pictures_together_are_each_its_own(session, weights,
     for request, outcome in zip(requests, together, strict=True):
         alone = np.asarray(one(session, request, weights).image, int)
         assert np.abs(np.asarray(outcome.image, int) - alone).max() <= 2
+
+
+LEVEL = Level(96, 72, 1)
+
+
+def start_of(session: Session, weights: EncoderWeights, request: Request) -> torch.Tensor:
+    encoder = session.encoder_for(request.recipe, weights)
+    return _Run(session, request, weights, encoder).first_image(LEVEL)
+
+
+def quantiles(pixels_3N: torch.Tensor) -> torch.Tensor:
+    return pixels_3N.quantile(torch.linspace(0.05, 0.95, 10), dim=1)
+
+
+def test_a_level_starts_in_the_styles_palette(session, weights):
+    request = Request(picture(0), [(picture(1), 1.0)], recipe_for())
+    start_BCHW, style_BCHW = start_of(session, weights, request), picture(1).tensor((96, 72))
+    reached, wanted, before = (
+        quantiles(each[0].flatten(1)) for each in (start_BCHW, style_BCHW, picture(0).tensor((96, 72)))
+    )
+    assert (reached - wanted).abs().max() < 0.04 < (before - wanted).abs().max()
+    assert torch.equal(start_BCHW, start_of(session, weights, request))
+
+
+@pytest.mark.parametrize("fields", [{"recolor": False}, {"color": "luminance"}])
+def test_a_start_without_new_colours_is_the_content(session, weights, fields):
+    request = Request(picture(0), [(picture(1), 1.0)], recipe_for(**fields))
+    content_BCHW = picture(0).tensor((96, 72))
+    expected = grey(content_BCHW) if "color" in fields else content_BCHW
+    assert torch.equal(start_of(session, weights, request), expected)
+
+
+def in_regions(edge: int) -> Request:
+    """Reds on the left of `edge` (of 64) and blues on the right."""
+    noise = random_image(48, 64, 7)
+    reds, blues = (noise * torch.tensor(scale)[:, None, None] for scale in ((1, 0.1, 0.1), (0.1, 0.1, 1)))
+    styles = [(Picture.from_image(to_image(each)), 1.0) for each in (reds, blues)]
+    mask = Image.new("RGB", (64, 48))
+    mask.paste("white", (edge, 0, 64, 48))
+    regions = find_regions(mask, [(0, 0, 0), (1, 1, 1)], (64, 48), "m.png", ["a", "b"])
+    return Request(picture(0), styles, recipe_for(), None, regions)
+
+
+def test_every_region_starts_in_the_palette_of_its_style(session, weights):
+    request = in_regions(32)
+    start_BCHW, masks = start_of(session, weights, request), request.regions.masks(96, 72)
+    for number, (style, _) in enumerate(request.styles):
+        own = start_BCHW[0][:, masks[0, number] == 1]
+        wanted = quantiles(style.tensor((96, 72))[0].flatten(1))
+        assert (quantiles(own) - wanted).abs().max() < 0.05
+    edge = start_BCHW[0, :, :, 47:49]
+    assert edge[0].mean() > 0.2, "the mask's soft edge has both"
+    assert edge[2].mean() > 0.2
+
+
+@pytest.mark.parametrize("edge", [0, 64])
+def test_a_region_of_no_pixel_starts_as_the_other(session, weights, edge):
+    start_BCHW = start_of(session, weights, in_regions(edge))
+    assert start_BCHW.isfinite().all()
+    assert (start_BCHW[0, 2].mean() > start_BCHW[0, 0].mean()) == (edge == 0)
+
+
+@pytest.mark.parametrize("margin", [0, 5, 16, 40])
+def test_the_smallest_picture_with_a_margin_has_a_style_at_every_layer(session, weights, margin):
+    recipe = Recipe(size=32 if margin < 32 else margin + 1, pyramid=0, steps=1, margin=margin)
+    content = Picture.from_image(to_image(random_image(64, 64)))
+    with pytest.raises(ImageError, match="short side"):
+        plan_levels(recipe.model_copy(update={"size": recipe.size - 1}), (64, 64))
+    (row,) = one(session, Request(content, [(picture(1), 1.0)], recipe), weights).rows
+    assert all(np.isfinite(loss) for loss in row.layers.values())
 
 
 def test_devices():
