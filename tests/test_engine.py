@@ -19,7 +19,15 @@ def recipe_for(**fields) -> Recipe:
     return Recipe(**{"size": 46, "pyramid": 32, "history": 5, "margin": 0, **fields})
 
 
-def transfer_for(recipe: Recipe, levels=LEVELS, **hooks) -> StyleTransfer:
+def as_it_is(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
+    return image
+
+
+def mirrored(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
+    return image.flip(3)
+
+
+def transfer_for(recipe: Recipe, levels=LEVELS, carried=as_it_is, **hooks) -> StyleTransfer:
     """Pictures of different contents, styles and starts: number `index` is alike whoever is with it."""
     encoder = tiny_encoder(recipe)
 
@@ -30,9 +38,6 @@ def transfer_for(recipe: Recipe, levels=LEVELS, **hooks) -> StyleTransfer:
     def first(level: Level, index: int) -> torch.Tensor:
         return random_image(level.height, level.width, seed=30 + index)
 
-    def carried(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
-        return image.flip(3) + 0.02 * index
-
     return StyleTransfer(encoder, recipe, levels, inputs, first, carried, Hooks(**hooks))
 
 
@@ -42,9 +47,10 @@ def run_one(transfer: StyleTransfer, state: RunState | None = None) -> tuple[tor
     return result.image_BCHW, result.state.rows
 
 
-def stop_after(recipe: Recipe, steps: int, levels=LEVELS) -> RunState:
+def stop_after(recipe: Recipe, steps: int, levels=LEVELS, carried=as_it_is) -> RunState:
     seen: list[Progress] = []
-    transfer = transfer_for(recipe, levels, on_progress=seen.append, should_stop=lambda: len(seen) == steps)
+    stopping = {"on_progress": seen.append, "should_stop": lambda: len(seen) == steps}
+    transfer = transfer_for(recipe, levels, carried, **stopping)
     (result,) = transfer.run([RunState()])
     assert result.status == "stopped"
     return result.state
@@ -114,9 +120,10 @@ def test_the_same_twice(name):
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 9])
 def test_stopped_and_resumed_from_a_file_is_as_if_it_had_not_been(name, stop_at, tmp_path):
-    expected, expected_rows = run_one(transfer_for(RECIPES[name]))
-    write_checkpoint(tmp_path / "state", stop_after(RECIPES[name], stop_at))
-    image, rows = run_one(transfer_for(RECIPES[name]), read_checkpoint(tmp_path / "state"))
+    expected, expected_rows = run_one(transfer_for(RECIPES[name], carried=mirrored))
+    write_checkpoint(tmp_path / "state", stop_after(RECIPES[name], stop_at, carried=mirrored))
+    transfer = transfer_for(RECIPES[name], carried=mirrored)
+    image, rows = run_one(transfer, read_checkpoint(tmp_path / "state"))
     assert torch.equal(image, expected)
     assert [row.total for row in rows] == [row.total for row in expected_rows]
 
@@ -167,7 +174,7 @@ def test_a_margin_is_mirrored_and_cut_off_again():
 
 def test_a_level_starts_from_what_is_made_of_the_one_before():
     still = {"content_weight": 0.0, "style_weight": 0.0, "tv_weight": 0.0, "range_weight": 0.0}
-    image, _ = run_one(transfer_for(recipe_for(margin=9, **still)))
+    image, _ = run_one(transfer_for(recipe_for(margin=9, **still), carried=mirrored))
     larger = torch.nn.functional.interpolate(
         random_image(32, 32, seed=30), (40, 46), mode="bicubic", align_corners=False
     )
@@ -217,10 +224,9 @@ def test_a_picture_is_the_same_alone_and_in_company(name):
 def alone_as(recipe: Recipe, index: int, **hooks) -> Result:
     """Run number `index` of a batch by itself."""
     transfer = transfer_for(recipe, **hooks)
-    inputs, first, carried = transfer.level_inputs, transfer.first_image, transfer.carried_image
+    inputs, first = transfer.level_inputs, transfer.first_image
     transfer.level_inputs = lambda level, _: inputs(level, index)
     transfer.first_image = lambda level, _: first(level, index)
-    transfer.carried_image = lambda image, level, _: carried(image, level, index)
     return transfer.run([RunState()])[0]
 
 
