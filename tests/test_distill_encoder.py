@@ -106,8 +106,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(distill, script, mon
 
 def test_a_repeated_network_is_pruned_to_itself(distill, capsys):
     """A silent channel goes as well, and a student that is its teacher is not trained."""
-    # He's gain: the deep layers of a network that fades are rounding.
-    original = {k: v * (1.4 if v.ndim == 4 else 1) for k, v in tiny_weights(width=4).items()}
+    # Every other channel speaks on every crop, or a few crops would not tell which one is silent.
+    original = {k: v if v.ndim == 4 else v + 1 for k, v in tiny_weights(width=4).items()}
     original["conv3_2.bias"][1] = -1000
     save_file(repeated(original, 3), "teacher.safetensors")
     student, reports = distill("teacher.safetensors", "--widths=4,4,4,4,4,3,4,4,4,4,4,4,4")
@@ -116,7 +116,9 @@ def test_a_repeated_network_is_pruned_to_itself(distill, capsys):
     small = Encoder({key: value.float() for key, value in student.items()}, ["relu5_1"], padding="reflect")
     image = random_image()
     expected = Encoder(original, ["relu5_1"], padding="reflect")(image)["relu5_1"]
-    assert torch.allclose(small(image)["relu5_1"], expected, atol=2e-3 * float(expected.abs().max()))
+    apart = (small(image)["relu5_1"][0, :, None] - expected[0, None]).abs().amax((2, 3))
+    speaks = expected[0].amax((1, 2)) > 0
+    assert bool((apart.amin(0)[speaks] < 2e-3 * float(expected.max())).all())
 
 
 def test_channels_are_chosen_by_what_they_explain(script):
