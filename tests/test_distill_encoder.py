@@ -10,54 +10,156 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_weights
+from tiny import random_image, tiny_weights
 
 from pipeline.neural.encoder import TORCHVISION_INDEX, Encoder
+from pipeline.neural.weights import SLIM_PATH
 
 SCRIPT = Path(__file__).parent.parent / "tools/distill_encoder.py"
+NARROW = ",".join(["3"] * 13)
 
 
 @pytest.fixture
-def distill(monkeypatch, make_picture):
-    """Return a function that trains for two steps in each phase: (weights, reports)."""
+def script(monkeypatch):
     spec = importlib.util.spec_from_file_location("distill_encoder", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "distill_encoder", module)  # dataclasses ask for it
     spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "LOOKS", (1, 2))
+    return module
+
+
+@pytest.fixture
+def distill(script, monkeypatch, make_picture):
+    """Return a function that trains a narrow student for four steps: (weights, reports)."""
     for seed in range(3):
         make_picture(f"pictures/{seed}.png", seed, (48, 40))
 
-    def run(teacher: Path, *flags: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
-        small = {"side": 32, "batch": 2, "block-steps": 2, "steps": 2, "report-every": 1, "hold-out": 3}
-        arguments = ["--teacher", str(teacher), "--images", "pictures", "--out", "slim.safetensors"]
+    def run(
+        teacher: str, *flags: str, out: str = "slim"
+    ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+        small = {"side": 32, "batch": 3, "steps": 4, "report-every": 2, "hold-out": 3, "calibration": 4}
+        small |= {"refresh-every": 3}
         sizes = [f"--{key}={value}" for key, value in small.items()]
+        arguments = [f"--teacher={teacher}", "--images=pictures", f"--out={out}.safetensors"]
         monkeypatch.setattr(sys, "argv", ["distill_encoder.py", *arguments, *sizes, *flags])
-        module.main()
-        return load_file("slim.safetensors"), json.loads(Path("slim.training.json").read_text())
+        script.main()
+        return load_file(f"{out}.safetensors"), json.loads(Path(f"{out}.training.json").read_text())
 
     return run
 
 
-def test_learns_from_a_checkpoint_wider_than_itself_and_resumes(distill):
-    weights = tiny_weights(width=160)
+def repeated(weights: dict[str, torch.Tensor], times: int) -> dict[str, torch.Tensor]:
+    """Widen a network without changing what it computes (Net2WiderNet, Chen et al. 2016)."""
+    wide = {}
+    for key, value in weights.items():
+        value = value.repeat_interleave(times, 0)
+        if value.ndim == 4 and not key.startswith("conv1_1"):
+            value = value.repeat_interleave(times, 1) / times
+        wide[key] = value
+    return wide
+
+
+def test_learns_from_a_torchvision_checkpoint(distill, capsys):
+    weights = tiny_weights(width=6)
     features = {
         f"features.{index}.{part}": weights[f"{name}.{part}"]
         for name, index in TORCHVISION_INDEX.items()
         for part in ("weight", "bias")
     }
     torch.save(features, "teacher.pth")
-    student, reports = distill(Path("teacher.pth"))
-    assert [report["phase"] for report in reports] == ["blocks"] * 2 + ["end to end"] * 2
-    assert all(report["held_out"] > 0 for report in reports)
+    student, reports = distill("teacher.pth", f"--widths={NARROW}")
+    assert [report["step"] for report in reports] == [0, 2, 4]
+    assert all(report["features, canvases"] > 0 and report["style, photographs"] > 0 for report in reports)
     assert {tensor.dtype for tensor in student.values()} == {torch.float16}
     encoder = Encoder({key: value.float() for key, value in student.items()}, ["relu5_1"])
-    assert encoder(torch.rand(1, 3, 32, 32))["relu5_1"].shape[1] == 128
-    again, _ = distill(Path("teacher.pth"), "--resume", "slim.safetensors")
-    assert any(not torch.equal(again[key], student[key]) for key in student)
+    assert encoder(torch.rand(1, 3, 32, 32))["relu5_1"].shape[1] == 3
+    out = capsys.readouterr().out
+    assert "2 pictures to learn from; for validation: 0.png" in out
+    assert "| relu5_1 | 3 |" in out
+    assert not Path("slim.checkpoint").exists()
 
 
-def test_a_teacher_in_safetensors(distill):
-    save_file(tiny_weights(width=4), "teacher.safetensors")
-    with pytest.raises(SystemExit, match="narrower"):
-        distill(Path("teacher.safetensors"))
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(distill, script, monkeypatch):
+    save_file(tiny_weights(width=6), "teacher.safetensors")
+    options = ("teacher.safetensors", f"--widths={NARROW}")
+    whole, reports = distill(*options, out="whole")
+
+    def interrupted(run: object, path: Path, settings: dict[str, str]) -> None:
+        save(run, path, settings)
+        if run.step == 2:
+            raise KeyboardInterrupt
+
+    save = script.Run.save
+    monkeypatch.setattr(script.Run, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        distill(*options)
+    monkeypatch.setattr(script.Run, "save", save)
+    with pytest.raises(SystemExit, match="another widths, seed"):
+        distill("teacher.safetensors", "--widths=2,3,3,3,3,3,3,3,3,3,3,3,3", "--seed=1", "--resume")
+    resumed, again = distill(*options, "--resume")
+    assert [report["loss"] for report in again] == [report["loss"] for report in reports]
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
+def test_a_repeated_network_is_pruned_to_itself(distill, capsys):
+    """A silent channel goes as well, and a student that is its teacher is not trained."""
+    # Every other channel speaks on every crop, or a few crops would not tell which one is silent.
+    original = {k: v if v.ndim == 4 else v + 1 for k, v in tiny_weights(width=4).items()}
+    original["conv3_2.bias"][1] = -1000
+    save_file(repeated(original, 3), "teacher.safetensors")
+    student, reports = distill("teacher.safetensors", "--widths=4,4,4,4,4,3,4,4,4,4,4,4,4")
+    assert "nothing to learn" in capsys.readouterr().out
+    assert [report["step"] for report in reports] == [0]
+    small = Encoder({key: value.float() for key, value in student.items()}, ["relu5_1"], padding="reflect")
+    image = random_image()
+    expected = Encoder(original, ["relu5_1"], padding="reflect")(image)["relu5_1"]
+    apart = (small(image)["relu5_1"][0, :, None] - expected[0, None]).abs().amax((2, 3))
+    speaks = expected[0].amax((1, 2)) > 0
+    assert bool((apart.amin(0)[speaks] < 2e-3 * float(expected.max())).all())
+
+
+def test_channels_are_chosen_by_what_they_explain(script):
+    rows = torch.randn(3, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = torch.stack([0.1 * rows[0], rows[1], 2 * rows[1], 0 * rows[0], rows[2] + rows[1]])
+    covariance = rows @ rows.T / 200
+    chosen = script.choose_channels(covariance, 3, torch.eye(5, dtype=torch.float64))
+    assert chosen in ([0, 1, 4], [0, 2, 4])
+    rebuilt = script.rebuilding(covariance, chosen) @ rows[chosen]
+    assert torch.allclose(rebuilt, rows, atol=1e-6)
+    # What the layer above does not hear is not worth a channel.
+    deaf = torch.diag(torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64))
+    assert script.choose_channels(covariance, 1, deaf)[0] in (1, 2)
+
+
+def test_what_cannot_be_used_is_refused(distill, make_picture):
+    save_file(tiny_weights(width=2), "narrow.safetensors")
+    with pytest.raises(SystemExit, match="conv1_1 is narrower"):
+        distill("narrow.safetensors", f"--widths={NARROW}")
+    save_file({"conv1_1.weight": torch.zeros(1)}, "part.safetensors")
+    with pytest.raises(SystemExit, match=r"part.safetensors is no VGG-19: conv1_1.bias is missing"):
+        distill("part.safetensors")
+    Path("junk.pth").write_bytes(b"junk")
+    with pytest.raises(SystemExit, match=r"junk.pth cannot be read"):
+        distill("junk.pth")
+    with pytest.raises(SystemExit, match=r"slim.checkpoint cannot be resumed"):
+        distill("narrow.safetensors", "--resume")
+    with pytest.raises(SystemExit, match="none is left"):
+        distill("narrow.safetensors", "--hold-out=1")
+
+
+def test_an_unreadable_picture_is_left_out(distill, capsys):
+    Path("pictures/broken.png").write_bytes(b"broken")
+    save_file(tiny_weights(width=3), "teacher.safetensors")
+    distill("teacher.safetensors", f"--widths={NARROW}")
+    out = capsys.readouterr().out
+    assert "Left out: " in out
+    assert "broken.png" in out
+
+
+def test_the_bundled_network_has_the_widths_of_the_script(script):
+    bundled = load_file(SLIM_PATH)
+    widths = tuple(len(bundled[f"{name}.bias"]) for name in script.NETWORK)
+    assert widths == script.WIDTHS

@@ -1,29 +1,32 @@
 #!/usr/bin/env python3
-"""Distil `vgg19-slim`, the small encoder that ships with the package, from a VGG-19.
+"""Make `vgg19-slim`, the small encoder that ships with the package, from a VGG-19.
 
     python tools/distill_encoder.py --teacher vgg19.pth --images photos/ --out vgg19-slim.safetensors
 
-The student has VGG-19's layout and layer names at about a quarter of its width and starts from random
-weights. It learns in two phases:
+The student is the teacher with fewer channels. First it is pruned: in every layer the channels stay from
+which all of the layer's outputs are best rebuilt, and the rebuilding is folded into the weights of the layer
+above. Then it is fine-tuned, end to end, to see what the teacher sees in the channels that stayed, on what
+style transfer looks at: crops of photographs and paintings, those with noise and strange colours, and
+canvases half way through a stylisation with the student itself. Two things count: the features, of every
+layer, and the style loss between the statistics of student and teacher at the style layers.
 
-1. block by block: each block between two tapped layers learns from the teacher's own features at its
-   input, all blocks in one step, so no block waits for the ones below it;
-2. end to end: the student sees only the picture, as it will in use.
-
-The teacher is a checkpoint in torchvision's format (`features.0.weight`, ...) or a safetensors file
-with `conv1_1.weight`, ...; where it is wider than the student at a tap, a 1x1 projection that keeps
-the most of its features is fitted first. Held-out pictures give the error per layer.
+The teacher is a checkpoint in torchvision's format (`features.0.weight`, ...) or a safetensors file with
+`conv1_1.weight`, .... Every Nth picture is kept for validation. Everything random follows from --seed and
+the step, so that a run that was stopped goes on with --resume as if it never was.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,62 +36,80 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from pipeline.errors import PipelineError
 from pipeline.files import write_atomically
 from pipeline.neural.encoder import (
     CONVOLUTIONS,
     IMAGENET_MEAN,
     IMAGENET_STD,
     TORCHVISION_INDEX,
+    Encoder,
     convolutions_up_to,
 )
+from pipeline.neural.explicit import ExplicitObjective
+from pipeline.neural.lbfgs import LBFGS
+from pipeline.neural.losses import bures_style_loss, bures_target, moments
 from pipeline.neural.reading import decode_image
+from pipeline.neural.targets import gram_targets
+from pipeline.recipe import Recipe
 
+# What the pictures are for: the layers and losses of `default`.
+RECIPE = Recipe(margin=0)
 TAPS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv4_2", "conv5_1")
-# Tapped layers carry the features; the layers between them are half as wide again, which is where
-# the student does its work.
-WIDTHS = {
-    "conv1_1": 16, "conv1_2": 24,
-    "conv2_1": 32, "conv2_2": 48,
-    "conv3_1": 64, "conv3_2": 96, "conv3_3": 96, "conv3_4": 96,
-    "conv4_1": 128, "conv4_2": 128, "conv4_3": 192, "conv4_4": 192,
-    "conv5_1": 128,
-}  # fmt: skip
+STYLE_TAPS = tuple("conv" + layer[4:] for layer in RECIPE.style_layers)
 NETWORK = convolutions_up_to(TAPS)
-# Slope for negative values when comparing: the layers before the ReLU are tapped too, but what
-# passes the ReLU matters most.
+# Multiples of 16, as matrix units take them. The compressed VGG-19 that taught the bundled network speaks in
+# no more channels than these: the others are silent whatever it sees.
+WIDTHS = (16, 16, 32, 32, 64, 48, 48, 48, 80, 80, 64, 128, 112)
+
+# Slope for negative values when comparing: some recipes tap before the ReLU, but what passes it matters most.
 LEAK = 0.1
+# The layers in between are heard at all, so that they can be tapped.
+WEIGHT_IN_BETWEEN = 0.1
+# Error, over the variance, below which a pruned network is its teacher but for rounding. Adam would walk on
+# such gradients as on any others.
+EXACT = 1e-6
+# Options that may be others when a run is resumed.
+ANEW = ("images", "out", "resume", "report_every")
+# Steps after which a stylisation gives a canvas to learn from.
+LOOKS = (4, 12, 30)
 
 Weights = dict[str, Tensor]
 
 
-def read_pictures(folder: Path) -> list[Tensor]:
-    """Read every picture below `folder` as uint8 CHW, at most 640 pixels long."""
-    pictures = []
+def read_pictures(folder: Path) -> dict[str, Tensor]:
+    """Read every picture below `folder`, by name, as uint8 CHW, at most 640 pixels long."""
+    pictures = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}:
+        if path.suffix.lower() not in {".jpg", ".jpeg", ".png", ".webp"}:
+            continue
+        try:
             image = decode_image(path.read_bytes(), str(path))
-            image.thumbnail((640, 640), Image.Resampling.LANCZOS)
-            pictures.append(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1))
-    if len(pictures) < 2:
-        raise SystemExit(f"{folder}: needs two pictures or more (.jpg, .png, .webp), found {len(pictures)}")
+        except (PipelineError, OSError) as error:
+            print(f"Left out: {error}", flush=True)
+            continue
+        image.thumbnail((640, 640), Image.Resampling.LANCZOS)
+        pictures[str(path.relative_to(folder))] = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
     return pictures
 
 
 def read_teacher(path: Path) -> Weights:
     """Read a VGG-19 checkpoint as `conv1_1.weight`, ... in float32."""
-    if path.suffix == ".safetensors":
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise SystemExit(f"{path} cannot be read: {error}. Give a VGG-19 (.pth or .safetensors).") from error
     if "features.0.weight" in state:
-        state = {
-            f"{name}.{part}": state[f"features.{TORCHVISION_INDEX[name]}.{part}"]
-            for name in CONVOLUTIONS
-            for part in ("weight", "bias")
-        }
-    return {
-        f"{name}.{part}": state[f"{name}.{part}"].float() for name in NETWORK for part in ("weight", "bias")
-    }
+        named = {name: f"features.{TORCHVISION_INDEX[name]}" for name in CONVOLUTIONS}
+    else:
+        named = {name: name for name in CONVOLUTIONS}
+    keys = [(f"{name}.{part}", f"{named[name]}.{part}") for name in NETWORK for part in ("weight", "bias")]
+    if missing := [key for _, key in keys if key not in state]:
+        raise SystemExit(f"{path} is no VGG-19: {missing[0]} is missing. Give one in torchvision's format.")
+    return {ours: state[theirs].float() for ours, theirs in keys}
 
 
 def convolve(weights: Weights, name: str, x: Tensor) -> Tensor:
@@ -96,250 +117,358 @@ def convolve(weights: Weights, name: str, x: Tensor) -> Tensor:
     return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
-def pool(name: str, x: Tensor) -> Tensor:
-    return F.max_pool2d(x, 2) if name.endswith("_1") and name != "conv1_1" else x
-
-
-def normalise(image: Tensor) -> Tensor:
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    normalised = (image - mean[:, None, None]) / std[:, None, None]
-    return normalised.contiguous(memory_format=torch.channels_last)
-
-
-def run_network(weights: Weights, image: Tensor) -> Weights:
+def run_network(weights: Weights, image_BCHW: Tensor) -> Weights:
     """Return the output of every convolution, before its ReLU."""
-    outputs, x = {}, normalise(image)
+    mean, std = (torch.tensor(part)[:, None, None] for part in (IMAGENET_MEAN, IMAGENET_STD))
+    x = ((image_BCHW - mean) / std).contiguous(memory_format=torch.channels_last)
+    outputs = {}
     for name in NETWORK:
-        outputs[name] = convolve(weights, name, pool(name, x))
+        if name.endswith("_1") and name != "conv1_1":
+            x = F.max_pool2d(x, 2)
+        outputs[name] = convolve(weights, name, x)
         x = F.relu(outputs[name])
     return outputs
 
 
-class Teacher:
-    """Teacher features at the student's widths: `targets(image) -> {tap: before the ReLU, BCHW}`."""
-
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
-        self.projections: Weights = {}
-
-    @torch.no_grad()
-    def targets(self, image: Tensor) -> Weights:
-        outputs = run_network(self.weights, image)
-        return {tap: self._project(tap, outputs[tap]) for tap in TAPS}
-
-    @torch.no_grad()
-    def statistics(self, image: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean and spread of every convolution: per channel at a tap, one number in between."""
-        statistics = {}
-        for name, x in run_network(self.weights, image).items():
-            if name in TAPS:
-                x = self._project(name, x)
-                statistics[name] = (x.mean((0, 2, 3)), x.std((0, 2, 3)))
-            else:
-                statistics[name] = (x.mean(), x.std((0, 2, 3)).mean())
-        return statistics
-
-    def _project(self, tap: str, x: Tensor) -> Tensor:
-        projection = self.projections.get(tap)
-        return x if projection is None else torch.einsum("ij,bjhw->bihw", projection, x)
-
-    def fit_projections(self, image: Tensor) -> None:
-        """Where the teacher is wider, keep the channels that best rebuild all of them (greedy).
-
-        Whole channels, not mixtures, so that a ReLU after the projection is a ReLU before it.
-        """
-        for tap, x in run_network(self.weights, image).items():
-            if tap in TAPS and x.shape[1] < WIDTHS[tap]:
-                raise SystemExit(f"The teacher's {tap} is narrower ({x.shape[1]}) than the student's.")
-            if tap not in TAPS or x.shape[1] == WIDTHS[tap]:
-                continue
-            kept = _pivots(F.relu(x).transpose(0, 1).flatten(1), WIDTHS[tap])
-            self.projections[tap] = torch.eye(x.shape[1])[kept]
+@torch.no_grad()
+def prune(
+    teacher: Weights, image_BCHW: Tensor, widths: Mapping[str, int]
+) -> tuple[Weights, dict[str, list[int]]]:
+    """Return the student, and which of the teacher's channels each of its layers has."""
+    student, kept = {}, {}
+    rebuild, offset = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    statistics = channel_statistics(teacher, image_BCHW)
+    for name, above in zip(NETWORK, [*NETWORK[1:], None], strict=True):
+        weight, bias = (teacher[f"{name}.{part}"].double() for part in ("weight", "bias"))
+        mean, covariance = statistics[name]
+        if len(mean) < widths[name]:
+            raise SystemExit(
+                f"The teacher's {name} is narrower ({len(mean)}) than {widths[name]}: lower --widths."
+            )
+        heard = torch.eye(len(mean), dtype=torch.float64)
+        if name not in TAPS and above is not None:
+            heard = torch.einsum("oihw,ojhw->ij", *[teacher[f"{above}.weight"].double()] * 2)
+        chosen = choose_channels(covariance, widths[name], heard)
+        student[f"{name}.weight"] = torch.einsum("oihw,ik->okhw", weight[chosen], rebuild).float()
+        student[f"{name}.bias"] = (bias[chosen] + weight[chosen].sum((2, 3)) @ offset).float()
+        rebuild = rebuilding(covariance, chosen)
+        offset = mean - rebuild @ mean[chosen]
+        kept[name] = chosen
+    return student, kept
 
 
-def _pivots(rows: Tensor, count: int) -> list[int]:
-    """Choose `count` rows by pivoted Gram-Schmidt: each the one worst explained by those before."""
-    residual, chosen = (rows - rows.mean(1, keepdim=True)).double(), []
+def channel_statistics(weights: Weights, image_BCHW: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return mean (C) and covariance (CC) of every layer after its ReLU, in float64."""
+    parts: dict[str, list[Tensor]] = {}
+    for batch in image_BCHW.split(8):
+        for name, x in run_network(weights, batch).items():
+            rows = F.relu(x).transpose(0, 1).flatten(1)
+            rows = torch.cat([rows, torch.ones_like(rows[:1])])
+            parts.setdefault(name, []).append((rows @ rows.T).double() / rows.shape[1])
+    statistics = {}
+    for name, seconds in parts.items():
+        second = torch.stack(seconds).mean(0)
+        mean = second[:-1, -1]
+        statistics[name] = (mean, second[:-1, :-1] - torch.outer(mean, mean))
+    return statistics
+
+
+def choose_channels(covariance_CC: Tensor, count: int, heard_CC: Tensor) -> list[int]:
+    """Choose `count` channels one by one: each the one that explains most of what is not explained yet.
+
+    `heard_CC` says how much the layer above hears of every direction.
+    """
+    rest, chosen = covariance_CC.clone(), []
+    floor = 1e-9 * covariance_CC.diagonal().mean() + 1e-30
     for _ in range(count):
-        best = int(residual.square().sum(1).argmax())
+        gains = ((rest @ heard_CC) * rest).sum(1) / rest.diagonal().clamp_min(floor)
+        gains[chosen] = -1
+        best = int(gains.argmax())
         chosen.append(best)
-        direction = residual[best] / residual[best].norm().clamp_min(1e-12)
-        residual = residual - torch.outer(residual @ direction, direction)
+        if rest[best, best] > floor:
+            rest = rest - torch.outer(rest[best], rest[best]) / rest[best, best]
     return sorted(chosen)
 
 
+def rebuilding(covariance_CC: Tensor, chosen: list[int]) -> Tensor:
+    """Return the matrix (CK) that rebuilds all channels from the chosen ones by least squares."""
+    among = covariance_CC[chosen][:, chosen]
+    matrix = covariance_CC[:, chosen] @ torch.linalg.pinv(among, rtol=1e-7, hermitian=True)
+    matrix[chosen] = torch.eye(len(chosen), dtype=matrix.dtype)
+    return matrix
+
+
 class Crops:
-    """Random crops with augmentation: scale, flip, colour, noise, blends; never the same twice."""
+    """Random crops; the same for the same seed."""
 
-    def __init__(self, pictures: list[Tensor], side: int, seed: int) -> None:
+    def __init__(self, pictures: list[Tensor], side: int) -> None:
         self.pictures, self.side = pictures, side
-        self.random = random.Random(seed)
-        self.generator = torch.Generator().manual_seed(seed)
 
-    def batch(self, count: int, augment: bool = True) -> Tensor:
-        crops = torch.cat([self._crop() for _ in range(count)])
-        return self._augment(crops) if augment else crops
+    def batch(self, count: int, seed: int, augment: bool = True) -> Tensor:
+        """Return `count` crops (BCHW), with noise, strange colours and double exposures if wanted."""
+        choice = random.Random(seed)
+        crops = torch.cat([self._crop(choice) for _ in range(count)])
+        return augmented(crops, torch.Generator().manual_seed(seed)) if augment else crops
 
-    def _crop(self) -> Tensor:
-        picture = self.random.choice(self.pictures)
-        shortest = min(picture.shape[1:])
-        window = min(shortest, int(self.side * self.random.choice((0.75, 1, 1, 1.5, 2, 3))))
-        top = self.random.randint(0, picture.shape[1] - window)
-        left = self.random.randint(0, picture.shape[2] - window)
+    def _crop(self, choice: random.Random) -> Tensor:
+        picture = choice.choice(self.pictures)
+        window = min(*picture.shape[1:], int(self.side * choice.choice((0.75, 1, 1, 1.5, 2, 3))))
+        top = choice.randint(0, picture.shape[1] - window)
+        left = choice.randint(0, picture.shape[2] - window)
         crop = picture[None, :, top : top + window, left : left + window].float() / 255
         size = (self.side, self.side)
         crop = F.interpolate(crop, size, mode="bilinear", antialias=True, align_corners=False)
-        return crop.flip(3) if self.random.random() < 0.5 else crop
-
-    def _augment(self, crops: Tensor) -> Tensor:
-        """The optimiser walks far from photographs: noise, strange colours and double exposures."""
-        count = len(crops)
-        gain = 1 + 0.25 * torch.randn(count, 3, 1, 1, generator=self.generator)
-        shift = 0.12 * torch.randn(count, 3, 1, 1, generator=self.generator)
-        strange = torch.rand(count, 1, 1, 1, generator=self.generator) < 0.4
-        crops = torch.where(strange, (crops - 0.5) * gain + 0.5 + shift, crops)
-
-        share = 0.6 * torch.rand(count, 1, 1, 1, generator=self.generator)
-        doubled = torch.rand(count, 1, 1, 1, generator=self.generator) < 0.2
-        crops = torch.where(doubled, torch.lerp(crops, crops.roll(1, 0), share), crops)
-
-        level = 0.15 * torch.rand(count, 1, 1, 1, generator=self.generator)
-        noisy = torch.rand(count, 1, 1, 1, generator=self.generator) < 0.3
-        noise = torch.randn(crops.shape, generator=self.generator)
-        return torch.where(noisy, crops + level * noise, crops).clamp(-0.1, 1.1)
+        return crop.flip(3) if choice.random() < 0.5 else crop
 
 
-@torch.no_grad()
-def start_weights(teacher: Teacher, image: Tensor, seed: int) -> Weights:
-    """Random weights, scaled so that every layer's output has the teacher's mean and spread."""
-    generator = torch.Generator().manual_seed(seed)
-    statistics, weights = teacher.statistics(image), {}
-    x, channels = normalise(image), 3
-    for name in NETWORK:
-        weight = torch.randn(WIDTHS[name], channels, 3, 3, generator=generator)
-        weights[f"{name}.weight"] = weight / math.sqrt(9 * channels)
-        weights[f"{name}.bias"] = torch.zeros(WIDTHS[name])
-        output = convolve(weights, name, pool(name, x))
-        mean, std = statistics[name]
-        scale = std / output.std((0, 2, 3)).clamp_min(1e-6)
-        weights[f"{name}.weight"] *= scale[:, None, None, None]
-        weights[f"{name}.bias"] += mean - output.mean((0, 2, 3)) * scale
-        x, channels = F.relu(convolve(weights, name, pool(name, x))), WIDTHS[name]
-    return weights
+def augmented(crops_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+    def number(kind: Any = torch.rand, channels: int = 1) -> Tensor:
+        drawn: Tensor = kind(len(crops_BCHW), channels, 1, 1, generator=generator)
+        return drawn
+
+    gain, shift = 1 + 0.25 * number(torch.randn, 3), 0.12 * number(torch.randn, 3)
+    strange = (crops_BCHW - 0.5) * gain + 0.5 + shift
+    crops = torch.where(number() < 0.4, strange, crops_BCHW)
+    doubled = torch.lerp(crops, crops.roll(1, 0), 0.6 * number())
+    crops = torch.where(number() < 0.2, doubled, crops)
+    noisy = crops + 0.15 * number() * torch.randn(crops.shape, generator=generator)
+    return torch.where(number() < 0.3, noisy, crops).clamp(-0.1, 1.1)
 
 
-def layer_errors(student: Weights, target: Weights, leak: float = LEAK) -> Weights:
-    """Squared error per tap over the teacher's variance (0 is perfect, 1 is its mean)."""
+def stylised(
+    weights: Weights, image_BCHW: Tensor, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Stylise every crop with the next one as `default` does, half of them from noise.
+
+    Return the canvases after each of `LOOKS` steps. As the network is `weights`, the canvases go where its
+    own errors lead the optimiser.
+    """
+    layers = sorted({*RECIPE.content_layers, *RECIPE.style_layers})
+    detached = {key: value.detach() for key, value in weights.items()}
+    encoder = Encoder(detached, layers, RECIPE.pooling, RECIPE.padding)
+    targets = gram_targets(encoder, image_BCHW.roll(1, 0), layers)
+    objective = ExplicitObjective(encoder, RECIPE, image_BCHW, targets, dtype)
+    noise = torch.rand(image_BCHW.shape, generator=torch.Generator().manual_seed(seed))
+    canvas = torch.where(torch.arange(len(noise))[:, None, None, None] % 2 == 1, noise, image_BCHW)
+    flat = canvas.view(len(canvas), -1)
+    optimizer = LBFGS(flat, RECIPE.learning_rate, RECIPE.history)
+    canvases = []
+    for step in range(1, LOOKS[-1] + 1):
+        losses, gradient = objective.evaluate(canvas)
+        optimizer.step(flat, losses.total, gradient.reshape(flat.shape))
+        if step in LOOKS:
+            canvases.append(canvas.clamp(-0.5, 1.5))
+    return torch.cat(canvases)
+
+
+@dataclass
+class Teacher:
+    """The teacher's outputs, in the channels that the student has."""
+
+    weights: Weights
+    kept: Mapping[str, list[int]]
+
+    @torch.no_grad()
+    def outputs(self, image_BCHW: Tensor) -> Weights:
+        outputs = run_network(self.weights, image_BCHW)
+        return {name: outputs[name][:, kept].contiguous() for name, kept in self.kept.items()}
+
+
+def feature_errors(student: Weights, teacher: Weights, leak: float = LEAK) -> Weights:
+    """Squared error per layer over the teacher's variance (0 is perfect, 1 is its mean)."""
     errors = {}
-    for tap in TAPS:
-        s, t = F.leaky_relu(student[tap].float(), leak), F.leaky_relu(target[tap], leak)
+    for name in NETWORK:
+        s, t = F.leaky_relu(student[name].float(), leak), F.leaky_relu(teacher[name], leak)
         variance = (t - t.mean((0, 2, 3), keepdim=True)).square().mean()
-        errors[tap] = (s - t).square().mean() / variance
+        errors[name] = (s - t).square().mean() / variance.clamp_min(1e-12)
     return errors
 
 
-def run_blocks(weights: Weights, image: Tensor, target: Weights) -> Weights:
-    """Run every block from the teacher's features at its input."""
-    outputs, x = {}, normalise(image)
-    for name in NETWORK:
-        x = convolve(weights, name, pool(name, x))
-        if name in TAPS:
-            outputs[name] = x
-            x = target[name]
-        x = F.relu(x)
-    return outputs
+def style_distances(student: Weights, teacher: Weights) -> Weights:
+    """The pipeline's own style loss between student and teacher per style layer, mean over pictures."""
+    distances = {}
+    for name in STYLE_TAPS:
+        target = bures_target(moments(F.relu(teacher[name])), RECIPE.bures_epsilon)
+        distances[name] = bures_style_loss(moments(F.relu(student[name].float())), target).mean()
+    return distances
+
+
+def training_loss(student: Weights, teacher: Weights, style_share: float) -> Tensor:
+    errors = feature_errors(student, teacher)
+    weights = {name: 1.0 if name in TAPS else WEIGHT_IN_BETWEEN for name in NETWORK}
+    features = torch.stack([weights[name] * error for name, error in errors.items()]).sum()
+    style = torch.stack(list(style_distances(student, teacher).values())).sum()
+    return features / sum(weights.values()) + style_share * style / len(STYLE_TAPS)
 
 
 @torch.no_grad()
-def validate(weights: Weights, teacher: Teacher, held_out: Tensor) -> dict[str, float]:
-    """Error per tap after the ReLU, end to end, on held-out crops."""
-    errors = layer_errors(run_network(weights, held_out), teacher.targets(held_out), leak=0.0)
-    return {"relu" + tap[4:]: float(error) for tap, error in errors.items()}
+def validate(
+    student: Weights, teacher: Teacher, pictures: Mapping[str, Tensor]
+) -> dict[str, dict[str, float]]:
+    """Return errors of features and style on every kind of pictures, by layer."""
+    report: dict[str, dict[str, float]] = {}
+    for kind, image in pictures.items():
+        ours, theirs = run_network(student, image), teacher.outputs(image)
+        features, style = feature_errors(ours, theirs, leak=0.0), style_distances(ours, theirs)
+        for what, errors in (("features", features), ("style", style)):
+            report[f"{what}, {kind}"] = {name: float(error) for name, error in errors.items()}
+    return report
 
 
-def train(args: argparse.Namespace) -> list[dict[str, object]]:
-    """Run both phases; the student is written at every report. Return the reports."""
+@dataclass
+class Run:
+    """A training run: everything that changes from step to step, which is all that a checkpoint needs."""
+
+    student: Weights
+    kept: dict[str, list[int]]
+    canvases: Tensor
+    step: int = 0
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    optimizer: dict[str, Any] | None = None
+
+    def save(self, path: Path, settings: Mapping[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save({"settings": dict(settings), **vars(self)}, buffer)
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path, settings: Mapping[str, Any]) -> Run:
+        try:
+            state = torch.load(path, weights_only=True)
+            before = state.pop("settings")
+        except Exception as error:
+            raise SystemExit(f"{path} cannot be resumed: {error}. Start again without --resume.") from error
+        if other := [key for key, value in settings.items() if before.get(key) != value]:
+            raise SystemExit(f"{path} has another {', '.join(other)}: give the same, or no --resume.")
+        return cls(**state)
+
+
+def train(args: argparse.Namespace) -> Run:
+    """Prune and fine-tune; student and checkpoint are written at every report."""
     pictures = read_pictures(args.images)
-    held_out = Crops(pictures[:: args.hold_out], args.side, seed=1).batch(24, augment=False)
-    kept = [picture for index, picture in enumerate(pictures) if index % args.hold_out]
-    crops = Crops(kept, args.side, args.seed)
-    teacher = Teacher(read_teacher(args.teacher))
-    start = crops.batch(16)
-    teacher.fit_projections(start)
-    weights = load_file(args.resume) if args.resume else start_weights(teacher, start, args.seed)
-    student = {key: value.float().requires_grad_() for key, value in weights.items()}
+    held_out = list(pictures)[:: args.hold_out]
+    if len(held_out) == len(pictures):
+        raise SystemExit(
+            f"{args.images}: {len(pictures)} pictures, none is left to learn from. Add .jpg or .png."
+        )
+    crops = Crops([pictures[name] for name in pictures if name not in held_out], args.side)
+    print(f"{len(crops.pictures)} pictures to learn from; for validation: {', '.join(held_out)}", flush=True)
+    settings = {key: str(value) for key, value in vars(args).items() if key not in ANEW}
+    settings["pictures"] = ", ".join(pictures)
+    checkpoint = args.out.with_suffix(".checkpoint")
+    weights = read_teacher(args.teacher)
+    if args.resume:
+        run = Run.load(checkpoint, settings)
+    else:
+        calibration = crops.batch(args.calibration, args.seed)
+        # A channel that photographs leave silent may speak on a canvas.
+        calibration = torch.cat([calibration, stylised(weights, calibration[: args.batch], args.seed)])
+        run = Run(*prune(weights, calibration, args.widths), canvases=calibration[:0])
+    teacher = Teacher(weights, run.kept)
+    clean = Crops([pictures[name] for name in held_out], args.side).batch(24, 1, augment=False)
+    # Canvases on the teacher's way, so that they are the same for every student.
+    validation = {"photographs": clean, "canvases": stylised(weights, clean[:8])}
 
-    reports = []
-    for phase, steps, rate in (
-        ("blocks", args.block_steps, args.learning_rate),
-        ("end to end", args.steps, args.learning_rate / 2),
-    ):
-        started = time.monotonic()
-        for step, loss in run_phase(phase, steps, rate, student, teacher, crops, args):
-            held = {layer: round(error, 4) for layer, error in validate(student, teacher, held_out).items()}
-            mean = round(sum(held.values()) / len(held), 4)
-            seconds = round(time.monotonic() - started)
-            report = {"phase": phase, "step": step, "loss": round(loss, 4), "held_out": mean, **held}
-            reports.append({**report, "seconds": seconds})
-            print(json.dumps(reports[-1]), flush=True)
-            save(student, args.out)
-    return reports
+    started = time.monotonic()
+    for loss in steps(run, teacher, crops, args):
+        errors = validate(run.student, teacher, validation)
+        means = {kind: round(sum(part.values()) / len(part), 5) for kind, part in errors.items()}
+        report = {"step": run.step, "loss": loss, **means, "seconds": round(time.monotonic() - started)}
+        print(json.dumps(report), flush=True)
+        run.reports.append({**report, "layers": errors})
+        write_atomically(args.out, encoder_bytes(run.student))
+        run.save(checkpoint, settings)
+        if max(max(part.values()) for part in errors.values()) < EXACT:
+            print("The pruned network is its teacher but for rounding: nothing to learn.")
+            break
+    print(table(run, args.out))
+    write_atomically(args.out.with_suffix(".training.json"), json.dumps(run.reports, indent=1).encode())
+    checkpoint.unlink()
+    return run
 
 
-def run_phase(
-    phase: str,
-    steps: int,
-    rate: float,
-    student: Weights,
-    teacher: Teacher,
-    crops: Crops,
-    args: argparse.Namespace,
-) -> Iterator[tuple[int, float]]:
-    """Train for `steps`; yield the step and its loss whenever a report is due."""
-    optimizer = torch.optim.Adam(student.values(), lr=rate, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(steps, 1), pct_start=0.05)
-    for step in range(1, steps + 1):
-        image = crops.batch(args.batch)
-        target = teacher.targets(image)
+def steps(run: Run, teacher: Teacher, crops: Crops, args: argparse.Namespace) -> Iterator[float | None]:
+    """Train to the last step; stop for a report, with the loss, at the start and when one is due."""
+    run.student = {key: value.detach().requires_grad_() for key, value in run.student.items()}
+    # Rates relative to each tensor's size: the pruned weights are nearly right, and some layers' are small.
+    groups = [{"params": [v], "size": float(v.detach().square().mean().sqrt())} for v in run.student.values()]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    if run.optimizer is None:
+        yield None
+    else:
+        optimizer.load_state_dict(run.optimizer)
+    dtype = torch.bfloat16 if args.bfloat16 else torch.float32
+    while run.step < args.steps:
+        seed = args.seed + 1_000_003 * (run.step + 1)
+        if run.step % args.refresh_every == 0:
+            pictures = crops.batch(args.batch, -seed, augment=False)
+            run.canvases = stylised(run.student, pictures, seed, dtype)
+        image = crops.batch(args.batch, seed)
+        some = random.Random(seed).sample(range(len(run.canvases)), args.batch // 3)
+        image[: len(some)] = run.canvases[some]
+        target = teacher.outputs(image)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
-            blocks = phase == "blocks"
-            outputs = run_blocks(student, image, target) if blocks else run_network(student, image)
-        loss = torch.stack(list(layer_errors(outputs, target).values())).mean()
+            outputs = run_network(run.student, image)
+        loss = training_loss(outputs, target, args.style_share)
+        # Up for a twentieth of the run, then down along a cosine.
+        done = (run.step + 1) / args.steps
+        rate = args.learning_rate * min(done / 0.05, 0.5 + 0.5 * math.cos(math.pi * (done - 0.05) / 0.95))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["size"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        schedule.step()
-        if step % args.report_every == 0 or step == steps:
-            yield step, float(loss.detach())
+        run.step += 1
+        if run.step % args.report_every == 0 or run.step == args.steps:
+            run.optimizer = optimizer.state_dict()
+            yield float(loss.detach())
 
 
-def save(weights: Weights, path: Path) -> None:
+def encoder_bytes(weights: Weights) -> bytes:
     half = {key: value.detach().half().contiguous() for key, value in weights.items()}
-    write_atomically(path, to_bytes(half, metadata={"format": "vgg19-slim", "version": "1"}))
+    return to_bytes(half, metadata={"format": "vgg19-slim", "version": "1"})
+
+
+def table(run: Run, path: Path) -> str:
+    """Return the last report as a markdown table with a row per layer."""
+    errors = run.reports[-1]["layers"]
+    lines = [" | ".join(["layer", "channels", *errors]), " | ".join(["---"] * (2 + len(errors)))]
+    for name in NETWORK:
+        cells = [f"{part[name]:.4f}" if name in part else "" for part in errors.values()]
+        lines.append(" | ".join(["relu" + name[4:], str(len(run.kept[name])), *cells]))
+    parameters = sum(value.numel() for value in run.student.values())
+    head = f"{parameters:,} parameters, {path.stat().st_size:,} bytes, {run.step} steps\n\n"
+    return head + "\n".join(f"| {line} |" for line in lines)
+
+
+def layer_widths(text: str) -> dict[str, int]:
+    widths = [int(part) for part in text.split(",")]
+    if len(widths) != len(NETWORK) or min(widths) < 1:
+        raise ValueError(text)
+    return dict(zip(NETWORK, widths, strict=True))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("--teacher", type=Path, required=True, help="VGG-19 checkpoint, .pth or .safetensors")
     add("--images", type=Path, required=True, help="folder of pictures, searched with its subfolders")
     add("--out", type=Path, required=True, help="where to write the student (float16 safetensors)")
-    add("--resume", type=Path, help="start from these student weights")
-    add("--block-steps", type=int, default=3500)
-    add("--steps", type=int, default=9000)
-    add("--batch", type=int, default=12)
+    default = ",".join(map(str, WIDTHS))
+    add("--widths", type=layer_widths, default=default, help="channels, conv1_1 to conv5_1 (%(default)s)")
+    add("--resume", action="store_true", help="go on with a run of the same settings that was stopped")
+    add("--steps", type=int, default=3000)
+    add("--batch", type=int, default=8)
     add("--side", type=int, default=128, help="crop side in pixels")
-    add("--learning-rate", type=float, default=3e-3)
+    add("--learning-rate", type=float, default=6e-3, help="over the weights' own size")
+    add("--style-share", type=float, default=1.0, help="weight of the style loss against the features'")
+    add("--calibration", type=int, default=96, help="crops to prune by")
+    add("--refresh-every", type=int, default=60, help="steps until new canvases are stylised")
     add("--hold-out", type=int, default=10, metavar="N", help="keep every Nth picture for validation")
     add("--report-every", type=int, default=250)
     add("--bfloat16", action="store_true", help="convolve in bfloat16, quicker where the CPU has it")
     add("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    reports = train(args)
-    args.out.with_suffix(".training.json").write_text(json.dumps(reports, indent=1) + "\n")
+    train(parser.parse_args())
 
 
 if __name__ == "__main__":

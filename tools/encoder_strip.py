@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Make docs/images/encoders.jpg: the example pictures by several encoders, side by side.
+
+    python tools/encoder_strip.py vgg19=vgg19.pth vgg19-slim=pipeline/neural/vgg19-slim.safetensors
+
+Every encoder is CAPTION=FILE: a checkpoint in torchvision's format, or safetensors with `conv1_1.weight` ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.executors import read_picture
+from pipeline.neural.devices import plan_device
+from pipeline.neural.session import Request, Session
+from pipeline.neural.targets import TargetCache
+from pipeline.neural.weights import EncoderWeights, resolve_encoder
+from pipeline.recipe import Recipe
+
+HERE = Path(__file__).resolve().parent
+EXAMPLES, OUT = HERE.parent / "examples", HERE.parent / "docs/images/encoders.jpg"
+PAIRS = (("lake", "swirls"), ("lighthouse", "mosaic"))
+GAP, CAPTION = 6, 22
+
+
+def pictures(pair: tuple[str, str], encoders: list[EncoderWeights], size: int) -> Iterator[Image.Image]:
+    """Return the content, the style and what every encoder makes of them."""
+    session = Session(plan_device("auto"), TargetCache(None))
+    content, style = (
+        read_picture(EXAMPLES / folder / f"{name}.jpg")
+        for folder, name in zip(("content", "styles"), pair, strict=True)
+    )
+    yield from (content.image, style.image)
+    for weights in encoders:
+        (outcome,) = session.stylize([Request(content, [(style, 1.0)], Recipe(size=size))], weights)
+        assert outcome.image is not None  # nothing stops it
+        yield outcome.image
+
+
+def arrange(rows: list[list[Image.Image]], captions: list[str]) -> Image.Image:
+    """Put pictures into columns as wide as the last row's widest, captions above."""
+    cell = [max(row[-1].size[side] for row in rows) for side in (0, 1)]
+    sheet = Image.new(
+        "RGB", (len(captions) * (cell[0] + GAP) - GAP, CAPTION + len(rows) * (cell[1] + GAP) - GAP), "white"
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for column, caption in enumerate(captions):
+        left = column * (cell[0] + GAP)
+        draw.text((left + cell[0] / 2, CAPTION / 2), caption, fill="black", font=font, anchor="mm")
+        for index, row in enumerate(rows):
+            picture = row[column].convert("RGB")
+            picture.thumbnail((cell[0], cell[1]), Image.Resampling.LANCZOS)
+            top = CAPTION + index * (cell[1] + GAP)
+            sheet.paste(picture, (left + (cell[0] - picture.width) // 2, top))
+    return sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("encoders", nargs="+", metavar="CAPTION=FILE")
+    parser.add_argument("--size", type=int, default=256, help="long edge of every picture in pixels")
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    named = [each.partition("=") for each in options.encoders]
+    with tempfile.TemporaryDirectory() as folder:
+        encoders = [resolve_encoder("vgg19", Path(folder), Path(path)) for _, _, path in named]
+        rows = [list(pictures(pair, encoders, options.size)) for pair in PAIRS]
+    captions = ["content", "style", *(caption for caption, _, _ in named)]
+    arrange(rows, captions).save(options.out, quality=80, optimize=True)
+    print(f"{options.out}: {options.out.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
