@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
+import distill_encoder
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import random_image, tiny_weights
 
 from pipeline.neural.encoder import TORCHVISION_INDEX, Encoder
+from pipeline.neural.images import to_image
 from pipeline.neural.weights import SLIM_PATH
 
-SCRIPT = Path(__file__).parent.parent / "tools/distill_encoder.py"
 NARROW = ",".join(["3"] * 13)
 
 
 @pytest.fixture
-def script(monkeypatch):
-    spec = importlib.util.spec_from_file_location("distill_encoder", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "distill_encoder", module)  # dataclasses ask for it
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "LOOKS", (1, 2))
-    return module
-
-
-@pytest.fixture
-def distill(script, monkeypatch, make_picture):
+def distill(monkeypatch):
     """Return a function that trains a narrow student for four steps: (weights, reports)."""
+    monkeypatch.setattr(distill_encoder, "LOOKS", (1, 2))
+    Path("pictures").mkdir()
     for seed in range(3):
-        make_picture(f"pictures/{seed}.png", seed, (48, 40))
+        to_image(random_image(40, 48, seed)).save(f"pictures/{seed}.png")
 
     def run(
         teacher: str, *flags: str, out: str = "slim"
@@ -45,7 +35,7 @@ def distill(script, monkeypatch, make_picture):
         sizes = [f"--{key}={value}" for key, value in small.items()]
         arguments = [f"--teacher={teacher}", "--images=pictures", f"--out={out}.safetensors"]
         monkeypatch.setattr(sys, "argv", ["distill_encoder.py", *arguments, *sizes, *flags])
-        script.main()
+        distill_encoder.main()
         return load_file(f"{out}.safetensors"), json.loads(Path(f"{out}.training.json").read_text())
 
     return run
@@ -82,7 +72,7 @@ def test_learns_from_a_torchvision_checkpoint(distill, capsys):
     assert not Path("slim.checkpoint").exists()
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(distill, script, monkeypatch):
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(distill, monkeypatch):
     save_file(tiny_weights(width=6), "teacher.safetensors")
     options = ("teacher.safetensors", f"--widths={NARROW}")
     whole, reports = distill(*options, out="whole")
@@ -92,11 +82,11 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(distill, script, mon
         if run.step == 2:
             raise KeyboardInterrupt
 
-    save = script.Run.save
-    monkeypatch.setattr(script.Run, "save", interrupted)
+    save = distill_encoder.Run.save
+    monkeypatch.setattr(distill_encoder.Run, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         distill(*options)
-    monkeypatch.setattr(script.Run, "save", save)
+    monkeypatch.setattr(distill_encoder.Run, "save", save)
     with pytest.raises(SystemExit, match="another widths, seed"):
         distill("teacher.safetensors", "--widths=2,3,3,3,3,3,3,3,3,3,3,3,3", "--seed=1", "--resume")
     resumed, again = distill(*options, "--resume")
@@ -106,8 +96,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(distill, script, mon
 
 def test_a_repeated_network_is_pruned_to_itself(distill, capsys):
     """A silent channel goes as well, and a student that is its teacher is not trained."""
-    # Every other channel speaks on every crop, or a few crops would not tell which one is silent.
-    original = {k: v if v.ndim == 4 else v + 1 for k, v in tiny_weights(width=4).items()}
+    original = tiny_weights(width=4)
     original["conv3_2.bias"][1] = -1000
     save_file(repeated(original, 3), "teacher.safetensors")
     student, reports = distill("teacher.safetensors", "--widths=4,4,4,4,4,3,4,4,4,4,4,4,4")
@@ -117,21 +106,21 @@ def test_a_repeated_network_is_pruned_to_itself(distill, capsys):
     image = random_image()
     expected = Encoder(original, ["relu5_1"], padding="reflect")(image)["relu5_1"]
     apart = (small(image)["relu5_1"][0, :, None] - expected[0, None]).abs().amax((2, 3))
-    speaks = expected[0].amax((1, 2)) > 0
-    assert bool((apart.amin(0)[speaks] < 2e-3 * float(expected.max())).all())
+    # Each channel of the teacher's is there; features have deviations of about 1, the file is in float16.
+    assert apart.amin(0).max() < 0.02
 
 
-def test_channels_are_chosen_by_what_they_explain(script):
+def test_channels_are_chosen_by_what_they_explain():
     rows = torch.randn(3, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rows = torch.stack([0.1 * rows[0], rows[1], 2 * rows[1], 0 * rows[0], rows[2] + rows[1]])
     covariance = rows @ rows.T / 200
-    chosen = script.choose_channels(covariance, 3, torch.eye(5, dtype=torch.float64))
+    chosen = distill_encoder.choose_channels(covariance, 3, torch.eye(5, dtype=torch.float64))
     assert chosen in ([0, 1, 4], [0, 2, 4])
-    rebuilt = script.rebuilding(covariance, chosen) @ rows[chosen]
+    rebuilt = distill_encoder.rebuilding(covariance, chosen) @ rows[chosen]
     assert torch.allclose(rebuilt, rows, atol=1e-6)
     # What the layer above does not hear is not worth a channel.
     deaf = torch.diag(torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64))
-    assert script.choose_channels(covariance, 1, deaf)[0] in (1, 2)
+    assert distill_encoder.choose_channels(covariance, 1, deaf)[0] in (1, 2)
 
 
 def test_what_cannot_be_used_is_refused(distill, make_picture):
@@ -159,7 +148,7 @@ def test_an_unreadable_picture_is_left_out(distill, capsys):
     assert "broken.png" in out
 
 
-def test_the_bundled_network_has_the_widths_of_the_script(script):
+def test_the_bundled_network_has_the_widths_of_the_script():
     bundled = load_file(SLIM_PATH)
-    widths = tuple(len(bundled[f"{name}.bias"]) for name in script.NETWORK)
-    assert widths == script.WIDTHS
+    widths = tuple(len(bundled[f"{name}.bias"]) for name in distill_encoder.NETWORK)
+    assert widths == distill_encoder.WIDTHS

@@ -244,9 +244,7 @@ def test_the_contents_colours_are_put_on_what_would_have_come_out(session, weigh
 def test_luminance_sees_no_colour(session, weights):
     """Neither of the content, of the style nor of the start: grey ones give the same first loss."""
     grey_of = {seed: Picture.from_image(picture(seed).image.convert("L")) for seed in (0, 1, 2)}
-    # The deeper layers of this network are all but dead, and hear the rounding of the grey pictures.
-    layers = ["relu1_1", "relu2_1", "relu3_1"]
-    recipe = recipe_for(color="luminance", precision="float32", pyramid=0, style_layers=layers)
+    recipe = recipe_for(color="luminance", precision="float32", pyramid=0)
     colored = Request(picture(0), [(picture(1), 1.0)], recipe, picture(2))
     greys = Request(grey_of[0], [(grey_of[1], 1.0)], recipe, grey_of[2])
     first, other = (one(session, request, weights).rows[0] for request in (colored, greys))
@@ -275,7 +273,7 @@ def test_a_match_by_histogram_is_another_than_by_covariance(session, weights):
     """Each with targets of its own in the cache."""
     results = []
     for by in ("covariance", "histogram"):
-        recipe = recipe_for(color="match", match_by=by, style_layers=["relu1_1", "relu2_1", "relu3_1"])
+        recipe = recipe_for(color="match", match_by=by)
         results.append(one(session, Request(picture(0), [(picture(1), 1.0)], recipe), weights))
     assert [each.cache_misses for each in results] == [2, 2]
     assert results[0].image.tobytes() != results[1].image.tobytes()
