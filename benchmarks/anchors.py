@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,10 +23,10 @@ from torch import Tensor
 
 from pipeline.errors import ImageError, PipelineError, UsageError
 from pipeline.executors import read_picture
-from pipeline.neural import weights as encoder_weights
 from pipeline.neural.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, smallest_side
 from pipeline.neural.images import fit_size, to_image, to_tensor
 from pipeline.neural.losses import moments
+from pipeline.neural.weights import read_convolutions
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYER = "relu4_2"
@@ -235,17 +234,6 @@ def absolute_variation(image_BCHW: Tensor) -> Tensor:
     return image_BCHW.diff(dim=2).abs().sum() + image_BCHW.diff(dim=3).abs().sum()
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint in torchvision's format, or safetensors with `conv1_1.weight`, ...
-
-    Raises:
-        WeightsError: it is neither.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        found = encoder_weights.resolve_encoder("vgg19", Path(folder), path)
-        return encoder_weights.read_weights(found, STYLE_LAYERS)
-
-
 def read_pictures(content: Path, style: Path) -> Pictures:
     """Read two pictures; they are scaled when a size is asked for.
 
@@ -280,7 +268,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_out(arguments.out)
     started = time.perf_counter()
     pictures = read_pictures(arguments.content, arguments.style)
-    weights = read_weights(arguments.weights)
+    weights = read_convolutions(arguments.weights, STYLE_LAYERS)
     features = features_of(weights, arguments.bfloat16, replicate=arguments.program == "crowsonkb")
     image_BCHW = PROGRAMS[arguments.program](features, pictures, arguments.size)
     to_image(image_BCHW).save(arguments.out)
