@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import distill_encoder
+import pruning
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -114,29 +115,88 @@ def test_channels_are_chosen_by_what_they_explain():
     rows = torch.randn(3, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rows = torch.stack([0.1 * rows[0], rows[1], 2 * rows[1], 0 * rows[0], rows[2] + rows[1]])
     covariance = rows @ rows.T / 200
-    chosen = distill_encoder.choose_channels(covariance, 3, torch.eye(5, dtype=torch.float64))
+    chosen = pruning.choose_channels(covariance, 3, torch.eye(5, dtype=torch.float64))
     assert chosen in ([0, 1, 4], [0, 2, 4])
-    rebuilt = distill_encoder.rebuilding(covariance, chosen) @ rows[chosen]
+    rebuilt = pruning.rebuilding(covariance, chosen) @ rows[chosen]
     assert torch.allclose(rebuilt, rows, atol=1e-6)
     # What the layer above does not hear is not worth a channel.
     deaf = torch.diag(torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64))
-    assert distill_encoder.choose_channels(covariance, 1, deaf)[0] in (1, 2)
+    assert pruning.choose_channels(covariance, 1, deaf)[0] in (1, 2)
 
 
-def test_what_cannot_be_used_is_refused(distill, make_picture):
+def test_what_cannot_be_used_is_refused(distill):
     save_file(tiny_weights(width=2), "narrow.safetensors")
     with pytest.raises(SystemExit, match="conv1_1 is narrower"):
         distill("narrow.safetensors", f"--widths={NARROW}")
-    save_file({"conv1_1.weight": torch.zeros(1)}, "part.safetensors")
-    with pytest.raises(SystemExit, match=r"part.safetensors is no VGG-19: conv1_1.bias is missing"):
+    save_file({"conv1_1.weight": torch.zeros(4, 3, 3, 3)}, "part.safetensors")
+    with pytest.raises(SystemExit, match=r"part.safetensors is not a VGG-19: conv1_1.bias is missing"):
         distill("part.safetensors")
+    mixed = {**tiny_weights(width=4), "conv3_1.weight": torch.zeros(4, 5, 3, 3)}
+    save_file(mixed, "mixed.safetensors")
+    with pytest.raises(SystemExit, match=r"mixed.safetensors is not a VGG-19: conv3_1.weight has the shape"):
+        distill("mixed.safetensors")
     Path("junk.pth").write_bytes(b"junk")
-    with pytest.raises(SystemExit, match=r"junk.pth cannot be read"):
+    with pytest.raises(SystemExit, match=r"junk.pth is no checkpoint that can be read"):
         distill("junk.pth")
-    with pytest.raises(SystemExit, match=r"slim.checkpoint cannot be resumed"):
-        distill("narrow.safetensors", "--resume")
-    with pytest.raises(SystemExit, match="none is left"):
+    torch.save({"classifier.0.weight": torch.zeros(1)}, "other.pth")
+    with pytest.raises(SystemExit, match=r"other.pth is not a VGG-19: features.0.weight is missing"):
+        distill("other.pth")
+    with pytest.raises(SystemExit, match=r"none is left to learn from.*raise --hold-out"):
         distill("narrow.safetensors", "--hold-out=1")
+    with pytest.raises(SystemExit, match=r"nowhere is no folder"):
+        distill("narrow.safetensors", "--images=nowhere")
+    Path("empty").mkdir()
+    with pytest.raises(SystemExit, match=r"empty: 0 pictures"):
+        distill("narrow.safetensors", "--images=empty")
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--widths=3,3", "expected 13 widths, got 2"),
+        (f"--widths={NARROW[:-1]}0", "expected a whole number above 0, got '0'"),
+        ("--hold-out=0", "expected a whole number above 0, got '0'"),
+        ("--steps=many", "expected a whole number above 0, got 'many'"),
+        ("--side=16", "expected 32 pixels or more, got 16"),
+        ("--out=slim.pth", "expected a name that ends in .safetensors, got 'slim.pth'"),
+    ],
+)
+def test_options_out_of_range_are_usage_errors(distill, capsys, flag, said):
+    with pytest.raises(SystemExit) as caught:
+        distill("never-read.pth", flag)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed(distill, monkeypatch):
+    save_file(tiny_weights(width=6), "teacher.safetensors")
+    options = ("teacher.safetensors", f"--widths={NARROW}", "--resume")
+    with pytest.raises(SystemExit, match=r"slim.checkpoint cannot be resumed: No such file"):
+        distill(*options)
+    for foreign in ({"conv1_1.weight": torch.zeros(1)}, {"settings": {}, "weights": {}}, [1]):
+        torch.save(foreign, "slim.checkpoint")
+        with pytest.raises(SystemExit, match=r"slim.checkpoint cannot be resumed: it is damaged, or no"):
+            distill(*options)
+    Path("slim.checkpoint").write_bytes(b"junk")
+    with pytest.raises(SystemExit, match=r"slim.checkpoint cannot be resumed: it is damaged, or no"):
+        distill(*options)
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+    distill(*options[:-1])
+    # Other files under the same names.
+    save_file(tiny_weights(width=6, seed=1), "teacher.safetensors")
+    to_image(random_image(40, 48, 9)).save("pictures/1.png")
+    with pytest.raises(SystemExit, match=r"slim.checkpoint has another teacher, pictures"):
+        distill(*options)
+
+
+def test_a_disk_that_takes_nothing_is_told(distill, monkeypatch):
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    save_file(tiny_weights(width=3), "teacher.safetensors")
+    monkeypatch.setattr(distill_encoder, "write_atomically", full)
+    with pytest.raises(SystemExit, match=r"No space left on device: 'slim.safetensors'. The last report"):
+        distill("teacher.safetensors", f"--widths={NARROW}")
 
 
 def test_an_unreadable_picture_is_left_out(distill, capsys):
@@ -150,5 +210,5 @@ def test_an_unreadable_picture_is_left_out(distill, capsys):
 
 def test_the_bundled_network_has_the_widths_of_the_script():
     bundled = load_file(SLIM_PATH)
-    widths = tuple(len(bundled[f"{name}.bias"]) for name in distill_encoder.NETWORK)
+    widths = tuple(len(bundled[f"{name}.bias"]) for name in pruning.NETWORK)
     assert widths == distill_encoder.WIDTHS
