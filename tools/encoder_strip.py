@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.executors import read_picture
+from pipeline.inputs import read_picture
 from pipeline.neural.devices import plan_device
 from pipeline.neural.session import Request, Session
 from pipeline.neural.targets import TargetCache
