@@ -14,25 +14,25 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from PIL import Image
 from torch import Tensor
 
-from pipeline.neural.encoder import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    TORCHVISION_INDEX,
-    Encoder,
-    convolutions_up_to,
-)
+from pipeline.errors import ImageError, PipelineError, UsageError
+from pipeline.executors import read_picture
+from pipeline.neural.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, smallest_side
 from pipeline.neural.images import fit_size, to_image, to_tensor
 from pipeline.neural.losses import moments
-from pipeline.neural.reading import decode_image
+from pipeline.neural.weights import read_convolutions
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYER = "relu4_2"
+# Steps of crowsonkb's on the coarsest level and on each other; evaluations of neural-style-pt's L-BFGS.
+COARSEST_STEPS, LEVEL_STEPS = 1000, 500
+LBFGS_STEPS = 1000
 
 Features = Callable[[Tensor], Mapping[str, Tensor]]
 # Gives content and style (BCHW, sRGB in [0, 1]) for a long edge in pixels.
@@ -66,7 +66,8 @@ def crowsonkb(features: Features, pictures: Pictures, size: int, repeats: int = 
     while (smaller := round(size / 2 ** (len(sizes) / 2))) >= 128:
         sizes.append(smaller)
     image, optimizer = pictures(sizes[-1])[0], None
-    for steps, level in zip([1000] + [500] * (len(sizes) - 1), reversed(sizes), strict=True):
+    all_steps = [COARSEST_STEPS] + [LEVEL_STEPS] * (len(sizes) - 1)
+    for steps, level in zip(all_steps, reversed(sizes), strict=True):
         content, style = pictures(level)
         canvas = _bicubic(image, content).clamp(0, 1).requires_grad_()
         loss = _wasserstein_objective(features, content, style, repeats)
@@ -105,41 +106,64 @@ def _adam_like(before: torch.optim.Adam | None, canvas: Tensor) -> torch.optim.A
     return adam
 
 
+class Gaussian(NamedTuple):
+    """What crowsonkb's program keeps of a layer's features: their mean (C) and covariance (CC)."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, features_1CHW: Tensor, repeats: int = 1) -> Gaussian:
+        """Return mean and covariance over positions, with 1e-4 on the diagonal over `repeats` copies."""
+        current = moments(features_1CHW)
+        ridge = torch.eye(current.mean.shape[1], dtype=current.mean.dtype) * (1e-4 / repeats)
+        return cls(current.mean[0], current.covariance[0] + ridge)
+
+
 def _wasserstein_objective(
     features: Features, content_BCHW: Tensor, style_BCHW: Tensor, repeats: int
 ) -> Callable[[Tensor], Tensor]:
     with torch.no_grad():
         content = features(content_BCHW)[CONTENT_LAYER]
         found = features(style_BCHW)
-    styles = {layer: _mean_and_covariance(found[layer], repeats) for layer in STYLE_LAYERS}
-    roots = {layer: _root(covariance) for layer, (_, covariance) in styles.items()}
+    styles = {layer: Gaussian.of(found[layer], repeats) for layer in STYLE_LAYERS}
+    roots = {layer: matrix_root(style.covariance) for layer, style in styles.items()}
     weights = dict(zip(STYLE_LAYERS, (256, 64, 16, 4, 1), strict=True))
 
     def loss(image_BCHW: Tensor) -> Tensor:
         found = features(image_BCHW)
         total = 0.015 * F.mse_loss(found[CONTENT_LAYER], content)
         for layer, weight in weights.items():
-            (mean, covariance), (m, c) = _mean_and_covariance(found[layer], repeats), styles[layer]
-            cross = torch.linalg.eigvalsh(roots[layer] @ covariance @ roots[layer])
-            spread = covariance.trace() + c.trace() - 2 * cross.clamp_min(1e-12).sqrt().sum()
-            distance = (mean - m).square().mean() + spread / len(mean)
+            current = Gaussian.of(found[layer], repeats)
+            distance = wasserstein_distance(current, styles[layer], roots[layer])
             total = total + weight / sum(weights.values()) * distance
-        padded = F.pad(image_BCHW, (0, 1, 0, 1), mode="replicate")
-        across = padded[..., :-1, 1:] - padded[..., :-1, :-1]
-        down = padded[..., 1:, :-1] - padded[..., :-1, :-1]
-        return total + 2.0 * (across.square() + down.square()).mean()
+        return total + 2.0 * squared_variation(image_BCHW)
 
     return loss
 
 
-def _mean_and_covariance(features_1CHW: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
-    current = moments(features_1CHW)
-    return current.mean[0], current.covariance[0] + torch.eye(current.mean.shape[1]) * (1e-4 / repeats)
+def wasserstein_distance(current: Gaussian, style: Gaussian, style_root_CC: Tensor) -> Tensor:
+    """Return (|m - m̂|² + tr(Σ + Σ̂ - 2 (Σ̂^½ Σ Σ̂^½)^½)) / C, given Σ̂^½.
+
+    The squared Wasserstein-2 distance of two Gaussians over the number of channels.
+    """
+    cross = torch.linalg.eigvalsh(style_root_CC @ current.covariance @ style_root_CC)
+    trace = current.covariance.trace() + style.covariance.trace()
+    spread = trace - 2 * cross.clamp_min(1e-12).sqrt().sum()
+    return (current.mean - style.mean).square().mean() + spread / len(style.mean)
 
 
-def _root(covariance: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(covariance.double())
-    return ((vectors * values.clamp_min(0).sqrt()) @ vectors.T).float()
+def matrix_root(covariance_CC: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance_CC.double())
+    return ((vectors * values.clamp_min(0).sqrt()) @ vectors.T).to(covariance_CC)
+
+
+def squared_variation(image_BCHW: Tensor) -> Tensor:
+    """Return the mean over pixels of the squared step to the right plus that down; none beyond the border."""
+    padded = F.pad(image_BCHW, (0, 1, 0, 1), mode="replicate")
+    across = padded[..., :-1, 1:] - padded[..., :-1, :-1]
+    down = padded[..., 1:, :-1] - padded[..., :-1, :-1]
+    return (across.square() + down.square()).mean()
 
 
 def neural_style_pt(
@@ -149,29 +173,29 @@ def neural_style_pt(
 
     That program sees pixels in [0, 255] without division by ImageNet's spread, so its features are as much
     larger as its input is; here they are multiplied by that. `repeats` as in `crowsonkb`.
+
+    Its L-BFGS has no line search, so it is the scale of the loss, and that of the network's features, that
+    decides whether it gets anywhere: with `vgg19-slim` at 64 pixels the canvas stays grey.
     """
     torch.manual_seed(0)
-    scale = 255 * sum(IMAGENET_STD) / 3
     content_BCHW, style_BCHW = pictures(size)
-    with torch.no_grad():
-        content = features(content_BCHW)[CONTENT_LAYER] * scale
-        found = features(style_BCHW)
-    grams = {layer: _mean_gram(found[layer] * scale) for layer in STYLE_LAYERS}
+    loss = _gram_objective(features, content_BCHW, style_BCHW, repeats)
     # The canvas is in [0, 255], as there: L-BFGS's first step depends on it.
     grey = 255 * torch.tensor(IMAGENET_MEAN)[:, None, None]
     noise = 0.001 * torch.randn_like(content_BCHW) + grey
     canvas = (noise if init == "random" else 255 * content_BCHW).requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [canvas], max_iter=1000, max_eval=1250, tolerance_change=-1, tolerance_grad=-1, history_size=100
+        [canvas],
+        max_iter=LBFGS_STEPS,
+        max_eval=LBFGS_STEPS * 5 // 4,
+        tolerance_change=-1,
+        tolerance_grad=-1,
+        history_size=100,
     )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        found = features(canvas / 255)
-        total = 5 * F.mse_loss(found[CONTENT_LAYER] * scale, content)
-        for layer in STYLE_LAYERS:
-            total = total + 100 / repeats**2 * F.mse_loss(_mean_gram(found[layer] * scale), grams[layer])
-        total = total + 1e-3 * (canvas.diff(dim=2).abs().sum() + canvas.diff(dim=3).abs().sum())
+        total = loss(canvas)
         total.backward()
         return total
 
@@ -179,35 +203,76 @@ def neural_style_pt(
     return (canvas.detach() / 255).clamp(0, 1)
 
 
-def _mean_gram(features_1CHW: Tensor) -> Tensor:
+def _gram_objective(
+    features: Features, content_BCHW: Tensor, style_BCHW: Tensor, repeats: int
+) -> Callable[[Tensor], Tensor]:
+    """Return the loss of a canvas in [0, 255]."""
+    scale = 255 * sum(IMAGENET_STD) / 3
+    with torch.no_grad():
+        content = features(content_BCHW)[CONTENT_LAYER] * scale
+        found = features(style_BCHW)
+    grams = {layer: mean_gram(found[layer] * scale) for layer in STYLE_LAYERS}
+
+    def loss(canvas_BCHW: Tensor) -> Tensor:
+        found = features(canvas_BCHW / 255)
+        total = 5 * F.mse_loss(found[CONTENT_LAYER] * scale, content)
+        for layer in STYLE_LAYERS:
+            total = total + 100 / repeats**2 * F.mse_loss(mean_gram(found[layer] * scale), grams[layer])
+        return total + 1e-3 * absolute_variation(canvas_BCHW)
+
+    return loss
+
+
+def mean_gram(features_1CHW: Tensor) -> Tensor:
+    """Return F Fᵀ / (C·H·W) (CC)."""
     flat = features_1CHW[0].flatten(1)
     return flat @ flat.T / flat.numel()
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint in torchvision's format, or safetensors with `conv1_1.weight`, ..."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {
-        f"{name}.{part}": state[f"features.{index}.{part}"]
-        for name, index in TORCHVISION_INDEX.items()
-        if name in convolutions_up_to(STYLE_LAYERS)
-        for part in ("weight", "bias")
-    }
+def absolute_variation(image_BCHW: Tensor) -> Tensor:
+    """Return the sum of the absolute steps between neighbouring pixels, in both directions."""
+    return image_BCHW.diff(dim=2).abs().sum() + image_BCHW.diff(dim=3).abs().sum()
 
 
 def read_pictures(content: Path, style: Path) -> Pictures:
-    images = [decode_image(path.read_bytes(), str(path)) for path in (content, style)]
+    """Read two pictures; they are scaled when a size is asked for.
 
-    def pictures(size: int) -> tuple[Tensor, Tensor]:
-        a, b = (to_tensor(image, fit_size(image.size, size, False)) for image in images)
-        return a, b
+    Raises:
+        ImageError: one cannot be read, or (when a size is asked for) it is too small then.
+    """
+    images = {path: read_picture(path).image for path in (content, style)}
 
-    return pictures
+    def scaled(path: Path, long_edge: int) -> Tensor:
+        size = fit_size(images[path].size, long_edge)
+        if min(size) < (smallest := smallest_side(STYLE_LAYERS, "zeros")):
+            message = f"{path} would be {size[0]} x {size[1]} pixels, and {smallest} are needed."
+            raise ImageError(message, "Use a larger --size.")
+        return to_tensor(images[path], size)
+
+    return lambda size: (scaled(content, size), scaled(style, size))
 
 
 PROGRAMS = {"crowsonkb": crowsonkb, "neural-style-pt": neural_style_pt}
+
+
+def check_out(path: Path) -> None:
+    """Raise UsageError unless a picture can be written there: that is known before hours of computing."""
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}.", "Make it, or write elsewhere.")
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise UsageError(f"{path}: no format of pictures has this suffix.", "Use .png.")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make the picture that the command line asks for."""
+    check_out(arguments.out)
+    started = time.perf_counter()
+    pictures = read_pictures(arguments.content, arguments.style)
+    weights = read_convolutions(arguments.weights, STYLE_LAYERS)
+    features = features_of(weights, arguments.bfloat16, replicate=arguments.program == "crowsonkb")
+    image_BCHW = PROGRAMS[arguments.program](features, pictures, arguments.size)
+    to_image(image_BCHW).save(arguments.out)
+    sys.stdout.write(f"{arguments.out}: {time.perf_counter() - started:.0f} s\n")
 
 
 def main() -> None:
@@ -220,14 +285,10 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="VGG-19's, .pth or .safetensors")
     parser.add_argument("--size", type=int, default=512, help="long edge in pixels")
     parser.add_argument("--bfloat16", action="store_true")
-    arguments = parser.parse_args()
-    features = features_of(
-        read_weights(arguments.weights), arguments.bfloat16, replicate=arguments.program == "crowsonkb"
-    )
-    started = time.perf_counter()
-    pictures = read_pictures(arguments.content, arguments.style)
-    to_image(PROGRAMS[arguments.program](features, pictures, arguments.size)).save(arguments.out)
-    sys.stdout.write(f"{arguments.out}: {time.perf_counter() - started:.0f} s\n")
+    try:
+        run(parser.parse_args())
+    except PipelineError as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

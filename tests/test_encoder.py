@@ -43,6 +43,18 @@ def test_every_layer_by_name(pooling):
         torch.testing.assert_close(features[layer], expected[layer])
 
 
+@pytest.mark.parametrize("width", [3, 4, 6])
+def test_every_channel_of_the_tests_own_network_speaks(width):
+    """And differently from place to place, on pictures that its weights were not made by."""
+    layers = ["relu" + name[4:] for name in CONVOLUTIONS]
+    encoder = Encoder(tiny_weights(width), layers, padding="reflect")
+    features = encoder(torch.cat([random_image(64, 64, seed) for seed in range(20, 26)]))
+    for layer in layers:
+        speaks = (features[layer] > 0).float().mean((0, 2, 3))
+        assert 0.03 < speaks.min() <= speaks.max() < 1, layer
+        assert features[layer].std((0, 2, 3)).min() > 0.1, layer
+
+
 def test_a_tapped_convolution_is_not_overwritten_by_its_relu():
     features = Encoder(tiny_weights(), ["conv2_1"])(random_image())
     assert (features["conv2_1"] < 0).any()

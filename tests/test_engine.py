@@ -27,6 +27,11 @@ def mirrored(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
     return image.flip(3)
 
 
+def rolled(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
+    """Another start of the next level for every picture."""
+    return (1 - 0.1 * index) * image.roll(7 * (index + 1), 3)
+
+
 def transfer_for(recipe: Recipe, levels=LEVELS, carried=as_it_is, **hooks) -> StyleTransfer:
     """Pictures of different contents, styles and starts: number `index` is alike whoever is with it."""
     encoder = tiny_encoder(recipe)
@@ -209,13 +214,14 @@ def test_a_checkpoint_that_cannot_be_read_is_none(tmp_path):
 # Several pictures together
 
 
+@pytest.mark.parametrize("carried", [as_it_is, rolled])
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_picture_is_the_same_alone_and_in_company(name):
+def test_a_picture_is_the_same_alone_and_in_company(name, carried):
     """In float32, over a short run: sums differ in their last bits, and L-BFGS carries that on."""
     recipe = RECIPES[name]
-    together = transfer_for(recipe).run([RunState() for _ in range(3)])
+    together = transfer_for(recipe, carried=carried).run([RunState() for _ in range(3)])
     for index, result in enumerate(together):
-        alone = alone_as(recipe, index)
+        alone = alone_as(recipe, index, carried=carried)
         totals = [row.total for row in result.state.rows]
         assert totals == pytest.approx([row.total for row in alone.state.rows], rel=1e-3)
         assert (result.image_BCHW - alone.image_BCHW).abs().max() < 2 / 255
@@ -224,22 +230,24 @@ def test_a_picture_is_the_same_alone_and_in_company(name):
 def alone_as(recipe: Recipe, index: int, **hooks) -> Result:
     """Run number `index` of a batch by itself."""
     transfer = transfer_for(recipe, **hooks)
-    inputs, first = transfer.level_inputs, transfer.first_image
+    inputs, first, carried = transfer.level_inputs, transfer.first_image, transfer.carried_image
     transfer.level_inputs = lambda level, _: inputs(level, index)
     transfer.first_image = lambda level, _: first(level, index)
+    transfer.carried_image = lambda image, level, _: carried(image, level, index)
     return transfer.run([RunState()])[0]
 
 
 def test_one_that_diverges_does_not_touch_its_company():
+    """Nor does the last picture take its place: each goes on from a start of its own."""
     recipe = RECIPES["lbfgs"]
-    transfer = transfer_for(recipe)
+    transfer = transfer_for(recipe, carried=rolled)
     first = transfer.first_image
     transfer.first_image = lambda level, index: first(level, index) * (math.nan if index == 1 else 1)
     results = transfer.run([RunState() for _ in range(3)])
     assert [result.status for result in results] == ["done", "diverged", "done"]
     assert "step 1" in str(results[1].error)
     for index in (0, 2):
-        alone = alone_as(recipe, index).image_BCHW
+        alone = alone_as(recipe, index, carried=rolled).image_BCHW
         assert (results[index].image_BCHW - alone).abs().max() < 2 / 255
 
 

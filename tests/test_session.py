@@ -8,10 +8,11 @@ from safetensors.numpy import save_file
 from tiny import random_image, tiny_weights
 
 from pipeline.errors import DeviceError, ImageError
-from pipeline.neural.color import grey, luma
+from pipeline.neural.checkpoints import RunState
+from pipeline.neural.color import blended_pixels, grey, luma, match_colors, match_histograms, with_luma
 from pipeline.neural.devices import DevicePlan, cpu_dtype, list_devices, plan_device
 from pipeline.neural.encoder import smallest_side
-from pipeline.neural.engine import Level
+from pipeline.neural.engine import Level, Result, StyleTransfer
 from pipeline.neural.images import to_image, to_tensor
 from pipeline.neural.masks import find_regions
 from pipeline.neural.memory import OutOfMemory
@@ -244,9 +245,7 @@ def test_the_contents_colours_are_put_on_what_would_have_come_out(session, weigh
 def test_luminance_sees_no_colour(session, weights):
     """Neither of the content, of the style nor of the start: grey ones give the same first loss."""
     grey_of = {seed: Picture.from_image(picture(seed).image.convert("L")) for seed in (0, 1, 2)}
-    # The deeper layers of this network are all but dead, and hear the rounding of the grey pictures.
-    layers = ["relu1_1", "relu2_1", "relu3_1"]
-    recipe = recipe_for(color="luminance", precision="float32", pyramid=0, style_layers=layers)
+    recipe = recipe_for(color="luminance", precision="float32", pyramid=0)
     colored = Request(picture(0), [(picture(1), 1.0)], recipe, picture(2))
     greys = Request(grey_of[0], [(grey_of[1], 1.0)], recipe, grey_of[2])
     first, other = (one(session, request, weights).rows[0] for request in (colored, greys))
@@ -275,7 +274,7 @@ def test_a_match_by_histogram_is_another_than_by_covariance(session, weights):
     """Each with targets of its own in the cache."""
     results = []
     for by in ("covariance", "histogram"):
-        recipe = recipe_for(color="match", match_by=by, style_layers=["relu1_1", "relu2_1", "relu3_1"])
+        recipe = recipe_for(color="match", match_by=by)
         results.append(one(session, Request(picture(0), [(picture(1), 1.0)], recipe), weights))
     assert [each.cache_misses for each in results] == [2, 2]
     assert results[0].image.tobytes() != results[1].image.tobytes()
@@ -376,6 +375,68 @@ def test_a_region_of_no_pixel_starts_as_the_other(session, weights, edge):
     start_BCHW = start_of(session, weights, in_regions(edge))
     assert start_BCHW.isfinite().all()
     assert (start_BCHW[0, 2].mean() > start_BCHW[0, 0].mean()) == (edge == 0)
+
+
+@pytest.fixture
+def transferred(monkeypatch) -> list[torch.Tensor]:
+    """The pictures as the transfer returns them, before anything is done to their colours."""
+    images, run = [], StyleTransfer.run
+
+    def kept(self: StyleTransfer, states: list[RunState]) -> list[Result]:
+        results = run(self, states)
+        images.extend(each.image_BCHW.clamp(0, 1) for each in results if each.image_BCHW is not None)
+        return results
+
+    monkeypatch.setattr(StyleTransfer, "run", kept)
+    return images
+
+
+LYING = picture(1, 40, 80)
+
+
+@pytest.mark.parametrize("case", ["style", "blend", "scale", "match", "content"])
+def test_a_result_goes_some_of_the_way_to_the_palette_it_was_made_in(session, weights, transferred, case):
+    fields = {"scale": {"style_scale": 2.0}, "match": {"color": "match"}, "content": {"color": "content"}}
+    styles = [(LYING, 0.7), (picture(2), 0.3)] if case == "blend" else [(LYING, 1.0)]
+    request = Request(picture(0), styles, recipe_for(**fields.get(case, {})))
+    image_BCHW = one(session, request, weights).image_BCHW
+    palette_BCHW, content_BCHW = LYING.tensor((68, 34)), picture(0).tensor((68, 51))
+    if case == "blend":
+        palette_BCHW = blended_pixels([palette_BCHW, picture(2).tensor((68, 51))], [0.7, 0.3])
+    if case == "scale":
+        palette_BCHW = LYING.tensor((136, 68))
+    if case == "match":
+        palette_BCHW = match_colors(palette_BCHW, content_BCHW).clamp(0, 1)
+    matched_BCHW = match_histograms(transferred[0], palette_BCHW).clamp(0, 1)
+    expected_BCHW = 0.6 * transferred[0] + 0.4 * matched_BCHW
+    if case == "content":
+        expected_BCHW = with_luma(content_BCHW, luma(expected_BCHW))
+    assert torch.allclose(image_BCHW, expected_BCHW, atol=1e-5)
+    assert (image_BCHW - transferred[0]).abs().max() > 0.01
+
+
+def test_every_region_of_a_result_goes_to_the_palette_of_its_own_style(session, weights, transferred):
+    request = in_regions(32)
+    image_BCHW, before_BCHW = one(session, request, weights).image_BCHW, transferred[0]
+    masks_BKHW = request.regions.masks(68, 51)
+    matched_BCHW = torch.zeros_like(image_BCHW)
+    for number, (style, _) in enumerate(request.styles):
+        mask_BHW = masks_BKHW[:, number]
+        part_BCHW = match_histograms(before_BCHW, style.tensor((68, 51)), mask_BHW[0] > 0.5)
+        matched_BCHW += mask_BHW[:, None] * part_BCHW
+    assert torch.allclose(image_BCHW, 0.6 * before_BCHW + 0.4 * matched_BCHW.clamp(0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [{"recolor": False}, {"color": "luminance"}])
+def test_without_new_colours_a_result_stays_as_it_is(session, weights, transferred, monkeypatch, fields):
+    """And no work is done for it: with such a factor, any would show."""
+    monkeypatch.setattr("pipeline.neural.session.LAST_RECOLORING", float("nan"))
+    monkeypatch.setattr("pipeline.neural.session.match_histograms", None)
+    request = Request(picture(0), [(LYING, 1.0)], recipe_for(**fields))
+    image_BCHW, expected_BCHW = one(session, request, weights).image_BCHW, transferred[0]
+    if "color" in fields:
+        expected_BCHW = with_luma(picture(0).tensor((68, 51)), luma(expected_BCHW))
+    assert torch.equal(image_BCHW, expected_BCHW)
 
 
 @pytest.mark.parametrize("margin", [0, 5, 16, 40])

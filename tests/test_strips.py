@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
-import pytest
+import strips
 from PIL import Image
 
 from pipeline.recipe import Recipe
@@ -16,25 +13,14 @@ from pipeline.recipe import Recipe
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def strips() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("strips", ROOT / "examples" / "strips.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["strips"] = module  # its dataclasses ask for it
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_document_shows_every_strip_and_no_other(strips) -> None:
+def test_the_document_shows_every_strip_and_no_other() -> None:
     shown = re.findall(r"\(images/recipes/(\w+)\.jpg\)", (ROOT / "docs" / "recipes.md").read_text("utf-8"))
     assert sorted(shown) == sorted(strips.STRIPS)
     for name in shown:
         assert (ROOT / "docs" / "images" / "recipes" / f"{name}.jpg").stat().st_size < 60_000
 
 
-def test_every_panel_is_a_picture_or_a_recipe(strips, monkeypatch) -> None:
+def test_every_panel_is_a_picture_or_a_recipe(monkeypatch) -> None:
     asked = []
     monkeypatch.setattr(strips, "stylize", lambda content, style, recipe, mask: asked.append((style, recipe)))
     for strip in strips.STRIPS.values():
@@ -46,11 +32,11 @@ def test_every_panel_is_a_picture_or_a_recipe(strips, monkeypatch) -> None:
     assert all(path.is_file() for path in paths)
 
 
-def test_strips_are_about_fields_of_the_recipe(strips) -> None:
+def test_strips_are_about_fields_of_the_recipe() -> None:
     assert set(strips.STRIPS) - {"inputs", "blend", "little", "masks"} <= set(Recipe.model_fields)
 
 
-def test_pictures_stand_in_a_row_at_one_height(strips) -> None:
+def test_pictures_stand_in_a_row_at_one_height() -> None:
     pictures = [Image.new("RGB", size) for size in ((64, 48), (32, 32), (120, 60))]
     sheet = strips.arrange(pictures, ["a", "b", "c"], 60)
     assert sheet.size == (40 + 30 + 60 + 2 * strips.GAP, 30 + strips.CAPTION)

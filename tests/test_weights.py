@@ -28,6 +28,7 @@ from pipeline.neural.weights import (
     download,
     find_vgg19,
     import_weights,
+    read_convolutions,
     read_weights,
     resolve_encoder,
     weights_digest,
@@ -756,6 +757,52 @@ def test_a_gap_in_the_file_is_named(weights_dir: Path, tmp_path: Path) -> None:
     save_file({key: array for key, array in tensors.items() if not key.startswith("conv2_2")}, source)
     with pytest.raises(WeightsError, match=r"conv2_2\.weight is missing"):
         read_weights(resolve_encoder("vgg19", weights_dir, explicit=source))
+
+
+PARTS = ("weight", "bias")
+
+
+def ours(state: State) -> State:
+    """The same under our names, up to conv5_1, and with something else in it."""
+    found = {"lift1_1.weight": torch.zeros(1)}
+    for name in CONVOLUTIONS[: CONVOLUTIONS.index("conv5_1") + 1]:
+        for part in PARTS:
+            found[f"{name}.{part}"] = state[f"features.{TORCHVISION_INDEX[name]}.{part}"]
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("names", ["torchvision's", "ours"])
+def test_convolutions_are_read_from_any_file_that_holds_them(tmp_path: Path, suffix: str, names: str) -> None:
+    state = {key: value.half() for key, value in tiny_state().items()}
+    source = tmp_path / f"network{suffix}"
+    kept = state if names == "torchvision's" else ours(state)
+    if suffix == ".pth":
+        torch.save(kept, source)
+    else:
+        save_file({key: value.numpy() for key, value in kept.items()}, source)
+    found = read_convolutions(source, ["relu2_1", "relu3_1"])
+    assert list(found) == [f"{name}.{part}" for name in CONVOLUTIONS[:5] for part in PARTS]
+    for key, value in found.items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, ours(state)[key].float())
+
+
+def test_convolutions_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    part = {key: value.numpy() for key, value in ours(tiny_state()).items() if key < "conv3"}
+    save_file(part, tmp_path / "part.safetensors")
+    assert len(read_convolutions(tmp_path / "part.safetensors", ["relu2_2"])) == 8
+    with pytest.raises(WeightsError, match=r"part.safetensors is not a VGG-19: conv3_1.weight is missing"):
+        read_convolutions(tmp_path / "part.safetensors", ["relu3_1"])
+    save_file({**part, "conv2_1.weight": np.zeros((2, 7, 3, 3))}, tmp_path / "mixed.safetensors")
+    with pytest.raises(WeightsError, match=r"conv2_1.weight has the shape"):
+        read_convolutions(tmp_path / "mixed.safetensors", ["relu2_1"])
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(WeightsError, match=r"junk.safetensors is damaged or no safetensors file"):
+        read_convolutions(tmp_path / "junk.safetensors", ["relu1_1"])
+    for name in ("none.pth", "none.safetensors"):
+        with pytest.raises(WeightsError, match=rf"{name} cannot be read: No such file"):
+            read_convolutions(tmp_path / name, ["relu1_1"])
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "gone"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.neural.encoder import CONVOLUTIONS, Encoder
@@ -13,14 +14,23 @@ torch.set_num_threads(1)
 
 
 def tiny_weights(width: int = 4, seed: int = 0) -> dict[str, Tensor]:
+    """Random weights, each channel scaled and shifted to mean 0 and deviation 1 over some pictures.
+
+    After Mishkin and Matas 2016, "All you need is a good init": with random biases instead, most channels
+    of the deeper layers are silent or constant.
+    """
     generator = torch.Generator().manual_seed(seed)
-    weights, channels = {}, 3
+    x = (torch.cat([random_image(64, 64, number) for number in range(4)]) - 0.5) / 0.25
+    weights = {}
     for name in CONVOLUTIONS:
-        weights[f"{name}.weight"] = torch.randn(width, channels, 3, 3, generator=generator) / (
-            3 * channels**0.5
-        )
-        weights[f"{name}.bias"] = 0.1 * torch.randn(width, generator=generator)
-        channels = width
+        if name.endswith("_1") and name != "conv1_1":
+            x = F.max_pool2d(x, 2)
+        x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        weight = torch.randn(width, x.shape[1], 3, 3, generator=generator)
+        deviation, mean = torch.std_mean(F.conv2d(x, weight), (0, 2, 3))
+        weights[f"{name}.weight"] = weight / deviation[:, None, None, None]
+        weights[f"{name}.bias"] = -mean / deviation
+        x = F.relu(F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"]))
     return weights
 
 
@@ -33,5 +43,5 @@ def random_image(height: int = 40, width: int = 48, seed: int = 0) -> Tensor:
     """Smooth noise, so that it has structure at several scales. `image_BCHW` in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, 5, 6, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+    smooth = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
     return (smooth + 0.1 * torch.rand(1, 3, height, width, generator=generator)).clamp(0, 1)

@@ -32,32 +32,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file
+from pruning import NETWORK, TAPS, Tensors, prune, run_network
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomically
-from pipeline.neural.encoder import (
-    CONVOLUTIONS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    TORCHVISION_INDEX,
-    Encoder,
-    convolutions_up_to,
-)
+from pipeline.neural.encoder import Encoder, smallest_side
 from pipeline.neural.explicit import ExplicitObjective
 from pipeline.neural.lbfgs import LBFGS
 from pipeline.neural.losses import bures_style_loss, bures_target, moments
 from pipeline.neural.reading import decode_image
 from pipeline.neural.targets import gram_targets
+from pipeline.neural.weights import read_convolutions, weights_digest
 from pipeline.recipe import Recipe
 
 # What the pictures are for: the layers and losses of `default`.
 RECIPE = Recipe(margin=0)
-TAPS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv4_2", "conv5_1")
 STYLE_TAPS = tuple("conv" + layer[4:] for layer in RECIPE.style_layers)
-NETWORK = convolutions_up_to(TAPS)
 # Multiples of 16, as matrix units take them. The compressed VGG-19 that taught the bundled network speaks in
 # no more channels than these: the others are silent whatever it sees.
 WIDTHS = (16, 16, 32, 32, 64, 48, 48, 48, 80, 80, 64, 128, 112)
@@ -69,19 +61,25 @@ WEIGHT_IN_BETWEEN = 0.1
 # Error, over the variance, below which a pruned network is its teacher but for rounding. Adam would walk on
 # such gradients as on any others.
 EXACT = 1e-6
-# Options that may be others when a run is resumed.
-ANEW = ("images", "out", "resume", "report_every")
+# Options that may be others when a run is resumed; pictures and teacher are compared themselves.
+ANEW = ("images", "teacher", "out", "resume", "report_every")
 # Steps after which a stylisation gives a canvas to learn from.
 LOOKS = (4, 12, 30)
+# Crops to validate on, and how many of them are stylised for it as well.
+VALIDATION, VALIDATION_CANVASES = 24, 8
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
-Weights = dict[str, Tensor]
+# By what is measured on which pictures, then by layer.
+Errors = dict[str, dict[str, float]]
 
 
 def read_pictures(folder: Path) -> dict[str, Tensor]:
     """Read every picture below `folder`, by name, as uint8 CHW, at most 640 pixels long."""
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} is no folder. Name one with pictures.")
     pictures = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in {".jpg", ".jpeg", ".png", ".webp"}:
+        if path.suffix.lower() not in SUFFIXES:
             continue
         try:
             image = decode_image(path.read_bytes(), str(path))
@@ -93,109 +91,8 @@ def read_pictures(folder: Path) -> dict[str, Tensor]:
     return pictures
 
 
-def read_teacher(path: Path) -> Weights:
-    """Read a VGG-19 checkpoint as `conv1_1.weight`, ... in float32."""
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise SystemExit(f"{path} cannot be read: {error}. Give a VGG-19 (.pth or .safetensors).") from error
-    if "features.0.weight" in state:
-        named = {name: f"features.{TORCHVISION_INDEX[name]}" for name in CONVOLUTIONS}
-    else:
-        named = {name: name for name in CONVOLUTIONS}
-    keys = [(f"{name}.{part}", f"{named[name]}.{part}") for name in NETWORK for part in ("weight", "bias")]
-    if missing := [key for _, key in keys if key not in state]:
-        raise SystemExit(f"{path} is no VGG-19: {missing[0]} is missing. Give one in torchvision's format.")
-    return {ours: state[theirs].float() for ours, theirs in keys}
-
-
-def convolve(weights: Weights, name: str, x: Tensor) -> Tensor:
-    x = F.pad(x, (1, 1, 1, 1), mode="reflect")
-    return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
-
-
-def run_network(weights: Weights, image_BCHW: Tensor) -> Weights:
-    """Return the output of every convolution, before its ReLU."""
-    mean, std = (torch.tensor(part)[:, None, None] for part in (IMAGENET_MEAN, IMAGENET_STD))
-    x = ((image_BCHW - mean) / std).contiguous(memory_format=torch.channels_last)
-    outputs = {}
-    for name in NETWORK:
-        if name.endswith("_1") and name != "conv1_1":
-            x = F.max_pool2d(x, 2)
-        outputs[name] = convolve(weights, name, x)
-        x = F.relu(outputs[name])
-    return outputs
-
-
-@torch.no_grad()
-def prune(
-    teacher: Weights, image_BCHW: Tensor, widths: Mapping[str, int]
-) -> tuple[Weights, dict[str, list[int]]]:
-    """Return the student, and which of the teacher's channels each of its layers has."""
-    student, kept = {}, {}
-    rebuild, offset = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    statistics = channel_statistics(teacher, image_BCHW)
-    for name, above in zip(NETWORK, [*NETWORK[1:], None], strict=True):
-        weight, bias = (teacher[f"{name}.{part}"].double() for part in ("weight", "bias"))
-        mean, covariance = statistics[name]
-        if len(mean) < widths[name]:
-            raise SystemExit(
-                f"The teacher's {name} is narrower ({len(mean)}) than {widths[name]}: lower --widths."
-            )
-        heard = torch.eye(len(mean), dtype=torch.float64)
-        if name not in TAPS and above is not None:
-            heard = torch.einsum("oihw,ojhw->ij", *[teacher[f"{above}.weight"].double()] * 2)
-        chosen = choose_channels(covariance, widths[name], heard)
-        student[f"{name}.weight"] = torch.einsum("oihw,ik->okhw", weight[chosen], rebuild).float()
-        student[f"{name}.bias"] = (bias[chosen] + weight[chosen].sum((2, 3)) @ offset).float()
-        rebuild = rebuilding(covariance, chosen)
-        offset = mean - rebuild @ mean[chosen]
-        kept[name] = chosen
-    return student, kept
-
-
-def channel_statistics(weights: Weights, image_BCHW: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return mean (C) and covariance (CC) of every layer after its ReLU, in float64."""
-    parts: dict[str, list[Tensor]] = {}
-    for batch in image_BCHW.split(8):
-        for name, x in run_network(weights, batch).items():
-            rows = F.relu(x).transpose(0, 1).flatten(1)
-            rows = torch.cat([rows, torch.ones_like(rows[:1])])
-            parts.setdefault(name, []).append((rows @ rows.T).double() / rows.shape[1])
-    statistics = {}
-    for name, seconds in parts.items():
-        second = torch.stack(seconds).mean(0)
-        mean = second[:-1, -1]
-        statistics[name] = (mean, second[:-1, :-1] - torch.outer(mean, mean))
-    return statistics
-
-
-def choose_channels(covariance_CC: Tensor, count: int, heard_CC: Tensor) -> list[int]:
-    """Choose `count` channels one by one: each the one that explains most of what is not explained yet.
-
-    `heard_CC` says how much the layer above hears of every direction.
-    """
-    rest, chosen = covariance_CC.clone(), []
-    floor = 1e-9 * covariance_CC.diagonal().mean() + 1e-30
-    for _ in range(count):
-        gains = ((rest @ heard_CC) * rest).sum(1) / rest.diagonal().clamp_min(floor)
-        gains[chosen] = -1
-        best = int(gains.argmax())
-        chosen.append(best)
-        if rest[best, best] > floor:
-            rest = rest - torch.outer(rest[best], rest[best]) / rest[best, best]
-    return sorted(chosen)
-
-
-def rebuilding(covariance_CC: Tensor, chosen: list[int]) -> Tensor:
-    """Return the matrix (CK) that rebuilds all channels from the chosen ones by least squares."""
-    among = covariance_CC[chosen][:, chosen]
-    matrix = covariance_CC[:, chosen] @ torch.linalg.pinv(among, rtol=1e-7, hermitian=True)
-    matrix[chosen] = torch.eye(len(chosen), dtype=matrix.dtype)
-    return matrix
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    return weights_digest({name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 class Crops:
@@ -235,10 +132,23 @@ def augmented(crops_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(number() < 0.3, noisy, crops).clamp(-0.1, 1.1)
 
 
+def split_pictures(pictures: Mapping[str, Tensor], args: argparse.Namespace) -> tuple[Crops, Crops]:
+    """Return crops to learn from and crops to validate by, of different pictures."""
+    held_out = list(pictures)[:: args.hold_out]
+    if len(held_out) == len(pictures):
+        raise SystemExit(
+            f"{args.images}: {len(pictures)} pictures, none is left to learn from. "
+            f"Add some ({', '.join(sorted(SUFFIXES))}), or raise --hold-out."
+        )
+    learnt = [picture for name, picture in pictures.items() if name not in held_out]
+    print(f"{len(learnt)} pictures to learn from; for validation: {', '.join(held_out)}", flush=True)
+    return Crops(learnt, args.side), Crops([pictures[name] for name in held_out], args.side)
+
+
 def stylised(
-    weights: Weights, image_BCHW: Tensor, seed: int = 0, dtype: torch.dtype = torch.float32
+    weights: Tensors, image_BCHW: Tensor, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Stylise every crop with the next one as `default` does, half of them from noise.
+    """Stylise every crop with the next one by the losses of `default`, half of them from noise.
 
     Return the canvases after each of `LOOKS` steps. As the network is `weights`, the canvases go where its
     own errors lead the optimiser.
@@ -265,16 +175,16 @@ def stylised(
 class Teacher:
     """The teacher's outputs, in the channels that the student has."""
 
-    weights: Weights
+    weights: Tensors
     kept: Mapping[str, list[int]]
 
     @torch.no_grad()
-    def outputs(self, image_BCHW: Tensor) -> Weights:
+    def outputs(self, image_BCHW: Tensor) -> Tensors:
         outputs = run_network(self.weights, image_BCHW)
         return {name: outputs[name][:, kept].contiguous() for name, kept in self.kept.items()}
 
 
-def feature_errors(student: Weights, teacher: Weights, leak: float = LEAK) -> Weights:
+def feature_errors(student: Tensors, teacher: Tensors, leak: float = LEAK) -> Tensors:
     """Squared error per layer over the teacher's variance (0 is perfect, 1 is its mean)."""
     errors = {}
     for name in NETWORK:
@@ -284,7 +194,7 @@ def feature_errors(student: Weights, teacher: Weights, leak: float = LEAK) -> We
     return errors
 
 
-def style_distances(student: Weights, teacher: Weights) -> Weights:
+def style_distances(student: Tensors, teacher: Tensors) -> Tensors:
     """The pipeline's own style loss between student and teacher per style layer, mean over pictures."""
     distances = {}
     for name in STYLE_TAPS:
@@ -293,7 +203,7 @@ def style_distances(student: Weights, teacher: Weights) -> Weights:
     return distances
 
 
-def training_loss(student: Weights, teacher: Weights, style_share: float) -> Tensor:
+def training_loss(student: Tensors, teacher: Tensors, style_share: float) -> Tensor:
     errors = feature_errors(student, teacher)
     weights = {name: 1.0 if name in TAPS else WEIGHT_IN_BETWEEN for name in NETWORK}
     features = torch.stack([weights[name] * error for name, error in errors.items()]).sum()
@@ -302,24 +212,22 @@ def training_loss(student: Weights, teacher: Weights, style_share: float) -> Ten
 
 
 @torch.no_grad()
-def validate(
-    student: Weights, teacher: Teacher, pictures: Mapping[str, Tensor]
-) -> dict[str, dict[str, float]]:
+def validate(student: Tensors, teacher: Teacher, pictures: Mapping[str, Tensor]) -> Errors:
     """Return errors of features and style on every kind of pictures, by layer."""
-    report: dict[str, dict[str, float]] = {}
+    found: Errors = {}
     for kind, image in pictures.items():
         ours, theirs = run_network(student, image), teacher.outputs(image)
         features, style = feature_errors(ours, theirs, leak=0.0), style_distances(ours, theirs)
         for what, errors in (("features", features), ("style", style)):
-            report[f"{what}, {kind}"] = {name: float(error) for name, error in errors.items()}
-    return report
+            found[f"{what}, {kind}"] = {name: float(error) for name, error in errors.items()}
+    return found
 
 
 @dataclass
 class Run:
     """A training run: everything that changes from step to step, which is all that a checkpoint needs."""
 
-    student: Weights
+    student: Tensors
     kept: dict[str, list[int]]
     canvases: Tensor
     step: int = 0
@@ -335,47 +243,41 @@ class Run:
     def load(cls, path: Path, settings: Mapping[str, Any]) -> Run:
         try:
             state = torch.load(path, weights_only=True)
-            before = state.pop("settings")
+            before = dict(state.pop("settings"))
+            run = cls(**state)
+        except OSError as error:
+            raise SystemExit(
+                f"{path} cannot be resumed: {error.strerror}. Start again without --resume."
+            ) from error
         except Exception as error:
-            raise SystemExit(f"{path} cannot be resumed: {error}. Start again without --resume.") from error
+            # torch's own text advises to switch weights_only off, so it is not passed on.
+            raise SystemExit(
+                f"{path} cannot be resumed: it is damaged, or no checkpoint of this script. "
+                "Start again without --resume."
+            ) from error
         if other := [key for key, value in settings.items() if before.get(key) != value]:
             raise SystemExit(f"{path} has another {', '.join(other)}: give the same, or no --resume.")
-        return cls(**state)
+        return run
 
 
 def train(args: argparse.Namespace) -> Run:
     """Prune and fine-tune; student and checkpoint are written at every report."""
     pictures = read_pictures(args.images)
-    held_out = list(pictures)[:: args.hold_out]
-    if len(held_out) == len(pictures):
-        raise SystemExit(
-            f"{args.images}: {len(pictures)} pictures, none is left to learn from. Add .jpg or .png."
-        )
-    crops = Crops([pictures[name] for name in pictures if name not in held_out], args.side)
-    print(f"{len(crops.pictures)} pictures to learn from; for validation: {', '.join(held_out)}", flush=True)
+    crops, held_out = split_pictures(pictures, args)
+    weights = read_convolutions(args.teacher, TAPS)
     settings = {key: str(value) for key, value in vars(args).items() if key not in ANEW}
-    settings["pictures"] = ", ".join(pictures)
+    settings |= {"teacher": digest_of(weights), "pictures": digest_of(pictures)}
     checkpoint = args.out.with_suffix(".checkpoint")
-    weights = read_teacher(args.teacher)
-    if args.resume:
-        run = Run.load(checkpoint, settings)
-    else:
-        calibration = crops.batch(args.calibration, args.seed)
-        # A channel that photographs leave silent may speak on a canvas.
-        calibration = torch.cat([calibration, stylised(weights, calibration[: args.batch], args.seed)])
-        run = Run(*prune(weights, calibration, args.widths), canvases=calibration[:0])
+    run = Run.load(checkpoint, settings) if args.resume else begin(weights, crops, args)
     teacher = Teacher(weights, run.kept)
-    clean = Crops([pictures[name] for name in held_out], args.side).batch(24, 1, augment=False)
+    clean = held_out.batch(VALIDATION, 1, augment=False)
     # Canvases on the teacher's way, so that they are the same for every student.
-    validation = {"photographs": clean, "canvases": stylised(weights, clean[:8])}
+    validation = {"photographs": clean, "canvases": stylised(weights, clean[:VALIDATION_CANVASES])}
 
     started = time.monotonic()
     for loss in steps(run, teacher, crops, args):
         errors = validate(run.student, teacher, validation)
-        means = {kind: round(sum(part.values()) / len(part), 5) for kind, part in errors.items()}
-        report = {"step": run.step, "loss": loss, **means, "seconds": round(time.monotonic() - started)}
-        print(json.dumps(report), flush=True)
-        run.reports.append({**report, "layers": errors})
+        report(run, loss, errors, time.monotonic() - started)
         write_atomically(args.out, encoder_bytes(run.student))
         run.save(checkpoint, settings)
         if max(max(part.values()) for part in errors.values()) < EXACT:
@@ -385,6 +287,25 @@ def train(args: argparse.Namespace) -> Run:
     write_atomically(args.out.with_suffix(".training.json"), json.dumps(run.reports, indent=1).encode())
     checkpoint.unlink()
     return run
+
+
+def begin(weights: Tensors, crops: Crops, args: argparse.Namespace) -> Run:
+    """Prune the teacher by what it sees on crops and on canvases."""
+    for name, width in args.widths.items():
+        if (widest := len(weights[f"{name}.bias"])) < width:
+            raise SystemExit(f"The teacher's {name} is narrower ({widest}) than {width}: lower --widths.")
+    calibration = crops.batch(args.calibration, args.seed)
+    # A channel that photographs leave silent may speak on a canvas.
+    calibration = torch.cat([calibration, stylised(weights, calibration[: args.batch], args.seed)])
+    return Run(*prune(weights, calibration, args.widths), canvases=calibration[:0])
+
+
+def report(run: Run, loss: float | None, errors: Errors, seconds: float) -> None:
+    """Print a line and keep it, with the errors of every layer."""
+    means = {kind: round(sum(part.values()) / len(part), 5) for kind, part in errors.items()}
+    line = {"step": run.step, "loss": loss, **means, "seconds": round(seconds)}
+    print(json.dumps(line), flush=True)
+    run.reports.append({**line, "layers": errors})
 
 
 def steps(run: Run, teacher: Teacher, crops: Crops, args: argparse.Namespace) -> Iterator[float | None]:
@@ -399,22 +320,13 @@ def steps(run: Run, teacher: Teacher, crops: Crops, args: argparse.Namespace) ->
         optimizer.load_state_dict(run.optimizer)
     dtype = torch.bfloat16 if args.bfloat16 else torch.float32
     while run.step < args.steps:
-        seed = args.seed + 1_000_003 * (run.step + 1)
-        if run.step % args.refresh_every == 0:
-            pictures = crops.batch(args.batch, -seed, augment=False)
-            run.canvases = stylised(run.student, pictures, seed, dtype)
-        image = crops.batch(args.batch, seed)
-        some = random.Random(seed).sample(range(len(run.canvases)), args.batch // 3)
-        image[: len(some)] = run.canvases[some]
+        image = next_batch(run, crops, args, dtype)
         target = teacher.outputs(image)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
             outputs = run_network(run.student, image)
         loss = training_loss(outputs, target, args.style_share)
-        # Up for a twentieth of the run, then down along a cosine.
-        done = (run.step + 1) / args.steps
-        rate = args.learning_rate * min(done / 0.05, 0.5 + 0.5 * math.cos(math.pi * (done - 0.05) / 0.95))
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["size"]
+            group["lr"] = args.learning_rate * schedule((run.step + 1) / args.steps) * group["size"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -424,7 +336,25 @@ def steps(run: Run, teacher: Teacher, crops: Crops, args: argparse.Namespace) ->
             yield float(loss.detach())
 
 
-def encoder_bytes(weights: Weights) -> bytes:
+def next_batch(run: Run, crops: Crops, args: argparse.Namespace, dtype: torch.dtype) -> Tensor:
+    """Return crops, a third of them replaced by canvases, which are made anew now and then."""
+    seed = args.seed + 1_000_003 * (run.step + 1)
+    if run.step % args.refresh_every == 0:
+        # Other crops than this step's.
+        pictures = crops.batch(args.batch, seed + 1, augment=False)
+        run.canvases = stylised(run.student, pictures, seed, dtype)
+    image = crops.batch(args.batch, seed)
+    some = random.Random(seed).sample(range(len(run.canvases)), args.batch // 3)
+    image[: len(some)] = run.canvases[some]
+    return image
+
+
+def schedule(done: float) -> float:
+    """Return the rate over its highest: up for a twentieth of the run, then down along a cosine."""
+    return min(done / 0.05, 0.5 + 0.5 * math.cos(math.pi * (done - 0.05) / 0.95))
+
+
+def encoder_bytes(weights: Tensors) -> bytes:
     half = {key: value.detach().half().contiguous() for key, value in weights.items()}
     return to_bytes(half, metadata={"format": "vgg19-slim", "version": "1"})
 
@@ -442,33 +372,63 @@ def table(run: Run, path: Path) -> str:
 
 
 def layer_widths(text: str) -> dict[str, int]:
-    widths = [int(part) for part in text.split(",")]
-    if len(widths) != len(NETWORK) or min(widths) < 1:
-        raise ValueError(text)
-    return dict(zip(NETWORK, widths, strict=True))
+    parts = text.split(",")
+    if len(parts) != len(NETWORK):
+        raise argparse.ArgumentTypeError(f"expected {len(NETWORK)} widths, got {len(parts)}")
+    return dict(zip(NETWORK, map(positive, parts), strict=True))
 
 
-def main() -> None:
+def positive(text: str) -> int:
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got '{text}'")
+    return int(text)
+
+
+def crop_side(text: str) -> int:
+    smallest = smallest_side(TAPS, "reflect")
+    if (side := positive(text)) < smallest:
+        raise argparse.ArgumentTypeError(f"expected {smallest} pixels or more, got {side}")
+    return side
+
+
+def student_file(text: str) -> Path:
+    # The checkpoint and the report lie beside it, under the same name.
+    if Path(text).suffix != ".safetensors":
+        raise argparse.ArgumentTypeError(f"expected a name that ends in .safetensors, got '{text}'")
+    return Path(text)
+
+
+def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("--teacher", type=Path, required=True, help="VGG-19 checkpoint, .pth or .safetensors")
     add("--images", type=Path, required=True, help="folder of pictures, searched with its subfolders")
-    add("--out", type=Path, required=True, help="where to write the student (float16 safetensors)")
+    add("--out", type=student_file, required=True, help="where to write the student (float16 safetensors)")
     default = ",".join(map(str, WIDTHS))
     add("--widths", type=layer_widths, default=default, help="channels, conv1_1 to conv5_1 (%(default)s)")
     add("--resume", action="store_true", help="go on with a run of the same settings that was stopped")
-    add("--steps", type=int, default=3000)
-    add("--batch", type=int, default=8)
-    add("--side", type=int, default=128, help="crop side in pixels")
+    add("--steps", type=positive, default=3000)
+    add("--batch", type=positive, default=8)
+    add("--side", type=crop_side, default=128, help="crop side in pixels")
     add("--learning-rate", type=float, default=6e-3, help="over the weights' own size")
     add("--style-share", type=float, default=1.0, help="weight of the style loss against the features'")
-    add("--calibration", type=int, default=96, help="crops to prune by")
-    add("--refresh-every", type=int, default=60, help="steps until new canvases are stylised")
-    add("--hold-out", type=int, default=10, metavar="N", help="keep every Nth picture for validation")
-    add("--report-every", type=int, default=250)
+    add("--calibration", type=positive, default=96, help="crops to prune by")
+    add("--refresh-every", type=positive, default=60, help="steps until new canvases are stylised")
+    add("--hold-out", type=positive, default=10, metavar="N", help="keep every Nth picture for validation")
+    add("--report-every", type=positive, default=250)
     add("--bfloat16", action="store_true", help="convolve in bfloat16, quicker where the CPU has it")
     add("--seed", type=int, default=0)
-    train(parser.parse_args())
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = read_options()
+    try:
+        train(args)
+    except PipelineError as error:
+        raise SystemExit(str(error)) from error
+    except OSError as error:
+        raise SystemExit(f"{error}. The last report's student and checkpoint are as they were.") from error
 
 
 if __name__ == "__main__":

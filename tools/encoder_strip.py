@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.errors import PipelineError
 from pipeline.inputs import read_picture
 from pipeline.neural.devices import plan_device
 from pipeline.neural.session import Request, Session
@@ -28,9 +29,10 @@ PAIRS = (("lake", "swirls"), ("lighthouse", "mosaic"))
 GAP, CAPTION = 6, 22
 
 
-def pictures(pair: tuple[str, str], encoders: list[EncoderWeights], size: int) -> Iterator[Image.Image]:
+def pictures(
+    session: Session, pair: tuple[str, str], encoders: list[EncoderWeights], size: int
+) -> Iterator[Image.Image]:
     """Return the content, the style and what every encoder makes of them."""
-    session = Session(plan_device("auto"), TargetCache(None))
     content, style = (
         read_picture(EXAMPLES / folder / f"{name}.jpg")
         for folder, name in zip(("content", "styles"), pair, strict=True)
@@ -38,7 +40,8 @@ def pictures(pair: tuple[str, str], encoders: list[EncoderWeights], size: int) -
     yield from (content.image, style.image)
     for weights in encoders:
         (outcome,) = session.stylize([Request(content, [(style, 1.0)], Recipe(size=size))], weights)
-        assert outcome.image is not None  # nothing stops it
+        if outcome.image is None:
+            raise outcome.error or AssertionError("nothing stops it")
         yield outcome.image
 
 
@@ -60,18 +63,50 @@ def arrange(rows: list[list[Image.Image]], captions: list[str]) -> Image.Image:
     return sheet
 
 
+def captioned(text: str) -> tuple[str, Path]:
+    """Split CAPTION=FILE."""
+    caption, _, path = text.partition("=")
+    if not caption or not path:
+        raise argparse.ArgumentTypeError(f"expected CAPTION=FILE, got '{text}'")
+    return caption, Path(path)
+
+
+def long_edge(text: str) -> int:
+    if not text.isdecimal() or int(text) < 16:
+        raise argparse.ArgumentTypeError(f"expected 16 pixels or more, got '{text}'")
+    return int(text)
+
+
+def jpeg_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in {".jpg", ".jpeg"} or not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a .jpg in a folder that is there, got '{text}'")
+    return path
+
+
+def make_strip(named: list[tuple[str, Path]], size: int) -> Image.Image:
+    """Stylise every pair with every encoder; what comes out is one picture.
+
+    Raises:
+        PipelineError: a network or an example cannot be used, or the size is too small.
+    """
+    session = Session(plan_device("auto"), TargetCache(None))
+    with tempfile.TemporaryDirectory() as folder:
+        encoders = [resolve_encoder("vgg19", Path(folder), path) for _, path in named]
+        rows = [list(pictures(session, pair, encoders, size)) for pair in PAIRS]
+    return arrange(rows, ["content", "style", *(caption for caption, _ in named)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("encoders", nargs="+", metavar="CAPTION=FILE")
-    parser.add_argument("--size", type=int, default=256, help="long edge of every picture in pixels")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("encoders", nargs="+", metavar="CAPTION=FILE", type=captioned)
+    parser.add_argument("--size", type=long_edge, default=256, help="long edge of every picture in pixels")
+    parser.add_argument("--out", type=jpeg_file, default=OUT)
     options = parser.parse_args()
-    named = [each.partition("=") for each in options.encoders]
-    with tempfile.TemporaryDirectory() as folder:
-        encoders = [resolve_encoder("vgg19", Path(folder), Path(path)) for _, _, path in named]
-        rows = [list(pictures(pair, encoders, options.size)) for pair in PAIRS]
-    captions = ["content", "style", *(caption for caption, _, _ in named)]
-    arrange(rows, captions).save(options.out, quality=80, optimize=True)
+    try:
+        make_strip(options.encoders, options.size).save(options.out, quality=80, optimize=True)
+    except PipelineError as error:
+        raise SystemExit(str(error)) from error
     print(f"{options.out}: {options.out.stat().st_size / 1000:.0f} kB")
 
 

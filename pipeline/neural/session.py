@@ -214,7 +214,8 @@ class Session:
         image_BCHW = result.image_BCHW
         if image_BCHW is not None:
             image_BCHW = image_BCHW.detach().float().cpu().clamp(0, 1)
-            image_BCHW = torch.lerp(image_BCHW, run.recolored(image_BCHW, level), LAST_RECOLORING)
+            if run.recolors:
+                image_BCHW = torch.lerp(image_BCHW, run.recolored(image_BCHW, level), LAST_RECOLORING)
             if run.request.recipe.upscale_to_content:
                 image_BCHW = resized(image_BCHW, run.request.content.image.size)
             # Last, so that the colours are as sharp as the result.
@@ -287,6 +288,11 @@ class _Run:
         self.device = torch.device(session.device.device)
         self.hits = self.misses = 0
 
+    @property
+    def recolors(self) -> bool:
+        """Tell whether levels start in the style's palette; `luminance` has none."""
+        return self.request.recipe.recolor and self.request.recipe.color != "luminance"
+
     def level_inputs(self, level: Level) -> LevelInputs:
         content = self._seen(self.request.content, level).to(self.device)
         parts = [(self._targets(style, level), share) for style, share in self.request.styles]
@@ -312,9 +318,9 @@ class _Run:
 
     def recolored(self, image_BCHW: Tensor, level: Level) -> Tensor:
         """Give a picture of a level's size its style's palette, or each of its regions that of its style."""
-        request = self.request
-        if not request.recipe.recolor or request.recipe.color == "luminance":
+        if not self.recolors:
             return image_BCHW
+        request = self.request
         images = [
             self._style_image(style, self._style_size(style.image.size, level), level)
             for style, _ in request.styles

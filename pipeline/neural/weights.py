@@ -166,6 +166,26 @@ def read_weights(weights: EncoderWeights, layers: Sequence[str] | None = None) -
     return {key: torch.from_numpy(np.array(tensors[key], dtype=np.float32)) for key in keys}
 
 
+def read_convolutions(path: Path, layers: Sequence[str]) -> dict[str, Tensor]:
+    """Read the convolutions up to the deepest of `layers` as float32 from any file that holds them.
+
+    A checkpoint or safetensors, under torchvision's names or ours; whatever else is in it does not matter.
+    Raises WeightsError when it cannot be read, or one is missing or does not fit the one before it.
+    """
+    from .encoder import TORCHVISION_INDEX, convolutions_up_to
+
+    state = _load_safetensors(path) if _is_ours(path) else _load_state(path)
+    sources = {name: name for name in convolutions_up_to(layers)}
+    if "conv1_1.weight" not in state:
+        sources = {name: f"features.{TORCHVISION_INDEX[name]}" for name in sources}
+    _check_chain(path, {key: tuple(value.shape) for key, value in state.items()}, tuple(sources.values()))
+    return {
+        f"{name}.{part}": state[f"{source}.{part}"].float()
+        for name, source in sources.items()
+        for part in ("weight", "bias")
+    }
+
+
 def download(
     url: str,
     destination: Path,
@@ -341,6 +361,16 @@ def _load_state(path: Path) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
 
 
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with _safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
+
+
 def _torch_load(path: Path) -> Any:
     import torch
 
@@ -361,7 +391,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise _unreadable(path, error) from error
     except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}.", _next_step(path)) from error
+        raise _damaged(path, error) from error
 
 
 def _check_header(path: Path, slices: Mapping[str, Any]) -> None:
@@ -451,6 +481,10 @@ def _not_vgg19(path: Path, reason: str) -> WeightsError:
 
 def _unreadable(path: Path, error: OSError) -> WeightsError:
     return WeightsError(f"{path} cannot be read: {error.strerror or error}.", _next_step(path))
+
+
+def _damaged(path: Path, error: SafetensorError) -> WeightsError:
+    return WeightsError(f"{path} is damaged or no safetensors file: {error}.", _next_step(path))
 
 
 def _unwritable(path: Path, error: OSError) -> WeightsError:
