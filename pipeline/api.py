@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from .config import read_config
 from .errors import ImageError, UsageError
-from .executors import InProcessExecutor, find_regions, mask_notes, read_picture, step_progress
+from .executors import InProcessExecutor
+from .inputs import find_regions, mask_notes, read_picture
 from .jobs import Color, StepProgress, check_regions, region_color
 from .recipe import INIT_MODES, Recipe
+from .results import step_progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image

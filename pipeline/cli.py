@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .errors import DeadlineError, DiskError, Interrupted, MachineError, PipelineError, UsageError
+from .errors import DeadlineError, Interrupted, MachineError, PipelineError, UsageError
 from .version import VERSION
 
 # Everything else is imported by the command that needs it: `--help` stays quick.
@@ -28,10 +26,6 @@ if TYPE_CHECKING:
     from .executors import Executor, InProcessExecutor
     from .manifest import Batch
     from .runner import Runner, RunOptions
-    from .status import Display
-
-# A log file is rotated at this size, and so many old ones are kept.
-LOG_BYTES, LOG_FILES = 10 << 20, 5
 
 app = typer.Typer(
     name="style-pipeline",
@@ -125,11 +119,12 @@ def run(
 
 
 def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
-    from .display import summary_line
+    from .display import batch_display, summary_line
+    from .signals import stop_signal
 
     with (
-        _stop_signal(_say_stopping) as stopped,
-        _observer(len(batch), as_json) as observer,
+        stop_signal(_say_stopping) as stopped,
+        batch_display(_console(), len(batch), sys.stdout if as_json else None) as observer,
         _runner(settings, batch, _executor(settings, stopped), observer, options, stopped) as runner,
         runner.folder.locked(),
     ):
@@ -192,7 +187,10 @@ def watch(
     """Restyle every picture that is dropped into the inbox."""
     from .daemon import WatchOptions, watch_inbox
     from .deadline import read_deadline
+    from .display import watch_display
     from .events import Waker
+    from .pool import watch_executor
+    from .signals import reload_signal, stop_signal
     from .watcher import notify_mode
 
     def read() -> Config:
@@ -202,11 +200,11 @@ def watch(
     options = WatchOptions(once, read_deadline(for_, until), _recipe_flags(preset, assignments))
     waker = Waker(settings.watch.inbox, notify_mode(settings.watch))
     with (
-        _stop_signal(waker.set) as stopped,
-        _reload_signal(waker.set, read) as reread,
-        _watch_display(log_json, log_file) as display,
+        stop_signal(waker.set) as stopped,
+        reload_signal(waker.set, read) as reread,
+        watch_display(_console(), _write_to_stderr, log_json, log_file) as display,
     ):
-        tally = watch_inbox(settings, options, display, _worker, waker, lambda: bool(stopped), reread)
+        tally = watch_inbox(settings, options, display, watch_executor, waker, lambda: bool(stopped), reread)
     if stopped:
         raise typer.Exit(128 + stopped[0])
     if options.deadline and tally.left and (once or options.deadline.over):
@@ -333,6 +331,8 @@ def stylize(
     force: Annotated[bool, typer.Option("--force", help="Replace the result if it exists.")] = False,
 ) -> None:
     """Make one picture."""
+    from .display import batch_display
+    from .signals import stop_signal
     from .single import run_single, single_job, single_style
 
     settings = _settings(config, device=device)
@@ -341,7 +341,7 @@ def stylize(
     )
     if path.exists() and not force:
         raise UsageError(f"{path}: exists already.", "Name another with -o, or replace it with --force.")
-    with _stop_signal(_say_stopping) as stopped, _observer(1, as_json=False) as observer:
+    with stop_signal(_say_stopping) as stopped, batch_display(_console(), 1, None) as observer:
         finished = run_single(job, path, _executor(settings, stopped), observer, lambda: bool(stopped))
     if finished.status == "stopped":
         raise Interrupted(stopped[0])
@@ -513,82 +513,20 @@ def _runner(
     from .outbox import BatchFolder
     from .runner import Runner
 
+    def workers() -> list[Executor]:
+        from .pool import batch_executors
+
+        return batch_executors(settings, len(batch), executor)
+
     folder = BatchFolder(settings.outbox, batch.name)
     with closing(Ledger(settings.state_dir)) as ledger:
-        workers = partial(_workers, settings, len(batch), executor)
         yield Runner(folder, ledger, executor, observer, options, lambda: bool(stopped), workers)
-
-
-def _workers(settings: Config, jobs: int, executor: Executor) -> list[Executor]:
-    """Return an executor for every process that works beside this one; `executor` if this one does it all."""
-    from .executors import InProcessExecutor, plan_workers
-    from .worker import WorkerExecutor
-
-    if settings.workers == 1 or jobs == 1:
-        return [executor]
-    plans, watch = plan_workers(settings, jobs), settings.watch
-    if len(plans) == 1:
-        return [executor]
-    return [
-        WorkerExecutor(
-            partial(
-                InProcessExecutor,
-                settings.model_copy(update={"device": plan.device}),
-                allow_download=False,
-                threads=plan.threads,
-            ),
-            watch.job_timeout_s,
-            watch.worker_max_jobs,
-            stop_s=watch.job_timeout_s,  # as long as a step may take; a second signal ends it at once
-        )
-        for plan in plans
-    ]
 
 
 def _console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-@contextmanager
-def _observer(total: int, as_json: bool) -> Iterator[LogLines]:
-    """Choose how a run is shown: JSON lines, live on a terminal, or plain lines."""
-    from .display import JsonLines, LiveDisplay, LogLines
-
-    console = _console()
-    if as_json:
-        yield JsonLines(console, total, sys.stdout)
-    elif console.is_terminal:
-        with LiveDisplay(console, total) as live:
-            yield live
-    else:
-        yield LogLines(console, total)
-
-
-@contextmanager
-def _stop_signal(on_stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Collect the first INT or TERM, so that the running step can end; a second one kills at once.
-
-    `on_stop` is called in the handler, where no stream may be used: the signal may have come in the middle
-    of a line.
-    """
-    received: list[int] = []
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        for again in previous:
-            signal.signal(again, signal.SIG_DFL)
-        on_stop()
-
-    for number in previous:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _say_stopping() -> None:
@@ -601,90 +539,3 @@ def _write_to_stderr(line: str) -> None:
     data = f"{line}\n".encode(errors="backslashreplace")
     while data:
         data = data[os.write(2, data) :]
-
-
-@contextmanager
-def _reload_signal(
-    wake: Callable[[], None], read: Callable[[], Config]
-) -> Iterator[Callable[[], Config | None]]:
-    """Give a function that reads the configuration again if HUP came since it was last called."""
-    wanted: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        wanted.append(number)
-        wake()
-
-    def reread() -> Config | None:
-        if not wanted:
-            return None
-        wanted.clear()
-        return read()
-
-    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
-    previous = signal.signal(hang_up, note) if hang_up else None
-    try:
-        yield reread
-    finally:
-        if hang_up:
-            signal.signal(hang_up, previous)
-
-
-def _worker(settings: Config, tick: Callable[[], None]) -> Executor:
-    """Return an executor in a process of its own."""
-    from .executors import InProcessExecutor
-    from .worker import WorkerExecutor
-
-    watch = settings.watch
-    return WorkerExecutor(
-        partial(InProcessExecutor, settings), watch.job_timeout_s, watch.worker_max_jobs, tick
-    )
-
-
-@contextmanager
-def _watch_display(as_json: bool, file: Path | None) -> Iterator[Display]:
-    """Choose how a daemon is shown: live on a terminal, else as lines, in a file that is rotated."""
-    from .display import WatchLive, WatchLog
-
-    console = _console()
-    if console.is_terminal and not as_json and file is None:
-        with WatchLive(console) as live:
-            yield live
-    elif file is None:
-        yield WatchLog(_write_to_stderr, as_json)
-    else:
-        with _rotated(file) as write:
-            yield WatchLog(write, as_json)
-
-
-@contextmanager
-def _rotated(path: Path) -> Iterator[Callable[[str], None]]:
-    """Give a function that appends a line to a file, which is rotated before it grows large.
-
-    The function raises OSError where the system refuses.
-    """
-    import logging
-    from logging.handlers import RotatingFileHandler
-
-    class Handler(RotatingFileHandler):
-        def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-            """Raise, where logging would print, and drop what is in the buffer: it counts as lost."""
-            if self.stream:
-                with suppress(OSError):
-                    self.stream.close()
-                self.stream = None  # the next line opens it again
-            if error := sys.exception():
-                raise error
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = Handler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
-    except OSError as error:
-        raise DiskError(
-            f"{path}: cannot be written ({error.strerror or error}).", "Give --log-file another path."
-        ) from error
-
-    def write(line: str) -> None:
-        handler.emit(logging.LogRecord("style-pipeline", logging.INFO, "", 0, line, None, None))
-
-    with closing(handler):
-        yield write

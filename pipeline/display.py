@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO
 
 from rich.cells import cell_len
@@ -27,8 +28,9 @@ from rich.text import Text
 from .errors import WorkerLost
 from .files import one_line
 from .jobs import EncoderInfo, Job, StepProgress
+from .logfile import rotated
 from .runner import Finished, Summary
-from .status import Pace, Queue
+from .status import Display, Pace, Queue
 
 # Seconds between lines about a long job.
 SAY_EVERY_S = 30.0
@@ -150,6 +152,18 @@ class JsonLines(LogLines):
         super().job_finished(finished)
         self.stream.write(json.dumps(finished_object(finished)) + "\n")
         self.stream.flush()
+
+
+@contextmanager
+def batch_display(console: Console, total: int, json_to: IO[str] | None) -> Iterator[LogLines]:
+    """Choose how a run is shown: JSON lines to `json_to`, live on a terminal, or plain lines."""
+    if json_to is not None:
+        yield JsonLines(console, total, json_to)
+    elif console.is_terminal:
+        with LiveDisplay(console, total) as live:
+            yield live
+    else:
+        yield LogLines(console, total)
 
 
 def step_detail(progress: StepProgress) -> str:
@@ -352,6 +366,21 @@ class WatchLive(WatchLog):
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def watch_display(
+    console: Console, write: Callable[[str], None], as_json: bool, file: Path | None
+) -> Iterator[Display]:
+    """Choose how a daemon is shown: live on a terminal, else as lines, to `write` or a rotated file."""
+    if console.is_terminal and not as_json and file is None:
+        with WatchLive(console) as live:
+            yield live
+    elif file is None:
+        yield WatchLog(write, as_json)
+    else:
+        with rotated(file) as append:
+            yield WatchLog(append, as_json)
 
 
 def _grid(*cells: Text | ProgressBar) -> Table:

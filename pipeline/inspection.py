@@ -11,7 +11,7 @@ from .files import one_line
 
 
 def read_origin(path: Path) -> dict[str, Any]:
-    """Return what a result says about how it was made: `provenance` in `executors`.
+    """Return what a result says about how it was made: `provenance` in `results`.
 
     Raises:
         UsageError: there is no such picture, or it says nothing.

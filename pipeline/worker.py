@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ImageError, MachineError, PipelineError, WorkerLost
-from .executors import Executor, unexpected_failure
+from .executors import Executor
 from .jobs import EncoderInfo, JobResult, StepProgress, Task
 from .recipe import Recipe
+from .results import unexpected_failure
 
 STOP, CLOSE = "stop", "close"
 # A process that was told to end, or is dying, gets so many seconds for it.

@@ -37,7 +37,7 @@ def cli(monkeypatch, capfd):
 
     Pictures are made in this process, unless `--workers` says otherwise.
     """
-    monkeypatch.setattr("pipeline.executors.CPU_WORKERS", 1)
+    monkeypatch.setattr("pipeline.pool.CPU_WORKERS", 1)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["style-pipeline", *map(str, arguments)])
@@ -522,7 +522,7 @@ def studio(environment, cli, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr("pipeline.owner.PATIENCE_S", 0.05)
     made = Studio(environment, cli)
-    monkeypatch.setattr("pipeline.cli._worker", lambda settings, tick: made.executor)
+    monkeypatch.setattr("pipeline.pool.watch_executor", lambda settings, tick: made.executor)
     monkeypatch.setattr("pipeline.cli._executor", lambda settings, stopped, **more: made.executor)
     return made
 
@@ -709,8 +709,8 @@ def test_log_json_is_one_object_a_line(studio):
 
 
 def test_a_log_in_a_file_is_rotated(studio, monkeypatch):
-    monkeypatch.setattr("pipeline.cli.LOG_BYTES", 1500)
-    monkeypatch.setattr("pipeline.cli.LOG_FILES", 2)
+    monkeypatch.setattr("pipeline.logfile.LOG_BYTES", 1500)
+    monkeypatch.setattr("pipeline.logfile.LOG_FILES", 2)
     for name in "abcdef":
         studio.drop(f"{name}.png")
     code, err = studio.once("--log-json", "--log-file", "there/watch.log")

@@ -16,14 +16,13 @@ from PIL import ExifTags, Image
 from test_profiles import LOOKUP, PROFILES, formula, make_profile
 
 from pipeline.config import read_config
-from pipeline.executors import Fit, InProcessExecutor, plan_workers, provenance, read_picture
+from pipeline.executors import Fit, InProcessExecutor
 from pipeline.jobs import Job, JobResult, Masks, StepProgress, Style, Task
 from pipeline.neural import writing
 from pipeline.neural.memory import OutOfMemory
 from pipeline.neural.profiles import srgb_profile
 from pipeline.neural.reading import decode_picture
 from pipeline.neural.session import Session
-from pipeline.neural.writing import encode_image
 from pipeline.recipe import Recipe
 
 SMALL = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 3, "margin": 0, "precision": "float32"}
@@ -186,15 +185,6 @@ def test_a_result_that_its_file_cannot_hold_fails_its_own_job_only(executor, mak
     assert sorted(result.status for result in results) == ["done", "failed"]
 
 
-def test_styles_of_one_name_are_told_apart(executor, make_task) -> None:
-    task = make_task(1)
-    images = ((Path("/in/a/x.png"), 0.7), (Path("/in/b/x.png"), 0.3))
-    job = replace(task.job, style=Style("mix", images))
-    weights = executor.resolve("vgg19-slim")
-    assert provenance(job, task.key, weights)["style"] == {"a/x.png": 0.7, "b/x.png": 0.3}
-    assert provenance(task.job, task.key, weights)["style"] == {"style.png": 1.0}
-
-
 def masked(task: Task, styles: int = 2, **drawn: Any) -> Task:
     """The same task with its style, and copies of it, in stripes from left to right."""
     job = task.job
@@ -340,22 +330,6 @@ def test_a_cpu_makes_one_picture_at_a_time_unless_told_otherwise(executor) -> No
     assert told.together(Recipe()) == 5
 
 
-def test_workers_share_the_cores(executor, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.executors.usable_cores", lambda: 8)
-    config = executor.config
-
-    def planned(jobs: int, workers: int | str = "auto") -> list[int]:
-        plans = plan_workers(config.model_copy(update={"workers": workers}), jobs)
-        assert {plan.device for plan in plans} == {"cpu"}
-        return [plan.threads for plan in plans]
-
-    assert planned(100) == [2] * 4
-    assert planned(2) == [4] * 2
-    assert planned(1) == [8]
-    assert planned(100, 3) == [3, 3, 2]
-    assert planned(100, 16) == [1] * 16
-
-
 def transparent_task(make_task: Callable[..., Task], **fields: Any) -> Task:
     """A content that is transparent on its left half, at 16 bits if asked for, and has EXIF."""
     task = make_task(1, **fields)
@@ -491,10 +465,3 @@ def test_a_side_too_long_for_its_format_is_refused_before_the_work(executor, mak
     (result,) = run(executor, [make_task(1, format="webp", upscale_to_content=True)])
     assert result.status == "failed"
     assert "1.png: webp holds at most 40 pixels on a side, not 48." in result.error
-
-
-def test_a_deep_content_reaches_the_network_whole(make_picture, environment) -> None:
-    ramp_HWC = np.linspace(30_000, 30_200, 48 * 36 * 3).round().astype(np.uint16).reshape(36, 48, 3)
-    (environment / "deep.png").write_bytes(encode_image(ramp_HWC, "png", 95, {}))
-    tensor = read_picture(environment / "deep.png").tensor((48, 36))
-    assert len(tensor.unique()) > 200

@@ -37,9 +37,12 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "service":   ("config",                                                    ""),
     "routes":    ("claims config documents errors inbox jobs manifest recipe", ""),
     "watcher":   ("claims config events files inbox routes",                   ""),
-    "executors": ("config errors jobs recipe version",                         "neural"),
+    "inputs":    ("errors jobs",                                               "neural"),
+    "results":   ("inputs jobs recipe version",                                "neural"),
+    "executors": ("config errors inputs jobs recipe results",                  "neural"),
     "deadline":  ("errors",                                                    ""),
-    "worker":    ("errors executors jobs recipe",                              ""),
+    "worker":    ("errors executors jobs recipe results",                      ""),
+    "pool":      ("config executors worker",                                   "neural"),
     "estimate":  ("ledger recipe",                                             ""),
     "lanes":     ("executors jobs",                                            ""),
     "runner":    ("deadline errors estimate executors jobs lanes ledger outbox", ""),
@@ -47,11 +50,13 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "inspection": ("errors files",                                             "neural"),
     "doctor":    ("config errors executors version",                           "neural"),
     "status":    ("claims config doctor errors files jobs ledger owner runner service version", ""),
-    "display":   ("errors files jobs runner status",                           ""),
+    "logfile":   ("errors",                                                    ""),
+    "display":   ("errors files jobs logfile runner status",                   ""),
+    "signals":   ("",                                                          ""),
     "folders":   ("config errors files inbox owner",                           ""),
     "daemon":    ("claims config deadline errors events executors files folders inbox jobs ledger outbox "
                   "owner routes runner service status watcher",                             ""),
-    "api":       ("config errors executors jobs recipe",                       "neural"),
+    "api":       ("config errors executors inputs jobs recipe results",        "neural"),
     "__init__":  ("version",                                                   "api jobs recipe"),
     "cli":       ("errors version",                                            "*"),
     "__main__":  ("cli",                                                       ""),
@@ -59,9 +64,9 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "neural":    ("errors files recipe version",                               ""),
 }  # fmt: skip
 
-# Only the right wing is loaded with these; doctor and executors ask for torch inside functions.
+# Only the right wing is loaded with these; doctor and results ask for torch inside functions.
 TENSORS = ("torch", "torchvision", "safetensors")
-MAY_ASK_LATE = ("doctor", "executors")
+MAY_ASK_LATE = ("doctor", "results")
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from PIL import Image
 
 from pipeline.cli import app, main
 from pipeline.errors import UsageError
-from pipeline.executors import provenance
 from pipeline.inspection import manifest_of, manifest_text, read_origin
 from pipeline.jobs import EncoderInfo, Job, Masks, Style, job_key
 from pipeline.manifest import read_manifest
 from pipeline.neural.weights import SLIM_PATH, EncoderWeights
 from pipeline.neural.writing import encode_image
 from pipeline.recipe import Recipe
+from pipeline.results import provenance
 
 DOTS = np.zeros((4, 4, 3), np.uint8)
 ENCODER = EncoderInfo("vgg19-slim", "1" * 64)

@@ -145,6 +145,14 @@ def test_a_flat_style_gives_finite_losses():
     assert torch.isfinite(content_loss(f, flat, "normalized")).all()
 
 
+def test_dead_channels_leave_no_tiny_numbers_in_a_bures_target():
+    f = features(15)
+    f[:, : N // 2] = 0
+    vectors = bures_target(moments(f), 0.1).eigenvectors
+    assert ((vectors == 0) | (vectors.abs() > 1e-12)).all()
+    assert vectors.transpose(1, 2) @ vectors == pytest.approx(torch.eye(N)[None].numpy(), abs=1e-10)
+
+
 def test_a_batch_gives_each_picture_its_own_loss():
     pair, style = features(13, count=2), features(14)
     targets = bures_target(moments(style.expand(2, -1, -1, -1)), 0.1)

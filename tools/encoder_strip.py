@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.errors import PipelineError
-from pipeline.executors import read_picture
+from pipeline.inputs import read_picture
 from pipeline.neural.devices import plan_device
 from pipeline.neural.session import Request, Session
 from pipeline.neural.targets import TargetCache

@@ -276,7 +276,9 @@ class _Pull:
         gradient_BMC = _rows(gradient_BCHW)
         gradient_BMC = gradient_BMC.baddbmm_(features_BMC, self.matrix_BCC)
         if self.bias_BC is not None:
-            gradient_BMC += self.bias_BC[:, None]
+            # As a product: a sum that repeats the bias takes ten times as long in bfloat16.
+            ones_BM1 = features_BMC.new_ones(*features_BMC.shape[:2], 1)
+            gradient_BMC.baddbmm_(ones_BM1, self.bias_BC[:, None])
         return gradient_BCHW
 
 

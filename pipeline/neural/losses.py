@@ -147,6 +147,8 @@ def bures_target(style: Moments, epsilon: float) -> BuresTarget:
     spectrum = style.decomposed().spectrum
     assert spectrum is not None  # it is decomposed
     values, vectors = spectrum
+    # Dead channels leave entries that are rounding; their products, subnormal, take a CPU ten times as long.
+    vectors = vectors.masked_fill(vectors.abs() < 1e-12, 0)
     floor = epsilon * values.mean(1)[:, None, None] + TINY
     divisor = values[:, :, None] + values[:, None, :] + floor
     scale = values.sum(1) + style.mean.cpu().double().square().sum(1)

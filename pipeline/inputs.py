@@ -1,0 +1,128 @@
+"""What goes into a job: its pictures and masks, read and checked, and where it stood when it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ImageError, JobError
+from .jobs import Color, Job, Task, color_value
+
+if TYPE_CHECKING:
+    from .neural.checkpoints import RunState
+    from .neural.engine import Level
+    from .neural.masks import Regions
+    from .neural.session import Picture, Request
+    from .neural.weights import EncoderWeights
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job with its pictures read and its levels planned, and where it stood when it was last stopped."""
+
+    task: Task
+    request: Request
+    weights: EncoderWeights
+    levels: list[Level]
+    state: RunState
+    notes: tuple[str, ...] = ()
+
+
+def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
+    """Read and check what a job needs, and its checkpoint if there is one.
+
+    Raises:
+        ImageError: a picture cannot be used, or the result would be too large for its format.
+        JobError: the encoder lacks a layer, or a picture changed while it was waiting.
+    """
+    from .neural.checkpoints import RunState, read_checkpoint
+    from .neural.session import plan_levels
+    from .neural.writing import check_size
+
+    job = task.job
+    if weights.name == "vgg19-slim" and (beyond := job.recipe.beyond_slim()):
+        raise JobError(
+            f"{job.content}: the layer {beyond[0]} is not in vgg19-slim, which ends at relu5_1.",
+            "Choose another layer, or fetch VGG-19 with `style-pipeline weights fetch`.",
+        )
+    request = read_request(job, task.digests)
+    try:
+        levels = plan_levels(job.recipe, request.content.image.size)
+        if job.recipe.upscale_to_content:
+            check_size(job.recipe.format, request.content.image.size)
+    except ImageError as error:
+        raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
+    notes = _notes(request) + mask_notes(request, levels)
+    state = read_checkpoint(checkpoint) or RunState()
+    return Prepared(task, request, weights, levels, state, notes)
+
+
+def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request:
+    """Read a job's pictures.
+
+    Raises:
+        ImageError: one cannot be used.
+        JobError: one changed since `digests` was made.
+    """
+    from .neural.session import Request
+
+    content = read_picture(job.content, digests)
+    styles = [(read_picture(path, digests), share) for path, share in job.style.images]
+    init = read_picture(job.init_path, digests) if job.init_path else None
+    request = Request(content, styles, job.recipe, init)
+    if job.masks is None:
+        return request
+    mask, colors = read_picture(job.masks.content, digests), job.masks.colors
+    regions = find_regions(mask, content, colors, job.masks.content, [path for path, _ in job.style.images])
+    return replace(request, regions=regions)
+
+
+def find_regions(
+    mask: Picture, content: Picture, colors: Sequence[Color], path: Path | str, styles: Sequence[Path | str]
+) -> Regions:
+    """Find the regions of a content's `styles` in a mask; both are named in messages.
+
+    Raises:
+        ImageError: the mask has another shape than the content.
+    """
+    from .neural import masks
+
+    values = [color_value(color) for color in colors]
+    short = [value if isinstance(value, str) else f"{value:.3g}" for value in values]
+    labels = [f"{Path(style).name} ({color})" for style, color in zip(styles, short, strict=True)]
+    found = masks.find_regions(mask.image, colors, content.image.size, str(path), labels)
+    return replace(found, notes=mask.decoded.notes + found.notes)
+
+
+def mask_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
+    """Say which regions of a request are too small for some layers.
+
+    Raises:
+        ImageError: one has no pixel.
+    """
+    from .neural.masks import region_notes
+
+    if request.regions is None:
+        return ()
+    return region_notes(request.regions, request.recipe, [(level.width, level.height) for level in levels])
+
+
+def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Picture:
+    """Read one picture. Errors as in `read_request`."""
+    from .neural.reading import decode_picture, read_bytes
+    from .neural.session import Picture
+
+    data = read_bytes(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if digests is not None and digests[path] != sha256:
+        raise JobError(f"{path}: the file changed while it was waiting.", "Run again to use it as it is now.")
+    return Picture(decode_picture(data, str(path)), sha256)
+
+
+def _notes(request: Request) -> tuple[str, ...]:
+    """Return what was left out of a job's pictures, each said once."""
+    pictures = [request.content, *(style for style, _ in request.styles), request.init]
+    return tuple(dict.fromkeys(note for each in pictures if each for note in each.decoded.notes))

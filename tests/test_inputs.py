@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ImageError, JobError
+from pipeline.inputs import prepare, read_picture
+from pipeline.jobs import Job, Style, Task
+from pipeline.neural.weights import SLIM_PATH, EncoderWeights
+from pipeline.neural.writing import encode_image
+from pipeline.recipe import Recipe
+
+SLIM = EncoderWeights("vgg19-slim", SLIM_PATH, "1" * 64)
+
+
+def make_task(make_picture, digests=None, **fields) -> Task:
+    content, style = make_picture("a.png", 0, (48, 36)), make_picture("s.png", 1)
+    recipe = Recipe(**{"size": 48, "pyramid": 0, **fields})
+    job = Job("night", content, Style("s", ((style, 1.0),)), recipe, "a--s")
+    return Task(job, "1" * 64, digests or {path: read_picture(path).sha256 for path in job.input_paths})
+
+
+def test_a_job_is_prepared_with_its_levels_and_starts_anew_without_a_checkpoint(make_picture, environment):
+    task = make_task(make_picture)
+    prepared = prepare(task, SLIM, environment / "absent.safetensors")
+    assert prepared.request.content.image.size == (48, 36)
+    assert [(level.width, level.height) for level in prepared.levels] == [(48, 36)]
+    assert (prepared.state.level, prepared.state.rows, prepared.notes) == (0, [], ())
+
+
+def test_a_layer_that_the_encoder_lacks_is_refused(make_picture, environment):
+    task = make_task(make_picture, style_layers={"relu5_4": 1.0})
+    with pytest.raises(JobError, match="the layer relu5_4 is not in vgg19-slim"):
+        prepare(task, SLIM, environment / "absent.safetensors")
+
+
+def test_a_picture_that_changed_is_refused(make_picture, environment):
+    task = make_task(make_picture)
+    make_picture("s.png", 2)
+    with pytest.raises(JobError, match=r"s\.png: the file changed while it was waiting"):
+        prepare(task, SLIM, environment / "absent.safetensors")
+
+
+def test_a_picture_that_is_none_is_refused(environment):
+    (environment / "a.png").write_bytes(b"none")
+    with pytest.raises(ImageError, match=r"a\.png"):
+        read_picture(environment / "a.png")
+
+
+def test_a_deep_content_reaches_the_network_whole(make_picture, environment) -> None:
+    ramp_HWC = np.linspace(30_000, 30_200, 48 * 36 * 3).round().astype(np.uint16).reshape(36, 48, 3)
+    (environment / "deep.png").write_bytes(encode_image(ramp_HWC, "png", 95, {}))
+    tensor = read_picture(environment / "deep.png").tensor((48, 36))
+    assert len(tensor.unique()) > 200

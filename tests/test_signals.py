@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from pipeline.signals import reload_signal, stop_signal
+
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", BOTH, ids=lambda number: number.name)
+def test_the_first_is_noted_and_the_second_is_the_systems(number) -> None:
+    before = [signal.getsignal(each) for each in BOTH]
+    told: list[None] = []
+    with stop_signal(lambda: told.append(None)) as received:
+        assert received == []
+        signal.raise_signal(number)
+        assert (received, len(told)) == ([number], 1)
+        assert [signal.getsignal(each) for each in BOTH] == [signal.SIG_DFL] * 2
+    assert [signal.getsignal(each) for each in BOTH] == before
+
+
+def test_handlers_are_put_back_after_an_error() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError), stop_signal(lambda: None):
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+if hasattr(signal, "SIGHUP"):
+
+    def test_a_hang_up_is_answered_once_and_when_asked_for() -> None:
+        before = signal.getsignal(signal.SIGHUP)
+        woken: list[None] = []
+        reads = iter(["first", "second"])
+        with reload_signal(lambda: woken.append(None), lambda: next(reads)) as reread:
+            assert reread() is None
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+            assert len(woken) == 2
+            assert [reread(), reread()] == ["first", None]
+            signal.raise_signal(signal.SIGHUP)
+            assert reread() == "second"
+        assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_without_hang_ups_nothing_is_ever_read_again(monkeypatch) -> None:
+    """Windows has none."""
+    monkeypatch.delattr(signal, "SIGHUP", raising=False)
+    with reload_signal(lambda: None, lambda: pytest.fail("it was read")) as reread:
+        assert reread() is None
