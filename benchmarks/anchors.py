@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import ImageError, PipelineError, UsageError
-from pipeline.executors import read_picture
+from pipeline.inputs import read_picture
 from pipeline.neural.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, smallest_side
 from pipeline.neural.images import fit_size, to_image, to_tensor
 from pipeline.neural.losses import moments
