@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import ImageError, PipelineError, UsageError
-from pipeline.executors import read_picture
+from pipeline.inputs import read_picture
 from pipeline.neural.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, smallest_side
 from pipeline.neural.images import fit_size, to_image, to_tensor
 from pipeline.neural.losses import moments
@@ -259,8 +259,8 @@ def check_out(path: Path) -> None:
     """Raise UsageError unless a picture can be written there: that is known before hours of computing."""
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}.", "Make it, or write elsewhere.")
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise UsageError(f"{path}: no format of pictures has this suffix.", "Use .png.")
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise UsageError(f"{path}: no picture can be written in a format of this suffix.", "Use .png.")
 
 
 def run(arguments: argparse.Namespace) -> None:
