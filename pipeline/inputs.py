@@ -107,7 +107,7 @@ def mask_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
 
     if request.regions is None:
         return ()
-    return region_notes(request.regions, request.recipe, [(level.width, level.height) for level in levels])
+    return region_notes(request.regions, request.recipe, [level.size for level in levels])
 
 
 def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Picture:

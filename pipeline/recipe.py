@@ -153,7 +153,8 @@ class Recipe(BaseModel):
     )
     recolor: bool = Field(
         True,
-        description="every level starts in the style's palette, and the result goes some of the way to it",
+        description="every level starts in the style's palette, the last one also half way through, and the "
+        "result goes some of the way to it",
     )
     seed: int = Field(0, ge=0, lt=2**63)
     precision: Literal["auto", "bfloat16", "mixed", "float32", "reference"] = Field(
@@ -274,6 +275,11 @@ class Recipe(BaseModel):
     def matches_style(self) -> bool:
         """Tell whether the style's picture gets something of the content's before it is looked at."""
         return self.color == "luminance" or (self.color == "match" and self.match_when == "before")
+
+    @property
+    def recolors(self) -> bool:
+        """Tell whether pictures get their style's palette on the way; with `luminance` there is none."""
+        return self.recolor and self.color != "luminance"
 
     @property
     def total_steps(self) -> int:

@@ -58,6 +58,11 @@ class Level:
     height: int
     steps: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
 
 @dataclass(frozen=True)
 class LevelInputs:
@@ -271,7 +276,7 @@ class _LevelRun:
             if not math.isfinite(value):
                 picture.result = self._diverged(picture, step, f"The loss {name} became {value}")
                 return
-        size = max(self.level.width, self.level.height)
+        size = max(self.level.size)
         row = LossRow(self.before + step, size, total, content, style, tv, losses, seconds)
         picture.state.rows.append(row)
 

@@ -156,7 +156,7 @@ def region_notes(regions: Regions, recipe: Recipe, sizes: Sequence[tuple[int, in
         ImageError: a region has no pixel at all.
     """
     missed: list[dict[str, list[int]]] = [{} for _ in regions.labels]
-    for size in sizes:
+    for size in dict.fromkeys(sizes):
         masks_BKHW = Parametrisation(recipe).framed(regions.masks(*size))
         for layer, guide in guides(masks_BKHW, recipe.style_layers, recipe.margin).items():
             for region, share in zip(missed, guide.share[0].tolist(), strict=True):

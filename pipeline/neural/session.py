@@ -126,14 +126,21 @@ def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
     smallest = max(smallest, recipe.margin + 1)
     sizes = [fit_size(content_size, size, recipe.square) for size in recipe.level_sizes()]
     levels = [Level(*size, recipe.steps_at(index)) for index, size in enumerate(sizes)]
-    usable = [level for level in levels if min(level.width, level.height) >= smallest]
+    usable = [level for level in levels if min(level.size) >= smallest]
     if not usable:
         width, height = sizes[-1]
         raise ImageError(
             f"The result would be {width} x {height} pixels; this recipe needs {smallest} on the short side.",
             f"Use size {-(-smallest * max(width, height) // min(width, height))} or more.",
         )
-    return usable
+    return _last_in_halves(usable) if recipe.recolors else usable
+
+
+def _last_in_halves(levels: Sequence[Level]) -> list[Level]:
+    """Give the last level's second half of steps to a level of its own, which starts in the palette anew."""
+    *coarse, last = levels
+    half = last.steps // 2
+    return [*coarse, *(replace(last, steps=steps) for steps in (last.steps - half, half) if steps)]
 
 
 SILENT = Hooks()
@@ -214,7 +221,7 @@ class Session:
         image_BCHW = result.image_BCHW
         if image_BCHW is not None:
             image_BCHW = image_BCHW.detach().float().cpu().clamp(0, 1)
-            if run.recolors:
+            if run.request.recipe.recolors:
                 image_BCHW = torch.lerp(image_BCHW, run.recolored(image_BCHW, level), LAST_RECOLORING)
             if run.request.recipe.upscale_to_content:
                 image_BCHW = resized(image_BCHW, run.request.content.image.size)
@@ -236,7 +243,7 @@ class Session:
             "reference": torch.float32,
         }[recipe.precision]
         before = quick if recipe.precision == "mixed" else last
-        return [*[before] * (len(levels) - 1), last]
+        return [last if level.size == levels[-1].size else before for level in levels]
 
     def _device_fault(self, error: RuntimeError | MemoryError) -> Exception:
         """Tell pictures that do not fit from a device that is gone; anything else stays what it is."""
@@ -287,13 +294,15 @@ class _Run:
         self.encoder = encoder
         self.device = torch.device(session.device.device)
         self.hits = self.misses = 0
-
-    @property
-    def recolors(self) -> bool:
-        """Tell whether levels start in the style's palette; `luminance` has none."""
-        return self.request.recipe.recolor and self.request.recipe.color != "luminance"
+        self._inputs: tuple[Level, LevelInputs] | None = None
 
     def level_inputs(self, level: Level) -> LevelInputs:
+        """Return what a level is optimised against; both halves of the last one have the same."""
+        if self._inputs is None or self._inputs[0].size != level.size:
+            self._inputs = level, self._inputs_at(level)
+        return self._inputs[1]
+
+    def _inputs_at(self, level: Level) -> LevelInputs:
         content = self._seen(self.request.content, level).to(self.device)
         parts = [(self._targets(style, level), share) for style, share in self.request.styles]
         if self.request.regions is None:
@@ -301,7 +310,7 @@ class _Run:
             targets = blend_targets(parts)
         else:
             targets = stack_targets([each for each, _ in parts])
-            targets = replace(targets, masks=self.request.regions.masks(level.width, level.height))
+            targets = replace(targets, masks=self.request.regions.masks(*level.size))
         return LevelInputs(content, targets.to(self.device))
 
     def first_image(self, level: Level) -> Tensor:
@@ -313,14 +322,14 @@ class _Run:
         if recipe.init == "blank":
             return torch.full(shape, 0.5)
         if recipe.init == "style":
-            return self._style_image(request.styles[0][0], (level.width, level.height), level)
+            return self._style_image(request.styles[0][0], level.size, level)
         return self.recolored(self._seen(request.init or request.content, level), level)
 
     def recolored(self, image_BCHW: Tensor, level: Level) -> Tensor:
         """Give a picture of a level's size its style's palette, or each of its regions that of its style."""
-        if not self.recolors:
-            return image_BCHW
         request = self.request
+        if not request.recipe.recolors:
+            return image_BCHW
         images = [
             self._style_image(style, self._style_size(style.image.size, level), level)
             for style, _ in request.styles
@@ -328,7 +337,7 @@ class _Run:
         if request.regions is None:
             palette_BCHW = blended_pixels(images, [share for _, share in request.styles])
             return match_histograms(image_BCHW, palette_BCHW).clamp(0, 1)
-        masks_BKHW = request.regions.masks(level.width, level.height).to(image_BCHW)
+        masks_BKHW = request.regions.masks(*level.size).to(image_BCHW)
         parts = [
             mask_BHW[:, None] * match_histograms(image_BCHW, style_BCHW, mask_BHW[0] > 0.5)
             for mask_BHW, style_BCHW in zip(masks_BKHW.unbind(1), images, strict=True)
@@ -337,7 +346,7 @@ class _Run:
 
     def _seen(self, picture: Picture, level: Level) -> Tensor:
         """Return a picture at a level's size as the transfer sees it: without colours for `luminance`."""
-        image_BCHW = picture.tensor((level.width, level.height))
+        image_BCHW = picture.tensor(level.size)
         return grey(image_BCHW) if self.request.recipe.color == "luminance" else image_BCHW
 
     def _style_image(self, style: Picture, size: tuple[int, int], level: Level) -> Tensor:
@@ -364,7 +373,7 @@ class _Run:
         if recipe.matches_style:
             parts |= {"color": recipe.color, "content": self.request.content.sha256}
             parts |= {"match_by": recipe.match_by} if recipe.color == "match" else {}
-            parts["content_size"] = (level.width, level.height)
+            parts["content_size"] = level.size
         key = target_key(parts)
 
         def compute() -> StyleTargets:
@@ -378,7 +387,7 @@ class _Run:
     def _style_size(self, size: tuple[int, int], level: Level) -> tuple[int, int]:
         """Scale a style to the canvas's long edge times `style_scale`, its short side kept usable."""
         recipe = self.request.recipe
-        edge = round(max(level.width, level.height) * recipe.style_scale)
+        edge = round(max(level.size) * recipe.style_scale)
         smallest = smallest_side(recipe.style_layers, recipe.padding)
         edge = max(edge, smallest if recipe.square else -(-smallest * max(size) // min(size)))
         return fit_size(size, edge, recipe.square)
