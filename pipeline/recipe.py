@@ -89,7 +89,7 @@ class Recipe(BaseModel):
     )
     style_layers: LayerWeights = Field(
         # The first layers keep colour and fine texture true; equal weights leave coloured fringes.
-        {"relu1_1": 8.0, "relu2_1": 0.8, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.1},
+        {"relu1_1": 8.0, "relu2_1": 0.8, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.2},
         description="layers that hold the style, each with a weight",
     )
     pooling: Literal["max", "average"] = "max"
@@ -124,7 +124,7 @@ class Recipe(BaseModel):
     learning_rate: float = Field(1.0, gt=0)
     history: int = Field(10, ge=1, le=200, description="pairs that L-BFGS remembers")
     steps: Steps = Field(
-        (120, 80, 60, 60, 80), description="per pyramid level, coarsest first; the last repeats"
+        (120, 80, 60, 60, 90), description="per pyramid level, coarsest first; the last repeats"
     )
     stop_tolerance: float = Field(
         0.0,
@@ -153,7 +153,7 @@ class Recipe(BaseModel):
     )
     recolor: bool = Field(
         True,
-        description="every level starts in the style's palette, the last one also half way through, and the "
+        description="every level starts in the style's palette, the last one also on its way, and the "
         "result goes some of the way to it",
     )
     seed: int = Field(0, ge=0, lt=2**63)
@@ -359,7 +359,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "print": Preset(
             # Up to 512 pixels it is `default`, so that is its preview; the levels above only add detail.
             summary="2048 pixels for paper",
-            fields={"size": 2048, "steps": (120, 80, 60, 60, 80, 30, 25, 20, 15)},
+            fields={"size": 2048, "steps": (120, 80, 60, 60, 90, 30, 25, 20, 15)},
         ),
         # Source 000 names no content layer; the paper's conv4_2 is not among the five layers it
         # extracts, so the nearest of those, conv4_1, is taken. It names neither weights, steps, size

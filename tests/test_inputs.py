@@ -24,7 +24,7 @@ def test_a_job_is_prepared_with_its_levels_and_starts_anew_without_a_checkpoint(
     task = make_task(make_picture)
     prepared = prepare(task, SLIM, environment / "absent.safetensors")
     assert prepared.request.content.image.size == (48, 36)
-    assert [level.size for level in prepared.levels] == [(48, 36), (48, 36)]
+    assert {level.size for level in prepared.levels} == {(48, 36)}
     assert (prepared.state.level, prepared.state.rows, prepared.notes) == (0, [], ())
 
 

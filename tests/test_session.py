@@ -51,27 +51,29 @@ def recipe_for(**fields) -> Recipe:
 def test_levels_keep_the_shape_and_end_at_the_size():
     levels = plan_levels(Recipe(), (640, 480))
     assert [level.size for level in levels] == [
-        (128, 96), (181, 136), (256, 192), (362, 272), (512, 384), (512, 384),
+        (128, 96), (181, 136), (256, 192), (362, 272), (512, 384), (512, 384), (512, 384),
     ]  # fmt: skip
-    *coarse, first, second = (level.steps for level in levels)
-    assert [*coarse, first + second] == [Recipe().steps_at(index) for index in range(5)]
+    *coarse, first, second, third = (level.steps for level in levels)
+    assert [*coarse, first + second + third] == [Recipe().steps_at(index) for index in range(5)]
 
 
 @pytest.mark.parametrize(
     ("fields", "steps"),
     [
-        ({"steps": 7}, [7, 4, 3]),
+        ({"steps": 200}, [200, 67, 67, 66]),
+        ({"steps": 60, "pyramid": 0}, [20, 20, 20]),
+        ({"steps": 59}, [59, 30, 29]),
+        ({"steps": 39}, [39, 39]),
         ({"steps": 1}, [1, 1]),
-        ({"steps": 7, "pyramid": 0}, [4, 3]),
-        ({"steps": 7, "color": "luminance"}, [7, 7]),
-        ({"steps": 7, "recolor": False}, [7, 7]),
+        ({"steps": 90, "color": "luminance"}, [90, 90]),
+        ({"steps": 90, "recolor": False}, [90, 90]),
     ],
 )
-def test_the_last_level_has_halves_where_the_second_starts_in_the_palette(fields, steps):
+def test_the_last_level_has_parts_where_each_starts_in_the_palette(fields, steps):
     levels = plan_levels(recipe_for(**fields), (640, 480))
     assert [level.steps for level in levels] == steps
-    assert {level.size for level in levels[-2:]} <= {(48, 36), (68, 51)}
-    assert levels[-1].size == (68, 51)
+    coarse = [(48, 36)] if len(levels) == 2 or "pyramid" not in fields else []
+    assert [level.size for level in levels] == [*coarse, *[(68, 51)] * (len(steps) - len(coarse))]
 
 
 def test_a_panorama_starts_at_a_finer_level():
@@ -79,8 +81,9 @@ def test_a_panorama_starts_at_a_finer_level():
     smallest = smallest_side([*Recipe().style_layers], Recipe().padding)
     assert 2**-0.5 * levels[0].height < max(smallest, Recipe().margin + 1) <= levels[0].height
     assert levels[-1].size == (512, 51)
-    *coarse, first, second = (level.steps for level in levels)
-    assert [*coarse, first + second] == [Recipe().steps_at(index) for index in range(4 - len(coarse), 5)]
+    *coarse, first, second, third = (level.steps for level in levels)
+    last = first + second + third
+    assert [*coarse, last] == [Recipe().steps_at(index) for index in range(4 - len(coarse), 5)]
 
 
 def test_too_small_says_which_size_works():
@@ -425,7 +428,7 @@ def test_a_result_goes_some_of_the_way_to_the_palette_it_was_made_in(session, we
     if case == "match":
         palette_BCHW = match_colors(palette_BCHW, content_BCHW).clamp(0, 1)
     matched_BCHW = match_histograms(transferred[0], palette_BCHW).clamp(0, 1)
-    expected_BCHW = 0.6 * transferred[0] + 0.4 * matched_BCHW
+    expected_BCHW = 0.75 * transferred[0] + 0.25 * matched_BCHW
     if case == "content":
         expected_BCHW = with_luma(content_BCHW, luma(expected_BCHW))
     assert torch.allclose(image_BCHW, expected_BCHW, atol=1e-5)
@@ -441,7 +444,7 @@ def test_every_region_of_a_result_goes_to_the_palette_of_its_own_style(session, 
         mask_BHW = masks_BKHW[:, number]
         part_BCHW = match_histograms(before_BCHW, style.tensor((68, 51)), mask_BHW[0] > 0.5)
         matched_BCHW += mask_BHW[:, None] * part_BCHW
-    assert torch.allclose(image_BCHW, 0.6 * before_BCHW + 0.4 * matched_BCHW.clamp(0, 1), atol=1e-5)
+    assert torch.allclose(image_BCHW, 0.75 * before_BCHW + 0.25 * matched_BCHW.clamp(0, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("fields", [{"recolor": False}, {"color": "luminance"}])
@@ -503,6 +506,6 @@ def test_the_precision_of_every_level(weights, monkeypatch, precision, first, la
         Steppers, "fetch", lambda self, *arguments: built.append(arguments[-1]) or fetch(self, *arguments)
     )
     session = Session(DevicePlan("cpu", "a CPU", "bfloat16", 0), TargetCache(None))
-    request = Request(picture(0), [(picture(1), 1.0)], recipe_for(precision=precision))
+    request = Request(picture(0), [(picture(1), 1.0)], recipe_for(precision=precision, steps=40))
     assert one(session, request, weights).dtype == last
-    assert built == [getattr(torch, first), getattr(torch, last), getattr(torch, last)]
+    assert built == [getattr(torch, first), *[getattr(torch, last)] * 2]

@@ -133,19 +133,22 @@ def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
             f"The result would be {width} x {height} pixels; this recipe needs {smallest} on the short side.",
             f"Use size {-(-smallest * max(width, height) // min(width, height))} or more.",
         )
-    return _last_in_halves(usable) if recipe.recolors else usable
+    return _last_in_parts(usable) if recipe.recolors else usable
 
 
-def _last_in_halves(levels: Sequence[Level]) -> list[Level]:
-    """Give the last level's second half of steps to a level of its own, which starts in the palette anew."""
+def _last_in_parts(levels: Sequence[Level]) -> list[Level]:
+    """Divide the last level's steps among levels of its size, each of which starts in the palette anew."""
     *coarse, last = levels
-    half = last.steps // 2
-    return [*coarse, *(replace(last, steps=steps) for steps in (last.steps - half, half) if steps)]
+    parts = max(1, min(LAST_PARTS, last.steps // PART_STEPS))
+    steps = [last.steps // parts + (part < last.steps % parts) for part in range(parts)]
+    return [*coarse, *(replace(last, steps=each) for each in steps)]
 
 
 SILENT = Hooks()
+# Parts of the last level, and the steps that each of them has at least.
+LAST_PARTS, PART_STEPS = 3, 20
 # How far a result goes to its style's palette in the end: all the way costs content and texture.
-LAST_RECOLORING = 0.4
+LAST_RECOLORING = 0.25
 
 
 class Session:
@@ -297,7 +300,7 @@ class _Run:
         self._inputs: tuple[Level, LevelInputs] | None = None
 
     def level_inputs(self, level: Level) -> LevelInputs:
-        """Return what a level is optimised against; both halves of the last one have the same."""
+        """Return what a level is optimised against; the parts of the last one have the same."""
         if self._inputs is None or self._inputs[0].size != level.size:
             self._inputs = level, self._inputs_at(level)
         return self._inputs[1]
