@@ -89,7 +89,7 @@ class Recipe(BaseModel):
     )
     style_layers: LayerWeights = Field(
         # The first layers keep colour and fine texture true; equal weights leave coloured fringes.
-        {"relu1_1": 8.0, "relu2_1": 0.8, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.2},
+        {"relu1_1": 4.0, "relu2_1": 0.8, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.2},
         description="layers that hold the style, each with a weight",
     )
     pooling: Literal["max", "average"] = "max"
