@@ -44,8 +44,9 @@ class Strip:
     panels: Sequence[Panel]
 
 
-def sweep(content: Path, style: Path, name: str, values: Sequence[Any], default: Any) -> Strip:
+def sweep(content: Path, style: Path, name: str, values: Sequence[Any]) -> Strip:
     """Return a strip with one panel for every value of a recipe's field."""
+    default = getattr(Recipe(), name)
     captions = [f"{value}, the default" if value == default else f"{value}" for value in values]
     panels = [Panel(caption, {name: value}) for caption, value in zip(captions, values, strict=True)]
     return Strip(content, style, [Panel("the content", shown=content), *panels])
@@ -88,9 +89,20 @@ SLIM = {"encoder": "vgg19-slim"}
 
 STRIPS: dict[str, Strip] = {
     "inputs": Strip(LAKE, SWIRLS, [Panel(name, shown=path) for name, path in PICTURES.items()]),
-    "style_weight": sweep(LAKE, SWIRLS, "style_weight", [0.2, 2, 20, 200], 20),
-    "style_scale": sweep(LIGHTHOUSE, MOSAIC, "style_scale", [0.5, 1.0, 1.5, 2.5], 1.0),
-    "tv_weight": sweep(LAKE, WOODCUT, "tv_weight", [0, 6, 40, 200], 6),
+    "style_weight": sweep(LAKE, SWIRLS, "style_weight", [0.2, 2, 20, 200]),
+    "style_scale": sweep(LIGHTHOUSE, MOSAIC, "style_scale", [0.5, 1.0, 1.5, 2.5]),
+    "recolor": Strip(
+        LIGHTHOUSE,
+        SWIRLS,
+        [
+            Panel("the content", shown=LIGHTHOUSE),
+            Panel("the style", shown=SWIRLS),
+            Panel("False", {"recolor": False}),
+            Panel("True, the default"),
+        ],
+    ),
+    "tv_weight": sweep(LAKE, WOODCUT, "tv_weight", [0, 3, 20, 100]),
+    "tv_chroma": sweep(LAKE, MOSAIC, "tv_chroma", [0, 1, 5, 50]),
     "blend": Strip(LIGHTHOUSE, MOSAIC, [blend(share) for share in (1, 0.7, 0.5, 0.3, 0)]),
     "masks": Strip(
         LIGHTHOUSE,
@@ -118,8 +130,8 @@ STRIPS: dict[str, Strip] = {
             layers("relu4_1, relu5_1", *FIVE[3:]),
         ],
     ),
-    "init": sweep(LIGHTHOUSE, SWIRLS, "init", ["content", "noise", "blank", "style"], "content"),
-    "color": sweep(LIGHTHOUSE, MOSAIC, "color", ["style", "content", "luminance", "match"], "style"),
+    "init": sweep(LIGHTHOUSE, SWIRLS, "init", ["content", "noise", "blank", "style"]),
+    "color": sweep(LIGHTHOUSE, MOSAIC, "color", ["style", "content", "luminance", "match"]),
     "match_by": Strip(
         LIGHTHOUSE,
         MOSAIC,

@@ -354,7 +354,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "default": Preset(summary="the best we know: coarse to fine, L-BFGS, Bures style loss", fields={}),
         "draft": Preset(
             summary="a quick look at half the size",
-            fields={"size": 256, "steps": (80, 60, 40)},
+            fields={"size": 256, "steps": (60, 40, 30)},
         ),
         "print": Preset(
             # Up to 512 pixels it is `default`, so that is its preview; the levels above only add detail.
