@@ -15,7 +15,7 @@ class Estimate:
     """How long jobs will take, from the speed last seen on this machine or a typical one."""
 
     # Seconds per megapixel and step, float32, on two shared cores of a server.
-    TYPICAL: ClassVar = {"vgg19": 9.0, "vgg19-slim": 1.4}
+    TYPICAL: ClassVar = {"vgg19": 7.0, "vgg19-slim": 0.7}
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
