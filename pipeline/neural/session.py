@@ -29,6 +29,12 @@ from .stepper import Steppers
 from .targets import StyleTargets, TargetCache, blend_targets, gram_targets, stack_targets, target_key
 from .weights import EncoderWeights, read_weights
 
+SILENT = Hooks()
+# Parts of the last level, and the steps that each of them has at least.
+LAST_PARTS, PART_STEPS = 3, 20
+# How far a result goes to its style's palette in the end: all the way costs content and texture.
+LAST_RECOLORING = 0.25
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -142,13 +148,6 @@ def _last_in_parts(levels: Sequence[Level]) -> list[Level]:
     parts = max(1, min(LAST_PARTS, last.steps // PART_STEPS))
     steps = [last.steps // parts + (part < last.steps % parts) for part in range(parts)]
     return [*coarse, *(replace(last, steps=each) for each in steps)]
-
-
-SILENT = Hooks()
-# Parts of the last level, and the steps that each of them has at least.
-LAST_PARTS, PART_STEPS = 3, 20
-# How far a result goes to its style's palette in the end: all the way costs content and texture.
-LAST_RECOLORING = 0.25
 
 
 class Session:
