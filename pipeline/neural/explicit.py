@@ -43,7 +43,7 @@ from .targets import StyleTargets
 
 _INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 # Values of a picture's activations from which their border is convolved apart; see `_border_apart`.
-LARGE = 4_000_000
+LARGE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -391,18 +391,18 @@ def pixel_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weighted total variation and range losses (B), and the gradient of both together."""
     stretched_BCHW = stretched_chroma(image_BCHW, tv_chroma**0.5)
-    rows, columns = stretched_BCHW.diff(dim=2), stretched_BCHW.diff(dim=3)
-    per_row, per_column = 1 / rows[0].numel(), 1 / columns[0].numel()
     gradient = torch.zeros_like(image_BCHW)
-    gradient[:, :, 1:] += rows * (2 * tv_weight * per_row)
-    gradient[:, :, :-1] -= rows * (2 * tv_weight * per_row)
-    gradient[:, :, :, 1:] += columns * (2 * tv_weight * per_column)
-    gradient[:, :, :, :-1] -= columns * (2 * tv_weight * per_column)
-    gradient = stretched_chroma(gradient, tv_chroma**0.5)
+    tv = image_BCHW.new_zeros(len(image_BCHW))
+    for dim in (2, 3):
+        steps = stretched_BCHW.diff(dim=dim)
+        share = tv_weight / steps[0].numel()
+        tv += share * total_of_squares(steps)
+        gradient.narrow(dim, 1, steps.shape[dim]).add_(steps, alpha=2 * share)
+        gradient.narrow(dim, 0, steps.shape[dim]).sub_(steps, alpha=2 * share)
     outside = image_BCHW - image_BCHW.clamp(0, 1)
-    gradient = gradient.add(outside, alpha=2 * range_weight / outside[0].numel())
-    tv = total_of_squares(rows) * per_row + total_of_squares(columns) * per_column
-    return tv_weight * tv, range_weight * total_of_squares(outside) / outside[0].numel(), gradient
+    share = range_weight / outside[0].numel()
+    gradient = stretched_chroma(gradient, tv_chroma**0.5).add(outside, alpha=2 * share)
+    return tv, share * total_of_squares(outside), gradient
 
 
 def total_of_squares(values: Tensor) -> Tensor:
