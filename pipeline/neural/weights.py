@@ -8,21 +8,17 @@ Finding weights and naming their digest never imports torch; converting a checkp
 from __future__ import annotations
 
 import hashlib
-import http.client
 import importlib
 import os
 import pickle
 import re
 import struct
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,21 +27,17 @@ from safetensors.numpy import save as safetensors_bytes
 
 from ..errors import WeightsError
 from ..files import published
+from .download import Progress, download, sha256_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 EncoderName = Literal["vgg19", "vgg19-slim"]
 Tensors = Mapping[str, NDArray[Any]]
-Progress = Callable[[int, int | None], None]
 
 SLIM_PATH = Path(__file__).with_name("vgg19-slim.safetensors")
 CHECKPOINT_NAME = "vgg19-dcbb9e9d.pth"
 COPY_STEM = "vgg19-features"
-
-# Many addresses may each have to time out before a machine without a way out is known to be one.
-CONNECT_S = 4.0
-CHUNK_BYTES = 1 << 18
 
 IMPORT = f"run `style-pipeline weights import PATH` with a {CHECKPOINT_NAME} downloaded elsewhere"
 HOW_TO_GET = f"Run `style-pipeline weights fetch`, or {IMPORT}."
@@ -186,35 +178,6 @@ def read_convolutions(path: Path, layers: Sequence[str]) -> dict[str, Tensor]:
     }
 
 
-def download(
-    url: str,
-    destination: Path,
-    sha256_prefix: str,
-    stall_s: float = 20.0,
-    on_progress: Progress | None = None,
-) -> None:
-    """Fetch `url` into `destination`, which appears only when it is complete and has the right digest.
-
-    Gives up when nothing comes for `stall_s` seconds. `on_progress` gets the bytes done and the bytes
-    in total (None where the server does not say). Raises WeightsError on any failure.
-    """
-    opener = urllib.request.build_opener(_Http, _Https)
-    try:
-        with opener.open(url, timeout=stall_s) as response, published(destination) as file:
-            found = _receive(response, file, on_progress)
-            if not found.startswith(sha256_prefix):
-                raise _download_error(
-                    url, f"its SHA-256 begins with {found[:8]}, not {sha256_prefix}: damaged or replaced"
-                )
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise _download_error(url, f"the server answered {error.code} {error.reason}") from error
-    except TimeoutError as error:
-        raise _download_error(url, f"it stalled, nothing came for {stall_s:g} s") from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _download_error(url, str(getattr(error, "reason", error))) from error
-
-
 def _bundled() -> EncoderWeights:
     return EncoderWeights("vgg19-slim", SLIM_PATH, weights_digest(_read_tensors(SLIM_PATH)))
 
@@ -262,7 +225,7 @@ def _downloaded(url: str, copy: Path, on_progress: Progress | None) -> EncoderWe
         raise _unwritable(copy.parent, error) from error
     with folder as name:
         checkpoint = Path(name) / CHECKPOINT_NAME
-        download(url, checkpoint, _sha256_prefix(url), on_progress=on_progress)
+        download(url, checkpoint, sha256_prefix(url), on_progress=on_progress)
         return EncoderWeights("vgg19", copy, _write_copy(_read_checkpoint(checkpoint), copy))
 
 
@@ -275,13 +238,6 @@ def _official_url() -> str:
             f"torchvision, which knows where VGG-19 is, fails: {error}.", HOW_TO_GET
         ) from error
     return str(models.VGG19_Weights.IMAGENET1K_V1.url)
-
-
-def _sha256_prefix(url: str) -> str:
-    match = re.search(r"-([0-9a-f]{8,64})\.\w+$", urlsplit(url).path)
-    if match is None:
-        raise _download_error(url, "its name ends in no SHA-256 prefix, so it cannot be checked")
-    return match[1]
 
 
 def _hub_checkpoint() -> Path:
@@ -420,45 +376,6 @@ def _check_chain(path: Path, shapes: Mapping[str, tuple[int, ...]], names: Seque
             raise _not_vgg19(path, f"{name}.bias has the shape {bias}, not ({channels},)")
 
 
-def _receive(response: Any, file: BinaryIO, on_progress: Progress | None) -> str:
-    """Copy the body to `file`; return its SHA-256. Raises OSError when it is shorter than promised."""
-    promised = response.headers.get("Content-Length")
-    total = int(promised) if promised is not None else None
-    digest, done = hashlib.sha256(), 0
-    while chunk := response.read(CHUNK_BYTES):
-        file.write(chunk)
-        digest.update(chunk)
-        done += len(chunk)
-        if on_progress is not None:
-            on_progress(done, total)
-    if total is not None and done != total:
-        raise OSError(f"it ended early, after {done} of {total} bytes")
-    return digest.hexdigest()
-
-
-class _Connection(http.client.HTTPConnection):
-    """Waits `CONNECT_S` at most for a connection, then the caller's time-out for every read."""
-
-    def connect(self) -> None:
-        stall_s, self.timeout = self.timeout, min(self.timeout or CONNECT_S, CONNECT_S)
-        super().connect()
-        self.sock.settimeout(stall_s)
-
-
-class _SecureConnection(_Connection, http.client.HTTPSConnection):
-    pass
-
-
-class _Http(urllib.request.HTTPHandler):
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Connection, req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_SecureConnection, req)
-
-
 def _fallback_note(reason: str) -> str:
     return (
         f"Using vgg19-slim, because: {' '.join(reason.split())} "
@@ -491,11 +408,4 @@ def _unwritable(path: Path, error: OSError) -> WeightsError:
     return WeightsError(
         f"{path} cannot be written: {error.strerror or error}.",
         "Make room there, or name another folder for the weights.",
-    )
-
-
-def _download_error(url: str, reason: str) -> WeightsError:
-    return WeightsError(
-        f"Downloading {urlsplit(url).path.rpartition('/')[2]} failed: {reason}.",
-        f"Run again, or download {url} on another machine and run `style-pipeline weights import PATH`.",
     )
