@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -395,6 +397,70 @@ def test_a_region_of_no_pixel_starts_as_the_other(session, weights, edge):
     start_BCHW = start_of(session, weights, in_regions(edge))
     assert start_BCHW.isfinite().all()
     assert (start_BCHW[0, 2].mean() > start_BCHW[0, 0].mean()) == (edge == 0)
+
+
+def half_hidden() -> Picture:
+    """A dark picture that shows in its left half; the rest is white beneath transparency."""
+    image = to_image(random_image(48, 64) * 0.3).convert("RGBA")
+    image.paste((0, 255, 0, 0), (32, 0, 64, 48))
+    return Picture.from_image(image)
+
+
+def left(image_BCHW: torch.Tensor) -> torch.Tensor:
+    """What shows of a picture as wide as `half_hidden`, without the pixels at the edge."""
+    return image_BCHW[..., : image_BCHW.shape[3] // 2 - 1]
+
+
+@pytest.mark.parametrize("by", ["covariance", "histogram"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_contents_palette_is_of_what_shows(session, weights, by, when):
+    content, recipe = half_hidden(), recipe_for(color="match", match_by=by, match_when=when)
+    request = Request(content, [(picture(1), 1.0)], recipe)
+    content_BCHW = content.tensor((68, 51))
+    if when == "before":
+        matched_BCHW = request.matched(picture(1).tensor((68, 51)), content_BCHW)
+    else:
+        matched_BCHW = left(one(session, request, weights).image_BCHW)
+    apart = matched_BCHW.mean((2, 3)) - left(content_BCHW).mean((2, 3))
+    assert apart.abs().max() < 0.03 < (content_BCHW - 0.15).mean()
+
+
+def test_what_shows_of_a_content_starts_and_ends_in_the_palette(session, weights, transferred):
+    request = Request(half_hidden(), [(picture(1), 1.0)], recipe_for())
+    palette_BCHW = picture(1).tensor((68, 51))
+    start_BCHW = left(start_of(session, weights, request))
+    assert (start_BCHW.mean((2, 3)) - palette_BCHW.mean((2, 3))).abs().max() < 0.03
+    image_BCHW = one(session, request, weights).image_BCHW
+    matched_BCHW = match_histograms(transferred[0], palette_BCHW, half_hidden().visible((68, 51)))
+    assert torch.allclose(image_BCHW, 0.75 * transferred[0] + 0.25 * matched_BCHW.clamp(0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize(("edge", "shows"), [(48, 32), (32, 32), (16, 16)])
+def test_what_shows_of_a_region_starts_in_its_palette(session, weights, edge, shows):
+    """The first region is what is left of `edge`, and what shows of the content ends at 32."""
+    request = replace(in_regions(edge), content=half_hidden())
+    start_BCHW = start_of(session, weights, request)
+    reds = request.styles[0][0].tensor((96, 72)).mean((2, 3))
+    shown_BCHW = start_BCHW[..., : shows * 96 // 64 - 3]
+    assert (shown_BCHW.mean((2, 3)) - reds).abs().max() < 0.05
+
+
+def test_a_luminance_is_that_of_what_shows(session, weights):
+    content, recipe = half_hidden(), recipe_for(color="luminance")
+    level = plan_levels(recipe, content.image.size)[-1]
+    run = _Run(session, Request(content, [(picture(1), 1.0)], recipe), weights, None)
+    style_BCHW = run._style_image(picture(1), level.size, level)
+    assert style_BCHW.mean() == pytest.approx(float(luma(left(content.tensor(level.size))).mean()), abs=0.02)
+
+
+def test_a_content_that_hides_everything_is_a_white_one(session, weights):
+    nothing = Picture.from_image(Image.new("RGBA", (64, 48)))
+    white = Picture.from_image(Image.new("RGB", (64, 48), "white"))
+    recipe = recipe_for(color="match")
+    images = [
+        one(session, Request(each, [(picture(1), 1.0)], recipe), weights).image for each in (nothing, white)
+    ]
+    assert images[0].tobytes() == images[1].tobytes()
 
 
 @pytest.fixture

@@ -65,14 +65,21 @@ def _deviation(image_B1HW: Tensor) -> Tensor:
     return image_B1HW.std((2, 3), correction=0, keepdim=True)
 
 
-def match_colors(image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+def pixels_where(image_BCHW: Tensor, where_HW: Tensor | None) -> Tensor:
+    """Return the pixels (BC1N) that `where_HW` (bool) chooses; all of them if it chooses none, or is None."""
+    return image_BCHW if where_HW is None or not where_HW.any() else image_BCHW[:, :, where_HW][:, :, None]
+
+
+def match_colors(image_BCHW: Tensor, target_BCHW: Tensor, where_HW: Tensor | None = None) -> Tensor:
     """Give a picture's pixels the mean and the covariance of another's; values may leave [0, 1].
+
+    With `where_HW` (bool), it is those pixels that get them, and the others go along.
 
     x' = A (x - m) + m_t with A = S_t^½ S^-½, symmetric square roots of the covariances: of the
     paper's two solutions the one after Hertzmann et al. 2001, "Image Analogies". Directions in which
     the picture is flat are stretched by a bounded factor, so noise stays small.
     """
-    map_B33, offset_B3 = _linear_map(image_BCHW, target_BCHW)
+    map_B33, offset_B3 = _linear_map(pixels_where(image_BCHW, where_HW), target_BCHW)
     flat = map_B33.to(image_BCHW) @ image_BCHW.flatten(2) + offset_B3.to(image_BCHW)[:, :, None]
     return flat.view_as(image_BCHW)
 
@@ -127,9 +134,7 @@ def match_histograms(image_BCHW: Tensor, target_BCHW: Tensor, where_HW: Tensor |
     the maps are learnt from SAMPLES pixels spread over the picture. To those noise as large as FLAT is added,
     which keeps flat parts and their noise from being stretched over the whole of the other's palette.
     """
-    learnt_BCHW = image_BCHW
-    if where_HW is not None and where_HW.any():
-        learnt_BCHW = image_BCHW[:, :, where_HW][:, :, None]
+    learnt_BCHW = pixels_where(image_BCHW, where_HW)
     map_B33, offset_B3 = _linear_map(learnt_BCHW, target_BCHW)
     result = torch.empty_like(image_BCHW)
     for index, (linear_33, offset_3) in enumerate(zip(map_B33, offset_B3[:, :, None], strict=True)):

@@ -17,11 +17,20 @@ from ..errors import DeviceError, DivergedError, ImageError
 from ..recipe import Recipe
 from .allocator import keep_freed_memory, release_freed_memory
 from .checkpoints import LossRow, RunState
-from .color import blended_pixels, grey, luma, match_colors, match_histograms, match_luma, with_luma
+from .color import (
+    blended_pixels,
+    grey,
+    luma,
+    match_colors,
+    match_histograms,
+    match_luma,
+    pixels_where,
+    with_luma,
+)
 from .devices import DevicePlan
 from .encoder import Encoder, smallest_side
 from .engine import Hooks, Level, LevelInputs, Result, StyleTransfer
-from .images import fit_size, resized, to_image, to_tensor
+from .images import fit_size, resized, scaled, to_image, to_tensor
 from .masks import Regions
 from .memory import MemoryModel, OutOfMemory, picture_bytes
 from .reading import Decoded, to_decoded
@@ -61,6 +70,11 @@ class Picture:
         deep_HWC = self.decoded.deep_HWC
         return to_tensor(self.image if deep_HWC is None else deep_HWC, size)
 
+    def visible(self, size: tuple[int, int]) -> Tensor | None:
+        """Return where (HW, bool) the picture at `size` shows rather than not; None if nothing is hidden."""
+        alpha_HW = self.decoded.alpha_HW
+        return None if alpha_HW is None else torch.from_numpy(scaled(alpha_HW, size) > 0.5)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -83,13 +97,18 @@ class Request:
         rows, columns = image_BCHW.shape[2:]
         content_BCHW = self.content.tensor((columns, rows))
         if matched:
-            return self.matched(image_BCHW, content_BCHW)
+            return self.matched(image_BCHW, content_BCHW, self.content.visible((columns, rows)))
         return with_luma(content_BCHW, luma(image_BCHW))
 
-    def matched(self, image_BCHW: Tensor, content_BCHW: Tensor) -> Tensor:
-        """Return a picture in the content's palette, in [0, 1]."""
+    def shown(self, content_BCHW: Tensor) -> Tensor:
+        """Return the content's pixels without those that are hidden under transparency."""
+        rows, columns = content_BCHW.shape[2:]
+        return pixels_where(content_BCHW, self.content.visible((columns, rows)))
+
+    def matched(self, image_BCHW: Tensor, content_BCHW: Tensor, where_HW: Tensor | None = None) -> Tensor:
+        """Return a picture in the palette that the content shows, in [0, 1]; see `match_histograms`."""
         match = match_histograms if self.recipe.match_by == "histogram" else match_colors
-        return match(image_BCHW, content_BCHW).clamp(0, 1)
+        return match(image_BCHW, self.shown(content_BCHW), where_HW).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -336,12 +355,13 @@ class _Run:
             self._style_image(style, self._style_size(style.image.size, level), level)
             for style, _ in request.styles
         ]
+        visible_HW = request.content.visible(level.size)
         if request.regions is None:
             palette_BCHW = blended_pixels(images, [share for _, share in request.styles])
-            return match_histograms(image_BCHW, palette_BCHW).clamp(0, 1)
+            return match_histograms(image_BCHW, palette_BCHW, visible_HW).clamp(0, 1)
         masks_BKHW = request.regions.masks(*level.size).to(image_BCHW)
         parts = [
-            mask_BHW[:, None] * match_histograms(image_BCHW, style_BCHW, mask_BHW[0] > 0.5)
+            mask_BHW[:, None] * match_histograms(image_BCHW, style_BCHW, _within(mask_BHW[0], visible_HW))
             for mask_BHW, style_BCHW in zip(masks_BKHW.unbind(1), images, strict=True)
         ]
         return torch.stack(parts).sum(0).clamp(0, 1)
@@ -359,7 +379,8 @@ class _Run:
         content_BCHW = self._seen(self.request.content, level)
         if recipe.color == "match":
             return self.request.matched(image_BCHW, content_BCHW)
-        return match_luma(luma(image_BCHW), luma(content_BCHW)).expand_as(image_BCHW).clamp(0, 1)
+        luma_B1HW = match_luma(luma(image_BCHW), luma(self.request.shown(content_BCHW)))
+        return luma_B1HW.expand_as(image_BCHW).clamp(0, 1)
 
     def _targets(self, style: Picture, level: Level) -> StyleTargets:
         recipe = self.request.recipe
@@ -376,6 +397,8 @@ class _Run:
             parts |= {"color": recipe.color, "content": self.request.content.sha256}
             parts |= {"match_by": recipe.match_by} if recipe.color == "match" else {}
             parts["content_size"] = level.size
+            # Targets of before were of the white beneath as well.
+            parts |= {"shown": True} if self.request.content.decoded.alpha_HW is not None else {}
         key = target_key(parts)
 
         def compute() -> StyleTargets:
@@ -393,3 +416,11 @@ class _Run:
         smallest = smallest_side(recipe.style_layers, recipe.padding)
         edge = max(edge, smallest if recipe.square else -(-smallest * max(size) // min(size)))
         return fit_size(size, edge, recipe.square)
+
+
+def _within(mask_HW: Tensor, visible_HW: Tensor | None) -> Tensor:
+    """Return where (HW, bool) a region is, without what is hidden there, unless all of it is."""
+    inside_HW = mask_HW > 0.5
+    if visible_HW is None or not (inside_HW & visible_HW).any():
+        return inside_HW
+    return inside_HW & visible_HW
