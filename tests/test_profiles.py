@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 
 from pipeline.neural.profiles import (
     LARGEST,
+    NOT_USED,
     deep_to_srgb,
     from_srgb,
     is_curves_and_matrix,
@@ -130,12 +131,35 @@ def test_our_own_results_are_read_as_they_were_written(image_format):
 
 
 def test_a_profile_beyond_curves_and_a_matrix_is_applied_in_eight_bits_and_said():
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    samples_HWC = np.full((4, 5, 3), 40_000, np.uint16)
-    for profile in (lab, b"not a profile", PROFILES["Adobe RGB"][:150]):
-        result_HWC, notes = deep_to_srgb(samples_HWC, profile)
-        assert result_HWC.shape == samples_HWC.shape
-        assert "8 bits" in notes[0]
+    samples_HWC = np.random.default_rng(0).integers(16_000, 50_000, (70, 50, 3), np.uint16)
+    result_HWC, notes = deep_to_srgb(samples_HWC, LOOKUP)
+    assert (result_HWC % 257 == 0).all()
+    assert np.abs(result_HWC.astype(int) - samples_HWC).max() > 1000
+    assert notes == ("its colour profile has more than curves and a matrix; colours are converted in 8 bits",)
+
+
+UNUSABLE = {
+    "garbage": b"garbage" * 30,
+    "cut short": PROFILES["Adobe RGB"][:150],
+    "Lab": ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(),
+    "grey": make_profile(formula(0, 1.8), None),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_profile_that_cannot_be_used_changes_no_sample_and_is_said(name, dtype):
+    pixels_HWC = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (9, 8, 3), dtype, endpoint=True)
+    found = decode_picture(encode_image(pixels_HWC, "png", 90, {}, profile=UNUSABLE[name]), "a.png")
+    assert np.array_equal(found.deep_HWC if dtype is np.uint16 else np.asarray(found.image), pixels_HWC)
+    assert found.notes == (f"a.png: {NOT_USED}.",)
+
+
+def test_grey_of_sixteen_bits_with_a_profile_of_colours_keeps_its_samples():
+    samples_HWC = np.arange(4000, 4020, dtype=np.uint16).reshape(4, 5, 1)
+    result_HWC, notes = deep_to_srgb(samples_HWC, LOOKUP)
+    assert np.array_equal(result_HWC, samples_HWC)
+    assert notes == (NOT_USED,)
 
 
 def test_damaged_profiles_are_no_reason_to_fail():
@@ -199,7 +223,8 @@ def test_a_profile_of_tables_is_kept_in_eight_bits():
     [
         (b"", "no colour profile"),
         (make_profile(formula(0, 1.8), None), "not one of RGB"),
-        (b"not a profile", "not one of RGB"),
+        (b"not a profile", "damaged"),
+        (b"garbage" * 30, "damaged"),
         (ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), "not one of RGB"),
         (PROFILES["Adobe RGB"][:150], "damaged"),
         (make_profile(table(0, 0), ADOBE), "damaged"),
@@ -207,7 +232,7 @@ def test_a_profile_of_tables_is_kept_in_eight_bits():
         (make_profile(table(), [P3[0]] * 3), "damaged"),
         (PROFILES["linear"] + bytes(LARGEST), "cannot be brought to"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_what_cannot_be_kept(profile, reason):
     assert reason in why_not_kept(profile)

@@ -141,16 +141,34 @@ def test_clear_errors(tmp_path):
 def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for side in (12, 30):  # a warning of Pillow's, and an error
-        with pytest.raises(ImageError, match="more than 100 pixels"):
-            decode_image(encoded(Image.new("L", (side, side))), "bomb")
+        with pytest.raises(ImageError, match=f"more than 100 pixels: it has {side} x {side + 1}"):
+            decode_image(encoded(Image.new("L", (side, side + 1))), "bomb")
 
 
 def test_only_formats_of_the_list_are_read():
     """Pillow reads ICO; nobody needs it here, and each decoder is one more that can be attacked."""
     data = encoded(halves(), "ICO")
     assert Image.open(io.BytesIO(data)).format == "ICO"
-    with pytest.raises(ImageError, match="not a picture in any format known here"):
+    with pytest.raises(ImageError, match="not a picture in any format known here") as caught:
         decode_image(data, "icon")
+    assert "PNG, JPEG, WEBP, TIFF, BMP, GIF, PPM" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "share"),
+    [("TIFF", {"compression": "tiff_lzw"}, 0.95), ("TIFF", {}, 0.01), ("AVIF", {}, 0.5), ("GIF", {}, 0.05)],
+)
+def test_what_begins_as_a_picture_is_told_from_what_is_none(kind, options, share):
+    data = encoded(Image.fromarray(noise(3, np.uint8, 64, 64)), kind, **options)
+    with pytest.raises(ImageError, match=f"begins as {kind}, but is damaged, cut short") as caught:
+        decode_picture(data[: int(len(data) * share)], "cut")
+    assert caught.value.next_step.startswith("Copy the picture again")
+
+
+def test_a_kind_of_tiff_that_pillow_does_not_know_is_not_called_damaged_alone():
+    data = tiff_of(np.zeros(8).tobytes(), (4, 2), (64,), 1, 1)
+    with pytest.raises(ImageError, match="or of a kind that is not read here"):
+        decode_picture(data, "double.tif")
 
 
 def test_heic_without_its_package_says_how_to_get_it(monkeypatch):
@@ -388,6 +406,7 @@ SEEDS: dict[str, Callable[[], bytes]] = {
     "HEIF": lambda: heif(Image.fromarray(noise(3, np.uint8, 16, 16))),
     "PNG of 16 bits": lambda: encode_image(noise(4, np.uint16), "png", 95, {}),
     "TIFF of 16 bits": lambda: tiff(noise(3, np.uint16), "<"),
+    "TIFF of floats": lambda: encoded(Image.fromarray(noise(1)[:, :, 0]).convert("F"), "TIFF"),
 }
 # A header may claim so many; a claim costs memory, as stated at BYTES_PER_PIXEL.
 FEW_PIXELS = 200_000
@@ -435,7 +454,7 @@ def test_a_bomb_is_refused_by_its_header_and_costs_no_memory(kind):
     decode_image(encoded(halves()), "first")  # what is loaded once does not count
     tracemalloc.start()
     try:
-        with pytest.raises(ImageError, match="pixels"):
+        with pytest.raises(ImageError, match=r"pixels: it has 6\d,\d{3} x 6\d,\d{3}"):
             decode_picture(BOMBS[kind], "bomb")
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
@@ -472,7 +491,12 @@ def test_decoding_takes_no_more_memory_than_stated(tmp_path, dtype):
 
 
 def tiff_of(
-    samples: bytes, size: tuple[int, int], bits: tuple[int, ...], photometric: int, planes: int
+    samples: bytes,
+    size: tuple[int, int],
+    bits: tuple[int, ...],
+    photometric: int,
+    planes: int,
+    sample_format: int = 1,
 ) -> bytes:
     """Return an uncompressed, little-endian TIFF, written out by hand."""
     count = len(bits)
@@ -482,6 +506,7 @@ def tiff_of(
         256: [size[0]], 257: [size[1]], 258: list(bits), 259: [1], 262: [photometric],
         273: [8 + len(samples) // strips * strip for strip in range(strips)], 277: [count], 278: [size[1]],
         279: [len(samples) // strips] * strips, 284: [planes],
+        339: [sample_format],
     }  # fmt: skip
     start = offset + 2 + 12 * len(values) + 4
     for tag, numbers in values.items():
@@ -496,10 +521,12 @@ def tiff_of(
 
 
 @pytest.mark.parametrize(
-    ("bits", "photometric", "planes"), [((16, 16, 16), 2, 2), ((16,), 0, 1), ((12,), 1, 1)], ids=str
+    ("bits", "photometric", "planes", "sample_format"),
+    [((16, 16, 16), 2, 2, 1), ((16,), 0, 1, 1), ((12,), 1, 1, 1), ((8,), 1, 1, 2)],
+    ids=str,
 )
-def test_tiffs_that_pillow_misreads_are_refused(bits, photometric, planes):
-    data = tiff_of(bytes(range(2 * 4 * 2 * len(bits))), (4, 2), bits, photometric, planes)
+def test_tiffs_that_pillow_misreads_are_refused(bits, photometric, planes, sample_format):
+    data = tiff_of(bytes(range(2 * 4 * 2 * len(bits))), (4, 2), bits, photometric, planes, sample_format)
     with pytest.raises(ImageError, match=r"t\.tif: a kind of TIFF that is not read here") as caught:
         decode_picture(data, "t.tif")
     assert "PNG" in caught.value.next_step
@@ -511,24 +538,87 @@ def test_a_tiff_written_out_by_hand_is_read():
     assert np.asarray(decode_picture(data, "t.tif").image)[1, 3, 0] == round(56_000 / 257)
 
 
-@pytest.mark.parametrize(
-    ("samples", "expected"),
-    [
-        ([0.0, 0.5, 1.0, 1.3], [0, 128, 255, 255]),
-        ([0.0, 0.5, np.inf, np.nan], [0, 128, 255, 0]),
-        ([0.0, 32768.0, 65535.0, 65535.0], [0, 128, 255, 255]),
-    ],
-)
-def test_floats_are_light_or_samples_of_16_bits(samples, expected):
-    file = io.BytesIO()
-    Image.fromarray(np.array([samples], np.float32)).save(file, "TIFF")
-    assert np.asarray(decode_picture(file.getvalue(), "f.tif").image)[0, :, 0].tolist() == expected
+# The kind of samples, the samples, the white that is taken for theirs, and what comes out in 8 bits.
+WHITES = [
+    ("f4", [0, 0.5, 1, 1.3], "1", [0, 128, 255, 255]),
+    ("f4", [-np.inf, 0.5, np.inf, np.nan], "1", [0, 128, 255, 0]),
+    ("f4", [-3, 128, 255, np.inf], "255", [0, 128, 255, 255]),
+    ("f4", [0, 32768, 65535, 70000], "65,535", [0, 128, 255, 255]),
+    ("i4", [-3, 1, 128, 255], "255", [0, 1, 128, 255]),
+    ("i4", [0, 256, 32768, 65535], "65,535", [0, 1, 128, 255]),
+    ("i4", [-(2**31), 2**23, 2**30, 2**31 - 1], "2,147,483,647", [0, 1, 128, 255]),
+    ("u4", [0, 1, 128, 255], "255", [0, 1, 128, 255]),
+    ("u4", [0, 2**24, 2**31, 2**32 - 1], "4,294,967,295", [0, 1, 128, 255]),
+    ("i2", [-3, 1, 128, 255], "255", [0, 1, 128, 255]),
+    ("i2", [-3, 128, 16_448, 32_767], "32,767", [0, 1, 128, 255]),
+]
 
 
-def test_large_integers_are_scaled():
-    file = io.BytesIO()
-    Image.fromarray(np.array([[0, 2**30, 2**31 - 1]], np.int32)).save(file, "TIFF")
-    assert np.asarray(decode_picture(file.getvalue(), "i.tif").image)[0, :, 0].tolist() == [0, 128, 255]
+@pytest.mark.parametrize(("kind", "samples", "white", "expected"), WHITES, ids=str)
+def test_samples_whose_white_is_not_said_are_scaled_by_what_they_hold(kind, samples, white, expected):
+    dtype = np.dtype(f"<{kind}")
+    sample_format = {"u": 1, "i": 2, "f": 3}[dtype.kind]
+    data = tiff_of(np.array(samples, dtype).tobytes(), (4, 1), (8 * dtype.itemsize,), 1, 1, sample_format)
+    found = decode_picture(data, "s.tif")
+    assert np.asarray(found.image)[0, :, 0].tolist() == expected
+    assert found.notes == (f"s.tif: it does not say what its white is; {white} is taken for it.",)
+
+
+def test_lights_of_a_scene_do_not_make_the_rest_of_it_dark():
+    samples = np.full(32, 0.5, "<f4")
+    samples[:3] = 40, 250, np.inf
+    found = decode_picture(tiff_of(samples.tobytes(), (32, 1), (32,), 1, 1, 3), "s.tif")
+    assert np.asarray(found.image)[0, :, 0].tolist() == [255] * 3 + [128] * 29
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_what_pillow_saves_with_the_samples_of_8_bits_is_as_light_as_before(mode):
+    found = decode_picture(encoded(Image.new("L", (4, 3), 136).convert(mode), "TIFF"), "c.tif")
+    assert np.unique(found.image).tolist() == [136]
+
+
+@pytest.mark.parametrize("maximum", [65535, 1023])
+@pytest.mark.parametrize("magic", ["P5", "P2"])
+def test_a_dark_pgm_says_its_white_and_is_read_whole(magic, maximum):
+    samples = np.arange(12, dtype=">u2")
+    rest = samples.tobytes() if magic == "P5" else " ".join(map(str, samples)).encode()
+    found = decode_picture(f"{magic} 4 3 {maximum} ".encode() + rest, "dark.pgm")
+    assert found.deep_HWC is not None
+    assert found.deep_HWC[:, :, 0].ravel().tolist() == [round(one * 65535 / maximum) for one in range(12)]
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_dark_samples_of_16_bits_stay_dark(order):
+    dark_HW = noise(1, np.uint16)[:, :, 0] % 256
+    found = decode_picture(tiff(dark_HW, order), "dark.tif")
+    assert np.array_equal(found.deep_HWC, np.dstack([dark_HW] * 3))
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("masks", [(0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F), None])
+def test_a_bmp_whose_pixels_have_16_bits_has_no_deep_samples(masks):
+    table = struct.pack("<3I", *masks) if masks else b""
+    head = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3 if masks else 0, 4, 0, 0, 0, 0)
+    data = b"BM" + struct.pack("<IHHI", 58 + len(table), 0, 0, 54 + len(table)) + head + table
+    found = decode_picture(data + struct.pack("<2H", 0x1F, 0x7FFF), "old.bmp")
+    assert found.image.getpixel((0, 0)) == (0, 0, 255)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("kind", ["i2", "i4", "f4"])
+def test_a_compressed_tiff_in_the_other_byte_order(kind):
+    """Pillow takes what libtiff has brought to the machine's order for the file's."""
+    dtype = np.dtype(f">{kind}")
+    packed = zlib.compress(np.array([0, 1, 128, 255], dtype).tobytes())
+    short = {256: 4, 257: 1, 258: 8 * dtype.itemsize, 259: 8, 262: 1, 277: 1, 339: 3 if kind == "f4" else 2}
+    long = {273: 8, 278: 1, 279: len(packed)}
+    entries = [struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in short.items()]
+    entries += [struct.pack(">HHII", tag, 4, 1, value) for tag, value in long.items()]
+    directory = struct.pack(">H", len(entries)) + b"".join(sorted(entries)) + bytes(4)
+    packed += bytes(len(packed) % 2)
+    data = b"MM\0*" + struct.pack(">I", 8 + len(packed)) + packed + directory
+    assert np.asarray(decode_picture(data, "s.tif").image)[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 def test_reading_in_threads_leaves_the_filters_of_warnings_alone():

@@ -32,6 +32,7 @@ LARGEST = 1 << 20
 # By so much, of 65535, greys may differ on average that were brought to a profile and back.
 GREY_ERROR = 0.02 * 65535
 # A profile that is damaged, or of another kind.
+NOT_USED = "its colour profile is damaged or of another kind; its colours are taken for sRGB"
 NOT_PARSED = (ValueError, KeyError, struct.error, np.linalg.LinAlgError)
 
 Curve = NDArray[np.float64]  # linear light in [0, 1] for each of 65536 samples
@@ -45,21 +46,22 @@ def srgb_profile() -> bytes:
     return data[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + data[36:]
 
 
-def to_srgb(image: Image.Image) -> Image.Image:
-    """Return a picture of 8 bits in sRGB, mode RGB, without its transparency."""
+def to_srgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return a picture of 8 bits in sRGB, mode RGB, without its transparency, and what could not be done.
+
+    Perceptual. A profile that is damaged or for another kind of picture is left out, as every viewer does.
+    """
     profile = image.info.get("icc_profile")
     if image.mode in {"RGBA", "P", "PA", "LA"}:
         image = image.convert("L" if image.mode == "LA" else "RGB")
     if not profile or image.mode not in {"RGB", "CMYK", "L", "LAB"}:
-        return image.convert("RGB")
+        return image.convert("RGB"), ()
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
-        # A profile that is damaged or for another kind of picture: the plain conversion is what
-        # every viewer falls back to.
-        return image.convert("RGB")
-    return (converted or image).convert("RGB")
+        return image.convert("RGB"), (NOT_USED,)
+    return (converted or image).convert("RGB"), ()
 
 
 def deep_to_srgb(
@@ -90,7 +92,8 @@ def why_not_kept(profile: bytes) -> str:
     """Return why a result cannot be in the colours of a content's profile; "" if it can."""
     if not profile:
         return "it has no colour profile to keep"
-    if profile[16:20] != b"RGB ":
+    # All profiles have the signature `acsp` (section 7.2); what has none is damaged.
+    if profile[36:40] == b"acsp" and profile[16:20] != b"RGB ":
         return "its colour profile is not one of RGB, and not kept"
     greys_HWC = np.linspace(0, 65535, 96).round().astype(np.uint16).reshape(1, 32, 3)
     greys_HWC[:] = greys_HWC[:, :, :1]
@@ -99,8 +102,8 @@ def why_not_kept(profile: bytes) -> str:
     except ValueError:
         there_HWC = None
     if there_HWC is not None and len(profile) <= LARGEST:
-        back_HWC, _ = deep_to_srgb(there_HWC, profile)
-        if np.abs(back_HWC.astype(float) - greys_HWC).mean() < GREY_ERROR:
+        back_HWC, notes = deep_to_srgb(there_HWC, profile)
+        if NOT_USED not in notes and np.abs(back_HWC.astype(float) - greys_HWC).mean() < GREY_ERROR:
             return ""
     return "its colour profile is damaged, or one that colours cannot be brought to, and not kept"
 
@@ -167,8 +170,11 @@ def _in_eight_bits(
     eight = to_eight_bits(samples_HWC)
     image = Image.fromarray(eight if samples_HWC.shape[2] == 3 else eight[:, :, 0])
     image.info["icc_profile"] = profile
+    converted, notes = to_srgb(image)
+    if notes:
+        return samples_HWC, notes
     note = "its colour profile has more than curves and a matrix; colours are converted in 8 bits"
-    return np.asarray(to_srgb(image)).astype(np.uint16) * 257, (note,)
+    return np.asarray(converted).astype(np.uint16) * 257, (note,)
 
 
 def _is_srgb(curves: list[Curve], matrix: NDArray[np.float64]) -> bool:

@@ -26,6 +26,8 @@ from .profiles import ROWS, deep_to_srgb, to_eight_bits, to_srgb
 
 # What is read, whatever else Pillow and its plug-ins could read. MPO comes as JPEG, APNG as PNG.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "HEIF")
+# Many other files begin as these do.
+WITHOUT_SIGNATURE = {"DIB", "PPM"}
 # The first bytes of a HEIC file, after its size.
 HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"mif1"))
 
@@ -40,6 +42,9 @@ BYTES_PER_PIXEL = 48
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _SPLIT = {f"{bands};16{order}" for bands in ("RGB", "RGBX", "RGBA") for order in _OTHER_BYTE}
 _GREY_ALPHA = "LA;16B"
+_ENDS = (("I;16", "S"), ("I;32", "S"), ("F;32", "F"))
+# What libtiff has decompressed is in the machine's own order, and Pillow takes it to be in the file's.
+_NATIVE = {f"{kind}{order}{end}": f"{kind}N{end}" for kind, end in _ENDS for order in ("", "B")}
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,9 @@ class Decoded:
 
 
 # Tags of a TIFF.
-BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION = 258, 262, 284
+BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 284, 339
+UNSIGNED, SIGNED = 1, 2
+UINT32_MAX = 2**32 - 1
 
 _WARNINGS = threading.Lock()
 
@@ -94,6 +101,7 @@ def decode_picture(data: bytes, name: str) -> Decoded:
     """
     with opened_picture(data, name) as opened:
         _refuse_misread(opened, name)
+        opened.tile = [_in_own_order(tile) for tile in opened.tile]
         ppm_HWC = _deep_ppm(data, opened)
         low = _low_bytes(data, opened)
         shallow = ppm_HWC is None and low is None and _is_shallowed(opened)
@@ -139,11 +147,11 @@ def _open(data: bytes, name: str) -> ImageFile.ImageFile:
     except UnidentifiedImageError as error:
         raise _unknown(data, name) from error
     except Image.DecompressionBombError as error:
-        raise _too_large(name) from error
+        raise _too_large(name, _size(data)) from error
     # Pillow itself only warns up to twice its limit.
     if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or sys.maxsize):
         opened.close()
-        raise _too_large(name)
+        raise _too_large(name, opened.size)
     return opened
 
 
@@ -153,15 +161,40 @@ def _unknown(data: bytes, name: str) -> ImageError:
             f"{name}: HEIC pictures need the package pillow-heif, which is not installed.",
             "Install it with `pip install 'style-pipeline[heic]'`, or save the picture as JPEG.",
         )
+    if begun := _begun_as(data):
+        return ImageError(
+            f"{name}: begins as {begun}, but is damaged, cut short, or of a kind that is not read here.",
+            "Copy the picture again; if that changes nothing, save it as PNG or JPEG.",
+        )
+    known = ", ".join(one for one in _formats() if one != "DIB")
+    return ImageError(f"{name}: not a picture in any format known here.", f"Save it in one that is: {known}.")
+
+
+def _begun_as(data: bytes) -> str:
+    """Return the format whose signature a file begins with, "" if there is none."""
+    for one in _formats():
+        _, accept = Image.OPEN[one]
+        if one not in WITHOUT_SIGNATURE and accept and accept(data[:16]) is True:
+            return one
+    return ""
+
+
+def _too_large(name: str, size: tuple[int, int] | None) -> ImageError:
+    found = f": it has {size[0]:,} x {size[1]:,}" if size else ""
     return ImageError(
-        f"{name}: not a picture in any format known here.", "Save it as PNG or JPEG and try again."
+        f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels{found}.", "Make the picture smaller first."
     )
 
 
-def _too_large(name: str) -> ImageError:
-    return ImageError(
-        f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels.", "Make the picture smaller first."
-    )
+def _size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of a picture that Pillow does not open for its size, None if unknown."""
+    for one in _formats():
+        factory, accept = Image.OPEN[one]
+        with suppress(Exception):
+            if accept and accept(data[:16]) is True:
+                with factory(io.BytesIO(data), "") as opened:
+                    return opened.size
+    return None
 
 
 @cache
@@ -176,18 +209,24 @@ def _formats() -> tuple[str, ...]:
 
 
 def _refuse_misread(opened: ImageFile.ImageFile, name: str) -> None:
-    """Refuse the rare TIFFs of more than 8 bits that Pillow reads as other pixels, and says nothing.
+    """Refuse the rare TIFFs that Pillow reads as other pixels, and says nothing.
 
     Raises:
-        ImageError: colours in planes of their own, grey with white as zero, or samples of 12 bits.
+        ImageError: 8 bits with a sign; or more bits with colours in planes of their own, or grey with white
+            as zero; or 12 bits.
     """
     tags = getattr(opened, "tag_v2", None)
-    if tags is None or max(tags.get(BITS_PER_SAMPLE, (8,))) <= 8:
+    if tags is None:
         return
-    planes = tags.get(PLANAR_CONFIGURATION) == 2 and len(tags.get(BITS_PER_SAMPLE, ())) > 1
-    if planes or tags.get(PHOTOMETRIC) == 0 or 12 in tags[BITS_PER_SAMPLE]:
+    bits = tags.get(BITS_PER_SAMPLE, (8,))
+    if max(bits) <= 8:
+        misread = SIGNED in tags.get(SAMPLE_FORMAT, ())
+    else:
+        planes = tags.get(PLANAR_CONFIGURATION) == 2 and len(bits) > 1
+        misread = planes or tags.get(PHOTOMETRIC) == 0 or 12 in bits
+    if misread:
         raise ImageError(
-            f"{name}: a kind of TIFF that is not read here (planes, white as zero, or 12 bits).",
+            f"{name}: a kind of TIFF that is not read here (planes, white as zero, 12 bits, 8 with a sign).",
             "Save it as PNG, or as TIFF with 8 or 16 bits, black as zero, and samples side by side.",
         )
 
@@ -208,7 +247,10 @@ def _rawmode(tile: Any) -> str:
 def _is_shallowed(opened: ImageFile.ImageFile) -> bool:
     if opened.format == "PPM" and opened.mode == "RGB":  # written in digits, or all of it is read
         return _ppm_maximum(opened) > 255
-    return opened.mode not in {"I;16", "I;16B"} and any(";16" in _rawmode(tile) for tile in opened.tile)
+    if opened.mode.startswith(("I", "F")):
+        return False
+    # Without a byte order it is a pixel that has 16 bits, as in some BMPs.
+    return any(_rawmode(tile).endswith((";16L", ";16B", ";16N")) for tile in opened.tile)
 
 
 def _ppm_maximum(opened: ImageFile.ImageFile) -> int:
@@ -261,6 +303,11 @@ def _other_byte(rawmode: str) -> str:
     return "RGBA" if rawmode == _GREY_ALPHA else rawmode[:-1] + _OTHER_BYTE[rawmode[-1]]
 
 
+def _in_own_order(tile: Any) -> Any:
+    native = _NATIVE.get(_rawmode(tile)) if tile.codec_name == "libtiff" else None
+    return _read_as(tile, native) if native else tile
+
+
 def _read_as(tile: Any, rawmode: str) -> Any:
     return tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
 
@@ -268,49 +315,73 @@ def _read_as(tile: Any, rawmode: str) -> Any:
 def to_decoded(image: Image.Image, low: Image.Image | None = None) -> Decoded:
     """Turn any Pillow image upright and into sRGB; `low`, upright, has the second bytes of its samples."""
     exif, profile, key = kept_exif(image), image.info.get("icc_profile"), image.info.get("transparency")
+    whites = _whites(image)  # goes by what an image that is turned has no more
     image = ImageOps.exif_transpose(image)
-    samples_HWC = _deep_samples(image, low)
+    samples_HWC, notes = _deep_samples(image, low, whites)
     if samples_HWC is None:
         return _shallow_decoded(image, exif)
     colour_HWC, alpha_HW = _split_alpha(samples_HWC, key)
-    colour_HWC, notes = deep_to_srgb(colour_HWC, profile)
+    colour_HWC, more = deep_to_srgb(colour_HWC, profile)
     if colour_HWC.shape[2] == 1:
         colour_HWC = np.repeat(colour_HWC, 3, axis=2)
     if alpha_HW is not None:
         colour_HWC = _on_white(colour_HWC, alpha_HW)
-    return Decoded(Image.fromarray(to_eight_bits(colour_HWC)), colour_HWC, alpha_HW, exif, notes)
+    return Decoded(Image.fromarray(to_eight_bits(colour_HWC)), colour_HWC, alpha_HW, exif, (*notes, *more))
 
 
 def _shallow_decoded(image: Image.Image, exif: bytes) -> Decoded:
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    image = to_srgb(image)
+    image, notes = to_srgb(image)
     if alpha is None or alpha.getextrema() == (255, 255):
-        return Decoded(image, exif=exif)
+        return Decoded(image, exif=exif, notes=notes)
     image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
-    return Decoded(image, alpha_HW=np.asarray(alpha), exif=exif)
+    return Decoded(image, alpha_HW=np.asarray(alpha), exif=exif, notes=notes)
 
 
-def _deep_samples(image: Image.Image, low: Image.Image | None) -> NDArray[np.uint16] | None:
-    """Return samples of 16 bits, a channel each for grey, colour and alpha; None where there are 8."""
+def _deep_samples(
+    image: Image.Image, low: Image.Image | None, whites: tuple[int, ...]
+) -> tuple[NDArray[np.uint16] | None, tuple[str, ...]]:
+    """Return samples of 16 bits, a channel each for grey, colour and alpha, or None; and notes."""
     if low is not None:
-        samples_HWC: NDArray[np.uint16] = (np.asarray(image).astype(np.uint16) << 8) | np.asarray(low)
-        return samples_HWC
-    if not (image.mode.startswith("I") or image.mode == "F"):
-        return None
+        return (np.asarray(image).astype(np.uint16) << 8) | np.asarray(low), ()
+    if not image.mode.startswith(("I", "F")):
+        return None, ()
     values_HW = np.asarray(image)
-    if values_HW.dtype != np.uint16:
-        values_HW = (_unit_range(values_HW, image.mode) * 65535).round().astype(np.uint16)
-    return values_HW[:, :, None]
+    if values_HW.dtype.itemsize == 2:
+        return values_HW.astype(np.uint16)[:, :, None], ()
+    values_HW, notes = _scaled(values_HW, whites)
+    return values_HW[:, :, None], notes
 
 
-def _unit_range(values_HW: NDArray[Any], mode: str) -> NDArray[np.float64]:
-    """Bring samples of 32 bits to [0, 1]; few formats say what their white is."""
-    exact = np.nan_to_num(values_HW.astype(np.float64), nan=0, posinf=1, neginf=0)
-    top = exact.max(initial=0)
-    # Floats are light in [0, 1], perhaps a little more, or samples of 16 bits; integers are those, or larger.
-    white = (65535.0 if top > 256 else 1.0) if mode == "F" else (65535.0 if top <= 65535 else 2.0**31 - 1)
-    exact /= white
-    return exact.clip(0, 1, out=exact)
+def _whites(image: Image.Image) -> tuple[int, ...]:
+    """Return what may be full light in samples of 32 bits, least first; it is one where the file says it."""
+    if image.mode == "F":
+        return 1, 255, 65535
+    if image.format == "PPM":  # Pillow has scaled it by its own maximum
+        return (65535,)
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(BITS_PER_SAMPLE) == (16,):  # with a sign; without one the mode is I;16
+        return 255, 2**15 - 1
+    unsigned = tags and tags.get(SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,)
+    return 255, 65535, UINT32_MAX if unsigned else 2**31 - 1
+
+
+def _scaled(values_HW: NDArray[Any], whites: tuple[int, ...]) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
+    """Bring samples to 16 bits by the least white that all of them are below, or by the greatest.
+
+    Above a white of 1 a tenth of the samples may lie: lights of a scene. A little more than white is white;
+    what is below zero, or no number, is black.
+    """
+    if whites[-1] == UINT32_MAX:  # Pillow has given them a sign
+        values_HW = values_HW.view(np.uint32)
+    top = values_HW.max(initial=0, where=np.isfinite(values_HW))
+    white = next((one for one in whites if top <= one + 0.5), whites[-1])
+    if whites[0] == 1 and (values_HW > 1.5).mean() < 0.1:
+        white = 1
+    exact = np.nan_to_num(values_HW.astype(np.float64), nan=0, posinf=white, neginf=0)
+    exact *= 65535 / white
+    notes = (f"it does not say what its white is; {white:,} is taken for it",) if len(whites) > 1 else ()
+    return exact.clip(0, 65535, out=exact).round(out=exact).astype(np.uint16), notes
 
 
 def _split_alpha(
