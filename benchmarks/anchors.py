@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pipeline.errors import ImageError, PipelineError, UsageError
+from pipeline.errors import DivergedError, ImageError, PipelineError, UsageError
 from pipeline.inputs import read_picture
 from pipeline.neural.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, smallest_side
 from pipeline.neural.images import fit_size, to_image, to_tensor
@@ -271,6 +271,10 @@ def run(arguments: argparse.Namespace) -> None:
     weights = read_convolutions(arguments.weights, STYLE_LAYERS)
     features = features_of(weights, arguments.bfloat16, replicate=arguments.program == "crowsonkb")
     image_BCHW = PROGRAMS[arguments.program](features, pictures, arguments.size)
+    if not image_BCHW.isfinite().all():
+        raise DivergedError(
+            f"{arguments.program} diverged: {arguments.out} is not made.", "Try another pair."
+        )
     to_image(image_BCHW).save(arguments.out)
     sys.stdout.write(f"{arguments.out}: {time.perf_counter() - started:.0f} s\n")
 

@@ -272,3 +272,11 @@ def test_what_cannot_be_used_is_refused(tiny_files, monkeypatch, changed: dict[s
     with pytest.raises(SystemExit, match=said):
         run(monkeypatch, "crowsonkb", *files, f"--weights={given['weights']}", f"--size={given['size']}")
     assert not Path(given["out"]).exists()
+
+
+def test_a_run_that_diverges_makes_no_picture(tiny_files, monkeypatch) -> None:
+    nothing = torch.full((1, 3, 51, 64), torch.nan)
+    monkeypatch.setitem(anchors.PROGRAMS, "neural-style-pt", lambda *_: nothing)
+    with pytest.raises(SystemExit, match=r"neural-style-pt diverged: out.png is not made"):
+        run(monkeypatch, "neural-style-pt", "photo.png", "painting.png", "out.png", "--weights=tiny.pth")
+    assert not Path("out.png").exists()
