@@ -1,4 +1,9 @@
-"""For notebooks: `stylize` in Python, from pictures to a picture."""
+"""For notebooks: `stylize` in Python, from pictures to a picture.
+
+Encoder and style targets stay loaded between calls. Folders and weights are those of config.yaml in the
+current folder at the first call; its `recipe` does not count. While a CPU computes in bfloat16, products of
+float32 matrices in other threads may take their factors in bfloat16, too.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +13,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from .config import read_config
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from .config import Share, read_config
+from .documents import explain
 from .errors import ImageError, UsageError
 from .executors import InProcessExecutor
-from .inputs import find_regions, mask_notes, read_picture
+from .inputs import check_layers, find_regions, read_picture, request_notes
 from .jobs import Color, StepProgress, check_regions, region_color
-from .recipe import INIT_MODES, Recipe
+from .recipe import INIT_MODES, Recipe, preset_recipe
 from .results import step_progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from .neural.engine import Progress
-    from .neural.session import Picture
+    from .neural.session import Picture, Request
+    from .neural.weights import EncoderWeights
 
 Source: TypeAlias = Union[str, "os.PathLike[str]", "Image"]
 
@@ -30,7 +39,7 @@ Source: TypeAlias = Union[str, "os.PathLike[str]", "Image"]
 def stylize(
     content: Source,
     style: Source | Mapping[str, float | str],
-    recipe: Recipe | str = "default",
+    recipe: Recipe | Mapping[str, Any] | str = "default",
     *,
     mask: Source | None = None,
     device: str = "auto",
@@ -38,67 +47,82 @@ def stylize(
 ) -> Image:
     """Return `content` in the style of `style`, as an RGB picture of 8 bits; transparency is put on white.
 
-    Pictures are paths or Pillow images; `style` may also be a blend, a mapping of paths to their
-    shares. With a `mask`, a picture of the content's shape, it maps paths to the colours of their regions
-    in it: a grey level from 0 to 1, or text such as "#3366cc". `recipe` is a `Recipe` or the name of a
-    preset. `on_progress` is called after every step. Encoder and style targets stay loaded between calls.
-    Folders and weights are those of config.yaml in the current folder at the first call; its `recipe` does
-    not count here, nor do fields of `recipe` that are about files. A warning says when `auto` had to take
-    `vgg19-slim`, and what of a mask could not be used. While it runs in bfloat16 on a CPU, products of
-    float32 matrices in other threads may take their factors in bfloat16, too.
+    Pictures are paths or Pillow images, of which the frame they are at is taken. `style` may also be a
+    blend, a mapping of paths to their shares. With a `mask`, a picture of the content's shape, it maps
+    paths to the colours of their regions in it: a grey level from 0 to 1, or text such as "#3366cc".
+    `recipe` is a `Recipe`, a mapping of its fields or the name of a preset; fields about files do not count.
+    `on_progress` is called after every step.
+
+    A warning says what of the pictures could not be used, and when `auto` had to take `vgg19-slim`.
 
     Raises:
         ImageError: a picture cannot be used.
-        UsageError: styles and mask do not go together.
+        UsageError: what was given is of another kind, has wrong values, or does not go together.
+        JobError: the network lacks a layer of the recipe.
         DivergedError: a loss became NaN or infinite.
         MachineError: weights or device are missing.
     """
-    from .neural.engine import Hooks
-    from .neural.memory import OutOfMemory
-    from .neural.session import Request, plan_levels
-
-    recipe = Recipe(preset=recipe) if isinstance(recipe, str) else recipe
-    colors = {} if mask is None else _colors(style)
-    styles = [(_picture(source), share) for source, share in _shares(style, mask)]
-    init = None if recipe.init in INIT_MODES else _picture(recipe.init)
-    request = Request(_picture(content), styles, recipe, init)
-    if mask is not None:
-        name = str(mask) if isinstance(mask, str | os.PathLike) else "mask"
-        found = find_regions(_picture(mask), request.content, [*colors.values()], name, [*colors])
-        request = replace(request, regions=found)
-        for note in mask_notes(request, plan_levels(recipe, request.content.image.size)):
-            warnings.warn(note, stacklevel=2)
-
-    def report(progress: Progress) -> None:
-        if on_progress is not None:
-            on_progress(step_progress(progress))
-
+    request = _request(content, style, _recipe(recipe), mask)
     executor = _executor(device)
-    weights = executor.resolve(recipe.encoder)
-    if weights.note:
-        warnings.warn(weights.note, stacklevel=2)
+    weights = executor.resolve(request.recipe.encoder)
+    for note in (*_check(request, weights, _name(content, "content")), weights.note):
+        if note:
+            warnings.warn(note, stacklevel=2)
+    return _run(request, executor, weights, on_progress)
+
+
+def _recipe(recipe: object) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, str):
+        return preset_recipe(recipe)
+    if not isinstance(recipe, Mapping):
+        raise UsageError(
+            f"recipe: expected a Recipe, fields of one or a preset's name, found {type(recipe).__name__}.",
+            'Such as Recipe(size=300), {"size": 300} or "draft".',
+        )
     try:
-        (outcome,) = executor.session().stylize([request], weights, Hooks(report))
-    except OutOfMemory:
-        executor.session().free_memory()
-        raise ImageError(f"This size does not fit the memory of {device}.", "Lower size.") from None
-    if outcome.error is not None:
-        raise outcome.error
-    image = outcome.image
-    assert image is not None  # nothing stops it
-    return image
+        return Recipe.model_validate(recipe)
+    except ValidationError as error:
+        problems = [f"recipe: {problem}" for problem in explain(error, Recipe)]
+        raise UsageError("\n".join(problems) + ".", "See docs/recipes.md, or config.yaml.") from error
 
 
-def _shares(style: Source | Mapping[str, float | str], mask: Source | None) -> list[tuple[Source, float]]:
-    """Return the styles with their shares; with a mask these are all alike."""
+def _request(content: object, style: object, recipe: Recipe, mask: Source | None) -> Request:
+    """Read and check the pictures."""
+    from .neural.session import Request
+
+    colors = {} if mask is None else _colors(style)
+    shares = [(path, 1.0) for path in colors] if colors else _shares(style)
+    styles = [(_picture(source, "style"), share) for source, share in shares]
+    init = None if recipe.init in INIT_MODES else _picture(recipe.init, "init")
+    request = Request(_picture(content, "content"), styles, recipe, init)
+    if mask is None:
+        return request
+    regions, name = _picture(mask, "mask"), _name(mask, "mask")
+    found = find_regions(regions, request.content, [*colors.values()], name, [*colors])
+    return replace(request, regions=found)
+
+
+def _shares(style: object) -> list[tuple[object, float]]:
+    """Return one style, or those of a blend, each with its share."""
     if not isinstance(style, Mapping):
         return [(style, 1.0)]
-    if mask is not None:
-        return [(path, 1.0) for path in style]
     try:
-        return [(path, float(share)) for path, share in style.items()]
+        if not style:
+            raise ValueError("the mapping is empty")
+        return [(str(path), _share(path, share)) for path, share in style.items()]
     except ValueError as error:
-        raise UsageError(f"style: {error}.", "A blend has numbers; colours need a mask.") from error
+        raise UsageError(
+            f"style: {error}.", 'A blend is such as {"a.jpg": 0.7, "b.jpg": 0.3}; colours need a mask.'
+        ) from error
+
+
+def _share(path: object, share: object) -> float:
+    try:
+        return TypeAdapter(Share).validate_python(share)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error, BaseModel)[0]}") from error
 
 
 def _colors(style: object) -> dict[str, Color]:
@@ -115,14 +139,78 @@ def _colors(style: object) -> dict[str, Color]:
     return colors
 
 
-@cache
-def _executor(device: str) -> InProcessExecutor:
-    return InProcessExecutor(read_config(None).model_copy(update={"device": device}), owns_process=False)
-
-
-def _picture(source: Source) -> Picture:
-    from .neural.session import Picture
+def _picture(source: object, role: str) -> Picture:
+    """Read a picture from its path, or take a Pillow image."""
+    from PIL.Image import Image
 
     if isinstance(source, str | os.PathLike):
         return read_picture(Path(source))
-    return Picture.from_image(source)
+    if isinstance(source, Image):
+        return _from_image(source, _name(source, role))
+    raise UsageError(
+        f"{role}: expected a path or a Pillow image, found {type(source).__name__}.",
+        "PIL.Image.fromarray makes a picture of an array; several styles are a mapping of their paths.",
+    )
+
+
+def _from_image(image: Image, name: str) -> Picture:
+    from .neural.session import Picture
+
+    if 0 in image.size:
+        raise ImageError(f"{name}: the picture has no pixels.", "Give another.")
+    try:
+        picture = Picture.from_image(image)
+    except Exception as error:  # an opened file is decoded here, and Pillow reports damage as anything
+        raise ImageError(
+            f"{name}: damaged, cut short or closed ({error or type(error).__name__}).",
+            "Open it again, or export it again.",
+        ) from error
+    notes = tuple(f"{Path(name).name}: {note}." for note in picture.decoded.notes)
+    return replace(picture, decoded=replace(picture.decoded, notes=notes))
+
+
+def _name(source: object, role: str) -> str:
+    """Return how messages call a picture: by its file, where it has one."""
+    named = source if isinstance(source, str | os.PathLike) else getattr(source, "filename", "")
+    return str(named or role)
+
+
+def _check(request: Request, weights: EncoderWeights, name: str) -> tuple[str, ...]:
+    """Check that a request can be run, and return what of its pictures cannot be used."""
+    from .neural.session import plan_levels
+
+    check_layers(request.recipe, weights, name)
+    return request_notes(request, plan_levels(request.recipe, request.content.image.size))
+
+
+def _run(
+    request: Request,
+    executor: InProcessExecutor,
+    weights: EncoderWeights,
+    on_progress: Callable[[StepProgress], None] | None,
+) -> Image:
+    from .neural.engine import Hooks
+    from .neural.memory import OutOfMemory
+
+    def report(progress: Progress) -> None:
+        if on_progress is not None:
+            on_progress(step_progress(progress))
+
+    session = executor.session()
+    try:
+        (outcome,) = session.stylize([request], weights, Hooks(report))
+    except OutOfMemory:
+        session.free_memory()
+        raise ImageError(
+            f"This size does not fit the memory of {session.device.device}.", "Lower size."
+        ) from None
+    if outcome.error is not None:
+        raise outcome.error
+    image = outcome.image
+    assert image is not None  # nothing stops it
+    return image
+
+
+@cache
+def _executor(device: str) -> InProcessExecutor:
+    return InProcessExecutor(read_config(None).model_copy(update={"device": device}), owns_process=False)

@@ -27,15 +27,17 @@ else:
     RecipeFields = Annotated[Recipe, WrapValidator(_keep_given)]
 
 
+# Shares need not add up to one; their sum must be a number, too.
+Share = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+
+
 class Blend(BaseModel):
     """A style made of several pictures of the style library, by name, with their shares."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(min_length=1, description="name in outputs")
-    blend: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        min_length=1, description="names with their shares"
-    )
+    blend: dict[str, Share] = Field(min_length=1, description="names with their shares")
 
 
 StyleNames = list[Annotated[str, Field(min_length=1)] | Blend]

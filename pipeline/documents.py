@@ -112,7 +112,8 @@ def parse_document(text: str, path: Path) -> Document:
         _note_lines(node, (), lines, duplicates, set())
         data = loader.construct_document(node)
     except yaml.YAMLError as error:
-        raise UsageError(f"{path}:{_yaml_line(error)}: not valid YAML: {_yaml_reason(error)}") from error
+        reason = f"{_yaml_reason(error)}{_color_hint(text, _yaml_line(error))}"
+        raise UsageError(f"{path}:{_yaml_line(error)}: not valid YAML: {reason}") from error
     except _CONSTRUCTION_ERRORS as error:
         raise UsageError(f"{path}: not valid YAML: {error}.") from error
     if data is None:
@@ -233,6 +234,18 @@ def _dotted(problem: Problem) -> str:
 def _yaml_line(error: yaml.YAMLError) -> int:
     mark = getattr(error, "problem_mark", None)
     return mark.line + 1 if mark else 1
+
+
+# A colour without quotes in a mapping or list on one line: the rest of the line is taken for a comment.
+_BARE_COLOR = re.compile(r"""[:,\[][ \t]+(#[0-9a-fA-F]{6})[ \t]*[,}\]]""")
+
+
+def _color_hint(text: str, line: int) -> str:
+    """Say where, up to a line (from 1), a colour lacks its quotes; "" where none does."""
+    for number, content in enumerate(text.splitlines()[:line], 1):
+        if found := _BARE_COLOR.search(content):
+            return f"; in line {number} a # begins a comment: write the colour in quotes, '{found[1]}'"
+    return ""
 
 
 def _yaml_reason(error: yaml.YAMLError) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .errors import ImageError, JobError
 from .jobs import Color, Job, Task, color_value
+from .recipe import Recipe
 
 if TYPE_CHECKING:
     from .neural.checkpoints import RunState
@@ -43,11 +44,7 @@ def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
     from .neural.writing import check_size
 
     job = task.job
-    if weights.name == "vgg19-slim" and (beyond := job.recipe.beyond_slim()):
-        raise JobError(
-            f"{job.content}: the layer {beyond[0]} is not in vgg19-slim, which ends at relu5_1.",
-            "Choose another layer, or fetch VGG-19 with `style-pipeline weights fetch`.",
-        )
+    check_layers(job.recipe, weights, job.content)
     request = read_request(job, task.digests)
     try:
         levels = plan_levels(job.recipe, request.content.image.size)
@@ -55,9 +52,21 @@ def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
             check_size(job.recipe.format, request.content.image.size)
     except ImageError as error:
         raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
-    notes = _notes(request) + mask_notes(request, levels)
     state = read_checkpoint(checkpoint) or RunState()
-    return Prepared(task, request, weights, levels, state, notes)
+    return Prepared(task, request, weights, levels, state, request_notes(request, levels))
+
+
+def check_layers(recipe: Recipe, weights: EncoderWeights, content: Path | str) -> None:
+    """Check that an encoder has the layers of a recipe; `content` is named in messages.
+
+    Raises:
+        JobError: it lacks one.
+    """
+    if weights.name == "vgg19-slim" and (beyond := recipe.beyond_slim()):
+        raise JobError(
+            f"{content}: the layer {beyond[0]} is not in vgg19-slim, which ends at relu5_1.",
+            "Choose another layer, or fetch VGG-19 with `style-pipeline weights fetch`.",
+        )
 
 
 def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request:
@@ -97,17 +106,19 @@ def find_regions(
     return replace(found, notes=mask.decoded.notes + found.notes)
 
 
-def mask_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
-    """Say which regions of a request are too small for some layers.
+def request_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
+    """Say, each once, what of a request's pictures is not used, and which regions are too small for layers.
 
     Raises:
-        ImageError: one has no pixel.
+        ImageError: a region has no pixel.
     """
     from .neural.masks import region_notes
 
-    if request.regions is None:
-        return ()
-    return region_notes(request.regions, request.recipe, [level.size for level in levels])
+    pictures = [request.content, *(style for style, _ in request.styles), request.init]
+    notes = [note for each in pictures if each for note in each.decoded.notes]
+    if request.regions is not None:
+        notes += region_notes(request.regions, request.recipe, [level.size for level in levels])
+    return tuple(dict.fromkeys(notes))
 
 
 def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Picture:
@@ -115,14 +126,11 @@ def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Pictu
     from .neural.reading import decode_picture, read_bytes
     from .neural.session import Picture
 
-    data = read_bytes(path)
+    try:
+        data = read_bytes(path)
+    except ValueError as error:  # a NUL, say
+        raise ImageError(f"{str(path)!r}: not a path ({error}).", "Check how it is written.") from error
     sha256 = hashlib.sha256(data).hexdigest()
     if digests is not None and digests[path] != sha256:
         raise JobError(f"{path}: the file changed while it was waiting.", "Run again to use it as it is now.")
     return Picture(decode_picture(data, str(path)), sha256)
-
-
-def _notes(request: Request) -> tuple[str, ...]:
-    """Return what was left out of a job's pictures, each said once."""
-    pictures = [request.content, *(style for style, _ in request.styles), request.init]
-    return tuple(dict.fromkeys(note for each in pictures if each for note in each.decoded.notes))

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from .config import RecipeFields, anchor_init
+from .config import RecipeFields, Share, anchor_init
 from .documents import Document, KeyPath, Problem, problems, read_document
 from .errors import UsageError
 from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_color, safe_name
@@ -44,9 +44,7 @@ class StyleEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     image: str | None = Field(None, min_length=1, description="path or glob")
-    blend: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
-        None, min_length=1, description="paths with their shares"
-    )
+    blend: dict[str, Share] | None = Field(None, min_length=1, description="paths with their shares")
     name: str | None = Field(None, min_length=1, description="name in outputs; the file's stem if left out")
 
     @model_validator(mode="after")

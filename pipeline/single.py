@@ -38,7 +38,8 @@ def single_style(styles: Sequence[str], mask: Path | None) -> tuple[Style, Masks
         if len(styles) > 1:
             raise UsageError(
                 f"{len(styles)} styles are given: {', '.join(styles)}.",
-                "Give one, or say with --mask where each goes; -o names the result.",
+                "Give one, or say with --mask where each goes; -o names the result. A blend is for `run` and "
+                "a manifest such as:\ncontents: [me.jpg]\nstyles: [{blend: {a.jpg: 0.7, b.jpg: 0.3}}]",
             )
         return Style(Path(styles[0]).stem, ((Path(styles[0]).resolve(), 1.0),)), None
     colors: dict[Path, Color] = {}

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline import Recipe, StepProgress, stylize
 from pipeline.api import _executor
-from pipeline.errors import ImageError, UsageError
+from pipeline.errors import ImageError, JobError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +68,8 @@ def test_masks_that_do_not_fit_their_styles(make_picture):
         ({a: 0}, content, "two styles or more"),
         ({a: 0, b: 0}, content, "the same colour"),
         ({a: 0, b: "blue"}, content, "found 'blue'"),
-        ({a: 0, b: "#0000ff"}, None, "could not convert"),
+        ({a: 0, b: "#0000ff"}, None, "greater than 0"),
+        ({a: 1, b: "#0000ff"}, None, "colours need a mask"),
     ):
         with pytest.raises(UsageError, match=words) as caught:
             stylize(content, style, Recipe(**QUICK), mask=mask)
@@ -93,10 +97,124 @@ def test_auto_warns_when_it_falls_back(make_picture, environment):
         stylize(make_picture("a.png"), make_picture("s.png"), recipe)
 
 
+def test_what_of_the_pictures_is_not_used_is_warned_of(make_picture):
+    style = make_picture("s.png", 1, (64, 48))
+    frames = [Image.open(make_picture(f"{n}.png", n, (64, 48))) for n in (0, 1)]
+    frames[0].save("anim.gif", save_all=True, append_images=frames[1:])
+    samples = np.arange(64 * 48 * 3).reshape(48, -1) * 7
+    Path("deep.ppm").write_text("P3 64 48 65535\n" + "\n".join(" ".join(map(str, row)) for row in samples))
+    with pytest.warns(UserWarning, match="first|bits") as warned:
+        stylize("anim.gif", {"deep.ppm": 1, style: 1}, Recipe(**QUICK, init="anim.gif"))
+    assert [str(each.message) for each in warned] == [
+        "anim.gif: there are several frames or pages; the first is taken.",
+        "deep.ppm: 8 of its 16 bits are read.",
+    ]
+    assert all(each.filename == __file__ for each in warned)
+
+
+def test_notes_of_pictures_without_a_file_name_their_part(make_picture):
+    deep = Image.fromarray(np.arange(64 * 48, dtype=np.uint16).reshape(48, 64))
+    deep.info["icc_profile"] = b"none"
+    with pytest.warns(UserWarning, match=r"^content: its colour profile") as warned:
+        stylize(deep, make_picture("s.png", 1), Recipe(**QUICK))
+    assert len(warned) == 1
+
+
+def test_a_recipe_is_also_its_fields_or_a_preset(make_picture):
+    content, style = make_picture("a.png", 0, (64, 48)), make_picture("s.png", 1)
+    expected = stylize(content, style, Recipe(**QUICK, preset="draft", beta=5))
+    fields = MappingProxyType({**QUICK, "preset": "draft", "beta": 5})
+    assert stylize(content, style, fields).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("nope", "no preset 'nope'"),
+        ({"preset": "nope"}, "recipe: 'nope' is not a preset"),
+        ({"sise": 64}, "recipe: sise: unknown key; did you mean 'size'"),
+        ({"size": 64, "steps": 0}, r"recipe: steps\[0\]: .*found 0"),
+        ({"alpha": 1, "content_weight": 2}, "given twice"),
+        ({1: 2}, "should be strings"),
+        (None, "found NoneType"),
+        (64, "found int"),
+    ],
+)
+def test_a_recipe_that_is_none(recipe, words, make_picture):
+    with pytest.raises(UsageError, match=words) as caught:
+        stylize(make_picture("a.png"), make_picture("s.png"), recipe)
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        ({}, "style: the mapping is empty"),
+        ({"s.png": 0, "a.png": 0}, r"style: s\.png: .*greater than 0, found 0"),
+        ({"s.png": 1, "a.png": -1}, r"style: a\.png: .*greater than 0, found -1"),
+        ({"s.png": None}, "found None"),
+        ({"s.png": float("nan")}, "finite number, found nan"),
+        ({"s.png": 1e308, "a.png": 1e308}, r"found 1e\+308"),
+        ({"s.png": [1]}, r"valid number, found \[1\]"),
+    ],
+)
+def test_shares_that_are_none(shares, words, make_picture):
+    make_picture("s.png", 1)
+    with pytest.raises(UsageError, match=words) as caught:
+        stylize(make_picture("a.png"), shares, Recipe(**QUICK))
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize("given", [np.zeros((48, 64, 3), np.uint8), ["a.png"], b"a.png", 3], ids=type)
+@pytest.mark.parametrize("part", ["content", "style", "mask"])
+def test_what_is_no_picture_is_named_with_its_part(part, given, make_picture):
+    a, s = str(make_picture("a.png")), str(make_picture("s.png", 1))
+    arguments = (
+        {"content": a, "style": s} | ({"style": {a: 0, s: 1}} if part == "mask" else {}) | {part: given}
+    )
+    with pytest.raises(UsageError, match=f"{part}: expected .*, found {type(given).__name__}") as caught:
+        stylize(**arguments, recipe=QUICK)
+    assert caught.value.next_step
+
+
+def test_no_style_is_named(make_picture):
+    with pytest.raises(UsageError, match=r"style: expected .*, found NoneType"):
+        stylize(make_picture("a.png"), None, QUICK)
+
+
+@pytest.mark.parametrize("part", ["content", "style", "mask"])
+def test_a_damaged_picture_is_named_by_its_file(part, make_picture):
+    a, s = str(make_picture("a.png", 0, (64, 48))), str(make_picture("s.png", 1))
+    Path("cut.png").write_bytes(Path(a).read_bytes()[:3000])
+    arguments = {"content": a, "style": {a: 0, s: 1} if part == "mask" else s}
+    with Image.open("cut.png") as cut, pytest.raises(ImageError, match=r"cut\.png: damaged") as caught:
+        stylize(**arguments | {part: cut}, recipe=QUICK)
+    assert caught.value.next_step
+
+
+def test_pictures_that_are_closed_or_empty(make_picture):
+    style = make_picture("s.png", 1)
+    with Image.open(make_picture("a.png")) as closed:
+        pass
+    with pytest.raises(ImageError, match=r"a\.png: .*closed"):
+        stylize(closed, style, Recipe(**QUICK))
+    with pytest.raises(ImageError, match="style: the picture has no pixels"):
+        stylize("a.png", Image.new("RGB", (0, 5)), Recipe(**QUICK))
+
+
 def test_errors_are_ours(make_picture, tmp_path):
     style = make_picture("s.png")
     with pytest.raises(ImageError, match=r"absent\.png"):
         stylize(tmp_path / "absent.png", style, Recipe(**QUICK))
+    with pytest.raises(ImageError, match="not a path"):
+        stylize(style, style, Recipe(**QUICK, init="a\0.png"))
+
+
+def test_a_layer_that_the_bundled_network_lacks_is_named(make_picture, environment):
+    (environment / "config.yaml").write_text("allow_download: false\n")
+    recipe = {**QUICK, "encoder": "auto", "style_layers": ["relu5_4"]}
+    with pytest.raises(JobError, match=r"a\.png: the layer relu5_4 is not in vgg19-slim"):
+        stylize(make_picture("a.png", 0, (64, 48)), make_picture("s.png"), recipe)
 
 
 def test_importing_the_package_is_light():

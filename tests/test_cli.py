@@ -318,6 +318,10 @@ def test_stylize_with_a_mask(cli, night):
     ("arguments", "words"),
     [
         (["s.png", "b.png"], "2 styles are given: s.png, b.png."),
+        (
+            ["s.png", "b.png"],
+            "A blend is for `run` and a manifest such as:\ncontents: [me.jpg]\nstyles: [{blend: ",
+        ),
         (["s.png", "--mask", "m.png"], "s.png: with --mask each style has one colour"),
         (["s.png=0", "--mask", "m.png"], "--mask m.png: a mask is for two styles or more"),
         (["s.png=0", "./s.png=1", "--mask", "m.png"], "s.png=1: with --mask each style has one colour"),

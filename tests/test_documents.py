@@ -178,6 +178,20 @@ def test_what_is_no_document_is_named(content: bytes, words: str, tmp_path: Path
     assert words in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: ['#ff0000', ]]\n",
+        "# a: #ff0000\nb: [\n",
+        "a: [#1\n",
+        "a: ]\nb: {c: #ff0000}\n",
+        "a: {b: '#ff0000'\n",
+    ],
+)
+def test_a_colour_that_is_not_the_fault_is_not_named(text: str) -> None:
+    assert "colour" not in failure(text)[0]
+
+
 @pytest.mark.parametrize("name", ["missing.yaml", "."])
 def test_a_file_that_cannot_be_read_is_named(name: str) -> None:
     with pytest.raises(UsageError, match="cannot be read") as caught:

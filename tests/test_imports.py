@@ -37,7 +37,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "service":   ("config",                                                    ""),
     "routes":    ("claims config documents errors inbox jobs manifest recipe", ""),
     "watcher":   ("claims config events files inbox routes",                   ""),
-    "inputs":    ("errors jobs",                                               "neural"),
+    "inputs":    ("errors jobs recipe",                                        "neural"),
     "results":   ("inputs jobs recipe version",                                "neural"),
     "executors": ("config errors inputs jobs recipe results",                  "neural"),
     "deadline":  ("errors",                                                    ""),
@@ -56,7 +56,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "folders":   ("config errors files inbox owner",                           ""),
     "daemon":    ("claims config deadline errors events executors files folders inbox jobs ledger outbox "
                   "owner routes runner service status watcher",                             ""),
-    "api":       ("config errors executors inputs jobs recipe results",        "neural"),
+    "api":       ("config documents errors executors inputs jobs recipe results", "neural"),
     "__init__":  ("version",                                                   "api jobs recipe"),
     "cli":       ("errors version",                                            "*"),
     "__main__":  ("cli",                                                       ""),

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.errors import ImageError, JobError
-from pipeline.inputs import prepare, read_picture
-from pipeline.jobs import Job, Style, Task
+from pipeline.inputs import prepare, read_picture, read_request, request_notes
+from pipeline.jobs import Job, Masks, Style, Task
+from pipeline.neural.session import plan_levels
 from pipeline.neural.weights import SLIM_PATH, EncoderWeights
 from pipeline.neural.writing import encode_image
 from pipeline.recipe import Recipe
@@ -45,6 +49,24 @@ def test_a_picture_that_is_none_is_refused(environment):
     (environment / "a.png").write_bytes(b"none")
     with pytest.raises(ImageError, match=r"a\.png"):
         read_picture(environment / "a.png")
+
+
+def test_what_is_no_path_is_refused():
+    with pytest.raises(ImageError, match=r"'a\\x00\.png': not a path"):
+        read_picture(Path("a\0.png"))
+
+
+def test_a_note_is_said_once(environment) -> None:
+    """One file is content, mask and both styles."""
+    path, frame = environment / "a.gif", Image.new("L", (48, 36))
+    frame.paste(255, (24, 0, 48, 36))
+    frame.save(path, save_all=True, append_images=[Image.new("L", (48, 36))])
+    masks = Masks(path, ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    recipe = Recipe(size=48, style_layers=["relu1_1"])
+    request = read_request(Job("", path, Style("s", ((path, 1.0), (path, 1.0))), recipe, "a", masks=masks))
+    assert request_notes(request, plan_levels(recipe, (48, 36))) == (
+        "a.gif: there are several frames or pages; the first is taken.",
+    )
 
 
 def test_a_deep_content_reaches_the_network_whole(make_picture, environment) -> None:

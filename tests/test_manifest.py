@@ -170,6 +170,7 @@ def test_a_blend(read: Any, here: Path) -> None:
         ("{blend: {styles/s.png: -1}}", "styles[0].blend.styles/s.png"),
         ("{blend: {styles/s.png: .inf}}", "styles[0].blend.styles/s.png"),
         ("{blend: {styles/s.png: .nan}}", "styles[0].blend.styles/s.png"),
+        ("{blend: {styles/s.png: 1e308}}", "styles[0].blend.styles/s.png"),
         ("{blend: {styles/s.png: half}}", "styles[0].blend.styles/s.png"),
         ("{blend: {styles/missing.png: 1}}", "styles[0].blend.styles/missing.png"),
         ("{blend: styles/s.png}", "styles[0].blend"),
@@ -384,6 +385,14 @@ def test_an_unquoted_colour_is_explained(read: Any) -> None:
     (line,) = failure(read, text + "        styles/t.png: #ff0000\n")
     assert line.startswith("7: pairs[0].masks.styles.styles/t.png: ")
     assert "in quotes" in line
+
+
+def test_an_unquoted_colour_on_one_line_is_explained(read: Any) -> None:
+    text = MASKED + "      content: start.png\n      styles: {styles/s.png: 0, styles/t.png: #ff0000}\n"
+    for rest in ("", "sweep: {size: [300]}\n"):
+        (line,) = failure(read, text + rest)
+        assert "not valid YAML" in line
+        assert line.endswith("in line 5 a # begins a comment: write the colour in quotes, '#ff0000'")
 
 
 def test_a_pair_has_a_style_or_masks(read: Any) -> None:
