@@ -446,7 +446,6 @@ def test_a_bomb_is_refused_by_its_header_and_costs_no_memory(kind):
 # The peak of this process alone; ru_maxrss begins with that of the one that started it.
 MEASURE = """
 import sys
-from pipeline.neural.exif import NO_EXIF
 from pipeline.neural.reading import decode_picture
 
 def peak_kib():
