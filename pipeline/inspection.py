@@ -17,7 +17,7 @@ def read_origin(path: Path) -> dict[str, Any]:
         UsageError: there is no such picture, or it says nothing.
     """
     from .neural.reading import read_bytes
-    from .neural.writing import read_provenance
+    from .neural.writing import LEFT_OUT, read_provenance
 
     try:
         found = read_provenance(read_bytes(path), str(path))
@@ -28,8 +28,14 @@ def read_origin(path: Path) -> dict[str, Any]:
             f"{path}: says nothing about how it was made.",
             "Only results of style-pipeline do, as they were written: many programs drop metadata.",
         )
+    if LEFT_OUT in found:
+        raise UsageError(
+            f"{path}: does not say how it was made, which was {one_line(found[LEFT_OUT])}.",
+            "The record of a batch, in its folder `logs`, has it all; so has a PNG, WebP or TIFF.",
+        )
     expected = {"content": str, "style": dict, "encoder": str, "key": str, "program": str, "recipe": dict}
-    if not _holds(found, expected) or not _holds(
+    named = {"name": str} if "name" in found else {}  # files of older versions have none
+    if not _holds(found, {**expected, **named}) or not _holds(
         found.get("masks", {"content": "", "styles": {}}), {"content": str, "styles": dict}
     ):
         what = "a snapshot, and snapshots hold" if "step" in found else "its metadata holds"
@@ -43,9 +49,15 @@ def _holds(found: Any, expected: Mapping[str, type]) -> bool:
 
 def manifest_of(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return a manifest that makes a result again, if it lies beside the pictures it names."""
-    styles = found["style"]
-    style = next(iter(styles)) if len(styles) == 1 else {"blend": styles}
-    looks = {"masks": found["masks"]} if "masks" in found else {"style": style}
+    styles, named = found["style"], {"name": found["name"]} if found.get("name") else {}
+    looks: dict[str, Any]
+    if "masks" in found:
+        looks = {"masks": {**found["masks"], **named}}
+    elif list(styles.values()) == [1]:
+        (style,) = styles
+        looks = {"style": {"image": style, **named} if named else style}
+    else:
+        looks = {"style": {"blend": styles, **named}}
     return {
         "batch": "again",
         "recipe": {**found["recipe"], "encoder": found["encoder"]},

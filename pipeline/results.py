@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import platform
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .inputs import Prepared
 from .jobs import Job, JobResult, Masks, StepProgress, color_value
-from .recipe import Recipe
+from .recipe import INIT_MODES, Recipe
 from .version import VERSION
 
 # A segment of a JPEG file has 65,535 bytes, some of them for what it is.
@@ -44,12 +45,10 @@ def job_result(prepared: Prepared, run: Run) -> JobResult:
     recipe = task.job.recipe
     profile, profile_notes = _kept_profile(content, recipe)
     pixels_HWC = result_pixels(outcome, content, recipe, profile)
-    metadata = provenance(task.job, task.key, prepared.weights)
-    exif = content.decoded.exif if recipe.exif == "keep" else b""
-    notes = prepared.notes + tuple(f"{task.job.content.name}: {note}." for note in profile_notes)
-    if recipe.format == "jpeg" and len(exif) > JPEG_EXIF_BYTES:
-        exif = b""
-        notes += (f"{task.job.content.name}: its EXIF is too long for a JPEG, and left out.",)
+    metadata, metadata_notes = _fitting(provenance(task.job, task.key, prepared.weights), recipe)
+    exif, exif_notes = _kept_exif(content, recipe)
+    found = (*profile_notes, *exif_notes, *metadata_notes)
+    notes = prepared.notes + tuple(f"{task.job.content.name}: {note}." for note in found)
     header, rows = log_table(outcome.rows)
     return JobResult(
         "done",
@@ -86,6 +85,28 @@ def _kept_profile(content: Picture, recipe: Recipe) -> tuple[bytes, tuple[str, .
             "its colour profile has more than curves and a matrix; the result is brought to it in 8 bits",
         )
     return profile, ()
+
+
+def _kept_exif(content: Picture, recipe: Recipe) -> tuple[bytes, tuple[str, ...]]:
+    """Return the EXIF that a result gets, and what is to be said about it."""
+    if recipe.exif == "drop":
+        return b"", ()
+    exif = content.decoded.exif
+    if recipe.format == "jpeg" and len(exif.data) > JPEG_EXIF_BYTES:
+        return b"", (*exif.notes, "its EXIF is too long for a JPEG, and left out")
+    return exif.data, exif.notes
+
+
+def _fitting(metadata: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return as much of a result's provenance as its format holds, and what is to be said about it."""
+    from .neural.writing import LEFT_OUT, fits
+
+    if fits(metadata, recipe.format):
+        return metadata, ()
+    short = {key: metadata[key] for key in ("program", "key")}
+    return {**short, LEFT_OUT: "too long for a JPEG"}, (
+        "how it was made is too long for a JPEG, and not in the file; PNG, WebP and TIFF have room for it",
+    )
 
 
 def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: bytes = b"") -> NDArray[Any]:
@@ -155,39 +176,52 @@ def step_progress(progress: Progress, key: str = "", snapshot: bytes | None = No
     )
 
 
-def _told_apart(paths: Sequence[Path]) -> list[str]:
-    """Return the names of files, with as many of their folders as it takes to tell them apart."""
-    for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        names = [Path(*path.parts[-depth:]).as_posix() for path in paths]
-        if len(set(names)) == len(set(paths)):
-            return names
-    return names
+def _told_apart(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the name of each file, with as many folders as tell it apart from other files of that name."""
+    same: dict[str, list[Path]] = {}
+    for path in dict.fromkeys(paths):
+        same.setdefault(path.name, []).append(path)
+    return {path: name for files in same.values() for path, name in _below_common(files).items()}
+
+
+def _below_common(files: Sequence[Path]) -> dict[Path, str]:
+    """Return different names for files, with few of the folders below the one that they are all in."""
+    levels = zip(*(file.parts[:-1] for file in files), strict=False)
+    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
+    depths = range(1, max(len(file.parts) for file in files) - shared + 1)
+    tries = ({file: Path(*file.parts[shared:][-depth:]).as_posix() for file in files} for depth in depths)
+    return next(names for names in tries if len(set(names.values())) == len(files))
 
 
 def provenance(job: Job, key: str, weights: EncoderWeights) -> dict[str, Any]:
     """Return what a result's metadata says about how it was made; of paths the names only."""
+    content = job.origin or job.content
+    names = _told_apart([content, *job.input_paths[1:]])
     recipe = job.recipe.model_dump(mode="json")
-    recipe["init"] = job.init_path.name if job.init_path else job.recipe.init
-    names = _told_apart([path for path, _ in job.style.images])
-    masks = {"masks": _masks_provenance(job.masks, job.content, names)} if job.masks else {}
+    if job.init_path:
+        name = names[job.init_path]
+        # A file may be called as a way to start is.
+        recipe["init"] = f"./{name}" if name in INIT_MODES else name
+    shares: dict[str, float] = {}
+    for path, share in job.style.images:
+        shares[names[path]] = shares.get(names[path], 0) + share
+    plain_name = "+".join(path.stem for path, _ in job.style.images)
     return {
         "program": f"style-pipeline {VERSION}",
         "key": key,
-        "content": (job.origin or job.content).name,
-        "style": dict(zip(names, (share for _, share in job.style.images), strict=True)),
-        **masks,
+        "content": names[content],
+        "style": shares,
+        **({} if job.style.name == plain_name else {"name": job.style.name}),
+        **({"masks": _masks_provenance(job, job.masks, names)} if job.masks else {}),
         "encoder": weights.name,
         "recipe": recipe,
     }
 
 
-def _masks_provenance(masks: Masks, content: Path, styles: Sequence[str]) -> dict[str, Any]:
-    """Return masks as a manifest has them; a mask is often called like its content, in another folder."""
-    values = map(color_value, masks.colors)
-    return {
-        "content": _told_apart([masks.content, content])[0],
-        "styles": dict(zip(styles, values, strict=True)),
-    }
+def _masks_provenance(job: Job, masks: Masks, names: Mapping[Path, str]) -> dict[str, Any]:
+    """Return masks as a manifest has them."""
+    colors = {names[path]: color_value(color) for path, color in job.regions.items()}
+    return {"content": names[masks.content], "styles": colors}
 
 
 def log_table(rows: Sequence[LossRow]) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]:

@@ -171,6 +171,36 @@ def test_exif_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> N
     assert result.notes == ("1.png: its EXIF is too long for a JPEG, and left out.",)
 
 
+def test_exif_that_cannot_be_read_is_said_where_it_is_wanted(executor, make_task) -> None:
+    for wanted, notes in (
+        ("keep", ("1.png: its EXIF cannot be read, and is left out.",)),
+        ("drop", ()),
+    ):
+        task = make_task(1, format="jpeg", exif=wanted)
+        with Image.open(task.job.content) as image:
+            image.save(task.job.content, exif=b"Exif\0\0XX*\0\0\0\0\x08")
+        digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in task.job.input_paths}
+        (result,) = run(executor, [replace(task, digests=digests)])
+        assert result.status == "done"
+        assert result.notes == notes
+
+
+def test_provenance_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> None:
+    for image_format, notes in (
+        ("jpeg", ("1.png: how it was made is too long for a JPEG, and not in the file; PNG",)),
+        ("png", ()),
+    ):
+        task = make_task(1, format=image_format)
+        style = replace(task.job.style, name="x" * 66_000)
+        (result,) = run(executor, [replace(task, job=replace(task.job, style=style))])
+        assert result.status == "done"
+        assert [note[: len(start)] for note, start in zip(result.notes, notes, strict=True)] == [*notes]
+        found = writing.read_provenance(result.image, "result")
+        assert found is not None
+        assert ("recipe" in found, writing.LEFT_OUT in found) == (not notes, bool(notes))
+        assert found["key"] == task.key
+
+
 def test_a_result_that_its_file_cannot_hold_fails_its_own_job_only(executor, make_task, monkeypatch) -> None:
     encode, refused = writing.encode_image, []
 

@@ -15,9 +15,10 @@ from pipeline.inspection import manifest_of, manifest_text, read_origin
 from pipeline.jobs import EncoderInfo, Job, Masks, Style, job_key
 from pipeline.manifest import read_manifest
 from pipeline.neural.weights import SLIM_PATH, EncoderWeights
-from pipeline.neural.writing import encode_image
+from pipeline.neural.writing import LEFT_OUT, encode_image
 from pipeline.recipe import Recipe
 from pipeline.results import provenance
+from pipeline.runner import Digests
 
 DOTS = np.zeros((4, 4, 3), np.uint8)
 ENCODER = EncoderInfo("vgg19-slim", "1" * 64)
@@ -79,6 +80,58 @@ def test_masks_run_again(tmp_path, mask):
     (job,) = read_manifest(manifest, {}, {}).jobs()
     assert job.masks == masks
     assert job_key(job, {path: path.name for path in job.input_paths}, ENCODER) == key
+
+
+def save(path: Path, grey: int) -> Path:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    Image.fromarray(DOTS + np.uint8(grey)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("named", ["mix", ""])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("parts", [("t/styles/me.png",), ("a/me.png", "b/me.png"), ("flat/me.png",)])
+def test_pictures_of_one_name_run_again_in_their_places(tmp_path, parts, masked, named):
+    if masked and len(parts) == 1:
+        parts = (*parts, "s.png")
+    paths = [save(tmp_path / part, 10 + index) for index, part in enumerate(parts)]
+    content, init = save(tmp_path / "flat/me.png", 1), save(tmp_path / "starts/me.png", 2)
+    masks = Masks(save(tmp_path / "masks/me.png", 3), ((0.0,) * 3, (1.0,) * 3)) if masked else None
+    name = named or "+".join(path.stem for path in paths)
+    style = Style(name, tuple((path, 1.0 if masked else 0.5) for path in paths))
+    job = Job("night", content, style, Recipe(init=str(init)), f"me--{name}", masks=masks)
+    key = job_key(job, Digests(), ENCODER)
+    weights = EncoderWeights("vgg19-slim", SLIM_PATH, ENCODER.digest)
+    result = tmp_path / "result.png"
+    result.write_bytes(encode_image(DOTS, "png", 95, provenance(job, key, weights)))
+    if parts[0].startswith("t/"):  # of a place only as much is told as it takes
+        (tmp_path / "t/styles").rename(tmp_path / "styles")
+    manifest = tmp_path / "again.yaml"
+    manifest.write_text(manifest_text(result, read_origin(result)), encoding="utf-8")
+    (again,) = read_manifest(manifest, {}, {}).jobs()
+    assert job_key(again, Digests(), ENCODER) == key
+    assert again.name == job.name
+
+
+def test_files_of_older_versions_have_no_name_of_a_style(tmp_path):
+    path, _ = make_result(tmp_path, {"s.png": 0.7, "t.png": 0.3})
+    found = read_origin(path)
+    assert manifest_of(found)["pairs"][0]["style"] == {"blend": found["style"], "name": "s"}
+    del found["name"]
+    assert manifest_of(found)["pairs"][0]["style"] == {"blend": found["style"]}
+    path.write_bytes(encode_image(DOTS, "png", 95, found))
+    assert read_origin(path) == found
+
+
+def test_a_comment_that_had_no_room(tmp_path):
+    path = tmp_path / "result.jpg"
+    left = {"program": "p", "key": "k", LEFT_OUT: "too long for a JPEG"}
+    path.write_bytes(encode_image(DOTS, "jpeg", 95, left))
+    with pytest.raises(
+        UsageError, match="does not say how it was made, which was too long for a JPEG"
+    ) as caught:
+        read_origin(path)
+    assert "record" in caught.value.next_step
 
 
 def test_names_cannot_leave_their_comment(tmp_path):

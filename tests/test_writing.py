@@ -80,7 +80,9 @@ def test_exif_is_kept_where_it_is_given(image_format, bits):
         assert found.get_ifd(0x8825) == {1: "N", 2: (48.0, 12.0, 30.0)}
     assert read_provenance(data, "result") == PROVENANCE
     # And on again, through another job.
-    again = encode_image(pixels(3, bits), image_format, 95, PROVENANCE, decode_picture(data, "result").exif)
+    again = encode_image(
+        pixels(3, bits), image_format, 95, PROVENANCE, decode_picture(data, "result").exif.data
+    )
     assert len(again) == len(data)
 
 

@@ -1,8 +1,16 @@
-"""What of a picture's EXIF may go to a result: who, when, where and with which camera."""
+"""What of a picture's EXIF may go to a result: who, when, where and with which camera.
+
+Fields go over byte for byte: what EXIF calls ASCII is in practice UTF-8 or anything else, and does not say.
+"""
 
 from __future__ import annotations
 
+import io
+from dataclasses import dataclass
+
 from PIL import ExifTags, Image
+
+from .directories import Directories, file_bytes, read_directories
 
 _BASE = ExifTags.Base
 
@@ -25,20 +33,57 @@ DROPPED = (
     _BASE.MakerNote,
     _BASE.ExifInteroperabilityOffset,
 )
+FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+PREFIX = b"Exif\0\0"
+NAMED_IN_NOTES = 5
 
 
-def kept_exif(image: Image.Image) -> bytes:
-    """Return a picture's EXIF as far as it holds for a result; empty where there is none that can be read."""
+@dataclass(frozen=True)
+class Exif:
+    """EXIF for a result, empty or with its prefix as JPEG has it; `notes` say what of it was left out."""
+
+    data: bytes = b""
+    notes: tuple[str, ...] = ()
+
+
+NO_EXIF = Exif()
+
+
+def kept_exif(image: Image.Image) -> Exif:
+    """Return a picture's EXIF as far as it holds for a result, and what of that cannot be read."""
     try:
-        found, kept = image.getexif(), Image.Exif()
-        for tag in KEPT:
-            # Pillow would write anything but ASCII as question marks: no name is better than another's.
-            if tag in found and str(found[tag]).isascii():
-                kept[tag] = found[tag]
-        for folder in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            entries = {tag: value for tag, value in found.get_ifd(folder).items() if tag not in DROPPED}
-            if entries:
-                kept[folder] = entries
-        return kept.tobytes() if len(kept) else b""
-    except Exception:  # damaged metadata is no reason to refuse a picture
-        return b""
+        # As Pillow found it, in a chunk, a segment or the file itself, without a prefix.
+        file = getattr(image.getexif(), "fp", None)
+        if file is None:
+            return NO_EXIF
+        found = read_directories(file, FOLDERS, _is_kept)
+    except Exception:  # Pillow reports damage as anything, and metadata is no reason to refuse a picture
+        return Exif(notes=("its EXIF cannot be read, and is left out",))
+    data = PREFIX + file_bytes(found.order, found.main, found.folders) if found.main or found.folders else b""
+    return Exif(data, _notes(found))
+
+
+def parsed_exif(data: bytes) -> Directories:
+    """Return the directories of an EXIF that is not empty."""
+    return read_directories(io.BytesIO(data.removeprefix(PREFIX)), FOLDERS)
+
+
+def _is_kept(folder: int, tag: int) -> bool:
+    return tag not in DROPPED if folder else tag in KEPT
+
+
+def _notes(found: Directories) -> tuple[str, ...]:
+    names = [_name(folder, tag) for folder, tag in found.lost]
+    if not names:
+        return ()
+    more = len(names) - NAMED_IN_NOTES
+    listed = ", ".join(names[:NAMED_IN_NOTES]) + (f" and {more} more" if more > 0 else "")
+    return (f"of its EXIF this cannot be read, and is left out: {listed}",)
+
+
+def _name(folder: int, tag: int | None) -> str:
+    if tag is None:
+        where = {0: "main", ExifTags.IFD.Exif: "Exif", ExifTags.IFD.GPSInfo: "GPS"}
+        return f"entries of the {where[folder]} directory"
+    known = ExifTags.GPSTAGS if folder == ExifTags.IFD.GPSInfo else ExifTags.TAGS
+    return known.get(tag, f"{tag:#06x}")

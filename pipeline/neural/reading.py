@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
-from .exif import kept_exif
+from .exif import NO_EXIF, Exif, kept_exif
 from .profiles import ROWS, deep_to_srgb, to_eight_bits, to_srgb
 
 # What is read, whatever else Pillow and its plug-ins could read. MPO comes as JPEG, APNG as PNG.
@@ -59,7 +59,7 @@ class Decoded:
     image: Image.Image
     deep_HWC: NDArray[np.uint16] | None = None
     alpha_HW: NDArray[Any] | None = None
-    exif: bytes = b""
+    exif: Exif = NO_EXIF
     notes: tuple[str, ...] = ()
     profile: bytes = b""
 
@@ -329,7 +329,7 @@ def to_decoded(image: Image.Image, low: Image.Image | None = None) -> Decoded:
     return Decoded(Image.fromarray(to_eight_bits(colour_HWC)), colour_HWC, alpha_HW, exif, (*notes, *more))
 
 
-def _shallow_decoded(image: Image.Image, exif: bytes) -> Decoded:
+def _shallow_decoded(image: Image.Image, exif: Exif) -> Decoded:
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     image, notes = to_srgb(image)
     if alpha is None or alpha.getextrema() == (255, 255):

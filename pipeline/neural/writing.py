@@ -17,9 +17,11 @@ from xml.sax.saxutils import escape, unescape
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from ..errors import ImageError
+from .directories import ASCII, BYTE, LONG, SHORT, UNDEFINED, Directories, file_bytes, numbers, plain
+from .exif import parsed_exif
 from .profiles import srgb_profile
 from .reading import opened_picture
 
@@ -28,6 +30,11 @@ ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
 # Formats that hold transparency, and the longest side that a format or its encoder can do, in pixels.
 WITH_ALPHA = frozenset({"png", "webp", "tiff"})
 LONGEST: Mapping[str, int] = MappingProxyType({"webp": 16_383, "jpeg": 65_500})
+
+# What a segment of a JPEG file holds, which is where its comment goes.
+JPEG_COMMENT_BYTES = 65_533
+# Stands in provenance that had to be shortened, with the reason.
+LEFT_OUT = "left_out"
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 STRIP_ROWS = 64
@@ -55,6 +62,11 @@ def check_size(image_format: str, size: tuple[int, int]) -> None:
             f"{image_format} holds at most {longest:,} pixels on a side, not {max(size):,}.",
             "Choose format png or tiff, or lower size.",
         )
+
+
+def fits(provenance: Mapping[str, object], image_format: ImageFormat) -> bool:
+    """Return whether a format has room for `provenance`."""
+    return image_format != "jpeg" or len(json.dumps(provenance)) <= JPEG_COMMENT_BYTES
 
 
 def encode_image(
@@ -122,50 +134,42 @@ def _filtered(pixels_HWC: NDArray[np.uint16]) -> bytes:
 
 
 def _tiff(pixels_HWC: NDArray[Any], text: str, exif: bytes, profile: bytes) -> bytes:
-    """Write a little-endian TIFF of strips; Pillow writes its directory, and no colours in 16 bits."""
+    """Write a TIFF of strips, in the byte order of its EXIF; Pillow writes no colours in 16 bits."""
+    found = parsed_exif(exif) if exif else Directories("<", {}, {})
     height, width, channels = pixels_HWC.shape
-    strips = [_strip(pixels_HWC[top : top + STRIP_ROWS]) for top in range(0, height, STRIP_ROWS)]
+    order = found.order
+    strips = [_strip(pixels_HWC[top : top + STRIP_ROWS], order) for top in range(0, height, STRIP_ROWS)]
     sizes = [len(strip) for strip in strips]
     tags = ExifTags.Base
-    directory = TiffImagePlugin.ImageFileDirectory_v2(b"II\x2a\0\0\0\0\0")
-    fields: dict[int, Any] = {
-        **_exif_fields(exif),
-        tags.ImageWidth: width,
-        tags.ImageLength: height,
-        tags.BitsPerSample: (8 * pixels_HWC.itemsize,) * channels,
-        tags.Compression: DEFLATE,
-        tags.PhotometricInterpretation: 2,  # RGB
-        # Where each begins after the directory, whose place is added when it is written.
-        tags.StripOffsets: tuple(sum(sizes[:index]) for index in range(len(sizes))),
-        tags.SamplesPerPixel: channels,
-        tags.RowsPerStrip: STRIP_ROWS,
-        tags.StripByteCounts: tuple(sizes),
-        tags.Software: "style-pipeline",
-        tags.Predictor: DIFFERENCES,
-        **({tags.ExtraSamples: 2} if channels == 4 else {}),  # alpha that colours are not multiplied with
-        tags.XMLPacket: XMP.format(escape(text)).encode(),
-        tags.InterColorProfile: profile,
+    fields = {
+        **found.main,
+        tags.ImageWidth: numbers(order, LONG, width),
+        tags.ImageLength: numbers(order, LONG, height),
+        tags.BitsPerSample: numbers(order, SHORT, *[8 * pixels_HWC.itemsize] * channels),
+        tags.Compression: numbers(order, SHORT, DEFLATE),
+        tags.PhotometricInterpretation: numbers(order, SHORT, 2),  # RGB
+        tags.SamplesPerPixel: numbers(order, SHORT, channels),
+        tags.RowsPerStrip: numbers(order, LONG, STRIP_ROWS),
+        tags.StripByteCounts: numbers(order, LONG, *sizes),
+        tags.Software: plain(ASCII, b"style-pipeline\0"),
+        tags.Predictor: numbers(order, SHORT, DIFFERENCES),
+        tags.XMLPacket: plain(BYTE, XMP.format(escape(text)).encode()),
+        tags.InterColorProfile: plain(UNDEFINED, profile),
     }
-    for tag, value in fields.items():
-        directory[tag] = value
-    buffer = io.BytesIO()
-    directory.save(buffer)
-    return buffer.getvalue() + b"".join(strips)
+    if channels == 4:  # alpha that colours are not multiplied with
+        fields[tags.ExtraSamples] = numbers(order, SHORT, 2)
+
+    def directories(start: int) -> bytes:
+        places = [start + sum(sizes[:index]) for index in range(len(sizes))]
+        return file_bytes(order, {**fields, tags.StripOffsets: numbers(order, LONG, *places)}, found.folders)
+
+    # The strips come after the directories, whose length does not depend on where that is.
+    return directories(len(directories(0))) + b"".join(strips)
 
 
-def _strip(rows_HWC: NDArray[Any]) -> bytes:
+def _strip(rows_HWC: NDArray[Any], order: str) -> bytes:
     differences = np.diff(rows_HWC, axis=1, prepend=np.zeros_like(rows_HWC[:, :1]))
-    return zlib.compress(differences.astype(differences.dtype.newbyteorder("<")).tobytes(), 6)
-
-
-def _exif_fields(exif: bytes) -> dict[int, Any]:
-    if not exif:
-        return {}
-    loaded = Image.Exif()
-    loaded.load(exif)
-    folders = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-    plain = {tag: value for tag, value in loaded.items() if tag not in folders}
-    return {**plain, **{tag: loaded.get_ifd(tag) for tag in folders if tag in loaded}}
+    return zlib.compress(differences.astype(differences.dtype.newbyteorder(order)).tobytes(), 6)
 
 
 def read_provenance(data: bytes, name: str) -> dict[str, Any] | None:
