@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -172,11 +173,15 @@ def _learn(source_3S: Tensor, target_3S: Tensor) -> Sequence[_Transfer]:
     for index in range(ROTATIONS):
         random_33 = torch.randn(3, 3, generator=generator, dtype=torch.float64)
         rotation_33 = torch.linalg.qr(random_33)[0] if index < ROTATIONS - 1 else torch.eye(3).double()
-        own_3Q = (rotation_33 @ source_3S).sort(1).values[:, ranks]
-        other_3Q = (rotation_33 @ target_3S).sort(1).values[:, ranks]
+        own_3Q, other_3Q = (_sorted(rotation_33 @ each)[:, ranks] for each in (source_3S, target_3S))
         found.append(_transfer(rotation_33, own_3Q, other_3Q))
         source_3S = found[-1](source_3S)
     return found
+
+
+def _sorted(values_3S: Tensor) -> Tensor:
+    # torch's own sort takes six times as long on a CPU.
+    return torch.from_numpy(np.sort(values_3S.numpy(), axis=1))
 
 
 def _transfer(rotation_33: Tensor, own_3Q: Tensor, other_3Q: Tensor) -> _Transfer:
