@@ -97,7 +97,8 @@ SIZES = pytest.mark.parametrize("size", [(40, 48), (37, 51)], ids=["even", "odd"
 def test_it_is_what_autograd_computes(
     name: str, size: tuple[int, int], large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explicit, "LARGE", large)
+    monkeypatch.setattr(explicit, "APART", large)
+    monkeypatch.setattr(explicit, "APART_BACK", large)
     encoder = tiny_encoder(RECIPES[name]).double()
     reference, ours = objectives(encoder, RECIPES[name], size, torch.float64)
     image = random_image(*size, seed=3).double() * 1.2 - 0.1
@@ -243,7 +244,8 @@ def test_a_convolution_and_its_way_back(
 ) -> None:
     if padding == "reflect" and 1 in size:
         pytest.skip("there is nothing to reflect")
-    monkeypatch.setattr(explicit, "LARGE", large)
+    monkeypatch.setattr(explicit, "APART", large)
+    monkeypatch.setattr(explicit, "APART_BACK", large)
     generator = torch.Generator().manual_seed(0)
     x, weight, bias, gradient = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -305,7 +307,8 @@ def test_another_job_is_loaded_into_the_same_memory(name: str, masked: bool) -> 
 def test_an_evaluation_never_asks_the_device_for_a_number(
     name: str, dtype: torch.dtype, large: int, masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explicit, "LARGE", large)
+    monkeypatch.setattr(explicit, "APART", large)
+    monkeypatch.setattr(explicit, "APART_BACK", large)
     encoder, recipe = tiny_encoder(RECIPES[name]), RECIPES[name]
     ours = objectives(encoder, recipe, (40, 48), dtype)[1]
     if masked:

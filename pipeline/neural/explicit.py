@@ -42,8 +42,9 @@ from .objective import Losses
 from .targets import StyleTargets
 
 _INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
-# Values of a picture's activations from which their border is convolved apart; see `_border_apart`.
-LARGE = 2_000_000
+# From so many values of a picture on, a copy with a border costs more than the border's own small
+# convolutions; the way back also has to fold the copy.
+APART, APART_BACK = 2_000_000, 500_000
 
 
 @dataclass(frozen=True)
@@ -414,7 +415,7 @@ def convolve(x_BCHW: Tensor, kernel: Kernel, bias: Tensor, padding: str) -> Tens
     """Convolve a picture continued by one pixel on all sides as `padding` says."""
     if padding == "zeros":
         return F.conv2d(x_BCHW, kernel.weight, bias, padding=1)
-    if not _border_apart(x_BCHW):
+    if x_BCHW[0].numel() < APART:
         return F.conv2d(F.pad(x_BCHW, (1, 1, 1, 1), padding), kernel.weight, bias)
     y_BCHW = F.conv2d(x_BCHW, kernel.weight, bias, padding=1)
     for edge, source, row, column in _sides(kernel, padding):
@@ -428,7 +429,7 @@ def convolve_back(gradient_BKHW: Tensor, kernel: Kernel, padding: str) -> Tensor
     """Return the gradient by `x_BCHW` of `convolve`, whose way back `kernel` is."""
     if padding == "zeros":
         return F.conv2d(gradient_BKHW, kernel.weight, padding=1)
-    if not _border_apart(gradient_BKHW):
+    if gradient_BKHW[0].numel() < APART_BACK:
         return _fold(F.conv2d(gradient_BKHW, kernel.weight, padding=2), padding)
     by_x = F.conv2d(gradient_BKHW, kernel.weight, padding=1)
     for edge, source, row, column in _sides(kernel, padding, back=True):
@@ -462,11 +463,6 @@ def _pool_back(gradient: Tensor, before: Tensor, chosen: Tensor | None) -> Tenso
         return cast(Tensor, aten.avg_pool2d_backward(gradient, before, *sizes, False, True, None))
     back = aten.max_pool2d_with_indices_backward(gradient, before, *sizes, [1, 1], False, chosen)
     return cast(Tensor, back)
-
-
-def _border_apart(x_BCHW: Tensor) -> bool:
-    """Tell whether a copy with a border costs more than the border's own small convolutions."""
-    return x_BCHW[0].numel() >= LARGE
 
 
 def _sides(kernel: Kernel, padding: str, back: bool = False) -> Iterator[tuple[int, int, Tensor, Tensor]]:
