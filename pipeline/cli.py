@@ -353,8 +353,7 @@ def presets(
     name: Annotated[str | None, typer.Argument(help="Print this preset's full recipe as YAML.")] = None,
 ) -> None:
     """List the named recipes, or print one to paste into a manifest."""
-    import yaml
-
+    from .documents import dump_yaml
     from .recipe import PRESETS, preset_recipe
 
     if name is None:
@@ -363,7 +362,7 @@ def presets(
             typer.echo(f"{label:<{width}}  {preset.summary}")
         return
     recipe = preset_recipe(name).model_dump(mode="json")
-    typer.echo(yaml.safe_dump({"recipe": recipe}, sort_keys=False, default_flow_style=None), nl=False)
+    typer.echo(dump_yaml({"recipe": recipe}), nl=False)
 
 
 @app.command()

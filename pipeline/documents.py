@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -22,16 +22,51 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+# The core schema of YAML 1.2.2, section 10.3.2: how each kind of value is written, and what it begins with.
+# PyYAML's own is that of YAML 1.1, where `no` is false, 12:30 is 750 and 010 is 8.
+_CORE_SCHEMA = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    "merge": (r"<<", ["<"]),  # not of the core schema, but of use
+}
+
 
 class _Loader(_BaseLoader):  # type: ignore[misc]
-    """YAML as people write it: `1e3` is a number, which YAML 1.1 takes for text."""
+    """Reads YAML 1.2. All else is text: `no`, `12:30`, `2001-01-01`, `1_000`."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.1 or 1.2 would read as anything but text."""
+
+
+for _kind, (_pattern, _first) in _CORE_SCHEMA.items():
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+def _construct_bool(loader: Any, node: Any) -> bool:
+    text = loader.construct_scalar(node).lower()
+    if text not in {"true", "false"}:
+        raise ValueError(f"expected true or false, found '{text}'")
+    return bool(text == "true")
+
+
+def _construct_int(loader: Any, node: Any) -> int:
+    text = loader.construct_scalar(node)
+    if not re.fullmatch(_CORE_SCHEMA["int"][0], text):
+        raise ValueError(f"expected a whole number, found '{text}'")
+    return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:bool", _construct_bool)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 @dataclass(frozen=True)
@@ -109,17 +144,19 @@ def parse_document(text: str, path: Path) -> Document:
             return Document(path, {})
         lines: dict[KeyPath, int] = {}
         duplicates: list[Problem] = []
-        _note_lines(node, (), lines, duplicates, set())
+        _note_lines(loader, node, (), lines, duplicates, set())
         data = loader.construct_document(node)
     except yaml.YAMLError as error:
-        reason = f"{_yaml_reason(error)}{_color_hint(text, _yaml_line(error))}"
+        line = _yaml_line(error)
+        reason = _tab(text, line) or f"{_yaml_reason(error)}{_color_hint(text, line)}"
         raise UsageError(f"{path}:{_yaml_line(error)}: not valid YAML: {reason}") from error
     except _CONSTRUCTION_ERRORS as error:
         raise UsageError(f"{path}: not valid YAML: {error}.") from error
     if data is None:
         return Document(path, {})
     if not isinstance(data, dict):
-        raise UsageError(f"{path}:1: expected keys and values, found a {type(data).__name__}.")
+        kind = "a list" if isinstance(data, list) else shown(data)
+        raise UsageError(f"{path}:1: expected keys and values, such as `key: value`, found {kind}.")
     document = Document(path, data, lines)
     if duplicates:
         raise document.error(duplicates)
@@ -139,6 +176,11 @@ def parse_value(text: str) -> Any:
         raise ValueError(f"not a valid value: {_yaml_reason(error)}") from error
     except _CONSTRUCTION_ERRORS as error:
         raise ValueError(f"not a valid value: {error}") from error
+
+
+def dump_yaml(data: Any) -> str:
+    """Return data as YAML that `read_document` reads as it was, keys in their order."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -161,7 +203,12 @@ def _check_depth(text: str) -> None:
 
 
 def _note_lines(
-    node: yaml.Node, keys: KeyPath, lines: dict[KeyPath, int], duplicates: list[Problem], seen_nodes: set[int]
+    loader: Any,
+    node: yaml.Node,
+    keys: KeyPath,
+    lines: dict[KeyPath, int],
+    duplicates: list[Problem],
+    seen_nodes: set[int],
 ) -> None:
     lines.setdefault(keys, node.start_mark.line + 1)
     if id(node) in seen_nodes:
@@ -172,32 +219,85 @@ def _note_lines(
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 continue
-            key = (*keys, key_node.value)
-            if key_node.value in seen:
+            merge = key_node.tag == "tag:yaml.org,2002:merge"
+            name = key_node.value if merge else loader.construct_object(key_node)
+            key = (*keys, name)
+            if name in seen:
                 duplicates.append(Problem(key, "given twice"))
-            seen.add(key_node.value)
+            seen.add(name)
             lines[key] = key_node.start_mark.line + 1
-            _note_lines(value_node, key, lines, duplicates, seen_nodes)
+            _note_lines(loader, value_node, key, lines, duplicates, seen_nodes)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_lines(item, (*keys, index), lines, duplicates, seen_nodes)
+            _note_lines(loader, item, (*keys, index), lines, duplicates, seen_nodes)
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     return [_problem(detail, model) for detail in error.errors(include_url=False)]
 
 
+# What pydantic finds, in plain words; in braces are parts of its context.
+_PLAIN = {
+    **dict.fromkeys(
+        ("dict_type", "model_type", "model_attributes_type"),
+        "expected keys and values, such as {{key: value}}",
+    ),
+    **dict.fromkeys(("list_type", "tuple_type"), "expected a list, such as [a, b]"),
+    **dict.fromkeys(("string_type", "string_unicode"), "expected text"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    "int_parsing_size": "expected a number with fewer digits",
+    "finite_number": "expected a finite number",
+    "path_type": "expected a path",
+    "literal_error": "expected {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} parts",
+    "invalid_key": "expected text as a key; a number or true in quotes is text",
+}
+
+
 def _problem(detail: Any, model: type[BaseModel]) -> Problem:
-    keys: KeyPath = tuple(detail["loc"])
-    text = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
+    keys: KeyPath = tuple(key for key in detail["loc"] if key != "[key]")
+    kind, value = detail["type"], detail["input"]
+    if kind == "missing":
+        return Problem(keys, "is required")
+    if kind == "value_error":
+        return Problem(keys, str(detail["ctx"]["error"]))
+    if kind == "extra_forbidden":
         accepted = _accepted(model, keys[:-1])
-        close = difflib.get_close_matches(str(keys[-1]), accepted, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        text = f"unknown key{hint or '.'} Accepted: {', '.join(accepted)}" if accepted else "unknown key"
-    elif detail["type"] not in {"missing", "value_error"}:
-        text = f"{text}, found {reprlib.repr(detail['input'])}"
+        hint = did_you_mean(str(keys[-1]), accepted) or "."
+        return Problem(
+            keys, f"unknown key{hint} Accepted: {', '.join(accepted)}" if accepted else "unknown key"
+        )
+    limits = {
+        name: f"{part:g}" if isinstance(part, float) else part for name, part in detail.get("ctx", {}).items()
+    }
+    text = _PLAIN[kind].format(**limits) if kind in _PLAIN else str(detail["msg"])
+    text += f", found {shown(value)}"
+    if kind == "literal_error":
+        text += did_you_mean(str(value), re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
+    if kind == "string_type" and isinstance(value, int | float):
+        text += f"; in quotes it is text: '{shown(value)}'"
     return Problem(keys, text)
+
+
+def shown(value: Any) -> str:
+    """Return a value as YAML has it, in few characters."""
+    if value is None:
+        return "nothing"
+    return str(value).lower() if isinstance(value, bool) else reprlib.repr(value)
+
+
+def did_you_mean(word: str, accepted: Iterable[str]) -> str:
+    """Return "; did you mean 'X'?", or "" where nothing accepted is like the word."""
+    close = difflib.get_close_matches(word, list(accepted), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _accepted(model: type[BaseModel], keys: KeyPath) -> list[str]:
@@ -248,5 +348,30 @@ def _color_hint(text: str, line: int) -> str:
     return ""
 
 
+def _tab(text: str, line: int) -> str:
+    """Say so where the line (from 1) of a fault in YAML is indented with a tab."""
+    lines = text.splitlines()
+    indented = line <= len(lines) and re.match(r" *\t", lines[line - 1])
+    return "the line begins with a tab; indent with spaces" if indented else ""
+
+
+# What PyYAML says, in plain words.
+_PLAIN_YAML = {
+    "mapping values are not allowed": "a second ': ' in one line; text that holds one is in quotes",
+    "did not find expected key": "expected a key in the column of the one above, or a bracket is not closed",
+    "expected <block end>, but found": "a line that is not in the column of those above",
+    **dict.fromkeys(
+        ("did not find expected ',' or ']'", "expected ',' or ']'"),
+        "a list begun with [ lacks a comma or its ]",
+    ),
+    **dict.fromkeys(
+        ("did not find expected ',' or '}'", "expected ',' or '}'"),
+        "what began with { lacks a comma or its }",
+    ),
+    "could not find expected ':'": "expected `key: value`; a key lacks its colon",
+}
+
+
 def _yaml_reason(error: yaml.YAMLError) -> str:
-    return getattr(error, "problem", None) or str(error)
+    reason = str(getattr(error, "problem", None) or error)
+    return next((plain for said, plain in _PLAIN_YAML.items() if reason.startswith(said)), reason)

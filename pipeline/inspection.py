@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .documents import dump_yaml
 from .errors import ImageError, UsageError
 from .files import one_line
 
@@ -67,8 +68,6 @@ def manifest_of(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def manifest_text(path: Path, found: Mapping[str, Any]) -> str:
     """Return the same as YAML, with what else is known in comments."""
-    import yaml
-
     masks = found.get("masks")
     parts = masks["styles"] if masks else found["style"]
     shares = ", ".join(f"{name} ({share})" for name, share in parts.items())
@@ -83,5 +82,4 @@ def manifest_text(path: Path, found: Mapping[str, Any]) -> str:
     }
     comments = [f"# {label:<8} {one_line(text)}" for label, text in facts.items()]
     comments.append("# Saved beside the pictures it names, this is a manifest: `style-pipeline run FILE`.")
-    text = yaml.safe_dump(manifest_of(found), sort_keys=False, default_flow_style=None, allow_unicode=True)
-    return "\n".join([*comments, text])
+    return "\n".join([*comments, dump_yaml(manifest_of(found))])

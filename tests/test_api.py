@@ -68,7 +68,7 @@ def test_masks_that_do_not_fit_their_styles(make_picture):
         ({a: 0}, content, "two styles or more"),
         ({a: 0, b: 0}, content, "the same colour"),
         ({a: 0, b: "blue"}, content, "found 'blue'"),
-        ({a: 0, b: "#0000ff"}, None, "greater than 0"),
+        ({a: 0, b: "#0000ff"}, None, "more than 0"),
         ({a: 1, b: "#0000ff"}, None, "colours need a mask"),
     ):
         with pytest.raises(UsageError, match=words) as caught:
@@ -135,7 +135,7 @@ def test_a_recipe_is_also_its_fields_or_a_preset(make_picture):
         ({"sise": 64}, "recipe: sise: unknown key; did you mean 'size'"),
         ({"size": 64, "steps": 0}, r"recipe: steps\[0\]: .*found 0"),
         ({"alpha": 1, "content_weight": 2}, "given twice"),
-        ({1: 2}, "should be strings"),
+        ({1: 2}, "expected text as a key"),
         (None, "found NoneType"),
         (64, "found int"),
     ],
@@ -150,12 +150,12 @@ def test_a_recipe_that_is_none(recipe, words, make_picture):
     ("shares", "words"),
     [
         ({}, "style: the mapping is empty"),
-        ({"s.png": 0, "a.png": 0}, r"style: s\.png: .*greater than 0, found 0"),
-        ({"s.png": 1, "a.png": -1}, r"style: a\.png: .*greater than 0, found -1"),
-        ({"s.png": None}, "found None"),
+        ({"s.png": 0, "a.png": 0}, r"style: s\.png: .*more than 0, found 0"),
+        ({"s.png": 1, "a.png": -1}, r"style: a\.png: .*more than 0, found -1"),
+        ({"s.png": None}, "found nothing"),
         ({"s.png": float("nan")}, "finite number, found nan"),
         ({"s.png": 1e308, "a.png": 1e308}, r"found 1e\+308"),
-        ({"s.png": [1]}, r"valid number, found \[1\]"),
+        ({"s.png": [1]}, r"a number, found \[1\]"),
     ],
 )
 def test_shares_that_are_none(shares, words, make_picture):

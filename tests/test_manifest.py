@@ -339,7 +339,7 @@ TWO = "{styles/s.png: 0, styles/t.png: 1}"
         ),
         (f"{{content: start.png, stiles: {TWO}, styles: {TWO}}}", "pairs[0].masks.stiles", "mean 'styles'"),
         ("{content: start.png, styles: {styles/s.png: 0}}", "pairs[0].masks.styles", "two styles or more"),
-        ("{content: start.png, styles: [styles/s.png]}", "pairs[0].masks.styles", "dictionary"),
+        ("{content: start.png, styles: [styles/s.png]}", "pairs[0].masks.styles", "keys and values"),
         (
             "{content: start.png, styles: {styles/s.png: 0.0, styles/t.png: '#000000'}}",
             "pairs[0].masks.styles",
