@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
+import threading
 import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -620,6 +623,64 @@ def test_a_compressed_tiff_in_the_other_byte_order(kind):
     packed += bytes(len(packed) % 2)
     data = b"MM\0*" + struct.pack(">I", 8 + len(packed)) + packed + directory
     assert np.asarray(decode_picture(data, "s.tif").image)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_threads_decode_at_the_same_time(monkeypatch):
+    """Each waits, in the middle of decoding, for another to be there."""
+    meeting, plain = threading.Barrier(2, timeout=10), reading._refuse_misread
+
+    def met(opened, name):
+        meeting.wait()
+        plain(opened, name)
+
+    monkeypatch.setattr(reading, "_refuse_misread", met)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda _: decode_image(encoded(halves()), "p.png"), range(2)))
+    assert [image.size for image in found] == [(40, 20)] * 2
+
+
+def test_warnings_of_others_are_heard_while_a_picture_is_decoded():
+    with reading._QUIET, pytest.warns(UserWarning, match="heard"):
+        warnings.warn("heard", stacklevel=1)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with reading._QUIET:
+            warnings.warn_explicit("odd tag", UserWarning, "x.py", 1, module="PIL.TiffImagePlugin")
+    assert said == []
+
+
+@pytest.mark.parametrize("begin", [b"\0\0\0\x18ftypisom", b"\x1aE\xdf\xa3matroska", b"RIFF\0\0\0\0AVI LIST"])
+def test_of_what_is_no_picture_only_the_beginning_is_read(tmp_path, begin):
+    path = tmp_path / "film.mp4"
+    with path.open("wb") as file:
+        file.write(begin)
+        file.truncate(1 << 32)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match=r"film\.mp4: not a picture"):
+            read_bytes(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_far_too_long_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    path = tmp_path / "long.png"
+    path.write_bytes(encoded(halves()))
+    assert read_bytes(path) == path.read_bytes()
+    os.truncate(path, 16_001)
+    with pytest.raises(ImageError, match=r"long\.png: a file of 16,001 bytes; .* more than 16,000"):
+        read_bytes(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes in folders")
+def test_a_pipe_and_a_device_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ImageError, match="a folder, a pipe or a device") as caught:
+            read_bytes(path)
+        assert str(path) in caught.value.message
 
 
 def test_reading_in_threads_leaves_the_filters_of_warnings_alone():

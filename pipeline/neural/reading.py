@@ -6,6 +6,8 @@ Shapes in names: H rows, W columns, C channels. Arrays are uint8 or uint16, full
 from __future__ import annotations
 
 import io
+import os
+import stat
 import sys
 import threading
 import warnings
@@ -69,17 +71,33 @@ BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 28
 UNSIGNED, SIGNED = 1, 2
 UINT32_MAX = 2**32 - 1
 
-_WARNINGS = threading.Lock()
+# What a pixel takes in a file at most: four samples of 32 bits.
+BYTES_PER_PIXEL_IN_FILE = 16
+# Bytes that signatures are looked for in.
+SIGNATURE_BYTES = 64
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a picture's file.
+    """Read a picture's file, but only if it is a file, begins as a picture and has the size of one.
 
     Raises:
-        ImageError: it is missing or cannot be read.
+        ImageError: it is missing, cannot be read, or is no picture.
     """
+    largest = BYTES_PER_PIXEL_IN_FILE * (Image.MAX_IMAGE_PIXELS or sys.maxsize)
     try:
-        return path.read_bytes()
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            raise ImageError(f"{path}: not a file, but a folder, a pipe or a device.", "Give a picture.")
+        with path.open("rb") as file:
+            head = file.read(SIGNATURE_BYTES)
+            if head and not _begins_as_a_picture(head):
+                raise _unknown(head, str(path))
+            if (size := os.fstat(file.fileno()).st_size) > largest:
+                raise ImageError(
+                    f"{path}: a file of {size:,} bytes; no picture that is read has more than {largest:,}.",
+                    "Save the picture again, alone in its file and smaller.",
+                )
+            file.seek(0)
+            return file.read()
     except OSError as error:
         raise ImageError(
             f"{path}: cannot be read ({error.strerror or error}).", "Check the path and its permissions."
@@ -116,6 +134,36 @@ def decode_picture(data: bytes, name: str) -> Decoded:
         return replace(decoded, profile=profile, notes=tuple(f"{Path(name).name}: {note}." for note in notes))
 
 
+class _Quiet:
+    """Silences what Pillow says of odd metadata in pictures that are fine, while any thread is inside.
+
+    Filters of warnings belong to the process: the first thread in changes them, the last one out restores
+    them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif\.")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
+
+
 @contextmanager
 def opened_picture(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     """Open a picture without decoding it; what its decoder raises meanwhile is an ImageError.
@@ -126,12 +174,8 @@ def opened_picture(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes).", "Copy the picture again.")
     try:
-        # Filters of warnings belong to the process, and several threads may decode.
-        with _WARNINGS, warnings.catch_warnings():
-            # Pillow grumbles about odd metadata in pictures that are fine.
-            warnings.simplefilter("ignore")
-            with _open(data, name) as opened:
-                yield opened
+        with _QUIET, _open(data, name) as opened:
+            yield opened
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders report damage as anything
@@ -168,6 +212,12 @@ def _unknown(data: bytes, name: str) -> ImageError:
         )
     known = ", ".join(one for one in _formats() if one != "DIB")
     return ImageError(f"{name}: not a picture in any format known here.", f"Save it in one that is: {known}.")
+
+
+def _begins_as_a_picture(head: bytes) -> bool:
+    """Tell whether any format that is read here may begin so."""
+    accepting = (Image.OPEN[one][1] for one in _formats())
+    return any(accept is None or accept(head[:16]) for accept in accepting)
 
 
 def _begun_as(data: bytes) -> str:
