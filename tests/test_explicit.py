@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from dataclasses import is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from pipeline.neural import allocator, explicit
 from pipeline.neural.encoder import Encoder
-from pipeline.neural.explicit import ExplicitObjective
+from pipeline.neural.explicit import ExplicitObjective, feature_moments
 from pipeline.neural.images import to_tensor
 from pipeline.neural.lbfgs import LBFGS
 from pipeline.neural.losses import Moments
@@ -392,6 +393,41 @@ def test_in_bfloat16_with_masks_it_points_the_same_way() -> None:
     ours, our_gradient = ExplicitObjective(encoder, recipe, content, targets, torch.bfloat16).evaluate(image)
     assert float(ours.total) == pytest.approx(float(losses.total), rel=0.01)
     assert cosine(our_gradient, gradient) > 0.985
+
+
+def test_products_in_bfloat16_that_overlap_leave_the_setting_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first thread to begin ends while the second is still within."""
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = matmul.fp32_precision
+    features = random_image().to(torch.bfloat16, memory_format=torch.channels_last)
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+    during: list[str] = []
+
+    def stack(_tensors: Any) -> Tensor:
+        if threading.current_thread() is first:
+            first_is_in.set()
+            assert second_is_in.wait(10)
+        else:
+            second_is_in.set()
+            assert first_is_out.wait(10)
+            during.append(matmul.fp32_precision)
+        return torch.zeros(1, 3, 3)
+
+    def work() -> None:
+        feature_moments(features)
+        first_is_out.set()
+
+    monkeypatch.setattr(torch, "stack", stack)
+    first, second = (threading.Thread(target=work) for _ in range(2))
+    first.start()
+    assert first_is_in.wait(10)
+    second.start()
+    for thread in (first, second):
+        thread.join(20)
+    assert during == ["bf16"]
+    assert matmul.fp32_precision == before
 
 
 def test_a_run_in_bfloat16_ends_where_one_in_float32_does() -> None:

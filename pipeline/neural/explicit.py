@@ -14,8 +14,8 @@ regions of a picture.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -349,7 +349,7 @@ def _squared(wide_BMC: Tensor, as_bfloat16: bool) -> Tensor:
     """Return Fᵀ F (BCC)."""
     if not as_bfloat16:
         return wide_BMC.transpose(1, 2) @ wide_BMC
-    with _bfloat16_factors():
+    with _bfloat16_factors:
         return torch.stack([wide_MC.T @ wide_MC for wide_MC in wide_BMC])
 
 
@@ -532,14 +532,35 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-@contextmanager
-def _bfloat16_factors() -> Iterator[None]:
-    """Let products of float32 matrices take their factors as bfloat16: exact where that is what they are."""
+class _Bfloat16Factors:
+    """Lets products of float32 matrices take their factors as bfloat16: exact where that is what they are.
+
+    The setting is the process's, and threads may be within at once: the first to enter changes it, the last
+    to leave puts back what it was.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = ""
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                matmul = _matmul_settings()
+                self._before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                _matmul_settings().fp32_precision = self._before
+
+
+def _matmul_settings() -> Any:
     backend: Any = torch.backends.mkldnn  # its module does not declare what it holds
-    matmul = backend.matmul
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
+    return backend.matmul
+
+
+_bfloat16_factors = _Bfloat16Factors()
