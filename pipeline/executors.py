@@ -196,8 +196,9 @@ class InProcessExecutor:
         except PipelineError:
             raise
         except Exception as error:
-            unexpected = error
-        # Outside of the `except`, so that nothing holds what the failed attempt had allocated.
+            # Told now, not kept: an exception holds what the failed attempt had allocated.
+            unexpected = unexpected_failure(group[0].task.job, error)
+        # Outside of the `except` for the same reason.
         freed = self.session(fit.device).free_memory()
         if freed and not cleared and not unexpected:
             return again(group, cleared=True)
@@ -207,12 +208,12 @@ class InProcessExecutor:
             parts = [group[start : start + size] for start in range(0, len(group), size)]
             return [made for part in parts for made in again(part)]
         if unexpected:
-            return [unexpected_failure(group[0].task.job, unexpected)]
+            return [unexpected]
         # Not worse for what neighbours hold: the runner tries it again without them.
         device = self.session(fit.device).device.device
         if group[0].task.alone and (smaller := fit.smaller(group[0].task.job.recipe, device)):
             return self._run_group(group, smaller, on_step, should_stop)
-        return [self._too_large(group[0])]
+        return [_too_large(group[0], device)]
 
     def _stylize(
         self,
@@ -235,16 +236,6 @@ class InProcessExecutor:
         session = self.session(fit.device)
         outcomes = session.stylize(requests, group[0].weights, hooks, [each.state for each in group])
         return [Run(outcome, fit.words, len(group), session.device.device) for outcome in outcomes]
-
-    def _too_large(self, prepared: Prepared) -> JobResult:
-        level, device = prepared.levels[-1], self.session().device.device
-        return JobResult(
-            "failed",
-            error=f"{prepared.task.job.content}: {level.width} x {level.height} pixels do not fit the memory "
-            f"of {device}.",
-            next_step="Lower size.",
-            out_of_memory=True,
-        )
 
     def _finish(self, prepared: Prepared, made: Made) -> JobResult:
         """Turn what the engine made into a result; a job that did not end leaves its checkpoint."""
@@ -315,6 +306,17 @@ class Fit:
         history = f"history {self.history}: the memory was too small for more"
         device = f"device {self.device}: the memory of the other was too small"
         return (*([history] if self.history else []), *([device] if self.device else []))
+
+
+def _too_large(prepared: Prepared, device: str) -> JobResult:
+    level = prepared.levels[-1]
+    return JobResult(
+        "failed",
+        error=f"{prepared.task.job.content}: {level.width} x {level.height} pixels do not fit the memory "
+        f"of {device}.",
+        next_step="Lower size.",
+        out_of_memory=True,
+    )
 
 
 def _alike(prepared: Sequence[Prepared]) -> list[list[Prepared]]:

@@ -170,6 +170,29 @@ def test_a_loss_that_is_not_finite_names_layer_and_step_and_keeps_the_last_good_
     assert math.isfinite(state.best_loss)
 
 
+def test_diverged_at_a_levels_first_step_it_goes_on_from_the_levels_start(tmp_path):
+    recipe = RECIPES["lbfgs"]
+    expected, rows = run_one(transfer_for(recipe))
+    transfer = transfer_for(recipe)
+    inputs = transfer.level_inputs
+
+    def broken(level: Level, index: int) -> LevelInputs:
+        given = inputs(level, index)
+        factor = math.nan if level is LEVELS[1] else 1.0
+        return LevelInputs(given.content_BCHW * factor, given.style)
+
+    transfer.level_inputs = broken
+    (result,) = transfer.run([RunState()])
+    assert result.status == "diverged"
+    assert f"step {LEVELS[0].steps + 1}" in str(result.error)
+    write_checkpoint(tmp_path / "state.safetensors", result.state)
+    state = read_checkpoint(tmp_path / "state.safetensors")
+    assert (state.level, state.step, len(state.rows)) == (1, 0, LEVELS[0].steps)
+    image, gone_on = run_one(transfer_for(recipe), state)
+    assert torch.equal(image, expected)
+    assert [row.total for row in gone_on] == [row.total for row in rows]
+
+
 def test_a_margin_is_mirrored_and_cut_off_again():
     """With nothing to optimise for, what comes out is what went in, at its own size."""
     still = {"content_weight": 0.0, "style_weight": 0.0, "tv_weight": 0.0, "range_weight": 0.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -337,6 +338,38 @@ def test_a_fault_nobody_expected_fails_its_own_job_only(executor, make_task, mon
     results = run(executor, [make_task(1), culprit, make_task(4)])
     assert [result.status for result in results] == ["done", "failed", "done"]
     assert "unexpected ZeroDivisionError" in results[1].error
+
+
+def test_a_fault_nobody_expected_holds_no_memory_while_its_company_runs(
+    executor, make_task, monkeypatch
+) -> None:
+    """What the failed attempt had allocated is free before the next begins."""
+
+    class Tensors:
+        pass
+
+    held: list[weakref.ref[Tensors]] = []
+    alive: list[bool] = []
+
+    def fits(requests: Sequence[Any]) -> bool:
+        alive.append(any(each() is not None for each in held))
+        tensors = Tensors()
+        held.append(weakref.ref(tensors))
+        raise ZeroDivisionError("by whom?")
+
+    Cramped(monkeypatch, fits)
+    results = run(executor, [make_task(1), make_task(2)])
+    assert alive == [False, False, False]
+    assert all("in fits" in result.details and "by whom?" in result.error for result in results)
+
+
+def test_what_fits_nowhere_names_the_device_it_was_tried_on_last(executor, make_task, monkeypatch) -> None:
+    """Given up on the CPU after the GPU; here both are the CPU, by two names."""
+    Cramped(monkeypatch, lambda requests: False)
+    gpu = executor.session()
+    monkeypatch.setattr(gpu, "device", replace(gpu.device, device="cuda:0"))
+    (result,) = run(executor, [make_task(1)])
+    assert "do not fit the memory of cpu." in result.error
 
 
 def test_stopped_together_they_go_on_together_or_apart(executor, make_task) -> None:

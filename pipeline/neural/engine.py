@@ -282,8 +282,9 @@ class _LevelRun:
 
     def _diverged(self, picture: _Picture, step: int, what: str) -> Result:
         held = self.stepper.best()[self.pictures.index(picture)]
-        good = replace(picture.state, step=step - 1, canvas=held["best"], best=held["best"])
-        good = replace(good, best_loss=held["best_loss"], optimizer=None)
+        # At a level's first step nothing is the best yet: the level's start is what the levels before made.
+        canvas = picture.state.canvas if held["best"] is None else held["best"]
+        good = replace(picture.state, step=step - 1, canvas=canvas, optimizer=None, **held)
         error = DivergedError(
             f"{what} at step {self.before + step}.",
             "Lower learning_rate or style_weight; the last good canvas is kept as the checkpoint.",
