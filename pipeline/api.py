@@ -1,13 +1,15 @@
 """For notebooks: `stylize` in Python, from pictures to a picture.
 
 Encoder and style targets stay loaded between calls. Folders and weights are those of config.yaml in the
-current folder at the first call; its `recipe` does not count. While a CPU computes in bfloat16, products of
-float32 matrices in other threads may take their factors in bfloat16, too.
+current folder at the first call; its `recipe` does not count. Threads may call it at once: pictures are read
+side by side and made one after another on each device. While a CPU computes in bfloat16, products of float32
+matrices in other threads may take their factors in bfloat16, too.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -63,7 +65,8 @@ def stylize(
         MachineError: weights or device are missing.
     """
     request = _request(content, style, _recipe(recipe), mask)
-    executor = _executor(device)
+    with _EXECUTORS:
+        executor = _executor(device)
     weights = executor.resolve(request.recipe.encoder)
     for note in (*_check(request, weights, _name(content, "content")), weights.note):
         if note:
@@ -200,15 +203,19 @@ def _run(
     try:
         (outcome,) = session.stylize([request], weights, Hooks(report))
     except OutOfMemory:
+        outcome = None
+    if outcome is None:  # outside of the `except`, as the exception holds what was allocated
         session.free_memory()
-        raise ImageError(
-            f"This size does not fit the memory of {session.device.device}.", "Lower size."
-        ) from None
+        raise ImageError(f"This size does not fit the memory of {session.device.device}.", "Lower size.")
     if outcome.error is not None:
         raise outcome.error
     image = outcome.image
     assert image is not None  # nothing stops it
     return image
+
+
+# `cache` alone would let two threads make one each.
+_EXECUTORS = threading.Lock()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,7 +80,7 @@ class Executor(Protocol):
 
 
 class InProcessExecutor:
-    """Runs jobs in this process, with encoder and style targets kept warm.
+    """Runs jobs in this process, with encoder and style targets kept warm. Threads may share it.
 
     `threads` 0 is torch's choice. A process that we own (`owns_process`) has its allocator changed.
     """
@@ -97,6 +98,7 @@ class InProcessExecutor:
         self.on_download = on_download
         self.allow_download = allow_download and config.allow_download
         self.threads = threads
+        self._opening = threading.RLock()
         self._weights: dict[str, EncoderWeights] = {}
         self._sessions: dict[str, Session] = {}
 
@@ -112,15 +114,16 @@ class InProcessExecutor:
         """
         from .neural.weights import resolve_encoder
 
-        if name not in self._weights:
-            self._weights[name] = resolve_encoder(
-                name,  # type: ignore[arg-type]
-                weights_dir(self.config),
-                self.config.weights,
-                self.allow_download,
-                self.on_download,
-            )
-        return self._weights[name]
+        with self._opening:
+            if name not in self._weights:
+                self._weights[name] = resolve_encoder(
+                    name,  # type: ignore[arg-type]
+                    weights_dir(self.config),
+                    self.config.weights,
+                    self.allow_download,
+                    self.on_download,
+                )
+            return self._weights[name]
 
     def device_name(self) -> str:
         return self.session().device.device
@@ -269,16 +272,19 @@ class InProcessExecutor:
         Raises:
             DeviceError: the device is not here.
         """
-        if device not in self._sessions:
-            from .neural.devices import plan_device
-            from .neural.session import Session
-            from .neural.targets import TargetCache
+        with self._opening:
+            if device not in self._sessions:
+                self._sessions[device] = self._open_session(device or self.config.device)
+            return self._sessions[device]
 
-            _remove_old_checkpoints(self.config.state_dir / "checkpoints")
-            cache = TargetCache(self.config.cache_dir / "targets", self.config.cache_max_mb << 20)
-            plan = plan_device(device or self.config.device)
-            self._sessions[device] = Session(plan, cache, self.threads, self.owns_process)
-        return self._sessions[device]
+    def _open_session(self, device: str) -> Session:
+        from .neural.devices import plan_device
+        from .neural.session import Session
+        from .neural.targets import TargetCache
+
+        _remove_old_checkpoints(self.config.state_dir / "checkpoints")
+        cache = TargetCache(self.config.cache_dir / "targets", self.config.cache_max_mb << 20)
+        return Session(plan_device(device), cache, self.threads, self.owns_process)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,6 +13,9 @@ from PIL import Image
 from pipeline import Recipe, StepProgress, stylize
 from pipeline.api import _executor
 from pipeline.errors import ImageError, JobError, UsageError
+from pipeline.executors import InProcessExecutor
+from pipeline.neural.engine import StyleTransfer
+from pipeline.neural.memory import OutOfMemory
 
 
 @pytest.fixture(autouse=True)
@@ -215,6 +219,70 @@ def test_a_layer_that_the_bundled_network_lacks_is_named(make_picture, environme
     recipe = {**QUICK, "encoder": "auto", "style_layers": ["relu5_4"]}
     with pytest.raises(JobError, match=r"a\.png: the layer relu5_4 is not in vgg19-slim"):
         stylize(make_picture("a.png", 0, (64, 48)), make_picture("s.png"), recipe)
+
+
+def test_threads_share_what_is_loaded_and_their_pictures_are_made_one_after_another(
+    make_picture, monkeypatch
+):
+    """Each has other layers, so that each has the encoder built anew; all begin at the same moment."""
+    content, style = make_picture("a.png", 0, (64, 48)), make_picture("s.png", 1)
+    recipes = [Recipe(**QUICK, style_layers=layers) for layers in (["relu1_1"], ["relu2_1"], ["relu3_1"])]
+    expected = [stylize(content, style, recipe).tobytes() for recipe in recipes]
+    _executor.cache_clear()
+    together, made, sessions = threading.Barrier(3), {}, []
+    running, overlaps = threading.Lock(), []
+    open_session, run_levels = InProcessExecutor._open_session, StyleTransfer.run
+
+    def opened(executor, device):
+        sessions.append(device)
+        return open_session(executor, device)
+
+    def run_alone(transfer, states):
+        overlaps.append(not running.acquire(blocking=False))
+        try:
+            return run_levels(transfer, states)
+        finally:
+            if not overlaps[-1]:
+                running.release()
+
+    def work(number):
+        together.wait(20)
+        made[number] = stylize(content, style, recipes[number]).tobytes()
+
+    monkeypatch.setattr(InProcessExecutor, "_open_session", opened)
+    monkeypatch.setattr(StyleTransfer, "run", run_alone)
+    threads = [threading.Thread(target=work, args=[number]) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [made.get(number) for number in range(3)] == expected
+    assert sessions == ["auto"]
+    assert overlaps == [False] * 3
+
+
+def test_a_picture_may_be_asked_for_while_another_is_made(make_picture):
+    """By the function that is told of the progress, in the same thread."""
+    content, style = make_picture("a.png", 0, (64, 48)), make_picture("s.png", 1)
+    other = Recipe(**QUICK, style_layers=["relu2_1"])
+    expected = [stylize(content, style, recipe).tobytes() for recipe in (Recipe(**QUICK), other)]
+    inner = []
+    outer = stylize(
+        content, style, Recipe(**QUICK), on_progress=lambda _: inner.append(stylize(content, style, other))
+    )
+    assert [outer.tobytes(), inner[0].tobytes()] == expected
+
+
+def test_an_error_of_too_little_memory_holds_none(make_picture, monkeypatch):
+    """In a notebook the last error stays, and with it all that its traceback leads to."""
+
+    def no_room(*_):
+        raise OutOfMemory
+
+    monkeypatch.setattr(StyleTransfer, "run", no_room)
+    with pytest.raises(ImageError, match="does not fit the memory of cpu") as caught:
+        stylize(make_picture("a.png", 0, (64, 48)), make_picture("s.png", 1), QUICK, device="cpu")
+    assert caught.value.__context__ is None
 
 
 def test_importing_the_package_is_light():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -170,7 +171,7 @@ def _last_in_parts(levels: Sequence[Level]) -> list[Level]:
 
 
 class Session:
-    """Runs requests on one device. Not for use by several threads at once.
+    """Runs requests on one device. Threads may share it; their requests run one after another.
 
     `threads` is how many the CPU's part gets, 0 torch's choice; it holds for the process. Only where the
     process is ours (`owns_process`) is its allocator changed.
@@ -190,6 +191,8 @@ class Session:
         self._torch_device = torch.device(device.device)
         self._steppers = Steppers()
         self._encoder: tuple[object, Encoder] | None = None
+        self._turn = threading.RLock()
+        self._running = False
 
     def stylize(
         self,
@@ -205,6 +208,23 @@ class Session:
             OutOfMemory: they do not fit together.
             DeviceError: the device was lost.
         """
+        with self._turn:
+            # A hook may ask for a run of its own; it must not work on what the run around it is using.
+            steppers = Steppers() if self._running else self._steppers
+            around, self._running = self._running, True
+            try:
+                return self._stylize(requests, weights, hooks, states, steppers)
+            finally:
+                self._running = around
+
+    def _stylize(
+        self,
+        requests: Sequence[Request],
+        weights: EncoderWeights,
+        hooks: Hooks,
+        states: Sequence[RunState] | None,
+        steppers: Steppers,
+    ) -> list[Outcome]:
         started = time.perf_counter()
         recipe = requests[0].recipe
         levels = plan_levels(recipe, requests[0].content.image.size)
@@ -220,7 +240,7 @@ class Session:
             lambda level, index: runs[index].level_inputs(level),
             lambda level, index: runs[index].first_image(level),
             lambda image_BCHW, level, index: runs[index].recolored(image_BCHW, level),
-            hooks, dtypes, self._steppers,
+            hooks, dtypes, steppers,
         )  # fmt: skip
         try:
             with self.memory.learning(estimate * len(requests)):
@@ -286,7 +306,8 @@ class Session:
 
     def free_memory(self) -> bool:
         """Give back what is kept for later; tell whether there was any."""
-        kept = self._steppers.clear()
+        with self._turn:
+            kept = self._steppers.clear()
         gc.collect()
         if self._torch_device.type == "cuda":
             torch.cuda.empty_cache()
