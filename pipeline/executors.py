@@ -83,6 +83,7 @@ class InProcessExecutor:
     """Runs jobs in this process, with encoder and style targets kept warm. Threads may share it.
 
     `threads` 0 is torch's choice. A process that we own (`owns_process`) has its allocator changed.
+    `share_bytes` is what it may take of the device's memory beside other processes; None is all.
     """
 
     def __init__(
@@ -92,7 +93,9 @@ class InProcessExecutor:
         allow_download: bool = True,
         threads: int = 0,
         owns_process: bool = True,
+        share_bytes: int | None = None,
     ) -> None:
+        self.share_bytes = share_bytes
         self.owns_process = owns_process
         self.config = config
         self.on_download = on_download
@@ -237,7 +240,8 @@ class InProcessExecutor:
         hooks = Hooks(on_progress, on_checkpoint, should_stop, self.config.checkpoint_s)
         requests = [replace(each.request, recipe=fit.recipe(each.request.recipe)) for each in group]
         session = self.session(fit.device)
-        outcomes = session.stylize(requests, group[0].weights, hooks, [each.state for each in group])
+        states, alone = [each.state for each in group], all(each.task.alone for each in group)
+        outcomes = session.stylize(requests, group[0].weights, hooks, states, alone)
         return [Run(outcome, fit.words, len(group), session.device.device) for outcome in outcomes]
 
     def _finish(self, prepared: Prepared, made: Made) -> JobResult:
@@ -274,7 +278,7 @@ class InProcessExecutor:
         """
         with self._opening:
             if device not in self._sessions:
-                self._sessions[device] = self._open_session(device or self.config.device)
+                self._sessions[device] = self._open_session(device)
             return self._sessions[device]
 
     def _open_session(self, device: str) -> Session:
@@ -284,7 +288,10 @@ class InProcessExecutor:
 
         _remove_old_checkpoints(self.config.state_dir / "checkpoints")
         cache = TargetCache(self.config.cache_dir / "targets", self.config.cache_max_mb << 20)
-        return Session(plan_device(device), cache, self.threads, self.owns_process)
+        # Another device than the configured one is only tried alone.
+        share_bytes = None if device else self.share_bytes
+        plan = plan_device(device or self.config.device)
+        return Session(plan, cache, self.threads, self.owns_process, share_bytes)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def batch_executors(settings: Config, jobs: int, executor: Executor) -> list[Exe
                 settings.model_copy(update={"device": plan.device}),
                 allow_download=False,
                 threads=plan.threads,
+                share_bytes=plan.share_bytes,
             ),
             watch.job_timeout_s,
             watch.worker_max_jobs,
@@ -49,10 +50,14 @@ def watch_executor(settings: Config, tick: Callable[[], None]) -> Executor:
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """Where a process works, and with how many threads of the CPU."""
+    """Where a process works, with how many threads of the CPU, and with how much of the device's memory.
+
+    `share_bytes` None is all that is free.
+    """
 
     device: str
     threads: int
+    share_bytes: int | None = None
 
 
 def plan_workers(config: Config, jobs: int) -> list[WorkerPlan]:
@@ -66,10 +71,11 @@ def plan_workers(config: Config, jobs: int) -> list[WorkerPlan]:
         DeviceError: the configured device is not here.
     """
     from .neural.devices import plan_device, same_devices
+    from .neural.memory import share_bytes
 
     cores = usable_cores()
     device = plan_device(config.device)
-    devices = same_devices(device) if config.device in {"auto", "cuda"} else [device.device]
+    devices = same_devices(device) if config.device in {"auto", "cuda"} else [device]
     if config.workers != "auto":
         count = config.workers
     elif device.device == "cpu":
@@ -78,7 +84,11 @@ def plan_workers(config: Config, jobs: int) -> list[WorkerPlan]:
         count = GPU_WORKERS * len(devices)
     count = max(1, min(count, jobs))
     threads = [max(1, cores // count + (i < cores % count)) for i in range(count)]
-    return [WorkerPlan(devices[i % len(devices)], threads[i]) for i in range(count)]
+    placed = [devices[i % len(devices)] for i in range(count)]
+    shares = {plan.device: share_bytes(plan, placed.count(plan)) for plan in dict.fromkeys(placed)}
+    return [
+        WorkerPlan(plan.device, each, shares[plan.device]) for plan, each in zip(placed, threads, strict=True)
+    ]
 
 
 def usable_cores() -> int:

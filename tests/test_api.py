@@ -257,7 +257,7 @@ def test_threads_share_what_is_loaded_and_their_pictures_are_made_one_after_anot
     for thread in threads:
         thread.join(60)
     assert [made.get(number) for number in range(3)] == expected
-    assert sessions == ["auto"]
+    assert sessions == [""]
     assert overlaps == [False] * 3
 
 

@@ -290,6 +290,13 @@ def test_beside_others_nothing_is_made_worse(executor, make_task, monkeypatch) -
     assert result.out_of_memory
 
 
+def test_beside_others_a_job_keeps_to_its_share_of_the_memory(executor, make_task, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.neural.memory.free_bytes", lambda plan: 1 << 40)
+    executor.share_bytes = 1000
+    beside, alone = replace(make_task(1), alone=False), make_task(1)
+    assert [run(executor, [task])[0].out_of_memory for task in (beside, alone)] == [True, False]
+
+
 def test_what_was_kept_is_given_up_before_anything_is_made_worse(executor, make_task, monkeypatch) -> None:
     cramped = Cramped(monkeypatch, lambda requests: len(cramped.asked) > 1)
     kept = iter([True, False])

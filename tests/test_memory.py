@@ -62,13 +62,23 @@ def test_the_systems_memory(tmp_path):
     assert memory._available_bytes(tmp_path / "absent") is None
 
 
-@pytest.mark.parametrize(
-    ("limit", "used", "inactive", "left"),
-    [("max", "5", 0, None), ("1000", "600", 0, 400), ("1000", "950", 300, 350), ("1000", "1200", 0, 0)],
-)
-def test_a_containers_limit(tmp_path, limit, used, inactive, left):
-    (tmp_path / "memory.max").write_text(f"{limit}\n")
-    (tmp_path / "memory.current").write_text(f"{used}\n")
-    (tmp_path / "memory.stat").write_text(f"anon 12\ninactive_file {inactive}\nfile 7\n")
-    assert memory._cgroup_bytes(tmp_path) == left
-    assert memory._cgroup_bytes(tmp_path / "absent") is None
+def test_beside_others_a_process_takes_its_share_and_alone_all(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 1000)
+    model = MemoryModel(CPU, share_bytes=400)
+    model.check(400, 1, alone=False)
+    model.check(1000, 1)
+    for size, pictures in ((401, 1), (181, 2)):  # of several at once nine tenths
+        model.check(size, pictures)
+        with pytest.raises(OutOfMemory):
+            model.check(size, pictures, alone=False)
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 100)  # others took more than their share
+    with pytest.raises(OutOfMemory):
+        model.check(101, 1, alone=False)
+
+
+def test_processes_share_what_is_free_before_they_begin(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 1000)
+    assert [memory.share_bytes(CPU, count) for count in (1, 2, 3)] == [None, 500, 333]
+    assert memory.share_bytes(DevicePlan("cuda:0", "", "bfloat16", 90), 2) == 45
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: None)
+    assert memory.share_bytes(CPU, 2) is None

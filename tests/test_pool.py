@@ -30,6 +30,19 @@ def test_workers_share_the_cores(config, monkeypatch) -> None:
     assert planned(100, 16) == [1] * 16
 
 
+def test_workers_share_the_memory(config, monkeypatch) -> None:
+    """Each would otherwise take all that is free for itself."""
+    monkeypatch.setattr("pipeline.neural.memory.free_bytes", lambda plan: 9000)
+
+    def shares(jobs: int) -> list[int | None]:
+        settings = config.model_copy(update={"workers": 3})
+        return [executor.make.keywords["share_bytes"] for executor in batch_executors(settings, jobs, None)]
+
+    assert shares(100) == [3000] * 3
+    assert shares(2) == [4500] * 2
+    assert plan_workers(config, 1)[0].share_bytes is None
+
+
 @pytest.mark.parametrize(("workers", "jobs"), [(1, 100), ("auto", 1), (4, 1)])
 def test_one_process_is_this_one(config, workers, jobs) -> None:
     here = FakeExecutor()

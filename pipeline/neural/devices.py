@@ -35,10 +35,10 @@ def list_devices() -> list[DevicePlan]:
     return [*plans, DevicePlan("cpu", f"CPU, {threads}", cpu_dtype(_cpuinfo()), _system_memory_bytes())]
 
 
-def same_devices(plan: DevicePlan) -> list[str]:
-    """Name every device of a plan's kind: all GPUs if it is one of them."""
+def same_devices(plan: DevicePlan) -> list[DevicePlan]:
+    """List every device of a plan's kind: all GPUs if it is one of them."""
     kind = plan.device.partition(":")[0]
-    return [each.device for each in list_devices() if each.device.partition(":")[0] == kind]
+    return [each for each in list_devices() if each.device.partition(":")[0] == kind]
 
 
 def plan_device(request: str) -> DevicePlan:

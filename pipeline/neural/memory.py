@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..recipe import Recipe
+from .cgroups import memory_left
 from .devices import DevicePlan
 
 # Canvases beside the history of L-BFGS: best, gradient, direction, and the picture's own losses.
@@ -42,13 +43,15 @@ class OutOfMemory(Exception):
 class MemoryModel:
     """What fits a device: estimates against what is free, corrected by what was seen."""
 
-    def __init__(self, plan: DevicePlan) -> None:
+    def __init__(self, plan: DevicePlan, share_bytes: int | None = None) -> None:
         self.plan = plan
+        # What this process may take of it while others of ours work beside it; None: there are none.
+        self.share_bytes = share_bytes
         # What pictures took in truth, as a multiple of their estimate; known of GPUs only.
         self.factor = 1.0
 
-    def check(self, bytes_per_picture: int, pictures: int) -> None:
-        """Do nothing if so many pictures fit.
+    def check(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> None:
+        """Do nothing if so many pictures fit, into our share unless the other processes wait (`alone`).
 
         A single picture on a GPU is always tried, as nothing dies of it. A system's main memory is promised
         to programs that cannot have it, and then they are killed.
@@ -59,6 +62,8 @@ class MemoryModel:
         free = free_bytes(self.plan)
         if free is None or (pictures == 1 and self.plan.device != "cpu"):
             return
+        if self.share_bytes is not None and not alone:
+            free = min(free, self.share_bytes)
         usable = free if pictures == 1 else USABLE * free
         if bytes_per_picture * pictures * self.factor > usable:
             raise OutOfMemory
@@ -86,8 +91,20 @@ def free_bytes(plan: DevicePlan) -> int | None:
         # What torch holds for later does not count: recorded graphs may never give it to anything else.
         return torch.cuda.mem_get_info(plan.device)[0]
     if plan.device == "cpu":
-        return min((b for b in (_available_bytes(), _cgroup_bytes()) if b is not None), default=None)
+        return min((b for b in (_available_bytes(), memory_left()) if b is not None), default=None)
     return None
+
+
+def share_bytes(plan: DevicePlan, processes: int) -> int | None:
+    """Return what each of several processes may take of a device's memory; None is all that is free.
+
+    To be asked before they begin: main memory that other programs hold now is theirs.
+    """
+    if processes == 1:
+        return None
+    # Asking a GPU what is free would make this process take some of it.
+    whole = free_bytes(plan) if plan.device == "cpu" else plan.memory_bytes
+    return whole // processes if whole else None
 
 
 def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
@@ -98,16 +115,3 @@ def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
         return None
     values = dict(line.split(":", 1) for line in lines)
     return int(values["MemAvailable"].split()[0]) * 1024
-
-
-def _cgroup_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return what a container's limit leaves, where there is one (control groups, version 2)."""
-    try:
-        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except OSError:
-        return None
-    if limit == "max":
-        return None
-    # Pages of files that nobody uses count as used, and are given up for the asking.
-    return max(0, int(limit) - int(used) + int(statistics.get("inactive_file", 0)))

@@ -174,15 +174,21 @@ class Session:
     """Runs requests on one device. Threads may share it; their requests run one after another.
 
     `threads` is how many the CPU's part gets, 0 torch's choice; it holds for the process. Only where the
-    process is ours (`owns_process`) is its allocator changed.
+    process is ours (`owns_process`) is its allocator changed. `share_bytes` is its part of the device's
+    memory while other processes of ours work beside it, None where none do.
     """
 
     def __init__(
-        self, device: DevicePlan, cache: TargetCache, threads: int = 0, owns_process: bool = False
+        self,
+        device: DevicePlan,
+        cache: TargetCache,
+        threads: int = 0,
+        owns_process: bool = False,
+        share_bytes: int | None = None,
     ) -> None:
         self.device = device
         self.cache = cache
-        self.memory = MemoryModel(device)
+        self.memory = MemoryModel(device, share_bytes)
         self._keeps_memory = owns_process and device.device == "cpu"
         if self._keeps_memory:
             keep_freed_memory()
@@ -200,8 +206,11 @@ class Session:
         weights: EncoderWeights,
         hooks: Hooks = SILENT,
         states: Sequence[RunState] | None = None,
+        alone: bool = True,
     ) -> list[Outcome]:
         """Run requests of one recipe and one size together, from `states` if they were stopped before.
+
+        `alone`: no other process of ours works meanwhile, so all memory that is free may be taken.
 
         Raises:
             ImageError: the pictures are too small for the recipe.
@@ -213,7 +222,7 @@ class Session:
             steppers = Steppers() if self._running else self._steppers
             around, self._running = self._running, True
             try:
-                return self._stylize(requests, weights, hooks, states, steppers)
+                return self._stylize(requests, weights, hooks, states, alone, steppers)
             finally:
                 self._running = around
 
@@ -223,6 +232,7 @@ class Session:
         weights: EncoderWeights,
         hooks: Hooks,
         states: Sequence[RunState] | None,
+        alone: bool,
         steppers: Steppers,
     ) -> list[Outcome]:
         started = time.perf_counter()
@@ -233,7 +243,7 @@ class Session:
         estimate = picture_bytes(
             recipe, encoder.channels, levels[-1].width, levels[-1].height, dtypes[-1].itemsize
         )
-        self.memory.check(estimate, len(requests))
+        self.memory.check(estimate, len(requests), alone)
         runs = [_Run(self, request, weights, encoder) for request in requests]
         transfer = StyleTransfer(
             encoder, recipe, levels,
