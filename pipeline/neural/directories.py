@@ -16,6 +16,14 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12:
 # The same for places of directories: LONG, IFD, and those of BigTIFF.
 _PLACES = {4: 4, 13: 4, 16: 8, 18: 8}
 _ORDERS = {b"II": "<", b"MM": ">"}
+# Bytes of a number that is no place: SHORT, LONG, and LONG8 of BigTIFF.
+_NUMBERS = {3: 2, 4: 4, 16: 8}
+
+# Tags of a page.
+SUBFILE_TYPE, OLD_SUBFILE_TYPE, WIDTH, HEIGHT, PHOTOMETRIC, ORIENTATION = 254, 255, 256, 257, 262, 274
+SUB_DIRECTORIES = 330
+# A file may claim any number of pages.
+MOST_PAGES = 1000
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,76 @@ def read_directories(
 
 
 @dataclass(frozen=True)
+class Page:
+    """A directory that has a picture: its size in pixels, and whether it is a smaller copy or a mask.
+
+    It is `inside` another, or one of the file's row of pages. Tags that it lacks are 0.
+    """
+
+    place: int
+    width: int
+    height: int
+    is_reduced: bool
+    photometric: int
+    orientation: int
+    inside: bool
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+def is_tiff(head: bytes) -> bool:
+    """Tell whether a file begins as a TIFF or BigTIFF does."""
+    # The version is 42, or 43 of a BigTIFF; some programs swap its bytes.
+    return head[:2] in _ORDERS and set(head[2:4]) in ({0, 42}, {0, 43})
+
+
+def read_pages(file: IO[bytes]) -> list[Page]:
+    """Read what pages a TIFF or BigTIFF has, those in a row first, then those inside of others.
+
+    Raises:
+        ValueError: it does not begin as a TIFF does.
+    """
+    reader = _Reader(file)
+    inner: list[int] = []
+    seen: set[int] = set()
+    place, pages = reader.first, []
+    while place and place not in seen and len(seen) < MOST_PAGES:
+        seen.add(place)
+        entries = reader.entries(0, place)
+        pages.append(reader.page(place, entries, False))
+        inner += reader.places(entries.get(SUB_DIRECTORIES))
+        place = reader.following(place)
+    for place in inner:  # grows meanwhile
+        if place not in seen and len(seen) < MOST_PAGES:
+            seen.add(place)
+            entries = reader.entries(0, place)
+            pages.append(reader.page(place, entries, True))
+            inner += reader.places(entries.get(SUB_DIRECTORIES))
+    return [page for page in pages if page.pixels]
+
+
+def picture_page(pages: Sequence[Page]) -> Page:
+    """Return which of several pages is the picture, rather than a smaller copy of it.
+
+    It is the first that is not said to be one and has half as many pixels as the largest, or more: pages of a
+    document differ a little, and thumbnails are not always said to be some.
+    """
+    whole = [page for page in pages if not page.is_reduced] or pages
+    most = max(page.pixels for page in whole)
+    return next(page for page in whole if 2 * page.pixels >= most)
+
+
+def beginning_at(data: bytes, place: int) -> bytes:
+    """Return a TIFF or BigTIFF whose first directory is the one at `place`."""
+    order = _ORDERS[data[:2]]
+    start, code = (8, "Q") if 43 in data[2:4] else (4, "I")
+    packed = struct.pack(order + code, place)
+    return b"".join((data[:start], packed, memoryview(data)[start + len(packed) :]))
+
+
+@dataclass(frozen=True)
 class _Entry:
     """A field as it stands in its directory: `slot` is its value, or the place of a longer one."""
 
@@ -91,8 +169,7 @@ class _Reader:
         self.file = file
         self.length = self.left = file.seek(0, 2)
         head = self.bytes_at(0, 16)
-        # The version is 42, or 43 of a BigTIFF; some programs swap its bytes.
-        if head[:2] not in _ORDERS or set(head[2:4]) not in ({0, 42}, {0, 43}):
+        if not is_tiff(head):
             raise ValueError(f"no TIFF begins with {head[:4]!r}")
         self.order, self.big = _ORDERS[head[:2]], 43 in head[2:4]
         self.first = self.number(head[8:16] if self.big else head[4:8])
@@ -124,6 +201,31 @@ class _Reader:
         if not expected or len(table) < expected * step:
             self.lost.append((folder, None))
         return found
+
+    def following(self, place: int) -> int:
+        """Return the place of the directory that follows one in the row; 0 if none does."""
+        width, step = (8, 20) if self.big else (2, 12)
+        count = self.number(self.bytes_at(place, width))
+        return self.number(self.bytes_at(place + width + count * step, 8 if self.big else 4))
+
+    def places(self, entry: _Entry | None) -> list[int]:
+        """Return the places of several directories."""
+        size = _PLACES.get(entry.kind, 0) if entry else 0
+        if not entry or not size:
+            return []
+        length = size * min(entry.count, MOST_PAGES)
+        data = entry.slot if length <= len(entry.slot) else self.bytes_at(self.number(entry.slot), length)
+        return [self.number(data[start : start + size]) for start in range(0, min(length, len(data)), size)]
+
+    def page(self, place: int, entries: Mapping[int, _Entry], inside: bool) -> Page:
+        def of(tag: int) -> int:
+            entry = entries.get(tag)
+            size = _NUMBERS.get(entry.kind, 0) if entry and entry.count == 1 else 0
+            return self.number(entry.slot[:size]) if entry and size else 0
+
+        # Bit 1 says that it is one page of several, which is no other kind of picture.
+        is_reduced = bool(of(SUBFILE_TYPE) & ~2) or of(OLD_SUBFILE_TYPE) == 2
+        return Page(place, of(WIDTH), of(HEIGHT), is_reduced, of(PHOTOMETRIC), of(ORIENTATION), inside)
 
     def fields(
         self, folder: int, entries: Mapping[int, _Entry], wanted: Callable[[int, int], bool]

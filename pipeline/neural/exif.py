@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import IO
 
 from PIL import ExifTags, Image
 
@@ -54,11 +55,18 @@ def kept_exif(image: Image.Image) -> Exif:
     try:
         # As Pillow found it, in a chunk, a segment or the file itself, without a prefix.
         file = getattr(image.getexif(), "fp", None)
-        if file is None:
-            return NO_EXIF
-        found = read_directories(file, FOLDERS, _is_kept)
+        return NO_EXIF if file is None else _kept(file)
     except Exception:  # Pillow reports damage as anything, and metadata is no reason to refuse a picture
         return Exif(notes=("its EXIF cannot be read, and is left out",))
+
+
+def tiff_exif(data: bytes) -> Exif:
+    """Return the same of the first directory of a file that begins as a TIFF does."""
+    return _kept(io.BytesIO(data))
+
+
+def _kept(file: IO[bytes]) -> Exif:
+    found = read_directories(file, FOLDERS, _is_kept)
     data = PREFIX + file_bytes(found.order, found.main, found.folders) if found.main or found.folders else b""
     return Exif(data, _notes(found))
 

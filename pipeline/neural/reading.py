@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
-from .exif import NO_EXIF, Exif, kept_exif
+from .directories import beginning_at, is_tiff, picture_page, read_pages
+from .exif import NO_EXIF, Exif, kept_exif, tiff_exif
 from .profiles import ROWS, deep_to_srgb, to_eight_bits, to_srgb
 
 # What is read, whatever else Pillow and its plug-ins could read. MPO comes as JPEG, APNG as PNG.
@@ -35,6 +36,7 @@ HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"h
 
 EIGHT_BITS = "8 of its 16 bits are read"
 FIRST_FRAME = "there are several frames or pages; the first is taken"
+LARGEST_PAGE = "there are several pages; the first is much smaller than another, which is taken"
 
 # Decoding takes at most so much memory for every pixel, beyond the file itself.
 BYTES_PER_PIXEL = 48
@@ -65,6 +67,14 @@ class Decoded:
     notes: tuple[str, ...] = ()
     profile: bytes = b""
 
+
+# What cameras write before anything is developed, beside what is a TIFF: the first bytes, and from where on.
+RAW_SIGNATURES = (
+    (0, b"FUJIFILMCCD-RAW"), (0, b"IIRO"), (0, b"IIRS"), (0, b"MMOR"), (0, b"IIU\0"), (0, b"\0MRM"),
+    (0, b"FOVb"), (4, b"ftypcrx "), (6, b"HEAPCCDR"), (8, b"CR\2\0"),
+)  # fmt: skip
+# Colours of a TIFF that are a sensor's: behind a pattern of filters, or before any white balance (DNG).
+RAW_PHOTOMETRIC = (32803, 34892)
 
 # Tags of a TIFF.
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 284, 339
@@ -117,21 +127,22 @@ def decode_picture(data: bytes, name: str) -> Decoded:
     Raises:
         ImageError: empty, truncated, too large, of a format that is not read here, or no picture at all.
     """
-    with opened_picture(data, name) as opened:
+    with opened_picture(data, name) as (opened, source):
         _refuse_misread(opened, name)
         opened.tile = [_in_own_order(tile) for tile in opened.tile]
         ppm_HWC = _deep_ppm(data, opened)
-        low = _low_bytes(data, opened)
+        low = _low_bytes(source.data, opened)
         shallow = ppm_HWC is None and low is None and _is_shallowed(opened)
         if ppm_HWC is None:
             opened.load()
             decoded = to_decoded(opened, low)
         else:
             decoded = Decoded(Image.fromarray(to_eight_bits(ppm_HWC)), ppm_HWC)
-        found = [(shallow, EIGHT_BITS), (_is_animated(opened), FIRST_FRAME)]
-        notes = [*decoded.notes, *(note for true, note in found if true)]
+        found = [EIGHT_BITS if shallow else "", _several(opened, source)]
+        notes = tuple(f"{Path(name).name}: {note}." for note in (*decoded.notes, *found) if note)
         profile = opened.info.get("icc_profile") or b""
-        return replace(decoded, profile=profile, notes=tuple(f"{Path(name).name}: {note}." for note in notes))
+        exif = decoded.exif if decoded.exif.data else source.exif
+        return replace(decoded, exif=exif, profile=profile, notes=notes)
 
 
 class _Quiet:
@@ -164,8 +175,53 @@ class _Quiet:
 _QUIET = _Quiet()
 
 
+@dataclass(frozen=True)
+class Source:
+    """A file as Pillow is to see it, and what else is known of it.
+
+    `exif` and `orientation` are there where they stand in another directory than the picture's. `several`,
+    where it is known, says that there are more pictures and which is taken, or is "".
+    """
+
+    data: bytes
+    exif: Exif = NO_EXIF
+    orientation: int = 0
+    several: str | None = None
+
+
+def _source(data: bytes, name: str) -> Source:
+    """Look through a file for what Pillow would not find, or would stumble over.
+
+    Raises:
+        ImageError: it is a RAW.
+    """
+    if is_tiff(data):
+        return _tiff_source(data, name)
+    return Source(data)
+
+
+def _tiff_source(data: bytes, name: str) -> Source:
+    """Find the picture among the pages of a TIFF, of which Pillow takes the first.
+
+    Raises:
+        ImageError: it is the raw data of a camera.
+    """
+    if not (pages := read_pages(io.BytesIO(data))):
+        return Source(data)
+    page = picture_page(pages)
+    if page.photometric in RAW_PHOTOMETRIC or _is_raw(data):
+        raise _raw(name)
+    whole = [one for one in pages if one == page or not (one.is_reduced or one.inside)]
+    several = (FIRST_FRAME if page == whole[0] else LARGEST_PAGE) if len(whole) > 1 else ""
+    if page == pages[0]:
+        return Source(data, several=several)
+    # Of a directory inside of another, that one says what holds for both.
+    orientation = pages[0].orientation if page.inside and not page.orientation else 0
+    return Source(beginning_at(data, page.place), tiff_exif(data), orientation, several)
+
+
 @contextmanager
-def opened_picture(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
+def opened_picture(data: bytes, name: str) -> Iterator[tuple[ImageFile.ImageFile, Source]]:
     """Open a picture without decoding it; what its decoder raises meanwhile is an ImageError.
 
     Raises:
@@ -174,8 +230,11 @@ def opened_picture(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes).", "Copy the picture again.")
     try:
-        with _QUIET, _open(data, name) as opened:
-            yield opened
+        source = _source(data, name)
+        with _QUIET, _open(source.data, name) as opened:
+            if source.orientation:
+                opened.getexif()[ExifTags.Base.Orientation] = source.orientation
+            yield opened, source
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders report damage as anything
@@ -205,6 +264,8 @@ def _unknown(data: bytes, name: str) -> ImageError:
             f"{name}: HEIC pictures need the package pillow-heif, which is not installed.",
             "Install it with `pip install 'style-pipeline[heic]'`, or save the picture as JPEG.",
         )
+    if _is_raw(data):
+        return _raw(name)
     if begun := _begun_as(data):
         return ImageError(
             f"{name}: begins as {begun}, but is damaged, cut short, or of a kind that is not read here.",
@@ -212,6 +273,17 @@ def _unknown(data: bytes, name: str) -> ImageError:
         )
     known = ", ".join(one for one in _formats() if one != "DIB")
     return ImageError(f"{name}: not a picture in any format known here.", f"Save it in one that is: {known}.")
+
+
+def _is_raw(data: bytes) -> bool:
+    return any(data.startswith(signature, start) for start, signature in RAW_SIGNATURES)
+
+
+def _raw(name: str) -> ImageError:
+    return ImageError(
+        f"{name}: the raw data of a camera, which is no picture yet.",
+        "Develop it, with darktable, RawTherapee or the camera's own program, and save it as TIFF or JPEG.",
+    )
 
 
 def _begins_as_a_picture(head: bytes) -> bool:
@@ -281,13 +353,16 @@ def _refuse_misread(opened: ImageFile.ImageFile, name: str) -> None:
         )
 
 
-def _is_animated(opened: ImageFile.ImageFile) -> bool:
+def _several(opened: ImageFile.ImageFile, source: Source) -> str:
+    """Say which of several pictures is taken; "" if there is one."""
+    if source.several is not None:
+        return source.several
     if opened.format == "MPO":  # what comes after the picture are previews and depth
-        return False
+        return ""
     try:
-        return bool(getattr(opened, "is_animated", False))
+        return FIRST_FRAME if getattr(opened, "is_animated", False) else ""
     except Exception:  # a later frame is damaged, and nobody asked for it
-        return True
+        return FIRST_FRAME
 
 
 def _rawmode(tile: Any) -> str:

@@ -178,7 +178,7 @@ def read_provenance(data: bytes, name: str) -> dict[str, Any] | None:
     Raises:
         ImageError: it is no picture.
     """
-    with opened_picture(data, name) as opened:
+    with opened_picture(data, name) as (opened, _):
         info = opened.info
     stored = info.get("style-pipeline") or info.get("comment") or _xmp_text(info.get("xmp"))
     try:
