@@ -25,7 +25,7 @@ from .errors import ImageError, UsageError
 from .executors import InProcessExecutor
 from .inputs import check_layers, find_regions, read_picture, request_notes
 from .jobs import Color, StepProgress, check_regions, region_color
-from .recipe import INIT_MODES, Recipe, preset_recipe
+from .recipe import INIT_MODES, Recipe, preset_recipe, recipe_error
 from .results import step_progress
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def _recipe(recipe: object) -> Recipe:
     try:
         return Recipe.model_validate(recipe)
     except ValidationError as error:
-        problems = [f"recipe: {problem}" for problem in explain(error, Recipe)]
-        raise UsageError("\n".join(problems) + ".", "See docs/recipes.md, or config.yaml.") from error
+        raise recipe_error(error) from error
 
 
 def _request(content: object, style: object, recipe: Recipe, mask: Source | None) -> Request:

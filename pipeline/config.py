@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, WrapValidator, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator, field_validator
 
-from .documents import read_document
+from .documents import expecting, listed, read_document, shown
 from .recipe import INIT_MODES, Recipe, canonical_keys
 
 CONFIG_NAME = "config.yaml"
@@ -27,6 +27,10 @@ else:
     RecipeFields = Annotated[Recipe, WrapValidator(_keep_given)]
 
 
+Seconds = Annotated[float, Field(gt=0, le=1e7)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Megabytes = Annotated[int, Field(ge=0, le=10**9)]
+
 # Shares need not add up to one; their sum must be a number, too.
 Share = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
@@ -40,7 +44,19 @@ class Blend(BaseModel):
     blend: dict[str, Share] = Field(min_length=1, description="names with their shares")
 
 
-StyleNames = list[Annotated[str, Field(min_length=1)] | Blend]
+def _name_or_blend(value: Any, check: Callable[[Any], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return Blend.model_validate(value)
+    if not isinstance(value, str) or not value:
+        example = "{name: mix, blend: {a: 0.7, b: 0.3}}"
+        raise ValueError(f"expected the name of a style, or a blend such as {example}, found {shown(value)}")
+    return value
+
+
+StyleName = Annotated[Annotated[str, Field(min_length=1)] | Blend, WrapValidator(_name_or_blend)]
+StyleNames = Annotated[
+    list[StyleName], BeforeValidator(listed, json_schema_input_type=StyleName | list[StyleName])
+]
 
 
 class Route(BaseModel):
@@ -77,21 +93,19 @@ class WatchConfig(BaseModel):
     quarantine: Path | None = Field(
         None, description="originals of failed jobs; quarantine beside the inbox if left out"
     )
-    settle_s: float | None = Field(
-        None, gt=0, description="seconds without a change before a file is taken; 2, on a network share 30"
+    settle_s: Seconds | None = Field(
+        None, description="seconds without a change before a file is taken; 2, on a network share 30"
     )
-    settle_max_s: float = Field(
-        600, gt=0, description="a file that is no whole picture after so many seconds is set aside"
+    settle_max_s: Seconds = Field(
+        600, description="a file that is no whole picture after so many seconds is set aside"
     )
     notify: Literal["auto", "native", "polling", "off"] = Field(
         "auto", description="what wakes the scanner: the system's events, polling, or its own clock alone"
     )
-    rescan_s: float = Field(10, gt=0, description="seconds between scans when nothing seems to happen")
-    job_timeout_s: float = Field(
-        600, gt=0, description="a worker without a sign of life for so long is replaced"
-    )
-    worker_max_jobs: int = Field(200, ge=1, description="a worker is replaced after so many jobs")
-    min_free_mb: int = Field(200, ge=0, description="pause with less free space than this")
+    rescan_s: Seconds = Field(10, description="seconds between scans when nothing seems to happen")
+    job_timeout_s: Seconds = Field(600, description="a worker without a sign of life for so long is replaced")
+    worker_max_jobs: Count = Field(200, description="a worker is replaced after so many jobs")
+    min_free_mb: Megabytes = Field(200, description="pause with less free space than this")
 
     @field_validator("inbox", "archive", "quarantine")
     @classmethod
@@ -145,21 +159,31 @@ class Config(BaseModel):
         default_factory=lambda: Path(platformdirs.user_cache_dir("style-pipeline", appauthor=False)),
         description="style targets and encoder weights; may be deleted at any time",
     )
-    cache_max_mb: int = Field(1024, ge=1, description="style targets kept on disk, in MB")
+    cache_max_mb: Count = Field(1024, description="style targets kept on disk, in MB")
     weights: Path | None = Field(None, description="a VGG-19 checkpoint to use for the encoder vgg19")
     allow_download: bool = Field(True, description="let auto and vgg19 download the weights")
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N"
-    )
-    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+    device: Annotated[
+        str,
+        Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,4})?)$"),
+        expecting("auto, cpu, mps, cuda or cuda:N"),
+    ] = Field("auto", description="auto, cpu, mps, cuda or cuda:N")
+    workers: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=64)],
+        expecting("auto, or a whole number from 1 to 64"),
+    ] = Field(
         "auto", description="processes that make pictures side by side in `run`; auto: what is quickest"
     )
-    together: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+    together: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=256)],
+        expecting("auto, or a whole number from 1 to 256"),
+    ] = Field(
         "auto", description="pictures of one recipe and size in one tensor; auto: what is quickest and fits"
     )
-    max_attempts: int = Field(3, ge=1, description="a job that killed the process so often is set aside")
-    max_failures: int = Field(0, ge=0, description="stop the batch after so many failed jobs; 0: never")
-    checkpoint_s: float = Field(30.0, gt=0, description="seconds between checkpoints of a running job")
+    max_attempts: Count = Field(3, description="a job that killed the process so often is set aside")
+    max_failures: int = Field(
+        0, ge=0, le=10**9, description="stop the batch after so many failed jobs; 0: never"
+    )
+    checkpoint_s: Seconds = Field(30.0, description="seconds between checkpoints of a running job")
     recipe: RecipeFields = Field(default_factory=dict, description="fields for every job")
     watch: WatchConfig = Field(default_factory=WatchConfig, description="the watched folder")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, WrapValidator
 
 from .errors import UsageError
 
@@ -106,7 +106,20 @@ class Document:
     def error(self, problems_: Iterable[Problem]) -> UsageError:
         """Gather problems into one error; each line names file, line and key."""
         ordered = sorted(problems_, key=lambda problem: self.line(problem.keys))
-        return UsageError("\n".join(f"{self.path}:{self.line(p.keys)}: {_dotted(p)}" for p in ordered))
+        return UsageError(
+            "\n".join(
+                f"{self.path}:{self.line(p.keys)}: {_dotted(replace(p, keys=self._written(p.keys)))}"
+                for p in ordered
+            )
+        )
+
+    def _written(self, keys: KeyPath) -> KeyPath:
+        """Leave out the place in a list of a value that was written without one."""
+        return tuple(
+            key
+            for index, key in enumerate(keys)
+            if isinstance(key, str) or keys[: index + 1] in self.lines or keys[:index] not in self.lines
+        )
 
     def line(self, keys: KeyPath) -> int:
         """Return the line of a key, or of the nearest one around it."""
@@ -285,6 +298,23 @@ def _problem(detail: Any, model: type[BaseModel]) -> Problem:
     if kind == "string_type" and isinstance(value, int | float):
         text += f"; in quotes it is text: '{shown(value)}'"
     return Problem(keys, text)
+
+
+def listed(value: Any) -> Any:
+    """Accept a single value where a list is meant."""
+    return value if value is None or isinstance(value, list | tuple) else [value]
+
+
+def expecting(what: str) -> WrapValidator:
+    """Say in one sentence what a field accepts where several kinds are."""
+
+    def check(value: Any, validate: Callable[[Any], Any]) -> Any:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            raise ValueError(f"expected {what}, found {shown(value)}") from error
+
+    return WrapValidator(check)
 
 
 def shown(value: Any) -> str:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from string import Formatter
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from .documents import did_you_mean, explain
 from .errors import UsageError
 
 ALIASES = MappingProxyType({"alpha": "content_weight", "beta": "style_weight"})
@@ -46,17 +55,20 @@ def _one_or_more(value: Any) -> Any:
 def _check_layers(layers: dict[str, float]) -> dict[str, float]:
     for layer in layers:
         if layer not in LAYERS:
-            raise ValueError(f"'{layer}' is not a layer; accepted: conv1_1, relu1_1, ... relu5_4")
+            hint = did_you_mean(layer, LAYERS) or "."
+            raise ValueError(f"'{layer}' is not a layer{hint} Accepted: conv1_1, relu1_1, ... relu5_4")
     return layers
 
 
+# Beyond these bounds float32, in which losses are added up, is no measure any more.
+Weight = Annotated[float, Field(ge=0, le=1e12)]
 LayerWeights = Annotated[
-    dict[str, Annotated[float, Field(ge=0)]],
+    dict[str, Annotated[float, Field(ge=0, le=1e6)]],
     BeforeValidator(_weights_by_layer, json_schema_input_type=str | list[str] | dict[str, float]),
     Field(min_length=1, json_schema_extra={"examples": [{"relu1_1": 1.0}, ["conv4_2"]]}),
 ]
 Steps = Annotated[
-    tuple[Annotated[int, Field(ge=1)], ...],
+    tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...],
     BeforeValidator(_one_or_more, json_schema_input_type=int | list[int]),
     Field(min_length=1),
 ]
@@ -92,7 +104,7 @@ class Recipe(BaseModel):
         {"relu1_1": 4.0, "relu2_1": 0.8, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.2},
         description="layers that hold the style, each with a weight",
     )
-    pooling: Literal["max", "average"] = "max"
+    pooling: Literal["max", "average"] = Field("max", description="how the network halves its features")
     padding: Literal["zeros", "reflect", "replicate"] = Field(
         "reflect", description="what the convolutions see beyond the border"
     )
@@ -111,17 +123,20 @@ class Recipe(BaseModel):
     style_loss: Literal["gram", "bures"] = Field(
         "bures", description="bures hears weak directions too and is normalised whatever `loss` says"
     )
-    bures_epsilon: float = Field(0.1, gt=0, description="floor under a style's weak directions")
-    content_weight: float = Field(1.0, ge=0)
-    style_weight: float = Field(20.0, ge=0)
-    tv_weight: float = Field(3.0, ge=0, description="smoothness")
+    bures_epsilon: float = Field(0.1, ge=1e-6, le=1e6, description="floor under a style's weak directions")
+    content_weight: Weight = Field(1.0, description="how much the content counts")
+    style_weight: Weight = Field(20.0, description="how much the style counts; more is more paint")
+    tv_weight: Weight = Field(3.0, description="smoothness")
     tv_chroma: float = Field(
-        5.0, ge=0, description="how much more a step in colour counts there than one in lightness; 1: alike"
+        5.0,
+        ge=0,
+        le=1e6,
+        description="how much more a step in colour counts there than one in lightness; 1: alike",
     )
-    range_weight: float = Field(10.0, ge=0, description="pull of pixels outside black and white")
+    range_weight: Weight = Field(10.0, description="pull of pixels outside black and white")
 
-    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
-    learning_rate: float = Field(1.0, gt=0)
+    optimizer: Literal["lbfgs", "adam"] = Field("lbfgs", description="what moves the pixels")
+    learning_rate: float = Field(1.0, ge=1e-9, le=1e3, description="length of a step")
     history: int = Field(10, ge=1, le=200, description="pairs that L-BFGS remembers")
     steps: Steps = Field(
         (120, 80, 60, 60, 90), description="per pyramid level, coarsest first; the last repeats"
@@ -156,7 +171,7 @@ class Recipe(BaseModel):
         description="every level starts in the style's palette, the last one also on its way, and the "
         "result goes some of the way to it",
     )
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63, description="of the noise where init: noise")
     precision: Literal["auto", "bfloat16", "mixed", "float32", "reference"] = Field(
         "auto",
         description="what the network computes in; auto: bfloat16 where the device is quick with it, else "
@@ -174,11 +189,13 @@ class Recipe(BaseModel):
     )
     upscale_to_content: bool = Field(False, description="scale the result back to the content's own size")
 
-    snapshot_every: int = Field(0, ge=0, description="write the canvas every so many steps; 0: never")
+    snapshot_every: int = Field(
+        0, ge=0, le=1_000_000_000, description="write the canvas every so many steps; 0: never"
+    )
     snapshot_view: Literal["result", "side_by_side"] = Field(
         "result", description="side_by_side shows input, style and result together"
     )
-    format: Literal["png", "jpeg", "webp", "tiff"] = "png"
+    format: Literal["png", "jpeg", "webp", "tiff"] = Field("png", description="of the file")
     bit_depth: Literal[8, 16] = Field(8, description="bits per channel; 16 for png and tiff")
     quality: int = Field(95, ge=1, le=100, description="of JPEG and WebP")
     transparency: Literal["keep", "white"] = Field(
@@ -196,6 +213,22 @@ class Recipe(BaseModel):
         description="output name: {content}, {style}, {sweep}, {step} and any field of the recipe",
     )
 
+    if not TYPE_CHECKING:  # who checks types sees the fields
+
+        def __init__(self, /, **fields: Any) -> None:
+            """Make a recipe of its fields.
+
+            Raises:
+                UsageError: a field is unknown, or a value makes no sense.
+            """
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise recipe_error(error) from error
+
+        # pydantic is to validate parts of a document without it, and to gather what is wrong in all of them.
+        __init__.__pydantic_base_init__ = True
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, data: Any) -> Any:
@@ -203,9 +236,15 @@ class Recipe(BaseModel):
             return data
         data = canonical_keys(data)
         preset = PRESETS.get(str(data.get("preset", "default")))
-        if preset is None:
-            raise ValueError(f"'{data['preset']}' is not a preset; accepted: {', '.join(PRESETS)}")
-        return {**preset.fields, **data}
+        return data if preset is None else {**preset.fields, **data}
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, name: str) -> str:
+        if name not in PRESETS:
+            hint = did_you_mean(name, PRESETS) or "."
+            raise ValueError(f"'{name}' is not a preset{hint} Accepted: {', '.join(PRESETS)}")
+        return name
 
     @field_validator("content_layers", "style_layers")
     @classmethod
@@ -218,8 +257,20 @@ class Recipe(BaseModel):
         accepted = {"content", "style", "sweep", "step", *cls.model_fields}
         for _, field, _, _ in Formatter().parse(template):
             if field is not None and field not in accepted:
-                raise ValueError(f"'{{{field}}}' is not known; accepted: {', '.join(sorted(accepted))}")
+                hint = did_you_mean(field, accepted) or "."
+                raise ValueError(f"'{{{field}}}' is not known{hint} Accepted: {', '.join(sorted(accepted))}")
         return template
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> Recipe:
+        content = self.content_weight and any(self.content_layers.values())
+        style = self.style_weight and any(self.style_layers.values())
+        if not (content or style or self.tv_weight):
+            raise ValueError(
+                "nothing is asked for: content_weight, style_weight and tv_weight, or the weights of their "
+                "layers, are all 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _layers_exist(self) -> Recipe:
@@ -311,6 +362,12 @@ def layer_recipe(*layers: Mapping[str, Any]) -> Recipe:
     for layer in layers:
         merged.update(canonical_keys(layer))
     return Recipe.model_validate(merged)
+
+
+def recipe_error(error: ValidationError) -> UsageError:
+    """Return what is wrong with a recipe that was given in Python."""
+    problems = [f"recipe: {problem}" for problem in explain(error, Recipe)]
+    return UsageError("\n".join(problems) + ".", "See docs/recipes.md, or `style-pipeline presets default`.")
 
 
 class Preset(BaseModel):
@@ -451,5 +508,6 @@ def preset_recipe(name: str) -> Recipe:
         UsageError: there is no such preset.
     """
     if name not in PRESETS:
-        raise UsageError(f"There is no preset '{name}'.", f"Presets: {', '.join(PRESETS)}.")
+        hint = did_you_mean(name, PRESETS) or "."
+        raise UsageError(f"There is no preset '{name}'{hint}", f"Presets: {', '.join(PRESETS)}.")
     return Recipe.model_validate({"preset": name})

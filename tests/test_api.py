@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import pipeline
 from pipeline import Recipe, StepProgress, stylize
 from pipeline.api import _executor
 from pipeline.errors import ImageError, JobError, UsageError
@@ -135,7 +136,8 @@ def test_a_recipe_is_also_its_fields_or_a_preset(make_picture):
     ("recipe", "words"),
     [
         ("nope", "no preset 'nope'"),
-        ({"preset": "nope"}, "recipe: 'nope' is not a preset"),
+        ("drfat", "no preset 'drfat'; did you mean 'draft'?"),
+        ({"preset": "nope"}, "recipe: preset: 'nope' is not a preset"),
         ({"sise": 64}, "recipe: sise: unknown key; did you mean 'size'"),
         ({"size": 64, "steps": 0}, r"recipe: steps\[0\]: .*found 0"),
         ({"alpha": 1, "content_weight": 2}, "given twice"),
@@ -288,3 +290,7 @@ def test_an_error_of_too_little_memory_holds_none(make_picture, monkeypatch):
 def test_importing_the_package_is_light():
     code = "import sys, pipeline; pipeline.Recipe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_package_lists_what_it_offers():
+    assert {"Recipe", "StepProgress", "stylize"} <= set(dir(pipeline))

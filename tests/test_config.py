@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.config import Blend, Config, Route, WatchConfig, anchor_init, read_config
 from pipeline.errors import UsageError
@@ -181,6 +181,20 @@ def test_values_out_of_range_are_refused(field: str, value: Any) -> None:
         Config.model_validate({field: value})
 
 
+@pytest.mark.parametrize("value", [1e308, 10**30, float("inf"), float("nan"), -1])
+@pytest.mark.parametrize("model", [Config, WatchConfig])
+def test_every_number_has_bounds(model: type[BaseModel], value: float) -> None:
+    found = {
+        name
+        for name, field in model.model_json_schema()["properties"].items()
+        if {"integer", "number"} & {branch.get("type") for branch in [field, *field.get("anyOf", [])]}
+    }
+    assert found >= ({"workers", "checkpoint_s"} if model is Config else {"settle_s", "min_free_mb"})
+    for name in found:
+        with pytest.raises(ValidationError):
+            model.model_validate({name: value})
+
+
 def test_a_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Config().device = "cpu"  # type: ignore[misc]
@@ -228,6 +242,14 @@ def test_styles_are_names_or_blends(environment: Path) -> None:
     watch = read_config(write(environment, text)).watch
     assert watch.styles == ["monet", Blend(name="mix", blend={"monet": 0.7, "scream": 3})]
     assert watch.routes == {"cards": Route(styles=["scream"], batch="christmas"), "plain": Route()}
+
+
+def test_a_single_style_needs_no_list(environment: Path) -> None:
+    text = "watch:\n  styles: monet\n  notify: off\n"
+    text += "  routes: {cards: {styles: {name: mix, blend: {monet: 1}}}}\n"
+    watch = read_config(write(environment, text)).watch
+    assert (watch.styles, watch.notify) == (["monet"], "off")
+    assert watch.routes["cards"].styles == [Blend(name="mix", blend={"monet": 1})]
 
 
 @pytest.mark.parametrize("name", ["styles", "", ".hidden", "..", ".", "a/b", "/a"])

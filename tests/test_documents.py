@@ -1,21 +1,23 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from pipeline.documents import Document, dump_yaml, parse_document, parse_value, read_document
+from pipeline.config import Blend, Config, Route, WatchConfig
+from pipeline.documents import Document, dump_yaml, listed, parse_document, parse_value, read_document
 from pipeline.errors import UsageError
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifest, MasksEntry, Pair, StyleEntry
 from pipeline.recipe import ALIASES, Recipe
 
 PATH = Path("night.yaml")
@@ -372,6 +374,67 @@ def test_any_text_is_a_document_or_a_usage_error(text: str) -> None:
 @given(st.text() | st.lists(TOKENS, max_size=10).map("".join))
 def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
     assert not isinstance(tried(parse_value, text), UsageError)
+
+
+WRONG = ["x", 3, -1, 1e308, True, None, [], {}, [[]], [3], {"x": 3}, {3: 4}, {"x": {}}, "2.5", 10**30]
+JARGON = re.compile(
+    "Input should|valid (dict|list|str|int|number)|instance of|[Ff]ield required|match pattern|"
+    "literal|constrained|function-|should have|unable to|tuple|model|NoneType"
+)
+
+
+@pytest.mark.parametrize("model", [Manifest, Config])
+def test_whatever_is_wrong_is_said_in_plain_words(model: type[BaseModel]) -> None:
+    for path in [*places(model), ("zzz",)]:
+        for value in WRONG:
+            data: Any = value
+            for key in reversed(path):
+                data = [data] if key == "[]" else {key: data}
+            found = tried(parse_document(dump_yaml(data), PATH).validate, model)
+            for line in found.message.splitlines() if isinstance(found, UsageError) else []:
+                said = line.partition("found")[0].partition("Accepted")[0]
+                assert not JARGON.search(said), (path, value, line)
+
+
+def places(model: type[BaseModel]) -> list[tuple[str, ...]]:
+    """Every key below a model; `[]` stands for a place in a list."""
+    below: dict[tuple[str, ...], type[BaseModel]] = {("recipe",): Recipe}
+    if model is Manifest:
+        below |= {("styles", "[]"): StyleEntry, ("pairs", "[]"): Pair}
+        below |= {("pairs", "[]", "style"): StyleEntry, ("pairs", "[]", "masks"): MasksEntry}
+    else:
+        below |= {
+            ("watch",): WatchConfig,
+            ("watch", "routes", "cards"): Route,
+            ("watch", "styles", "[]"): Blend,
+        }
+    keys = [(*place, key) for place, part in {(): model, **below}.items() for key in part.model_fields]
+    return [*below, *keys]
+
+
+def test_a_single_value_is_named_without_a_place_in_a_list() -> None:
+    class Shelf(BaseModel):
+        books: Annotated[list[int], BeforeValidator(listed)]
+
+    assert failure("books: x\n", Shelf) == ["night.yaml:1: books: expected a whole number, found 'x'"]
+    assert failure("books:\n - x\n", Shelf) == ["night.yaml:2: books[0]: expected a whole number, found 'x'"]
+
+
+def test_several_kinds_are_named_in_one_sentence() -> None:
+    (line,) = failure("workers: many\n", Config)
+    assert line == "night.yaml:1: workers: expected auto, or a whole number from 1 to 64, found 'many'"
+    (line,) = failure("device: gpu\n", Config)
+    assert line == "night.yaml:1: device: expected auto, cpu, mps, cuda or cuda:N, found 'gpu'"
+    (line,) = failure("watch: {styles: [monet, 3]}\n", Config)
+    assert line.startswith("night.yaml:1: watch.styles[1]: expected the name of a style, or a blend such as")
+
+
+def test_a_number_where_text_is_meant_is_to_be_quoted() -> None:
+    lines = failure("contents: [12, true]\nstyles: [s.png]\n", Manifest)
+    assert [line.partition("expected")[2] for line in lines] == [
+        " text, found 12; in quotes it is text: '12'",
+        " text, found true; in quotes it is text: 'true'",
+    ]
 
 
 SCALARS = (

@@ -24,7 +24,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "errors":    ("",                                                          ""),
     "files":     ("",                                                          ""),
     "documents": ("errors",                                                    ""),
-    "recipe":    ("errors",                                                    ""),
+    "recipe":    ("documents errors",                                          ""),
     "config":    ("documents recipe",                                          ""),
     "jobs":      ("errors recipe",                                             ""),
     "manifest":  ("config documents errors jobs recipe",                       ""),

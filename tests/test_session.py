@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save_file
-from tiny import random_image, tiny_weights
+from tiny import asking_for_nothing, random_image, tiny_weights
 
 from pipeline.errors import DeviceError, ImageError
 from pipeline.neural.checkpoints import RunState
@@ -136,15 +136,6 @@ def test_a_result_is_the_same_with_a_cold_and_a_warm_cache(session, weights):
 @pytest.mark.parametrize("init", ["content", "noise", "blank", "style", "file"])
 def test_every_start(session, weights, init):
     """With nothing but the start to go by, the start is what comes out."""
-    still = {
-        "content_weight": 0.0,
-        "style_weight": 0.0,
-        "tv_weight": 0.0,
-        "pyramid": 0,
-        "steps": 1,
-        "size": 64,
-        "recolor": False,
-    }
     content, style, file = picture(0), picture(1), picture(2)
     expected = {
         "content": np.asarray(content.image),
@@ -152,7 +143,7 @@ def test_every_start(session, weights, init):
         "file": np.asarray(file.image),
         "blank": np.full((48, 64, 3), 128),
     }
-    recipe = Recipe(init=init, **still)
+    recipe = asking_for_nothing(Recipe(init=init, pyramid=0, steps=1, size=64, recolor=False))
     request = Request(content, [(style, 1.0)], recipe, file if init == "file" else None)
     result = np.asarray(one(session, request, weights).image)
     if init == "noise":
@@ -316,9 +307,9 @@ def test_a_matched_style_belongs_to_its_content(session, weights, color):
 @pytest.mark.parametrize("by", ["covariance", "histogram"])
 def test_a_style_matched_to_a_grey_content_is_grey(session, weights, by):
     """All of it reaches the network: with the style alone to go by, the start from it stays as it is."""
-    still = {"content_weight": 0, "style_weight": 0, "tv_weight": 0, "pyramid": 0, "steps": 1, "size": 64}
+    recipe = Recipe(init="style", color="match", match_by=by, pyramid=0, steps=1, size=64)
     content = Picture.from_image(picture(0).image.convert("L"))
-    request = Request(content, [(picture(1), 1.0)], Recipe(init="style", color="match", match_by=by, **still))
+    request = Request(content, [(picture(1), 1.0)], asking_for_nothing(recipe))
     image_BCHW = to_tensor(one(session, request, weights).image, (64, 48))
     assert (image_BCHW - grey(image_BCHW)).abs().max() < 3 / 255
     content_BCHW = to_tensor(content.image, (64, 48))

@@ -45,3 +45,9 @@ def random_image(height: int = 40, width: int = 48, seed: int = 0) -> Tensor:
     coarse = torch.rand(1, 3, 5, 6, generator=generator)
     smooth = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
     return (smooth + 0.1 * torch.rand(1, 3, height, width, generator=generator)).clamp(0, 1)
+
+
+def asking_for_nothing(recipe: Recipe) -> Recipe:
+    """A recipe, which is refused to users, under which every picture stays as it is."""
+    weights = ("content_weight", "style_weight", "tv_weight", "range_weight")
+    return recipe.model_copy(update=dict.fromkeys(weights, 0.0))
