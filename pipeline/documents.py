@@ -335,8 +335,11 @@ def _accepted(model: type[BaseModel], keys: KeyPath) -> list[str]:
     schema = model.model_json_schema()
     place: Any = schema
     for key in keys:
-        place = _resolve(place, schema)
-        place = place.get("items", {}) if isinstance(key, int) else _value_of(place, str(key))
+        if isinstance(key, int):
+            lists = [branch for branch in place.get("anyOf", [place]) if "items" in branch]
+            place = lists[0]["items"] if lists else {}
+        else:
+            place = _value_of(_resolve(place, schema), str(key))
     return list(_resolve(place, schema).get("properties", {}))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -22,7 +23,7 @@ from pydantic import (
 )
 
 from .config import RecipeFields, Share, anchor_init
-from .documents import Document, KeyPath, Problem, problems, read_document
+from .documents import Document, KeyPath, Problem, listed, problems, read_document, shown
 from .errors import UsageError
 from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_color, safe_name
 from .recipe import ALIASES, INIT_MODES, Recipe, layer_recipe
@@ -35,7 +36,12 @@ PICTURE_SUFFIXES = frozenset(
 
 
 def _style_mapping(value: Any) -> Any:
-    return {"image": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"image": value}
+    if not isinstance(value, Mapping | StyleEntry):
+        example = "{image: a.jpg, name: night}"
+        raise ValueError(f"expected a path, or keys and values such as {example}, found {shown(value)}")
+    return value
 
 
 class StyleEntry(BaseModel):
@@ -88,10 +94,12 @@ class Pair(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    content: str = Field(min_length=1)
+    content: str = Field(min_length=1, description="path or glob")
     masks: MasksEntry | None = Field(None, description="several styles, each in its own part of the content")
-    style: StyleField | None = Field(None, validate_default=True)
-    recipe: RecipeFields = Field(default_factory=dict)
+    style: StyleField | None = Field(
+        None, validate_default=True, description="a path or glob, or a blend; masks name styles of their own"
+    )
+    recipe: RecipeFields = Field(default_factory=dict, description="fields of this pair; never swept")
 
     @field_validator("style")
     @classmethod
@@ -106,20 +114,46 @@ class Pair(BaseModel):
         return style
 
 
+def _describe_sweep(schema: dict[str, Any]) -> None:
+    """Tell editors which fields can be swept, and with which values."""
+    fields = Recipe.model_json_schema()["properties"]
+    schema["properties"]["sweep"] |= {
+        "additionalProperties": False,
+        "properties": {
+            name: {
+                "description": field["description"],
+                "anyOf": [{"type": "array", "items": field, "minItems": 1}, field],
+            }
+            for name, field in fields.items()
+        },
+    }
+
+
+PathText = Annotated[str, Field(min_length=1)]
+Contents = Annotated[
+    list[PathText], BeforeValidator(listed, json_schema_input_type=PathText | list[PathText])
+]
+Styles = Annotated[
+    list[StyleField], BeforeValidator(listed, json_schema_input_type=StyleField | list[StyleField])
+]
+Pairs = Annotated[list[Pair], BeforeValidator(listed, json_schema_input_type=Pair | list[Pair])]
+SweptValues = Annotated[list[Any], BeforeValidator(listed), Field(min_length=1)]
+
+
 class Manifest(BaseModel):
     """A batch: every content with every style, then the pairs; each once per value of the sweep."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_describe_sweep)
 
     batch: str | None = Field(
         None, min_length=1, description="folder in the outbox; the file's stem if left out"
     )
     recipe: RecipeFields = Field(default_factory=dict, description="fields for every job of this batch")
-    contents: list[Annotated[str, Field(min_length=1)]] = Field([], description="paths or globs")
-    styles: list[StyleField] = []
-    pairs: list[Pair] = []
-    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        {}, description="recipe fields, each with the values to try"
+    contents: Contents = Field([], description="paths or globs")
+    styles: Styles = Field([], description="paths or globs, or blends; every content gets each of them")
+    pairs: Pairs = Field([], description="single contents, each with a style or masks of its own")
+    sweep: dict[str, SweptValues] = Field(
+        {}, description="recipe fields, each with the values to try; what a pair sets itself stays"
     )
 
     @model_validator(mode="after")
@@ -132,6 +166,28 @@ class Manifest(BaseModel):
         return self
 
 
+# A content, its style, its masks and the fields of the pair.
+PairRow: TypeAlias = tuple[Path, Style, Masks | None, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Fields of a recipe, each with the values to try. Its combinations are made one at a time."""
+
+    fields: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self.fields.values()))
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for values in itertools.product(*self.fields.values()):
+            yield dict(zip(self.fields, values, strict=True))
+
+    def without(self, fields: Iterable[str]) -> Sweep:
+        """Return the sweep of a recipe that sets these fields itself."""
+        return Sweep({name: values for name, values in self.fields.items() if name not in fields})
+
+
 @dataclass(frozen=True)
 class Batch:
     """A checked manifest, expanded as far as its lists; `jobs()` makes the jobs one at a time."""
@@ -139,28 +195,40 @@ class Batch:
     name: str
     contents: tuple[Path, ...]
     styles: tuple[Style, ...]
-    pairs: tuple[tuple[Path, Style, Masks | None, Mapping[str, Any]], ...]
+    pairs: tuple[PairRow, ...]
     below: tuple[Mapping[str, Any], ...]
     above: Mapping[str, Any]
-    sweep: tuple[Mapping[str, Any], ...] = field(default=({},))
+    sweep: Sweep = field(default_factory=Sweep)
 
     def __len__(self) -> int:
-        return (len(self.contents) * len(self.styles) + len(self.pairs)) * len(self.sweep)
+        pairs = sum(len(self.sweep.without(fields)) for *_, fields in self.pairs)
+        return len(self.contents) * len(self.styles) * len(self.sweep) + pairs
 
     def jobs(self) -> Iterator[Job]:
         """Yield every job, those of one style and recipe in a row, so that its targets are reused."""
+        swept = [pair for pair in self.pairs if self.sweep.fields.keys().isdisjoint(pair[-1])]
+        apart = [pair for pair in self.pairs if not self.sweep.fields.keys().isdisjoint(pair[-1])]
         for values in self.sweep:
             recipe = self._recipe({}, values)
             steps = recipe.total_steps
             for style, content in itertools.product(self.styles, self.contents):
                 yield self._job(content, style, recipe, steps, values)
-            for content, style, masks, fields in self.pairs:
-                pair_recipe = self._recipe(fields, values) if fields else recipe
-                job = self._job(content, style, pair_recipe, pair_recipe.total_steps, values)
-                yield job if masks is None else replace(job, masks=masks)
+            for content, style, masks, fields in swept:
+                yield self._pair_job(
+                    content, style, masks, self._recipe(fields, values) if fields else recipe, values
+                )
+        for content, style, masks, fields in apart:
+            for values in self.sweep.without(fields):
+                yield self._pair_job(content, style, masks, self._recipe(fields, values), values)
+
+    def _pair_job(
+        self, content: Path, style: Style, masks: Masks | None, recipe: Recipe, swept: Mapping[str, Any]
+    ) -> Job:
+        job = self._job(content, style, recipe, recipe.total_steps, swept)
+        return job if masks is None else replace(job, masks=masks)
 
     def _recipe(self, pair: Mapping[str, Any], swept: Mapping[str, Any]) -> Recipe:
-        return layer_recipe(*self.below, pair, swept, self.above)
+        return layer_recipe(*self.below, swept, pair, self.above)
 
     def _job(self, content: Path, style: Style, recipe: Recipe, steps: int, swept: Mapping[str, Any]) -> Job:
         name = output_name(recipe.name, content.stem, style.name, recipe, swept, steps)
@@ -218,7 +286,7 @@ def read_manifest(
         pairs=tuple(pairs),
         below=(config_fields, anchor_init(manifest.recipe, folder)),
         above=flag_fields,
-        sweep=_sweep_values(manifest.sweep, flag_fields, folder),
+        sweep=_read_sweep(manifest.sweep, flag_fields, folder),
     )
     found = [*reader.problems, *sweep_problems, *_recipe_problems(batch, pair_fields, document)]
     if found:
@@ -236,18 +304,16 @@ class _Reader:
 
     def try_raw(self, data: Any) -> None:
         """Look for the files of whatever makes sense in a manifest that has other faults."""
-        contents, styles = data.get("contents"), data.get("styles")
-        for index, entry in enumerate(contents if isinstance(contents, list) else []):
+        for index, entry in enumerate(listed(data.get("contents")) or []):
             if isinstance(entry, str) and entry:
                 self.files(entry, ("contents", index))
-        for index, entry in enumerate(styles if isinstance(styles, list) else []):
+        for index, entry in enumerate(listed(data.get("styles")) or []):
             try:
                 style = TypeAdapter(StyleField).validate_python(entry)
             except ValidationError:
                 continue
             self.styles(style, ("styles", index))
-        pairs = data.get("pairs")
-        for index, entry in enumerate(pairs if isinstance(pairs, list) else []):
+        for index, entry in enumerate(listed(data.get("pairs")) or []):
             for keys, path in _named_in_pair(entry):
                 self.files(path, ("pairs", index, *keys))
 
@@ -340,14 +406,12 @@ def _mapping(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _sweep_values(
-    sweep: Mapping[str, list[Any]], flags: Mapping[str, Any], folder: Path
-) -> tuple[Mapping[str, Any], ...]:
-    """Return every combination of the swept values; a field set by a flag is not swept."""
-    swept = {ALIASES.get(key, key): values for key, values in sweep.items()}
-    swept = {key: values for key, values in swept.items() if key not in flags}
-    combinations = itertools.product(*swept.values())
-    return tuple(anchor_init(dict(zip(swept, values, strict=True)), folder) for values in combinations)
+def _read_sweep(sweep: Mapping[str, list[Any]], flags: Mapping[str, Any], folder: Path) -> Sweep:
+    """Return what is swept; a field set by a flag is not."""
+    fields = {ALIASES.get(key, key): values for key, values in sweep.items()}
+    if "init" in fields:
+        fields["init"] = [anchor_init({"init": value}, folder)["init"] for value in fields["init"]]
+    return Sweep(fields).without(flags)
 
 
 def _recipe_problems(batch: Batch, pairs: Sequence[Mapping[str, Any]], document: Document) -> list[Problem]:
@@ -355,8 +419,8 @@ def _recipe_problems(batch: Batch, pairs: Sequence[Mapping[str, Any]], document:
     found: dict[str, Problem] = {}
     cases: list[tuple[KeyPath, Mapping[str, Any]]] = [(("recipe",), {})]
     cases += [(("pairs", index, "recipe"), fields) for index, fields in enumerate(pairs) if fields]
-    for swept in batch.sweep:
-        for keys, fields in cases:
+    for keys, fields in cases:
+        for swept in batch.sweep.without(fields):
             try:
                 recipe = batch._recipe(fields, swept)
                 output_name(recipe.name, "content", "style", recipe, swept, recipe.total_steps)

@@ -15,13 +15,15 @@ from conftest import MakeManifest
 from fakes import FakeExecutor, Recorder
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.jobs import Job, Masks
 from pipeline.ledger import Ledger
-from pipeline.manifest import Batch, Manifest, read_manifest
+from pipeline.manifest import Batch, Manifest, Sweep, read_manifest
 from pipeline.outbox import BatchFolder
-from pipeline.recipe import Recipe
+from pipeline.recipe import ALIASES, Recipe
 from pipeline.runner import Runner
 
 
@@ -242,6 +244,56 @@ def test_several_swept_fields_are_a_product(read: Any) -> None:
     assert {job.recipe.steps for job in jobs} == {(5, 6)}
     assert [job.recipe.seed for job in jobs if job.content.name == "b.JPG"] == [7] * 6
     assert "a--s--style_weight-1--size-32--steps-5_6" in {job.name for job in jobs}
+
+
+def test_a_pairs_own_field_is_not_swept(read: Any) -> None:
+    """As in the README: the pair has the weight that was written for it, once."""
+    pair = "pairs: [{content: photos/b.JPG, style: styles/t.png, recipe: {beta: 50, seed: 7}}]\n"
+    batch = read(ONE + pair + "sweep: {style_weight: [5, 20, 80]}\n")
+    assert [(job.name, job.recipe.style_weight, job.recipe.seed) for job in batch.jobs()] == [
+        ("a--s--style_weight-5", 5, 0),
+        ("a--s--style_weight-20", 20, 0),
+        ("a--s--style_weight-80", 80, 0),
+        ("b--t", 50, 7),
+    ]
+    assert len(batch) == 4
+    batch = read(pair + "sweep: {alpha: [1, 2], style_weight: [5, 20, 80], size: [64, 128]}\n")
+    jobs = list(batch.jobs())
+    assert len(batch) == len(jobs) == len({job.name for job in jobs}) == 4
+    assert {job.recipe.style_weight for job in jobs} == {50}
+    assert {(job.recipe.content_weight, job.recipe.size) for job in jobs} == {
+        (a, s) for a in (1, 2) for s in (64, 128)
+    }
+
+
+def test_a_pairs_own_preset_is_not_swept_but_its_fields_are(read: Any) -> None:
+    pair = "pairs: [{content: photos/b.JPG, style: styles/t.png, recipe: {preset: draft}}]\n"
+    jobs = list(read(pair + "sweep: {preset: [thumbnail, print], size: [64, 128]}\n").jobs())
+    assert [(job.recipe.preset, job.recipe.size) for job in jobs] == [("draft", 64), ("draft", 128)]
+
+
+def test_a_flag_wins_over_a_pair_and_a_sweep(read: Any) -> None:
+    pair = "pairs: [{content: photos/b.JPG, style: styles/t.png, recipe: {beta: 50}}]\n"
+    (job,) = read(pair + "sweep: {style_weight: [5, 20]}\n", flags={"style_weight": 7}).jobs()
+    assert job.recipe.style_weight == 7
+
+
+def test_a_large_sweep_costs_nothing_before_it_is_run() -> None:
+    sweep = Sweep({f"field{number}": range(100) for number in range(8)})
+    assert len(sweep) == 10**16
+    assert next(iter(sweep)) == {f"field{number}": 0 for number in range(8)}
+    assert len(sweep.without(["field0", "zzz"])) == 10**14
+
+
+def test_single_values_need_no_list(read: Any, here: Path) -> None:
+    batch = read("contents: photos/*.jpg\nstyles: styles/s.png\nsweep: {style_weight: 5, steps: [[4, 2]]}\n")
+    assert [(job.name, job.recipe.style_weight) for job in batch.jobs()] == [
+        (f"{content}--s--style_weight-5--steps-4_2", 5) for content in "ac"
+    ]
+    assert pairs(read("pairs: {content: photos/a.jpg, style: styles/s.png}\n")) == [("a.jpg", "s")]
+    blend = read("contents: photos/a.jpg\nstyles: {blend: {styles/s.png: 1, styles/t.png: 1}}\n")
+    assert pairs(blend) == [("a.jpg", "s+t")]
+    assert failure(read, "contents: no.jpg\nstyles: {nam: x}\n")[0] == "1: contents: no.jpg: no such file"
 
 
 def test_a_swept_preset(read: Any) -> None:
@@ -493,12 +545,12 @@ def test_unknown_keys_are_named_with_what_is_accepted(read: Any) -> None:
         ("contents: [photos/a.jpg]\n", "1", "styles is missing"),
         ("styles: [styles/s.png]\n", "1", "contents is missing"),
         ("contents: []\nstyles: []\n", "1", "nothing to do"),
-        ("contents: photos/a.jpg\nstyles: [styles/s.png]\n", "1", "list"),
+        ("contents: {a: b}\nstyles: [styles/s.png]\n", "1", "expected text"),
         (ONE + "batch: ''\n", "3", "batch"),
         (ONE + "batch: [x]\n", "3", "batch"),
         (ONE + "pairs: [{content: photos/a.jpg}]\n", "3", "pairs[0].style"),
         (ONE + "pairs: [photos/a.jpg]\n", "3", "pairs[0]"),
-        (ONE + "sweep: {size: 64}\n", "3", "sweep.size"),
+        (ONE + "sweep: {size: null}\n", "3", "sweep.size"),
         (ONE + "sweep: {size: []}\n", "3", "sweep.size"),
         (ONE + "sweep: [size]\n", "3", "sweep"),
         (ONE + "sweep: {sise: [64]}\n", "3", "did you mean 'size'?"),
@@ -700,6 +752,31 @@ def test_the_schema_for_editors_knows_every_key() -> None:
     assert set(schema["properties"]) == set(Manifest.model_fields)
     assert schema["additionalProperties"] is False
     assert "size" in schema["$defs"]["Recipe"]["properties"]
+
+
+@pytest.mark.parametrize("model", [Manifest, Config])
+def test_the_schema_for_editors_describes_every_field(model: type[BaseModel]) -> None:
+    schema = model.model_json_schema()
+    models = {"": schema, **schema["$defs"]}
+    bare = [
+        f"{name}.{key}"
+        for name, part in models.items()
+        for key, field in part.get("properties", {}).items()
+        if not field.get("description")
+    ]
+    assert bare == []
+
+
+def test_the_schema_for_editors_checks_what_is_swept() -> None:
+    sweep = Manifest.model_json_schema()["properties"]["sweep"]
+    assert set(sweep["properties"]) == {*Recipe.model_fields, *ALIASES}
+    assert sweep["additionalProperties"] is False
+    many, one = sweep["properties"]["size"]["anyOf"]
+    assert many["items"] == one
+    assert (one["type"], one["minimum"]) == ("integer", 16)
+    assert many["minItems"] == 1
+    contents = Manifest.model_json_schema()["properties"]["contents"]["anyOf"]
+    assert [kind["type"] for kind in contents] == ["string", "array"]
 
 
 def test_a_field_set_by_a_flag_is_not_swept(read: Any) -> None:
