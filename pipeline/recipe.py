@@ -25,6 +25,8 @@ ALIASES = MappingProxyType({"alpha": "content_weight", "beta": "style_weight"})
 # Any other `init` is the path of a picture.
 INIT_MODES = frozenset({"content", "noise", "blank", "style"})
 
+LARGEST_SIZE = 16384
+
 # How the files of each format are called.
 SUFFIXES = MappingProxyType({"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"})
 
@@ -179,7 +181,7 @@ class Recipe(BaseModel):
         "reference: float32 by automatic differentiation, slower and the measure of the others",
     )
 
-    size: int = Field(512, ge=16, le=16384, description="long edge of the result in pixels")
+    size: int = Field(512, ge=16, le=LARGEST_SIZE, description="long edge of the result in pixels")
     square: bool = Field(False, description="make everything size by size, whatever its shape")
     pyramid: int = Field(
         128, ge=0, le=16384, description="long edge of the coarsest level in pixels; 0: one level"

@@ -88,11 +88,32 @@ def test_a_panorama_starts_at_a_finer_level():
     assert [*coarse, last] == [Recipe().steps_at(index) for index in range(4 - len(coarse), 5)]
 
 
-def test_too_small_says_which_size_works():
+@pytest.mark.parametrize(
+    ("content", "fields"),
+    [
+        ((1000, 100), {}),
+        ((3000, 20), {"size": 64}),
+        ((20, 3000), {"size": 64}),
+        ((333, 7), {"margin": 40}),
+        ((64, 64), {"size": 20}),
+        ((64, 3), {"size": 20, "square": True}),
+        ((7919, 107), {"pyramid": 0}),
+    ],
+)
+def test_too_small_says_the_least_size_that_works(content, fields):
+    recipe = Recipe(**{"size": 64, **fields})
     with pytest.raises(ImageError, match="short side") as caught:
-        plan_levels(Recipe(size=64), (1000, 100))
+        plan_levels(recipe, content)
     size = int(caught.value.next_step.split()[2])
-    assert plan_levels(Recipe(size=size), (1000, 100))
+    assert plan_levels(recipe.model_copy(update={"size": size}), content)
+    with pytest.raises(ImageError, match="short side"):
+        plan_levels(recipe.model_copy(update={"size": size - 1}), content)
+
+
+def test_too_small_at_any_size_says_so():
+    with pytest.raises(ImageError, match="short side") as caught:
+        plan_levels(Recipe(), (30_000, 20))
+    assert caught.value.next_step == ("No size up to 16384 is enough; crop the picture, or set square: true.")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 31), (64, 48), (301, 199)])

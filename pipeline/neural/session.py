@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import DeviceError, DivergedError, ImageError
-from ..recipe import Recipe
+from ..recipe import LARGEST_SIZE, Recipe
 from .allocator import keep_freed_memory, release_freed_memory
 from .checkpoints import LossRow, RunState
 from .color import (
@@ -155,11 +155,24 @@ def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
     usable = [level for level in levels if min(level.size) >= smallest]
     if not usable:
         width, height = sizes[-1]
+        enough = _smallest_size(content_size, smallest, recipe.square)
         raise ImageError(
             f"The result would be {width} x {height} pixels; this recipe needs {smallest} on the short side.",
-            f"Use size {-(-smallest * max(width, height) // min(width, height))} or more.",
+            f"Use size {enough} or more."
+            if enough <= LARGEST_SIZE
+            else f"No size up to {LARGEST_SIZE} is enough; crop the picture, or set square: true.",
         )
     return _last_in_parts(usable) if recipe.recolors else usable
+
+
+def _smallest_size(content_size: tuple[int, int], short_side: int, square: bool) -> int:
+    """Return the least long edge at which a content has so many pixels on its short side."""
+    # One that is too small by a pixel at most: half a pixel is rounded up.
+    size = short_side if square else int((short_side - 0.5) * max(content_size) / min(content_size)) - 1
+    size = max(size, 1)
+    while min(fit_size(content_size, size, square)) < short_side:
+        size += 1
+    return size
 
 
 def _last_in_parts(levels: Sequence[Level]) -> list[Level]:
