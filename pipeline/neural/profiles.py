@@ -46,16 +46,17 @@ def srgb_profile() -> bytes:
     return data[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + data[36:]
 
 
-def to_srgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     """Return a picture of 8 bits in sRGB, mode RGB, without its transparency, and what could not be done.
 
     Perceptual. A profile that is damaged or for another kind of picture is left out, as every viewer does.
     """
-    profile = image.info.get("icc_profile")
     if image.mode in {"RGBA", "P", "PA", "LA"}:
         image = image.convert("L" if image.mode == "LA" else "RGB")
     if not profile or image.mode not in {"RGB", "CMYK", "L", "LAB"}:
         return image.convert("RGB"), ()
+    if image.mode == "L" and (table := _grey_table(profile)):
+        return image.point(table).convert("RGB"), ()
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -64,8 +65,21 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     return (converted or image).convert("RGB"), ()
 
 
+def _grey_table(profile: bytes) -> list[int]:
+    """Return what each grey of 8 bits is in sRGB; empty for a profile that is no curve.
+
+    Little CMS is nine steps off in the dark of light that is linear.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            (curve,), _ = _parse(profile, 1)
+    except NOT_PARSED:
+        return []
+    return [round(value) for value in (_encode(curve[:: 65535 // 255]) * 255).tolist()]
+
+
 def deep_to_srgb(
-    samples_HWC: NDArray[np.uint16], profile: bytes | None
+    samples_HWC: NDArray[np.uint16], profile: bytes
 ) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
     """Return samples of 16 bits, one channel or three, in sRGB, and what could not be done about it.
 
@@ -169,8 +183,7 @@ def _in_eight_bits(
 ) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
     eight = to_eight_bits(samples_HWC)
     image = Image.fromarray(eight if samples_HWC.shape[2] == 3 else eight[:, :, 0])
-    image.info["icc_profile"] = profile
-    converted, notes = to_srgb(image)
+    converted, notes = to_srgb(image, profile)
     if notes:
         return samples_HWC, notes
     note = "its colour profile has more than curves and a matrix; colours are converted in 8 bits"

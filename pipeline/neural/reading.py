@@ -11,9 +11,9 @@ import stat
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
+from . import png
+from .colorspaces import read_nclx, said_colors
 from .directories import beginning_at, is_tiff, picture_page, read_pages
 from .exif import NO_EXIF, Exif, kept_exif, tiff_exif
 from .profiles import ROWS, deep_to_srgb, to_eight_bits, to_srgb
@@ -138,11 +140,9 @@ def decode_picture(data: bytes, name: str) -> Decoded:
             decoded = to_decoded(opened, low)
         else:
             decoded = Decoded(Image.fromarray(to_eight_bits(ppm_HWC)), ppm_HWC)
-        found = [EIGHT_BITS if shallow else "", _several(opened, source)]
-        notes = tuple(f"{Path(name).name}: {note}." for note in (*decoded.notes, *found) if note)
-        profile = opened.info.get("icc_profile") or b""
-        exif = decoded.exif if decoded.exif.data else source.exif
-        return replace(decoded, exif=exif, profile=profile, notes=notes)
+        found = (*decoded.notes, EIGHT_BITS if shallow else "", _several(opened, source), *source.notes)
+        notes = tuple(f"{Path(name).name}: {note}." for note in found if note)
+        return replace(decoded, exif=decoded.exif if decoded.exif.data else source.exif, notes=notes)
 
 
 class _Quiet:
@@ -179,11 +179,14 @@ _QUIET = _Quiet()
 class Source:
     """A file as Pillow is to see it, and what else is known of it.
 
-    `exif` and `orientation` are there where they stand in another directory than the picture's. `several`,
-    where it is known, says that there are more pictures and which is taken, or is "".
+    `info` is what Pillow does not find out. `exif` and `orientation` are there where they stand in another
+    directory than the picture's. `several`, where it is known, says that there are more pictures and which is
+    taken, or is "".
     """
 
     data: bytes
+    info: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     exif: Exif = NO_EXIF
     orientation: int = 0
     several: str | None = None
@@ -197,6 +200,12 @@ def _source(data: bytes, name: str) -> Source:
     """
     if is_tiff(data):
         return _tiff_source(data, name)
+    if data.startswith(png.SIGNATURE):
+        found = png.read_chunks(data)
+        several = FIRST_FRAME if found.is_animated else ""
+        return Source(found.data, found.info, found.notes, several=several)
+    if data[4:8] == b"ftyp" and (nclx := read_nclx(data)):
+        return Source(data, {"nclx_profile": nclx})
     return Source(data)
 
 
@@ -217,7 +226,8 @@ def _tiff_source(data: bytes, name: str) -> Source:
         return Source(data, several=several)
     # Of a directory inside of another, that one says what holds for both.
     orientation = pages[0].orientation if page.inside and not page.orientation else 0
-    return Source(beginning_at(data, page.place), tiff_exif(data), orientation, several)
+    exif = tiff_exif(data)
+    return Source(beginning_at(data, page.place), exif=exif, orientation=orientation, several=several)
 
 
 @contextmanager
@@ -232,6 +242,7 @@ def opened_picture(data: bytes, name: str) -> Iterator[tuple[ImageFile.ImageFile
     try:
         source = _source(data, name)
         with _QUIET, _open(source.data, name) as opened:
+            opened.info.update(source.info)
             if source.orientation:
                 opened.getexif()[ExifTags.Base.Orientation] = source.orientation
             yield opened, source
@@ -439,28 +450,36 @@ def _read_as(tile: Any, rawmode: str) -> Any:
 
 def to_decoded(image: Image.Image, low: Image.Image | None = None) -> Decoded:
     """Turn any Pillow image upright and into sRGB; `low`, upright, has the second bytes of its samples."""
-    exif, profile, key = kept_exif(image), image.info.get("icc_profile"), image.info.get("transparency")
+    exif, key = kept_exif(image), image.info.get("transparency")
+    said = said_colors(image.info, is_grey=Image.getmodebase(image.mode) == "L")
     whites = _whites(image)  # goes by what an image that is turned has no more
     image = ImageOps.exif_transpose(image)
     samples_HWC, notes = _deep_samples(image, low, whites)
     if samples_HWC is None:
-        return _shallow_decoded(image, exif)
+        found = _shallow_decoded(image, said.profile)
+    else:
+        found = _deep_decoded(samples_HWC, key, said.profile)
+    profile = said.profile if said.is_kept else b""
+    return replace(found, exif=exif, profile=profile, notes=(*notes, *said.notes, *found.notes))
+
+
+def _shallow_decoded(image: Image.Image, profile: bytes) -> Decoded:
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    image, notes = to_srgb(image, profile)
+    if alpha is None or alpha.getextrema() == (255, 255):
+        return Decoded(image, notes=notes)
+    image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    return Decoded(image, alpha_HW=np.asarray(alpha), notes=notes)
+
+
+def _deep_decoded(samples_HWC: NDArray[np.uint16], key: Any, profile: bytes) -> Decoded:
     colour_HWC, alpha_HW = _split_alpha(samples_HWC, key)
-    colour_HWC, more = deep_to_srgb(colour_HWC, profile)
+    colour_HWC, notes = deep_to_srgb(colour_HWC, profile)
     if colour_HWC.shape[2] == 1:
         colour_HWC = np.repeat(colour_HWC, 3, axis=2)
     if alpha_HW is not None:
         colour_HWC = _on_white(colour_HWC, alpha_HW)
-    return Decoded(Image.fromarray(to_eight_bits(colour_HWC)), colour_HWC, alpha_HW, exif, (*notes, *more))
-
-
-def _shallow_decoded(image: Image.Image, exif: Exif) -> Decoded:
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    image, notes = to_srgb(image)
-    if alpha is None or alpha.getextrema() == (255, 255):
-        return Decoded(image, exif=exif, notes=notes)
-    image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
-    return Decoded(image, alpha_HW=np.asarray(alpha), exif=exif, notes=notes)
+    return Decoded(Image.fromarray(to_eight_bits(colour_HWC)), colour_HWC, alpha_HW, notes=notes)
 
 
 def _deep_samples(

@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from ..errors import ImageError
 from .directories import ASCII, BYTE, LONG, SHORT, UNDEFINED, Directories, file_bytes, numbers, plain
 from .exif import parsed_exif
+from .png import SIGNATURE
 from .profiles import srgb_profile
 from .reading import opened_picture
 
@@ -36,7 +37,6 @@ JPEG_COMMENT_BYTES = 65_533
 # Stands in provenance that had to be shortened, with the reason.
 LEFT_OUT = "left_out"
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 STRIP_ROWS = 64
 # Adobe's deflate, and each sample less its left neighbour (TIFF 6.0, section 14; its supplement 2).
 DEFLATE, DIFFERENCES = 8, 2
@@ -119,7 +119,7 @@ def _deep_png(
     chunks += [(name, data) for name, data, *_ in metadata.chunks]
     chunks += [(b"eXIf", exif.removeprefix(b"Exif\0\0"))] if exif else []
     chunks += [(b"IDAT", zlib.compress(_filtered(pixels_HWC), 6)), (b"IEND", b"")]
-    return PNG_SIGNATURE + b"".join(
+    return SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
     )
