@@ -23,7 +23,7 @@ from .config import Share, read_config
 from .documents import explain
 from .errors import ImageError, UsageError
 from .executors import InProcessExecutor
-from .inputs import check_layers, find_regions, read_picture, request_notes
+from .inputs import check_layers, check_shows, find_regions, read_picture, request_notes
 from .jobs import Color, StepProgress, check_regions, region_color
 from .recipe import INIT_MODES, Recipe, preset_recipe, recipe_error
 from .results import step_progress
@@ -99,6 +99,8 @@ def _request(content: object, style: object, recipe: Recipe, mask: Source | None
     styles = [(_picture(source, "style"), share) for source, share in shares]
     init = None if recipe.init in INIT_MODES else _picture(recipe.init, "init")
     request = Request(_picture(content, "content"), styles, recipe, init)
+    names = [_name(content, "content"), *(_name(source, "style") for source, _ in shares)]
+    check_shows(zip([request.content, *(picture for picture, _ in styles)], names, strict=True))
     if mask is None:
         return request
     regions, name = _picture(mask, "mask"), _name(mask, "mask")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,13 +73,15 @@ def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request
     """Read a job's pictures.
 
     Raises:
-        ImageError: one cannot be used.
+        ImageError: one cannot be used, or nothing of the content or of a style shows.
         JobError: one changed since `digests` was made.
     """
     from .neural.session import Request
 
     content = read_picture(job.content, digests)
     styles = [(read_picture(path, digests), share) for path, share in job.style.images]
+    paths = [job.content, *(path for path, _ in job.style.images)]
+    check_shows(zip([content, *(style for style, _ in styles)], paths, strict=True))
     init = read_picture(job.init_path, digests) if job.init_path else None
     request = Request(content, styles, job.recipe, init)
     if job.masks is None:
@@ -87,6 +89,20 @@ def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request
     mask, colors = read_picture(job.masks.content, digests), job.masks.colors
     regions = find_regions(mask, content, colors, job.masks.content, [path for path, _ in job.style.images])
     return replace(request, regions=regions)
+
+
+def check_shows(pictures: Iterable[tuple[Picture, Path | str]]) -> None:
+    """Check that something is to be seen of each picture; its name is for messages.
+
+    Raises:
+        ImageError: one is transparent all over.
+    """
+    for picture, name in pictures:
+        if not picture.decoded.shows:
+            raise ImageError(
+                f"{name}: nothing of this picture shows: it is transparent all over.",
+                "Save it without transparency, or give another.",
+            )
 
 
 def find_regions(

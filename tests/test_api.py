@@ -208,6 +208,14 @@ def test_pictures_that_are_closed_or_empty(make_picture):
         stylize("a.png", Image.new("RGB", (0, 5)), Recipe(**QUICK))
 
 
+@pytest.mark.parametrize("part", ["content", "style"])
+def test_a_picture_of_which_nothing_shows(part, make_picture):
+    a, s = make_picture("a.png", 0, (64, 48)), make_picture("s.png", 1)
+    arguments = {"content": a, "style": s, part: Image.new("RGBA", (64, 48))}
+    with pytest.raises(ImageError, match=f"^{part}: nothing of this picture shows"):
+        stylize(**arguments, recipe=QUICK)
+
+
 def test_errors_are_ours(make_picture, tmp_path):
     style = make_picture("s.png")
     with pytest.raises(ImageError, match=r"absent\.png"):

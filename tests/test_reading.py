@@ -610,6 +610,35 @@ def test_a_bmp_whose_pixels_have_16_bits_has_no_deep_samples(masks):
     assert found.notes == ()
 
 
+def bmp_of_32_bits(pixels: bytes, head_bytes: int) -> bytes:
+    """Return a BMP of two pixels that says where its alpha is, in a header of version 3, 4 or 5."""
+    head = struct.pack("<IiiHHIIiiII", head_bytes, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0)
+    head += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    start = 14 + head_bytes
+    return b"BM" + struct.pack("<IHHI", start + 8, 0, 0, start) + head.ljust(head_bytes, b"\0") + pixels
+
+
+@pytest.mark.parametrize("head_bytes", [56, 108, 124])
+def test_alpha_of_a_bmp_that_is_zero_all_over_is_none(head_bytes):
+    blue_red = bytes([200, 20, 10, 0, 20, 30, 200, 0])
+    found = decode_picture(bmp_of_32_bits(blue_red, head_bytes), "a.bmp")
+    assert found.alpha_HW is None
+    assert np.asarray(found.image).tolist() == [[[10, 20, 200], [200, 30, 20]]]
+    half = decode_picture(bmp_of_32_bits(blue_red[:-1] + b"\xff", head_bytes), "a.bmp")
+    assert half.alpha_HW.tolist() == [[0, 255]]
+    assert np.asarray(half.image).tolist() == [[[255, 255, 255], [200, 30, 20]]]
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(np.uint8, 1), (np.uint16, 257)])
+def test_whether_anything_shows(dtype, least):
+    pixels_HWC = noise(4, dtype)
+    pixels_HWC[:, :, 3] = 0
+    assert not decode_picture(encode_image(pixels_HWC, "png", 90, {}), "p").shows
+    pixels_HWC[2, 3, 3] = least
+    assert decode_picture(encode_image(pixels_HWC, "png", 90, {}), "p").shows
+    assert decode_picture(encode_image(pixels_HWC[:, :, :3], "png", 90, {}), "p").shows
+
+
 @pytest.mark.parametrize("kind", ["i2", "i4", "f4"])
 def test_a_compressed_tiff_in_the_other_byte_order(kind):
     """Pillow takes what libtiff has brought to the machine's order for the file's."""

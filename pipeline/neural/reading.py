@@ -69,6 +69,11 @@ class Decoded:
     notes: tuple[str, ...] = ()
     profile: bytes = b""
 
+    @property
+    def shows(self) -> bool:
+        """Whether anything of it is not transparent, to a 255th."""
+        return self.alpha_HW is None or bool(self.alpha_HW.max() >= np.iinfo(self.alpha_HW.dtype).max // 255)
+
 
 # What cameras write before anything is developed, beside what is a TIFF: the first bytes, and from where on.
 RAW_SIGNATURES = (
@@ -453,7 +458,7 @@ def to_decoded(image: Image.Image, low: Image.Image | None = None) -> Decoded:
     exif, key = kept_exif(image), image.info.get("transparency")
     said = said_colors(image.info, is_grey=Image.getmodebase(image.mode) == "L")
     whites = _whites(image)  # goes by what an image that is turned has no more
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(_without_false_alpha(image))
     samples_HWC, notes = _deep_samples(image, low, whites)
     if samples_HWC is None:
         found = _shallow_decoded(image, said.profile)
@@ -461,6 +466,12 @@ def to_decoded(image: Image.Image, low: Image.Image | None = None) -> Decoded:
         found = _deep_decoded(samples_HWC, key, said.profile)
     profile = said.profile if said.is_kept else b""
     return replace(found, exif=exif, profile=profile, notes=(*notes, *said.notes, *found.notes))
+
+
+def _without_false_alpha(image: Image.Image) -> Image.Image:
+    """Take away what is no alpha: programs leave the fourth byte of a BMP's pixels at zero, as padding."""
+    is_bmp = image.format in {"BMP", "DIB"} and image.mode == "RGBA"
+    return image.convert("RGB") if is_bmp and image.getchannel("A").getextrema() == (0, 0) else image
 
 
 def _shallow_decoded(image: Image.Image, profile: bytes) -> Decoded:
