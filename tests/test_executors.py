@@ -278,7 +278,7 @@ def test_masks_that_cannot_be_used_fail_their_own_job(executor, make_task) -> No
     results = run(executor, [tall, unseen, masked(make_task(4, **MASKED))])
     assert [result.status for result in results] == ["failed", "failed", "done"]
     assert "1-mask.png: this mask has 36 x 48 pixels" in results[0].error
-    assert "2-mask.png: the region of style2.png (#ff0000) has no pixel" in results[1].error
+    assert "2-mask.png: the colour of style2.png (#ff0000) is nowhere in this mask" in results[1].error
     assert all(result.next_step for result in results[:2])
 
 

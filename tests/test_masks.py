@@ -153,6 +153,7 @@ def test_every_position_is_pulled_as_strongly_as_without_regions() -> None:
 
 def test_a_mask_of_another_shape_says_both_sizes() -> None:
     mask = Image.new("RGB", (64, 40))
+    mask.paste("white", (32, 0, 64, 40))
     with pytest.raises(ImageError, match=r"in/m.png: .*64 x 40 .* 640 x 480") as caught:
         find_regions(mask, [BLACK, WHITE], (640, 480), "in/m.png", ["a", "b"])
     assert "copy of the content" in caught.value.next_step
@@ -178,18 +179,59 @@ def test_the_margin_does_not_count(margin: int) -> None:
     assert region_notes(region, Recipe(margin=margin), sizes) == without
 
 
-def test_a_region_without_a_pixel_is_an_error() -> None:
-    pixels = np.zeros((48, 64, 3), np.uint8)
-    pixels[:, 40:] = (0, 0, 255)
-    regions = find_regions(
-        Image.fromarray(pixels),
-        [BLACK, BLUE, RED],
-        (64, 48),
-        "in/m.png",
-        ["a.jpg (0)", "b", "c.jpg (#ff0000)"],
-    )
-    with pytest.raises(ImageError, match=r"in/m\.png: .* c\.jpg \(#ff0000\) has no pixel") as caught:
-        region_notes(regions, Recipe(), [(128, 96)])
+def found_in(pixels: np.ndarray, *colors: tuple[float, ...]) -> Regions:
+    height, width = pixels.shape[:2]
+    labels = [f"{letter}.jpg ({color})" for letter, color in zip("abc", colors, strict=False)]
+    return find_regions(Image.fromarray(pixels), colors, (width, height), "in/m.png", labels)
+
+
+GREY = (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "nearest"),
+    [
+        (BLUE, RED, "0"),
+        ((0.88, 0.13, 0.13), RED, "#e02121"),
+        ((0, 0.5, 0), GREEN, "#008000"),
+        (WHITE, (0.52, 0.52, 0.52), "1"),
+        (WHITE, (0.7, 0.7, 0.7), "1"),
+    ],
+)
+def test_a_colour_that_is_nowhere_in_the_mask_is_an_error(there, asked, nearest) -> None:
+    """With hard edges and with smooth ones, on which there is a little of what is asked for."""
+    hard = np.zeros((480, 640, 3), np.uint8)
+    hard[:, 400:] = [round(255 * value) for value in there]
+    smooth = np.asarray(Image.fromarray(hard).rotate(5, Image.Resampling.BICUBIC).crop((90, 60, 550, 420)))
+    assert len(np.unique(smooth.reshape(-1, 3), axis=0)) > 2
+    for pixels in (hard, smooth):
+        with pytest.raises(ImageError) as caught:
+            found_in(pixels, BLACK, asked)
+        assert caught.value.message == (
+            f"in/m.png: the colour of b.jpg ({asked}) is nowhere in this mask; "
+            f"the nearest that is there is {nearest}."
+        )
+        assert "in the mask" in caught.value.next_step
+
+
+def test_colours_that_are_in_the_mask_are_found() -> None:
+    pixels = np.zeros((300, 40, 3), np.uint8)
+    pixels[298:, 38:], pixels[255:257, 3:5] = (255, 0, 0), (128, 128, 128)
+    pixels[10:20] = np.random.default_rng(0).integers(230, 256, (10, 40, 3), np.uint8)  # as JPEG leaves it
+    assert found_in(pixels, BLACK, RED, WHITE).planes_KHW.shape == (3, 300, 40)
+    assert found_in(pixels, GREY, BLACK)
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 40, 0).repeat(3, 2)
+    assert found_in(ramp, BLACK, GREY, WHITE), "a smooth way through three styles"
+    for tiny in (row(BLACK, RED, WHITE), np.concatenate([row(BLACK, RED), row(WHITE, WHITE)])):
+        assert found_in(tiny, BLACK, RED, WHITE)
+
+
+def test_a_region_that_the_result_is_too_small_for_is_an_error() -> None:
+    pixels = np.zeros((480, 640, 3), np.uint8)
+    pixels[:4, :4] = (255, 0, 0)
+    regions = found_in(pixels, BLACK, RED)
+    with pytest.raises(ImageError, match=r"in/m\.png: the region of b\.jpg .* has no pixel") as caught:
+        region_notes(regions, Recipe(margin=0), [(32, 24)])
     assert caught.value.next_step
 
 

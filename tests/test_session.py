@@ -16,7 +16,7 @@ from pipeline.neural.devices import DevicePlan, cpu_dtype, list_devices, plan_de
 from pipeline.neural.encoder import smallest_side
 from pipeline.neural.engine import Level, Result, StyleTransfer
 from pipeline.neural.images import to_image, to_tensor
-from pipeline.neural.masks import find_regions
+from pipeline.neural.masks import Regions, find_regions
 from pipeline.neural.memory import OutOfMemory
 from pipeline.neural.session import Outcome, Picture, Request, Session, _Run, plan_levels
 from pipeline.neural.stepper import Steppers
@@ -386,10 +386,9 @@ def in_regions(edge: int) -> Request:
     noise = random_image(48, 64, 7)
     reds, blues = (noise * torch.tensor(scale)[:, None, None] for scale in ((1, 0.1, 0.1), (0.1, 0.1, 1)))
     styles = [(Picture.from_image(to_image(each)), 1.0) for each in (reds, blues)]
-    mask = Image.new("RGB", (64, 48))
-    mask.paste("white", (edge, 0, 64, 48))
-    regions = find_regions(mask, [(0, 0, 0), (1, 1, 1)], (64, 48), "m.png", ["a", "b"])
-    return Request(picture(0), styles, recipe_for(), None, regions)
+    planes_KHW = np.zeros((2, 48, 64), np.uint8)
+    planes_KHW[0, :, :edge], planes_KHW[1, :, edge:] = 255, 255
+    return Request(picture(0), styles, recipe_for(), None, Regions(planes_KHW, "m.png", ("a", "b")))
 
 
 def test_every_region_starts_in_the_palette_of_its_style(session, weights):

@@ -30,6 +30,9 @@ SHAPE_TOLERANCE = 0.02
 STRAY, STRAY_SHARE = 0.2, 0.01
 # Squared distances of colours that differ by less are the same.
 TIE = 1e-6
+# A smaller mask may have regions of a pixel. In any other a region fills two rows and two columns somewhere,
+# which an edge between two others that passes through its colour does not.
+SMALL = 16
 # Rows of a mask that are worked on at once.
 ROWS = 256
 
@@ -102,6 +105,49 @@ def _divide(
     return int((nearest_HW > STRAY**2).sum())
 
 
+def present(pixels_HWC: NDArray[np.uint8], colors: Sequence[Sequence[float]]) -> list[bool]:
+    """Tell of each colour whether it is in a mask: near enough, and nearer there than any other of them."""
+    small = min(pixels_HWC.shape[:2]) < SMALL
+    found = np.zeros(len(colors), bool)
+    for top in range(0, len(pixels_HWC), ROWS):
+        light_HWC = np.divide(pixels_HWC[top : top + ROWS + 1], 255, dtype=np.float32)
+        apart_KHW = np.stack([_apart(light_HWC, color) for color in colors])
+        near_KHW = (apart_KHW <= STRAY**2) & (apart_KHW == apart_KHW.min(0))
+        if not small:
+            near_KHW = near_KHW[:, :-1] & near_KHW[:, 1:]
+            near_KHW = near_KHW[:, :, :-1] & near_KHW[:, :, 1:]
+        found |= near_KHW.any((1, 2))
+    return [bool(one) for one in found]
+
+
+def nearest_color(pixels_HWC: NDArray[np.uint8], color: Sequence[float]) -> tuple[int, int, int]:
+    """Return which colour of a mask is nearest to one, of those that fill areas where there are such."""
+    best, nearest = (True, float("inf")), (0, 0, 0)
+    for top in range(0, len(pixels_HWC), ROWS):
+        rows_HWC = pixels_HWC[top : top + ROWS]
+        apart_HW = _apart(np.divide(rows_HWC, 255, dtype=np.float32), color)
+        edge_HW = np.zeros(apart_HW.shape, bool)
+        edge_HW[:, :-1] |= (rows_HWC[:, :-1] != rows_HWC[:, 1:]).any(2)
+        edge_HW[:-1] |= (rows_HWC[:-1] != rows_HWC[1:]).any(2)
+        for is_edge in (False, True):
+            where = np.where(edge_HW == is_edge, apart_HW, np.inf)
+            row, column = divmod(int(where.argmin()), where.shape[1])
+            if (found := (is_edge, float(where[row, column]))) < best:
+                red, green, blue = rows_HWC[row, column].tolist()
+                best, nearest = found, (red, green, blue)
+    return nearest
+
+
+def _apart(light_HWC: NDArray[np.float32], color: Sequence[float]) -> NDArray[np.float32]:
+    """Return the squared distances (HW) from a colour."""
+    return np.asarray(np.square(light_HWC - np.asarray(color, np.float32)).sum(2))
+
+
+def _called(color: tuple[int, int, int]) -> str:
+    red, green, blue = color
+    return f"{red / 255:.3g}" if red == green == blue else f"#{red:02x}{green:02x}{blue:02x}"
+
+
 @dataclass(frozen=True)
 class Regions:
     """A mask taken apart: `planes_KHW` says how much each pixel belongs to each style's region, 255 is all.
@@ -135,7 +181,7 @@ def find_regions(
     """Take a mask, in RGB, apart by the `colors` of its regions.
 
     Raises:
-        ImageError: its shape is not the content's, of (width, height) pixels.
+        ImageError: its shape is not the content's, of (width, height) pixels, or it lacks a region's colour.
     """
     (width, height), (content_width, content_height) = mask.size, content_size
     if abs(width * content_height / (height * content_width) - 1) > SHAPE_TOLERANCE:
@@ -144,7 +190,15 @@ def find_regions(
             f"{content_height}, which is another shape.",
             "Draw the mask on a copy of the content; any size of the same shape will do.",
         )
-    planes_KHW, stray = memberships(np.asarray(mask), colors)
+    pixels_HWC = np.asarray(mask)
+    for label, color, is_there in zip(labels, colors, present(pixels_HWC, colors), strict=True):
+        if not is_there:
+            raise ImageError(
+                f"{name}: the colour of {label} is nowhere in this mask; the nearest that is there is "
+                f"{_called(nearest_color(pixels_HWC, color))}.",
+                "Give the style a colour that is in the mask, or leave it out.",
+            )
+    planes_KHW, stray = memberships(pixels_HWC, colors)
     note = f"{Path(name).name}: {stray:.0%} of this mask has colours of no region; what is nearest is taken."
     return Regions(planes_KHW, name, tuple(labels), (note,) if stray > STRAY_SHARE else ())
 
