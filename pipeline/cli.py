@@ -105,11 +105,12 @@ def run(
 ) -> None:
     """Make every picture of a manifest that is not there yet."""
     from .deadline import read_deadline
-    from .manifest import read_manifest
+    from .manifest import read_manifest, unwanted
     from .runner import RunOptions
 
     settings = _settings(config, outbox=outbox, device=device, max_failures=max_failures, workers=workers)
-    batch = read_manifest(manifest, settings.recipe, _recipe_flags(preset, assignments))
+    flags = _recipe_flags(preset, assignments)
+    batch = read_manifest(manifest, settings.recipe, flags, unwanted=unwanted(settings))
     if dry_run:
         _dry_run(settings, batch, force, as_json)
         return
@@ -144,6 +145,7 @@ def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
 def _dry_run(settings: Config, batch: Batch, force: bool, as_json: bool) -> None:
     from .display import LogLines, duration
     from .estimate import Estimate
+    from .files import one_line
     from .runner import RunOptions
 
     options = RunOptions(force, settings.max_failures, settings.max_attempts)
@@ -161,6 +163,8 @@ def _dry_run(settings: Config, batch: Batch, force: bool, as_json: bool) -> None
                 undecided |= encoder == "auto"
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
                 estimate.add(planned.job.recipe, name)
+    for passed_over in batch.passed_over:
+        typer.echo(one_line(passed_over), err=as_json)
     line = f"{estimate.jobs} of {len(batch)} pictures to make"
     if estimate.jobs:
         line += f" with {estimate.encoders}, roughly {duration(estimate.seconds)} ({estimate.basis})"

@@ -10,6 +10,7 @@ import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator, field_validator
 
 from .documents import expecting, listed, read_document, shown
+from .globs import as_on_disk
 from .recipe import INIT_MODES, Recipe, canonical_keys
 
 CONFIG_NAME = "config.yaml"
@@ -142,6 +143,12 @@ class WatchConfig(BaseModel):
         return self.model_copy(update={**paths, "routes": routes})
 
 
+NamePattern = Annotated[str, Field(min_length=1)]
+NamePatterns = Annotated[
+    tuple[NamePattern, ...], BeforeValidator(listed, json_schema_input_type=NamePattern | list[NamePattern])
+]
+
+
 class Config(BaseModel):
     """Where things are and how jobs run unless a manifest or a flag says otherwise.
 
@@ -184,8 +191,21 @@ class Config(BaseModel):
         0, ge=0, le=10**9, description="stop the batch after so many failed jobs; 0: never"
     )
     checkpoint_s: Seconds = Field(30.0, description="seconds between checkpoints of a running job")
+    ignore: NamePatterns = Field(
+        (),
+        description="more names of files and folders that are left alone in the inbox and by globs, such as "
+        "'*_small.*'; whatever their case",
+    )
     recipe: RecipeFields = Field(default_factory=dict, description="fields for every job")
     watch: WatchConfig = Field(default_factory=WatchConfig, description="the watched folder")
+
+    @field_validator("ignore")
+    @classmethod
+    def _names_alone(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if "/" in pattern:
+                raise ValueError(f"expected names without folders, found '{pattern}'")
+        return patterns
 
     @field_validator("outbox", "state_dir", "cache_dir", "weights")
     @classmethod
@@ -216,7 +236,7 @@ def anchor_init(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not isinstance(init, str) or init in INIT_MODES:
         return fields
     try:
-        return {**fields, "init": str((folder / Path(init).expanduser()).resolve())}
+        return {**fields, "init": str(as_on_disk(folder / Path(init).expanduser()).resolve())}
     except (RuntimeError, ValueError, OSError):  # the home of nobody, a NUL: no such file, as will be said
         return fields
 

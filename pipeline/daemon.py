@@ -177,7 +177,9 @@ class Daemon:
         self.folders = Folders(config, self.owner, self.disk)
         self.router = Router(config, self.options.flags)
         self.claims = Claims(self.inbox, config.watch.archive_dir, config.watch.quarantine_dir, self.disk)
-        self.watcher = Watcher(config.watch, self.claims, self.disk, self.waker, self.pulse.tell, self.clock)
+        self.watcher = Watcher(
+            config.watch, self.claims, self.disk, self.waker, self.pulse.tell, self.clock, config.ignore
+        )
         self.executor = self.make_executor(config, self._tick)
         self.pulse.configured(config)
 

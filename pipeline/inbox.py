@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .errors import DiskError
 from .files import TEMPORARY_PREFIX, Disk
+from .names import reason_beside_a_picture, reason_to_ignore
 
 HIDDEN = ".style-pipeline"  # our own folder in the inbox: lock, claimed files
 STYLES = "styles"  # the style library in the inbox: names, not jobs
@@ -22,9 +23,6 @@ MARKER_SUFFIX = ".done"
 OBSERVATIONS = 3  # a file needs so many, all alike, to have settled
 SHORTEST_WAIT_S = 0.02
 
-UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload")
-SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
-SYSTEM_FOLDERS = {"__MACOSX", "@eaDir"}
 LONGEST_NAME = 255  # bytes; the usual limit
 
 _NETWORK = """
@@ -91,13 +89,15 @@ def marker_path(path: Path) -> Path:
     return path.with_name(name)
 
 
-def scan_inbox(folder: Path, disk: Disk) -> Scan:
-    """Look at everything below `folder`. What vanishes meanwhile is not there.
+def scan_inbox(folder: Path, disk: Disk, ignore: tuple[str, ...] = ()) -> Scan:
+    """Look at everything below `folder`, but for names that fit a pattern of `ignore`, and the usual ones.
+
+    What vanishes meanwhile is not there.
 
     Raises:
         DiskError: `folder` itself cannot be read.
     """
-    scanner = _Scanner(folder, disk)
+    scanner = _Scanner(folder, disk, ignore)
     scanner.scan()
     return Scan(
         tuple(sorted(scanner.files, key=lambda seen: os.fsencode(seen.relative))),
@@ -113,6 +113,7 @@ class _Scanner:
 
     inbox: Path
     disk: Disk
+    ignore: tuple[str, ...]
     files: list[Seen] = field(default_factory=list)
     styles: list[Seen] = field(default_factory=list)
     ignored: list[tuple[Path, str]] = field(default_factory=list)
@@ -150,7 +151,7 @@ class _Scanner:
             return
         if stat.S_ISREG(status.st_mode) and _is_marker(entry.name):
             self.markers.append(path)
-        elif reason := _reason_to_ignore(entry.name, status.st_mode) or self._misplaced(path, status.st_mode):
+        elif reason := self._reason_to_ignore(path, status.st_mode):
             self.ignored.append((path, reason))
         elif stat.S_ISDIR(status.st_mode):
             self.folders.append(path)
@@ -158,27 +159,21 @@ class _Scanner:
             found = self.styles if path.parent == Path(STYLES) else self.files
             found.append(Seen(path, Identity.of(status)))
 
-    def _misplaced(self, path: Path, mode: int) -> str:
-        inside = path.parent == Path(STYLES) and stat.S_ISDIR(mode)
+    def _reason_to_ignore(self, path: Path, mode: int) -> str:
+        if stat.S_ISLNK(mode):
+            return "a symbolic link"
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            return "neither a file nor a folder"
+        if reason := reason_to_ignore(path.name, self.ignore):
+            return reason
+        if stat.S_ISREG(mode):
+            return reason_beside_a_picture(path.name)
+        inside = path.parent == Path(STYLES)
         return f"a folder inside {STYLES}: pictures lie directly in {STYLES}" if inside else ""
 
 
 def _is_marker(name: str) -> bool:
     return name.startswith(".") and name.endswith(MARKER_SUFFIX) and len(name) > len(MARKER_SUFFIX) + 1
-
-
-def _reason_to_ignore(name: str, mode: int) -> str:
-    if stat.S_ISLNK(mode):
-        return "a symbolic link"
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        return "neither a file nor a folder"
-    if name.startswith("."):
-        return "hidden"
-    if name.startswith("~") or name.lower().endswith(UNFINISHED_SUFFIXES):
-        return "named as an unfinished file"
-    if name.lower() in SYSTEM_FILES or name in SYSTEM_FOLDERS:
-        return "made by a system for itself"
-    return ""
 
 
 @dataclass

@@ -22,17 +22,14 @@ from pydantic import (
     model_validator,
 )
 
-from .config import RecipeFields, Share, anchor_init
+from .config import Config, RecipeFields, Share, anchor_init
 from .documents import Document, KeyPath, Problem, listed, problems, read_document, shown
 from .errors import UsageError
+from .globs import Unwanted, as_on_disk, find, is_glob
 from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_color, safe_name
 from .recipe import ALIASES, INIT_MODES, Recipe, layer_recipe
 
-GLOB_CHARACTERS = frozenset("*?[")
-PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif", ".mpo"}
-    | {".ppm", ".pgm"}
-)
+NOTHING_UNWANTED = Unwanted()
 
 
 def _style_mapping(value: Any) -> Any:
@@ -199,6 +196,8 @@ class Batch:
     below: tuple[Mapping[str, Any], ...]
     above: Mapping[str, Any]
     sweep: Sweep = field(default_factory=Sweep)
+    # What globs passed over, a sentence for each of them.
+    passed_over: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         pairs = sum(len(self.sweep.without(fields)) for *_, fields in self.pairs)
@@ -240,11 +239,13 @@ def read_manifest(
     config_fields: Mapping[str, Any],
     flag_fields: Mapping[str, Any],
     place: Path | None = None,
+    unwanted: Unwanted = NOTHING_UNWANTED,
 ) -> Batch:
     """Read and check a manifest: every path, glob, recipe and swept value, before anything starts.
 
     Recipe fields are laid in the order preset, `config_fields`, manifest, `flag_fields`. Where the file was
-    moved, `place` is where it was: messages name it, and relative paths start beside it.
+    moved, `place` is where it was: messages name it, and relative paths start beside it. No wildcard finds
+    what is `unwanted`.
 
     Raises:
         UsageError: everything that is wrong, a line each.
@@ -252,7 +253,7 @@ def read_manifest(
     document = read_document(path, place)
     folder = document.path.parent
     manifest = document.check(Manifest)
-    reader = _Reader(document)
+    reader = _Reader(document, unwanted)
     if isinstance(manifest, list):
         reader.try_raw(document.data)
         raise document.error([*manifest, *reader.problems])
@@ -287,6 +288,7 @@ def read_manifest(
         below=(config_fields, anchor_init(manifest.recipe, folder)),
         above=flag_fields,
         sweep=_read_sweep(manifest.sweep, flag_fields, folder),
+        passed_over=tuple(reader.passed_over),
     )
     found = [*reader.problems, *sweep_problems, *_recipe_problems(batch, pair_fields, document)]
     if found:
@@ -294,12 +296,21 @@ def read_manifest(
     return batch
 
 
+def unwanted(config: Config) -> Unwanted:
+    """Return what no wildcard finds: ignored names, results, originals that were moved, state and cache."""
+    watch = config.watch
+    folders = (config.outbox, watch.archive_dir, watch.quarantine_dir, config.state_dir, config.cache_dir)
+    return Unwanted(config.ignore, folders)
+
+
 class _Reader:
     """Turns entries into existing files, gathering every problem on the way."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, unwanted: Unwanted) -> None:
         self.folder = document.path.parent
+        self.unwanted = unwanted
         self.problems: list[Problem] = []
+        self.passed_over: list[str] = []
         self._found: dict[str, list[Path]] = {}
 
     def try_raw(self, data: Any) -> None:
@@ -332,24 +343,24 @@ class _Reader:
 
     def _files(self, entry: str, keys: KeyPath) -> list[Path]:
         expanded = Path(entry).expanduser()
-        path = self.folder / expanded
+        path = as_on_disk(self.folder / expanded)
         if path.is_file():
             return [path.resolve()]
-        if GLOB_CHARACTERS.isdisjoint(entry):
+        if not is_glob(entry):
             kind = "is a folder; name its pictures, as in" if path.is_dir() else "no such file"
             example = f" {entry.rstrip('/')}/*.jpg" if path.is_dir() else ""
             self.problems.append(Problem(keys, f"{entry}: {kind}{example}"))
             return []
-        anchor = Path(expanded.anchor) if expanded.anchor else self.folder
-        pattern = str(expanded.relative_to(expanded.anchor))
-        found = sorted(
-            match.resolve()
-            for match in anchor.glob(pattern)
-            if match.is_file() and match.suffix.lower() in PICTURE_SUFFIXES and not match.name.startswith(".")
-        )
-        if not found:
-            self.problems.append(Problem(keys, f"{entry}: no picture matches"))
-        return found
+        start = Path(expanded.anchor) if expanded.anchor else self.folder
+        found = find(start, expanded.relative_to(expanded.anchor).parts, self.unwanted)
+        passed_over = found.passed_over()
+        if not found.files:
+            why = f"; passed over: {passed_over}" if passed_over else ""
+            hint = "; where a name has brackets of its own, write [[] for [" if "[" in entry else ""
+            self.problems.append(Problem(keys, f"{entry}: no picture matches{why}{hint}"))
+        elif passed_over:
+            self.passed_over.append(f"{entry}: passed over: {passed_over}")
+        return found.files
 
     def styles(self, entry: StyleEntry, keys: KeyPath) -> list[Style]:
         if entry.blend is not None:

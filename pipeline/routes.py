@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,8 @@ from .documents import explain
 from .errors import UsageError
 from .inbox import STYLES, Seen
 from .jobs import Job, Style, output_name, safe_name
-from .manifest import Batch, read_manifest
+from .manifest import Batch, read_manifest, unwanted
+from .names import composed
 from .recipe import Recipe, layer_recipe
 
 MANIFEST_SUFFIXES = frozenset({".yaml", ".yml"})
@@ -70,7 +70,7 @@ class Router:
         self.config = config
         self.watch = config.watch
         self.flags = flags
-        self.routes = {_composed(name): route for name, route in config.watch.routes.items()}
+        self.routes = {composed(name): route for name, route in config.watch.routes.items()}
         for name, route in {"": Route(), **self.watch.routes}.items():
             try:
                 self.recipe(route.recipe)
@@ -92,7 +92,7 @@ class Router:
 
         A folder called like a style that is `known` and not in the library now waits for it.
         """
-        top = _composed(relative.parts[0]) if len(relative.parts) > 1 else ""
+        top = composed(relative.parts[0]) if len(relative.parts) > 1 else ""
         if top in self.routes:
             route = self.routes[top]
             batch, folder, names = route.batch or top, relative.parts[1:-1], route.styles or self.watch.styles
@@ -112,7 +112,7 @@ class Router:
         """
         inbox, library = self.watch.inbox, self.watch.inbox / STYLES
         place = inbox / claim.relative
-        batch = read_manifest(claim.path, self.config.recipe, self.flags, place)
+        batch = read_manifest(claim.path, self.config.recipe, self.flags, place, unwanted(self.config))
         for path in {path for job in batch.jobs() for path in job.input_paths}:
             if inbox in path.parents and library not in path.parents:
                 raise UsageError(
@@ -129,7 +129,7 @@ def read_library(styles: Iterable[Seen], settled: Collection[Seen], inbox: Path)
     """
     library: dict[str, Path | None] = {}
     for seen in styles:
-        library.setdefault(_composed(seen.relative.stem), inbox / seen.relative if seen in settled else None)
+        library.setdefault(composed(seen.relative.stem), inbox / seen.relative if seen in settled else None)
     return library
 
 
@@ -146,7 +146,7 @@ def _named_styles(
     missing: set[str] = set()
     for name in sorted(library) if names is None else names:
         parts = name.blend if isinstance(name, Blend) else {name: 1.0}
-        paths = {part: library.get(_composed(part)) for part in parts}
+        paths = {part: library.get(composed(part)) for part in parts}
         missing |= {part for part, path in paths.items() if path is None}
         images = tuple((path, parts[part]) for part, path in paths.items() if path is not None)
         style = Style(name.name if isinstance(name, Blend) else name, images)
@@ -156,11 +156,6 @@ def _named_styles(
         listed = ", ".join(f"'{name}'" for name in sorted(missing))
         return Waiting(f"the style {listed} is not in {STYLES}/, or still being copied")
     return tuple(styles)
-
-
-def _composed(name: str) -> str:
-    """One name is spelt in two ways by different systems: é as one character, or as e and an accent."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _batch_name(text: str) -> str:

@@ -52,8 +52,10 @@ class Watcher:
         waker: Waker,
         tell: Tell,
         clock: Callable[[], float] = time.monotonic,
+        ignore: tuple[str, ...] = (),
     ) -> None:
         self.watch = watch
+        self.ignore = ignore
         self.inbox = watch.inbox
         self.claims = claims
         self.disk = disk
@@ -108,7 +110,7 @@ class Watcher:
         self._look_at = began + SCAN_S  # if this look fails
         if note := self.waker.check():
             self.tell("events", note)
-        self._scan = scan_inbox(self.inbox, self.disk)
+        self._scan = scan_inbox(self.inbox, self.disk, self.ignore)
         files = self._without_left(self._scan)
         if self._first is None:
             self._first = {seen.relative: seen.identity for seen in (*files, *self._scan.styles)}

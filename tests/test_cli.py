@@ -180,6 +180,22 @@ def test_dry_run_needs_no_weights(cli, night):
     assert "2 of 2 pictures to make" in out
 
 
+def test_dry_run_says_what_globs_pass_over_and_leaves_results_alone(cli, night):
+    Path("notes.txt").touch()
+    Path("config.yaml").write_text("ignore: b.*\n")
+    text = yaml.safe_dump({"recipe": QUICK, "contents": ["**/*"], "styles": ["s.png"]})
+    night.write_text(text)
+    assert cli("run", night)[0] == 0
+    code, out, err = cli("run", night, "--dry-run")
+    assert code == 0, err
+    made = [line.split()[1] for line in out.splitlines() if line.startswith(("run", "skip"))]
+    assert made == ["a--s", "s--s"]
+    assert (
+        "**/*: passed over: 3 with other suffixes (.yaml 2 times, .txt), 2 with ignored names (b.png, outbox)"
+        in out
+    )
+
+
 def test_dry_run_as_json(cli, night):
     code, out, _ = cli("run", night, "--dry-run", "--json")
     assert code == 0

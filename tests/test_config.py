@@ -244,6 +244,16 @@ def test_styles_are_names_or_blends(environment: Path) -> None:
     assert watch.routes == {"cards": Route(styles=["scream"], batch="christmas"), "plain": Route()}
 
 
+def test_names_to_ignore_are_patterns_without_folders(environment: Path) -> None:
+    assert read_config(write(environment, "ignore: ['*_small.*', rejected]\n")).ignore == (
+        "*_small.*",
+        "rejected",
+    )
+    assert read_config(write(environment, "ignore: '*.json'\n")).ignore == ("*.json",)
+    (line,) = failure(write(environment, "ignore: [a, b/c]\n"))
+    assert line.endswith("ignore: expected names without folders, found 'b/c'")
+
+
 def test_a_single_style_needs_no_list(environment: Path) -> None:
     text = "watch:\n  styles: monet\n  notify: off\n"
     text += "  routes: {cards: {styles: {name: mix, blend: {monet: 1}}}}\n"

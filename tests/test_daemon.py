@@ -88,3 +88,20 @@ def test_a_name_that_is_long_only_when_written_out_does_not_stop_the_start(tmp_p
     tally, _ = run_once(watched)
     assert tally.done == 1
     watched.assert_promises()
+
+
+def test_what_lies_beside_pictures_is_no_failure_and_is_said_once(tmp_path: Path) -> None:
+    """A card of a camera dropped whole: the JPEG is made, the others stay, and no run fails for them."""
+    watched = Watched(tmp_path, settle_max_s=0.01)
+    watched.configure(ignore="*_preview.*")
+    kept = [
+        watched.drop(name, name.encode()) for name in ("a.CR3", "a.xmp", "#recycle/x.png", "a_Preview.jpg")
+    ]
+    watched.drop("a.png")
+    tally, heard = run_once(watched)
+    assert tally == Tally(done=1, set_aside=0, left=0)
+    assert all(path.exists() for path in kept)
+    assert sorted(text.partition(":")[0] for text in heard.texts("ignored")) == [
+        "#recycle", "a.CR3", "a.xmp", "a_Preview.jpg",
+    ]  # fmt: skip
+    watched.assert_promises()

@@ -158,7 +158,9 @@ class TestScan:
     @pytest.mark.parametrize(
         "name",
         [".hidden.png", "~$open.png", "~a.png", "a.png.part", "A.PNG.PART", "a.tmp", "a.Tmp", "a.crdownload",
-         "a.png.CRDOWNLOAD", "Thumbs.db", "THUMBS.DB", "desktop.ini", "Desktop.ini", ".DS_Store"],
+         "a.png.CRDOWNLOAD", "Thumbs.db", "THUMBS.DB", "desktop.ini", "Desktop.ini", ".DS_Store",
+         "old.jpg~", "b.jpg.partial",
+         "b.filepart", "b.jpg.!qB", "a.jpg:Zone.Identifier", "Icon\r"],
     )  # fmt: skip
     def test_files_that_are_none_of_ours(self, inbox: Path, name: str) -> None:
         put(inbox / name)
@@ -170,19 +172,40 @@ class TestScan:
         assert all(reasons(found).values())
 
     @pytest.mark.parametrize(
-        "name", ["part.png", "a.part.png", "tmp", "done", "my thumbs.db.png", "~.d/../x~"]
+        "name", ["part.png", "a.part.png", "tmp", "done", "my thumbs.db.png", "~.d/../x~y"]
     )
     def test_names_that_only_look_like_it(self, inbox: Path, name: str) -> None:
         put(inbox / Path(name).name)
         assert len(scan(inbox).files) == 1
 
-    @pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", ".git", "~backup"])
+    @pytest.mark.parametrize(
+        "name",
+        ["__MACOSX", "@eaDir", ".git", "~backup", "#recycle", "$RECYCLE.BIN", "@Recycle", ".Trash-1000",
+         "lost+found", "System Volume Information", "x.jpg.download", ".thumbnails"],
+    )  # fmt: skip
     def test_folders_not_looked_into(self, inbox: Path, name: str) -> None:
         put(inbox / name / "deep" / "a.png")
         put(inbox / "below" / name / "a.png")
         found = scan(inbox)
         assert found.files == ()
         assert set(reasons(found)) == {name, f"below/{name}"}
+
+    def test_sidecars_and_raw_files_stay_where_they_are(self, inbox: Path) -> None:
+        """A card of a camera is copied whole; what is developed from it is what is meant."""
+        for name in ("a.jpg", "a.xmp", "a.jpg.xmp", "a.CR3", "b.dng", "b.AAE", "shoot.raw/c.jpg"):
+            put(inbox / name)
+        found = scan(inbox)
+        assert names(found.files) == ["a.jpg", "shoot.raw/c.jpg"]
+        assert set(reasons(found)) == {"a.xmp", "a.jpg.xmp", "a.CR3", "b.dng", "b.AAE"}
+        assert "develop it" in reasons(found)["b.dng"]
+
+    def test_names_that_the_configuration_ignores(self, inbox: Path) -> None:
+        for name in ("a_SMALL.jpg", "a.jpg", "Rejected/b.jpg", "styles/s_small.png", "styles/s.png"):
+            put(inbox / name)
+        found = scan_inbox(inbox, Disk(), ("*_small.*", "rejected"))
+        assert (names(found.files), names(found.styles)) == (["a.jpg"], ["styles/s.png"])
+        assert set(reasons(found)) == {"a_SMALL.jpg", "Rejected", "styles/s_small.png"}
+        assert "config.yaml" in reasons(found)["Rejected"]
 
     def test_what_is_neither_file_nor_folder(self, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         put(inbox.parent / "outside" / "a.png")

@@ -1,0 +1,180 @@
+"""Finds the files that an entry of a manifest names, and says what it passed over.
+
+What is spelt out is taken as it stands. What a wildcard finds has to be a picture by its name, and no hidden
+or ignored one; hidden and ignored folders are not entered, nor those with results, finished or failed drops.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .names import composed, is_picture, matches, reason_to_ignore
+
+WILDCARDS = frozenset("*?[")
+# So many names are told of each kind that is passed over.
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Unwanted:
+    """What no wildcard finds: patterns of names, beside those of `names`, and folders."""
+
+    names: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
+
+
+@dataclass
+class Found:
+    """The files that a glob found, and what it passed over: by suffix, by name, and unreadable folders."""
+
+    files: list[Path] = field(default_factory=list)
+    others: set[Path] = field(default_factory=set)
+    ignored: set[Path] = field(default_factory=set)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+
+    def passed_over(self) -> str:
+        """Say what was passed over, "" if nothing was."""
+        suffixes = [path.suffix.lower() or "without one" for path in self.others]
+        names = [path.name for path in self.ignored]
+        kinds = (("other suffixes", suffixes), ("ignored names", names))
+        parts = [f"{len(found)} with {kind} ({_listed(found)})" for kind, found in kinds if found]
+        parts += [f"{folder}, which cannot be read ({why})" for folder, why in self.unreadable.items()]
+        return ", ".join(parts)
+
+
+def is_glob(entry: str) -> bool:
+    return not WILDCARDS.isdisjoint(entry)
+
+
+def as_on_disk(path: Path) -> Path:
+    """Return a path as the disk spells it, where it is there under the same name, otherwise spelt."""
+    if os.path.lexists(path):
+        return path
+    there = Path(path.anchor)
+    for part in path.relative_to(there).parts:
+        there = _child(there, part) or there / part
+    return there
+
+
+def find(start: Path, parts: Sequence[str], unwanted: Unwanted = Unwanted()) -> Found:
+    """Find the files below `start` that the parts of a pattern name.
+
+    `**` stands for any folders, and at the end for all that is below; it follows no symbolic links. A part
+    that a folder holds under just that name is that name, also with brackets in it. Case does not count.
+    """
+    walk = _Walk(parts, unwanted)
+    walk.run(start)
+    walk.found.files = sorted(set(walk.found.files))
+    return walk.found
+
+
+class _Walk:
+    """Where a walk stands is a folder and the number of the part that is to be found in it."""
+
+    def __init__(self, parts: Sequence[str], unwanted: Unwanted) -> None:
+        self.parts = parts
+        self.unwanted = unwanted
+        self.found = Found()
+        self._barred: list[Path] = []
+        self._todo: list[tuple[Path, int]] = []
+
+    def run(self, start: Path) -> None:
+        named = self._named(start)
+        # An entry that names one of the unwanted folders itself means what it says.
+        self._barred = [folder for folder in self.unwanted.folders if not named.is_relative_to(folder)]
+        self._todo, seen = [(start, 0)], set()
+        while self._todo:
+            place = self._todo.pop()
+            if place not in seen:
+                seen.add(place)
+                self._look_in(*place)
+
+    def _named(self, start: Path) -> Path:
+        """Return the folder, or the file, to which a pattern leads before its first wildcard."""
+        folder = start
+        for part in self.parts:
+            child = _child(folder, part)
+            if child is None:
+                break
+            folder = child
+        return folder.resolve()
+
+    def _look_in(self, folder: Path, number: int) -> None:
+        part = self.parts[number]
+        if part == "**":
+            self._look_below(folder, number)
+        elif (child := _child(folder, part)) is not None:
+            self._take(child, number, wild=False)
+        elif is_glob(part):
+            for entry in self._entries(folder):
+                if matches(entry.name, (part,)):
+                    self._take(Path(entry.path), number, wild=True)
+
+    def _look_below(self, folder: Path, number: int) -> None:
+        last = number == len(self.parts) - 1
+        if not last:
+            self._todo.append((folder, number + 1))
+        for entry in self._entries(folder):
+            if entry.is_dir(follow_symlinks=False):
+                if self._is_wanted(Path(entry.path)):
+                    self._todo.append((Path(entry.path), number))
+            elif last:
+                self._take(Path(entry.path), number, wild=True)
+
+    def _take(self, path: Path, number: int, wild: bool) -> None:
+        if number < len(self.parts) - 1:
+            if path.is_dir() and (not wild or self._is_wanted(path)):
+                self._todo.append((path, number + 1))
+        elif path.is_file() and (not wild or self._is_wanted_file(path)):
+            self.found.files.append(path.resolve())
+
+    def _is_wanted_file(self, path: Path) -> bool:
+        if not self._is_wanted(path):
+            return False
+        if not is_picture(path.name):
+            self.found.others.add(path)
+            return False
+        return True
+
+    def _is_wanted(self, path: Path) -> bool:
+        there = path.resolve() if self._barred else path
+        if reason_to_ignore(path.name, self.unwanted.names) or any(
+            there.is_relative_to(folder) for folder in self._barred
+        ):
+            self.found.ignored.add(path)
+            return False
+        return True
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as entries:
+                return list(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            self.found.unreadable[folder] = error.strerror or str(error)
+            return []
+
+
+def _child(folder: Path, name: str) -> Path | None:
+    """Return what a folder holds under a name, spelt so or otherwise."""
+    if name == ".." or os.path.lexists(folder / name):
+        return folder / name
+    try:
+        with os.scandir(folder) as entries:
+            return min(
+                (Path(one.path) for one in entries if composed(one.name) == composed(name)), default=None
+            )
+    except OSError:
+        return None  # not there, or not to be looked into: `name` itself is not there either way
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Name the most frequent, each with its number where there are several of it."""
+    counts = Counter(sorted(names))
+    named = [name if count == 1 else f"{name} {count} times" for name, count in counts.most_common(EXAMPLES)]
+    return ", ".join([*named, *(["..."] if len(counts) > EXAMPLES else [])])

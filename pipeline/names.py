@@ -1,0 +1,83 @@
+"""What a name says of a file: is it one that is left alone, is it a picture, is it the same as another."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import unicodedata
+from functools import lru_cache
+
+# How pictures are called that the decoder reads.
+_PICTURES = """
+    .apng .avif .avifs .bmp .dib .gif .heic .heics .heif .heifs .hif .jfif .jpe .jpeg .jpg .mpo .pbm .pfm .pgm
+    .png .pnm .ppm .tif .tiff .webp
+"""
+# Settings of other programs, and small pictures of cameras, beside a picture or film of the same name.
+_SIDECARS = ".aae .acr .arp .cos .dop .nksc .on1 .pp3 .rop .thm .vrd .xmp"
+_RAW = """
+    .3fr .arw .bay .cap .cr2 .cr3 .crw .dcr .dcs .dng .eip .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw .nef
+    .nrw .orf .ori .pef .ptx .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f
+"""
+_UNFINISHED = """
+    ~* *.!bt *.!qb *.!sync *.!ut *.aria2 *.bc! *.crdownload *.download *.dtapart *.fdmdownload *.filepart
+    *.opdownload *.part *.partial *.temp *.tmp
+"""
+
+PICTURE_SUFFIXES = frozenset(_PICTURES.split())
+SIDECAR_SUFFIXES = frozenset(_SIDECARS.split())
+RAW_SUFFIXES = frozenset(_RAW.split())
+
+# Patterns of names, whatever their case, of files and folders alike.
+UNFINISHED = tuple(_UNFINISHED.split())
+BACKUPS = ("*~", "*.bak", "*.swp")
+RECYCLE_BINS = ("#recycle", "$recycle.bin", "@recycle", "recycled", "recycler", "network trash folder")
+OF_SYSTEMS = (
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
+    *("*:zone.identifier", "*:zone.identifier:$data", "*zone.identifier"),
+    *("__macosx", "temporary items", "lost+found", "found.[0-9][0-9][0-9]", "system volume information"),
+    *("@eadir", "@sharebin", "@tmp", "@recently-snapshot", "#snapshot"),
+)
+
+
+def composed(name: str) -> str:
+    """Return a name as names are compared: é is one character, or an e with an accent, by the system."""
+    return unicodedata.normalize("NFC", name)
+
+
+def is_picture(name: str) -> bool:
+    """Tell whether a file is called like a picture that is read."""
+    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+
+
+def reason_to_ignore(name: str, more: tuple[str, ...] = ()) -> str:
+    """Say why a file or folder of this name is left alone, "" if it is not; `more` are patterns of names."""
+    if name.startswith("."):
+        return "hidden"
+    kinds = {
+        "named as an unfinished file": UNFINISHED,
+        "named as a backup": BACKUPS,
+        "a recycle bin": RECYCLE_BINS,
+        "made by a system for itself": OF_SYSTEMS,
+        "as `ignore` in config.yaml says": more,
+    }
+    return next((kind for kind, patterns in kinds.items() if matches(name, patterns)), "")
+
+
+def reason_beside_a_picture(name: str) -> str:
+    """Say why a file is left alone that cameras and other programs put beside pictures, "" if it is none."""
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in SIDECAR_SUFFIXES:
+        return "a sidecar, which goes with a picture of its name"
+    return "a camera's raw data; develop it, and drop the picture" if suffix in RAW_SUFFIXES else ""
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Tell whether a name fits one of several patterns with `*`, `?` and `[...]`, whatever its case."""
+    return bool(_compiled(patterns).match(composed(name)))
+
+
+@lru_cache(maxsize=256)
+def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    either = "|".join(fnmatch.translate(composed(pattern)) for pattern in patterns)
+    return re.compile(either or r"(?!)", re.IGNORECASE)
