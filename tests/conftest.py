@@ -42,6 +42,21 @@ def environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     return folder
 
 
+@pytest.fixture(autouse=True)
+def arithmetic(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Compute alike on every machine and in any order of tests: threads, default dtype, bfloat16 or not."""
+    import torch
+
+    torch.set_num_threads(pytestconfig.getoption("--threads"))
+    torch.set_default_dtype(torch.float32)
+    torch.backends.mkldnn.matmul.fp32_precision = "none"  # its default
+    flags = "avx512_bf16" if pytestconfig.getoption("--bfloat16") == "taken" else ""
+    # Of its own: tests undo theirs.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.neural.devices._cpuinfo", lambda: flags)
+        yield
+
+
 @pytest.fixture
 def make_picture(environment: Path) -> MakePicture:
     """Return a function that writes a small picture, `name` below the current folder."""
@@ -86,9 +101,19 @@ def workshop(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability", metavar="FILE", help="write the table of fault cases into this file")
+    # One thread: such small tensors gain nothing by more, and lose much on a busy machine.
+    parser.addoption("--threads", type=int, default=1, help="threads of torch in every test")
+    parser.addoption(
+        "--bfloat16",
+        choices=("taken", "refused"),
+        default="refused",
+        help="whether the CPU is taken to have instructions for it",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Of processes that tests start, and of libraries that ask once.
+    os.environ["OMP_NUM_THREADS"] = str(config.getoption("--threads"))
     if path := config.getoption("--reliability"):
         config.pluginmanager.register(Results(config.rootpath / path))
 

@@ -9,9 +9,6 @@ from torch import Tensor
 from pipeline.neural.encoder import CONVOLUTIONS, Encoder
 from pipeline.recipe import Recipe
 
-# Threads cost such small tensors more than they bring, and much more on a busy machine.
-torch.set_num_threads(1)
-
 
 def tiny_weights(width: int = 4, seed: int = 0) -> dict[str, Tensor]:
     """Random weights, each channel scaled and shifted to mean 0 and deviation 1 over some pictures.
