@@ -39,7 +39,6 @@ def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
         ImageError: a picture cannot be used, or the result would be too large for its format.
         JobError: the encoder lacks a layer, or a picture changed while it was waiting.
     """
-    from .neural.checkpoints import RunState, read_checkpoint
     from .neural.session import plan_levels
     from .neural.writing import check_size
 
@@ -52,8 +51,24 @@ def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
             check_size(job.recipe.format, request.content.image.size)
     except ImageError as error:
         raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
-    state = read_checkpoint(checkpoint) or RunState()
-    return Prepared(task, request, weights, levels, state, request_notes(request, levels))
+    state, notes = read_state(job, levels, checkpoint)
+    return Prepared(task, request, weights, levels, state, (*request_notes(request, levels), *notes))
+
+
+def read_state(job: Job, levels: Sequence[Level], checkpoint: Path) -> tuple[RunState, tuple[str, ...]]:
+    """Return where a job goes on, and a note where its checkpoint cannot be used: then at its start."""
+    from .neural.checkpoints import RunState, read_checkpoint
+    from .neural.sealed import DamagedError
+
+    margin = job.recipe.margin
+    shapes = [(level.height + 2 * margin, level.width + 2 * margin) for level in levels]
+    try:
+        state = read_checkpoint(checkpoint)
+        if state is not None and not state.fits(shapes, [level.steps for level in levels]):
+            raise DamagedError("does not fit the job")
+    except DamagedError as damage:
+        return RunState(), (f"{job.content.name}: its checkpoint {damage}; the job starts anew.",)
+    return state or RunState(), ()
 
 
 def check_layers(recipe: Recipe, weights: EncoderWeights, content: Path | str) -> None:

@@ -248,16 +248,6 @@ def test_the_range_loss_brings_pixels_back_to_the_visible(optimizer):
     assert excess[1] < 0.1 * excess[0]
 
 
-def test_a_checkpoint_that_cannot_be_read_is_none(tmp_path):
-    assert read_checkpoint(tmp_path / "absent") is None
-    (tmp_path / "bad").write_bytes(b"\x00" * 100)
-    assert read_checkpoint(tmp_path / "bad") is None
-    write_checkpoint(tmp_path / "cut", RunState(canvas=torch.zeros(1, 3, 4, 4)))
-    data = (tmp_path / "cut").read_bytes()
-    (tmp_path / "cut").write_bytes(data[: len(data) // 2])
-    assert read_checkpoint(tmp_path / "cut") is None
-
-
 # Several pictures together
 
 

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.errors import ImageError, JobError
 from pipeline.inputs import prepare, read_picture, read_request, request_notes
 from pipeline.jobs import Job, Masks, Style, Task
+from pipeline.neural.checkpoints import RunState, write_checkpoint
 from pipeline.neural.session import plan_levels
 from pipeline.neural.weights import SLIM_PATH, EncoderWeights
 from pipeline.neural.writing import encode_image
@@ -30,6 +32,21 @@ def test_a_job_is_prepared_with_its_levels_and_starts_anew_without_a_checkpoint(
     assert prepared.request.content.image.size == (48, 36)
     assert {level.size for level in prepared.levels} == {(48, 36)}
     assert (prepared.state.level, prepared.state.rows, prepared.notes) == (0, [], ())
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [(False, "its checkpoint does not fit the job"), (True, "its checkpoint is damaged")],
+)
+def test_a_checkpoint_that_cannot_be_used_is_said_and_the_job_starts_anew(
+    make_picture, environment, damage, said
+):
+    path = environment / "key.safetensors"
+    write_checkpoint(path, RunState(step=3, canvas=torch.zeros(1, 3, 4, 4)))
+    if damage:
+        path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    prepared = prepare(make_task(make_picture), SLIM, path)
+    assert (prepared.state, prepared.notes) == (RunState(), (f"a.png: {said}; the job starts anew.",))
 
 
 def test_a_layer_that_the_encoder_lacks_is_refused(make_picture, environment):

@@ -11,7 +11,9 @@ import torch
 from tiny import random_image, tiny_encoder
 
 from pipeline.neural.losses import Moments, moments
+from pipeline.neural.sealed import Sealed
 from pipeline.neural.targets import (
+    FORMAT_VERSION,
     StyleTargets,
     TargetCache,
     blend_targets,
@@ -20,6 +22,8 @@ from pipeline.neural.targets import (
     target_key,
 )
 from pipeline.recipe import Recipe
+
+CHANNELS = {"relu1_1": 4}
 
 
 def targets(seed: int = 0, channels: int = 4) -> StyleTargets:
@@ -63,66 +67,118 @@ def test_a_blend_is_the_weighted_mean():
 
 def test_computed_once_then_from_memory_then_from_disk(folder):
     cache = TargetCache(folder)
-    first, hit = cache.fetch("k", targets)
+    first, hit = cache.fetch("k", CHANNELS, targets)
     assert not hit
-    again, hit = cache.fetch("k", never)
+    again, hit = cache.fetch("k", CHANNELS, never)
     assert hit
     assert again is first
-    other_process, hit = TargetCache(folder).fetch("k", never)
+    other_process, hit = TargetCache(folder).fetch("k", CHANNELS, never)
     assert hit
     assert same(other_process, first)
 
 
 def test_without_a_folder_it_keeps_to_memory():
     cache = TargetCache(None)
-    assert not cache.fetch("k", targets)[1]
-    assert cache.fetch("k", never)[1]
+    assert not cache.fetch("k", CHANNELS, targets)[1]
+    assert cache.fetch("k", CHANNELS, never)[1]
 
 
 @pytest.mark.parametrize("damage", [b"", b"not safetensors", None])
 def test_an_unreadable_entry_is_a_miss_and_is_replaced(folder, damage):
-    TargetCache(folder).fetch("k", targets)
+    TargetCache(folder).fetch("k", CHANNELS, targets)
     entry = folder / "k.safetensors"
     entry.write_bytes(entry.read_bytes()[:-7] if damage is None else damage)
-    assert not TargetCache(folder).fetch("k", targets)[1]
-    assert TargetCache(folder).fetch("k", never)[1]
+    assert not TargetCache(folder).fetch("k", CHANNELS, targets)[1]
+    assert TargetCache(folder).fetch("k", CHANNELS, never)[1]
 
 
 def test_an_entry_under_another_name_is_a_miss(folder):
-    TargetCache(folder).fetch("k", targets)
+    TargetCache(folder).fetch("k", CHANNELS, targets)
     os.rename(folder / "k.safetensors", folder / "other.safetensors")
-    assert not TargetCache(folder).fetch("other", targets)[1]
+    assert not TargetCache(folder).fetch("other", CHANNELS, targets)[1]
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_a_flipped_bit_anywhere_is_a_miss(folder):
+    TargetCache(folder).fetch("k", CHANNELS, targets)
+    entry = folder / "k.safetensors"
+    whole = entry.read_bytes()
+    for bit in range(0, 8 * len(whole), 13):
+        entry.write_bytes(flipped(whole, bit))
+        assert TargetCache(folder)._read("k", CHANNELS) is None, bit
+    for length in range(0, len(whole), 3):
+        entry.write_bytes(whole[:length])
+        assert TargetCache(folder)._read("k", CHANNELS) is None, length
+    entry.write_bytes(whole + b"\0")
+    assert TargetCache(folder)._read("k", CHANNELS) is None
+    entry.write_bytes(whole)
+    assert same(TargetCache(folder).fetch("k", CHANNELS, never)[0], targets())
+
+
+MEAN, SECOND = torch.zeros(1, 4), torch.zeros(1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"relu1_1.mean": MEAN},
+        {"relu1_1.mean": MEAN, "relu1_1.second": SECOND, "relu2_1.mean": MEAN.clone()},
+        {"relu2_1.mean": MEAN, "relu2_1.second": SECOND},
+        {"relu1_1.mean": MEAN[0], "relu1_1.second": SECOND},
+        {"relu1_1.mean": torch.zeros(1, 3), "relu1_1.second": torch.zeros(1, 3, 3)},
+        {"relu1_1.mean": MEAN.double(), "relu1_1.second": SECOND},
+        {"relu1_1.mean": MEAN, "relu1_1.second": SECOND.half()},
+        {"relu1_1.mean": MEAN * torch.nan, "relu1_1.second": SECOND},
+        {"relu1_1.mean": MEAN, "relu1_1.second": SECOND + torch.inf},
+    ],
+)
+def test_an_entry_of_other_layers_shapes_or_types_is_a_miss(folder, tensors):
+    metadata = {"key": "k", "format": FORMAT_VERSION}
+    Sealed(tensors, metadata).write(folder / "k.safetensors")
+    assert not TargetCache(folder).fetch("k", CHANNELS, targets)[1]
+    assert same(TargetCache(folder).fetch("k", CHANNELS, never)[0], targets())
+
+
+def test_an_entry_of_another_version_is_a_miss(folder):
+    tensors = {"relu1_1.mean": MEAN, "relu1_1.second": SECOND}
+    Sealed(tensors, {"key": "k", "format": "2"}).write(folder / "k.safetensors")
+    assert not TargetCache(folder).fetch("k", CHANNELS, targets)[1]
 
 
 def test_bounded_on_disk_oldest_out_first(folder):
-    TargetCache(folder).fetch("0", targets)
+    TargetCache(folder).fetch("0", CHANNELS, targets)
     size = (folder / "0.safetensors").stat().st_size
     os.utime(folder / "0.safetensors", (1, 1))
     cache = TargetCache(folder, disk_bytes=3 * size)
     for number in range(1, 4):
-        cache.fetch(str(number), targets)
+        cache.fetch(str(number), CHANNELS, targets)
         os.utime(folder / f"{number}.safetensors", (number + 1, number + 1))
     assert sorted(path.stem for path in folder.glob("*.safetensors")) == ["1", "2", "3"]
-    TargetCache(folder).fetch("1", never)  # used, so no longer the oldest
-    cache.fetch("4", targets)
+    TargetCache(folder).fetch("1", CHANNELS, never)  # used, so no longer the oldest
+    cache.fetch("4", CHANNELS, targets)
     assert sorted(path.stem for path in folder.glob("*.safetensors")) == ["1", "3", "4"]
 
 
 def test_bounded_in_memory_least_recently_used_out_first():
     one = targets().memory_bytes
     cache = TargetCache(None, memory_bytes=2 * one)
-    cache.fetch("a", targets)
-    cache.fetch("b", targets)
-    cache.fetch("a", never)
-    cache.fetch("c", targets)
-    cache.fetch("a", never)
-    assert not cache.fetch("b", targets)[1]
+    cache.fetch("a", CHANNELS, targets)
+    cache.fetch("b", CHANNELS, targets)
+    cache.fetch("a", CHANNELS, never)
+    cache.fetch("c", CHANNELS, targets)
+    cache.fetch("a", CHANNELS, never)
+    assert not cache.fetch("b", CHANNELS, targets)[1]
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("")
-    found, hit = TargetCache(blocker / "cache").fetch("k", targets)
+    found, hit = TargetCache(blocker / "cache").fetch("k", CHANNELS, targets)
     assert not hit
     assert same(found, targets())
 
@@ -132,7 +188,7 @@ def test_nothing_unfinished_is_left(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    TargetCache(folder).fetch("k", targets)
+    TargetCache(folder).fetch("k", CHANNELS, targets)
     assert [path.name for path in folder.iterdir()] == ["k.lock"]
 
 
@@ -153,7 +209,7 @@ def test_shared_by_processes(folder):
         "    value = float(turn % 10)\n"
         "    moments = Moments(torch.full((1, 9), value), torch.full((1, 9, 9), value))\n"
         "    made = StyleTargets({'relu1_1': moments})\n"
-        "    found, _ = cache.fetch(f'{turn % 10}', lambda: made)\n"
+        "    found, _ = cache.fetch(f'{turn % 10}', {'relu1_1': 9}, lambda: made)\n"
         "    assert float(found.layers['relu1_1'].second.sum()) == 81 * value\n"
     )
     command = [sys.executable, "-c", script, str(folder)]
@@ -176,7 +232,7 @@ def test_many_at_once_compute_an_entry_once(tmp_path):
     def fetch(_: int) -> bool:
         cache = TargetCache(tmp_path)
         together.wait()
-        return cache.fetch("ab", lambda: computed.append(1) or targets(1))[1]
+        return cache.fetch("ab", CHANNELS, lambda: computed.append(1) or targets(1))[1]
 
     with ThreadPoolExecutor(8) as threads:
         assert sorted(threads.map(fetch, range(8))) == [False] + [True] * 7
@@ -185,19 +241,19 @@ def test_many_at_once_compute_an_entry_once(tmp_path):
 
 def test_a_folder_that_cannot_hold_a_lock_costs_time_only(tmp_path):
     (tmp_path / "file").write_text("no folder")
-    computed, found = TargetCache(tmp_path / "file").fetch("ab", lambda: targets(1))
+    computed, found = TargetCache(tmp_path / "file").fetch("ab", CHANNELS, lambda: targets(1))
     assert not found
     assert same(computed, targets(1))
 
 
 def test_spectra_are_kept_in_memory_and_join():
     cache = TargetCache(None)
-    one, _ = cache.fetch("1", lambda: targets(1), decomposed=True)
-    again, found = cache.fetch("1", never, decomposed=True)
+    one, _ = cache.fetch("1", CHANNELS, lambda: targets(1), decomposed=True)
+    again, found = cache.fetch("1", CHANNELS, never, decomposed=True)
     assert found
     assert again.layers["relu1_1"].spectrum is one.layers["relu1_1"].spectrum
     assert one.memory_bytes > targets(1).memory_bytes
-    joined = stack_targets([one, cache.fetch("2", lambda: targets(2), decomposed=True)[0]])
+    joined = stack_targets([one, cache.fetch("2", CHANNELS, lambda: targets(2), decomposed=True)[0]])
     values, vectors = joined.layers["relu1_1"].spectrum
     covariance = vectors @ torch.diag_embed(values.float()) @ vectors.transpose(1, 2)
     assert torch.allclose(covariance, joined.layers["relu1_1"].covariance, atol=1e-6)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import torch
 from torch import Tensor
 
-from ..files import write_atomically
+from .sealed import DamagedError, Sealed, read_sealed
 
-FORMAT = "3"
+FORMAT = "4"
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,22 @@ class RunState:
         optimizer = self.optimizer and {name: tensor.clone() for name, tensor in self.optimizer.items()}
         return replace(self, canvas=canvas, optimizer=optimizer)
 
+    def fits(self, shapes: Sequence[tuple[int, int]], steps: Sequence[int]) -> bool:
+        """Tell whether a job whose levels have canvases of (rows, columns) and so many steps can be here."""
+        if not (0 <= self.level < len(steps) and 0 <= self.step <= steps[self.level]):
+            return False
+        if self.canvas is None:
+            return self == RunState()
+        shape = (1, 3, *shapes[self.level])
+        pixels = [self.canvas] if self.best is None else [self.canvas, self.best]
+        return (
+            len(self.rows) <= sum(steps[: self.level]) + self.step
+            and all(tensor.shape == shape and tensor.dtype == torch.float32 for tensor in pixels)
+            and all(bool(tensor.isfinite().all()) for tensor in pixels)
+            and all(tensor.shape[:1] == (1,) for tensor in (self.optimizer or {}).values())
+            and not math.isnan(self.best_loss)
+        )
+
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors: dict[str, Tensor] = {}
         plain = {
@@ -91,21 +107,28 @@ def write_checkpoint(path: Path, state: RunState) -> None:
         OSError: it cannot be written.
     """
     tensors, metadata = state.to_tensors()
-    write_atomically(path, save(tensors, metadata={**metadata, "format": FORMAT}))
+    Sealed(tensors, {**metadata, "format": FORMAT, "key": path.stem}).write(path)
 
 
 def read_checkpoint(path: Path) -> RunState | None:
-    """Return the state in a file, or None where there is none that can be read: start anew, then."""
+    """Return the state in a file, or None where there is no file.
+
+    Raises:
+        DamagedError: it is not as it was written, or not a checkpoint of this name and version.
+    """
     try:
-        with safe_open(path, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                return None
-            # Cloned: tensors mapped from a file are aligned otherwise, and sums then round otherwise.
-            tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118
+        tensors, metadata = read_sealed(path)
+        if metadata.get("format") != FORMAT:
+            raise DamagedError("is of another version")
+        if metadata.get("key") != path.stem:
+            raise DamagedError("is of another job")
         return RunState.from_tensors(tensors, metadata)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise DamagedError(f"cannot be read ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError("is damaged") from error
 
 
 def pack_state(state: Any, tensors: dict[str, Tensor]) -> Any:

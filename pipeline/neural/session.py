@@ -449,7 +449,9 @@ class _Run:
             image_BCHW = self._style_image(style, size, level).to(self.device)
             return gram_targets(self.encoder, image_BCHW, sorted(recipe.style_layers))
 
-        targets, hit = self.session.cache.fetch(key, compute, recipe.style_loss == "bures")
+        channels = {layer: self.encoder.channels["conv" + layer[4:]] for layer in recipe.style_layers}
+        bures = recipe.style_loss == "bures"
+        targets, hit = self.session.cache.fetch(key, channels, compute, bures)
         self.hits, self.misses = self.hits + hit, self.misses + (not hit)
         return targets
 

@@ -16,15 +16,13 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from ..files import write_atomically
 from .encoder import Encoder
 from .losses import Moments, moments
+from .sealed import DamagedError, Sealed, read_sealed
 
-FORMAT_VERSION = "2"
+FORMAT_VERSION = "3"
 # Targets take seconds; a process that holds a lock longer hangs, and is not waited for.
 LOCK_S = 120
 
@@ -117,7 +115,7 @@ class TargetCache:
     """Style targets by key: least recently used in memory, in front of a folder on disk.
 
     Any number of processes may share the folder: entries are written to a temporary file and renamed
-    into place, and an entry that cannot be read is a miss. `directory` None keeps to memory.
+    into place, and an entry that is damaged or of other shapes is a miss. `directory` None keeps to memory.
     Sizes are in bytes; when the folder outgrows `disk_bytes` the oldest entries go first.
     """
 
@@ -130,16 +128,21 @@ class TargetCache:
         self._memory: OrderedDict[str, StyleTargets] = OrderedDict()
 
     def fetch(
-        self, key: str, compute: Callable[[], StyleTargets], decomposed: bool = False
+        self,
+        key: str,
+        channels: Mapping[str, int],
+        compute: Callable[[], StyleTargets],
+        decomposed: bool = False,
     ) -> tuple[StyleTargets, bool]:
         """Return the targets under `key`, computed if need be, and whether they were there.
 
-        Spectra are kept in memory only: what they save is little beside computing a style.
+        `channels` are the layers that they have, with the features of each. Spectra are kept in memory only:
+        what they save is little beside computing a style.
         """
-        targets, found = self._memory.get(key) or self._read(key), True
+        targets, found = self._memory.get(key) or self._read(key, channels), True
         if targets is None:
             with self._lock(key):
-                targets = self._read(key)  # who held the lock may have computed it
+                targets = self._read(key, channels)  # who held the lock may have computed it
                 if targets is None:
                     targets, found = compute(), False
                     self._write(key, targets)
@@ -170,25 +173,20 @@ class TargetCache:
         ):
             self._memory.popitem(last=False)
 
-    def _read(self, key: str) -> StyleTargets | None:
+    def _read(self, key: str, channels: Mapping[str, int]) -> StyleTargets | None:
         if self.directory is None:
             return None
         path = self.directory / f"{key}.safetensors"
         try:
-            with safe_open(path, framework="pt") as stored:
-                if (stored.metadata() or {}).get("key") != key:
-                    return None
-                layers = sorted({name.rpartition(".")[0] for name in stored.keys()})  # noqa: SIM118
-                targets = StyleTargets(
-                    {
-                        name: Moments(stored.get_tensor(f"{name}.mean"), stored.get_tensor(f"{name}.second"))
-                        for name in layers
-                    }
-                )
+            tensors, metadata = read_sealed(path)
+            if metadata != {"key": key, "format": FORMAT_VERSION} or not _are_moments(tensors, channels):
+                return None
             os.utime(path)
-        except (OSError, SafetensorError):
+        except (OSError, DamagedError):
             return None
-        return targets
+        return StyleTargets(
+            {name: Moments(tensors[f"{name}.mean"], tensors[f"{name}.second"]) for name in channels}
+        )
 
     def _write(self, key: str, targets: StyleTargets) -> None:
         """Publish an entry. A full or read-only cache costs time, not the job."""
@@ -196,11 +194,11 @@ class TargetCache:
             return
         tensors = {f"{name}.mean": m.mean for name, m in targets.layers.items()}
         tensors |= {f"{name}.second": m.second for name, m in targets.layers.items()}
-        data = save(tensors, metadata={"key": key, "format": FORMAT_VERSION})
+        entry = Sealed(tensors, {"key": key, "format": FORMAT_VERSION})
         # Without room for it the targets are computed again another time; the job goes on.
         with suppress(OSError):
-            self._make_room(len(data))
-            write_atomically(self.directory / f"{key}.safetensors", data)
+            self._make_room(len(entry))
+            entry.write(self.directory / f"{key}.safetensors")
 
     def _make_room(self, needed: int) -> None:
         assert self.directory is not None
@@ -217,3 +215,12 @@ class TargetCache:
                 return
             path.unlink(missing_ok=True)
             excess -= size
+
+
+def _are_moments(tensors: Mapping[str, Tensor], channels: Mapping[str, int]) -> bool:
+    """Tell whether these are the moments of one style, of layers with so many features."""
+    wanted: dict[str, tuple[int, ...]] = {f"{name}.mean": (1, count) for name, count in channels.items()}
+    wanted |= {f"{name}.second": (1, count, count) for name, count in channels.items()}
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()} == wanted and all(
+        tensor.dtype == torch.float32 and bool(tensor.isfinite().all()) for tensor in tensors.values()
+    )
