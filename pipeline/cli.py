@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -12,8 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .errors import DeadlineError, Interrupted, MachineError, PipelineError, UsageError
+from .errors import DeadlineError, DiskError, Interrupted, MachineError, PipelineError, Unexpected, UsageError
+from .files import one_line
+from .streams import encoded, guarded, open_closed, refused
 from .version import VERSION
+from .words import counted, duration
 
 # Everything else is imported by the command that needs it: `--help` stays quick.
 if TYPE_CHECKING:
@@ -56,20 +61,80 @@ UntilOption = Annotated[
 ]
 
 
+# What typer raises for a wrong command line.
+CommandLineError: type[Any] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+
 def main() -> None:
     """Run the command line; every error ends here with its message and its exit code."""
+    open_closed()
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = guarded(sys.stdout, 1), guarded(sys.stderr, 2)
     try:
-        app()
+        sys.exit(_exit_code())
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def _exit_code() -> int:
+    try:
+        return app(standalone_mode=False) or 0
+    except typer.Abort:
+        return 128 + signal.SIGINT
+    except CommandLineError as error:
+        error.message = "\n".join(map(one_line, error.message.split("\n")))
+        error.show()
+        return int(error.exit_code)
     except PipelineError as error:
-        typer.echo(f"Error: {error.message}", err=True)
-        if error.next_step:
-            typer.echo(error.next_step, err=True)
-        sys.exit(error.exit_code)
+        return _complain(error)
+    except Exception as error:
+        details = "".join(traceback.format_exception(error))
+        return _complain(Unexpected(f"unexpected {type(error).__name__}: {error}", details))
+
+
+def _complain(error: PipelineError) -> int:
+    """Say what went wrong, and return its exit code."""
+    if isinstance(error, Unexpected):
+        _say(*error.details.splitlines(), err=True)
+    first, *others = error.lines
+    _say(f"Error: {first}", *others, *filter(None, [error.next_step]), err=True)
+    return error.exit_code
+
+
+def _say(*lines: object, err: bool = False) -> None:
+    """Print lines, each on one line whatever its names are made of."""
+    for line in lines:
+        typer.echo(one_line(str(line)), err=err)
+
+
+def _answer(*lines: object) -> None:
+    """Print what a command was asked for.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    _say(*lines)
+    _check_answered()
+
+
+def _answer_document(text: str) -> None:
+    """Print text of several lines as it is. Errors as in `_answer`."""
+    typer.echo(text, nl=False)
+    _check_answered()
+
+
+def _check_answered() -> None:
+    if error := refused(sys.stdout):
+        raise DiskError(
+            f"Standard output cannot be written ({error.strerror or error}).", "Send it elsewhere."
+        )
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"style-pipeline {VERSION}")
+        _answer(f"style-pipeline {VERSION}")
         raise typer.Exit
 
 
@@ -130,12 +195,12 @@ def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
         runner.folder.locked(),
     ):
         summary = runner.run(batch.jobs(), len(batch))
-    typer.echo(summary_line(summary, str(runner.folder.folder)), err=as_json)
+    _say(summary_line(summary, str(runner.folder.folder)), err=as_json)
     if stopped and summary.remaining:
         raise Interrupted(stopped[0])
     if summary.postponed or (summary.stopped and summary.remaining and options.deadline):
         raise DeadlineError(
-            f"The time is over; {summary.remaining} pictures are left.",
+            f"The time is over; {counted(summary.remaining, 'picture')} left.",
             "Run the same command again to go on where it stopped.",
         )
     if summary.failed:
@@ -143,9 +208,8 @@ def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
 
 
 def _dry_run(settings: Config, batch: Batch, force: bool, as_json: bool) -> None:
-    from .display import LogLines, duration
+    from .display import LogLines
     from .estimate import Estimate
-    from .files import one_line
     from .runner import RunOptions
 
     options = RunOptions(force, settings.max_failures, settings.max_attempts)
@@ -155,22 +219,22 @@ def _dry_run(settings: Config, batch: Batch, force: bool, as_json: bool) -> None
         estimate, undecided = Estimate(runner.ledger), False
         for planned in runner.plan(batch.jobs()):
             if as_json:
-                typer.echo(json.dumps({"name": planned.name, "run": planned.run, "reason": planned.reason}))
+                _answer(json.dumps({"name": planned.name, "run": planned.run, "reason": planned.reason}))
             else:
-                typer.echo(f"{'run ' if planned.run else 'skip'}  {planned.name}  ({planned.reason})")
+                _answer(f"{'run ' if planned.run else 'skip'}  {planned.name}  ({planned.reason})")
             if planned.run:
                 encoder = planned.job.recipe.encoder
                 undecided |= encoder == "auto"
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
                 estimate.add(planned.job.recipe, name)
-    for passed_over in batch.passed_over:
-        typer.echo(one_line(passed_over), err=as_json)
-    line = f"{estimate.jobs} of {len(batch)} pictures to make"
+    _say(*batch.passed_over, err=as_json)
+    line = f"{estimate.jobs} of {counted(len(batch), 'picture')} to make"
     if estimate.jobs:
         line += f" with {estimate.encoders}, roughly {duration(estimate.seconds)} ({estimate.basis})"
-    typer.echo(f"{line}.", err=as_json)
+    _say(f"{line}.", err=as_json)
+    _check_answered()
     if undecided and executor.would_download("auto"):
-        typer.echo("`auto` will try to download vgg19 first, which is slower.", err=True)
+        _say("`auto` will try to download vgg19 first, which is slower.", err=True)
 
 
 @app.command()
@@ -213,7 +277,7 @@ def watch(
         raise typer.Exit(128 + stopped[0])
     if options.deadline and tally.left and (once or options.deadline.over):
         raise DeadlineError(
-            f"The time is over; {tally.left} files are left.", "The next run goes on with them."
+            f"The time is over; {counted(tally.left, 'file')} left.", "The next run goes on from there."
         )
     if once and tally.set_aside:
         raise typer.Exit(1)
@@ -225,16 +289,13 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Tell what the watched folder is doing."""
-    from .display import duration
-    from .files import one_line
     from .ledger import Ledger
     from .status import read_status, status_lines
 
     settings = _settings(config)
     with closing(Ledger(settings.state_dir)) as ledger:
         found = read_status(settings, ledger)
-    lines = [json.dumps(found)] if as_json else map(one_line, status_lines(found, duration))
-    typer.echo("\n".join(lines))
+    _answer(*([json.dumps(found)] if as_json else status_lines(found, duration)))
 
 
 @app.command()
@@ -247,7 +308,7 @@ def retry(
 ) -> None:
     """Put files that were set aside back into the inbox, to be tried again."""
     from .claims import Claims
-    from .files import Disk, one_line
+    from .files import Disk
     from .ledger import Ledger
 
     settings = _settings(config)
@@ -265,11 +326,11 @@ def retry(
                 if not everything:
                     raise
                 stuck += 1
-                typer.echo(one_line(f"{one.id} stays: {error}"), err=True)
+                _say(f"{one.id} stays: {error}", err=True)
                 continue
             for key in one.report.get("keys", []):
                 ledger.end(key)
-            typer.echo(one_line(f"{one.id} is back: {home}"))
+            _say(f"{one.id} is back: {home}")
     if stuck:
         raise typer.Exit(1)
 
@@ -309,7 +370,7 @@ def service_systemd(
     settings = _settings(config)
     command = [str(Path(sys.executable).with_name("style-pipeline")), "watch"]
     command += ["--config", str(config.resolve())] if config else []
-    typer.echo(systemd_unit(settings, command, Path.cwd(), "" if user else getpass.getuser()), nl=False)
+    _answer_document(systemd_unit(settings, command, Path.cwd(), "" if user else getpass.getuser()))
 
 
 @app.command()
@@ -349,7 +410,7 @@ def stylize(
         finished = run_single(job, path, _executor(settings, stopped), observer, lambda: bool(stopped))
     if finished.status == "stopped":
         raise Interrupted(stopped[0])
-    typer.echo(path)
+    _say(path)
 
 
 @app.command()
@@ -362,11 +423,10 @@ def presets(
 
     if name is None:
         width = max(map(len, PRESETS))
-        for label, preset in PRESETS.items():
-            typer.echo(f"{label:<{width}}  {preset.summary}")
+        _answer(*(f"{label:<{width}}  {preset.summary}" for label, preset in PRESETS.items()))
         return
     recipe = preset_recipe(name).model_dump(mode="json")
-    typer.echo(dump_yaml({"recipe": recipe}), nl=False)
+    _answer_document(dump_yaml({"recipe": recipe}))
 
 
 @app.command()
@@ -379,9 +439,9 @@ def inspect(
 
     found = read_origin(picture)
     if as_json:
-        typer.echo(json.dumps({**found, "manifest": manifest_of(found)}))
+        _answer(json.dumps({**found, "manifest": manifest_of(found)}))
     else:
-        typer.echo(manifest_text(picture, found), nl=False)
+        _answer_document(manifest_text(picture, found))
 
 
 @app.command()
@@ -391,7 +451,7 @@ def schema(kind: Annotated[Literal["manifest", "config"], typer.Argument(help="W
     from .manifest import Manifest
 
     model = Manifest if kind == "manifest" else Config
-    typer.echo(json.dumps(model.model_json_schema(), indent=2))
+    _answer_document(json.dumps(model.model_json_schema(), indent=2) + "\n")
 
 
 @app.command()
@@ -403,8 +463,7 @@ def doctor(config: ConfigOption = None, device: DeviceOption = None) -> None:
 
 
 def _print_checks(checks: Sequence[Check]) -> None:
-    for check in checks:
-        typer.echo(f"{'ok ' if check.ok else 'BAD'}  {check.label:<12} {check.text}")
+    _answer(*(f"{'ok ' if check.ok else 'BAD'}  {check.label:<12} {check.text}" for check in checks))
     if not all(check.ok for check in checks):
         raise MachineError("Something above needs attention.")
 
@@ -414,8 +473,7 @@ def weights_show(config: ConfigOption = None) -> None:
     """Show which weights are here and what `auto` takes."""
     from .doctor import weights_lines
 
-    for line in weights_lines(_settings(config)):
-        typer.echo(line)
+    _answer(*weights_lines(_settings(config)))
 
 
 @weights_app.command("fetch")
@@ -428,7 +486,7 @@ def weights_fetch(config: ConfigOption = None) -> None:
     settings = _settings(config)
     report = download_lines(_console())
     found = resolve_encoder("vgg19", weights_dir(settings), settings.weights, on_progress=report)
-    typer.echo(f"vgg19 {found.digest[:8]} is ready: {found.path}")
+    _say(f"vgg19 {found.digest[:8]} is ready: {found.path}")
 
 
 @weights_app.command("import")
@@ -441,7 +499,7 @@ def weights_import(
     from .neural.weights import import_weights
 
     found = import_weights(path, weights_dir(_settings(config)))
-    typer.echo(f"vgg19 {found.digest[:8]} is ready: {found.path}")
+    _say(f"vgg19 {found.digest[:8]} is ready: {found.path}")
 
 
 def _settings(path: Path | None, **flags: Any) -> Config:
@@ -457,8 +515,14 @@ def _settings(path: Path | None, **flags: Any) -> Config:
     try:
         Config.model_validate(given)
     except ValidationError as error:
-        raise UsageError("--" + "\n--".join(explain(error, Config))) from error
+        raise UsageError.of_lines([_as_option(problem) for problem in explain(error, Config)]) from error
     return read_config(path).model_copy(update=given)
+
+
+def _as_option(problem: str) -> str:
+    """Return `key: text` with the key as a flag."""
+    key, colon, text = problem.partition(":")
+    return f"--{key.replace('_', '-')}{colon}{text}"
 
 
 def _recipe_flags(preset: str | None, assignments: list[str] | None) -> dict[str, Any]:
@@ -482,8 +546,8 @@ def _recipe_flags(preset: str | None, assignments: list[str] | None) -> dict[str
         fields = canonical_keys(fields)
         Recipe.model_validate(fields)
     except ValidationError as error:
-        lines = "\n".join(explain(error, Recipe))
-        raise UsageError(f"--preset or --set: {lines}", "See `style-pipeline presets default`.") from error
+        problems = [f"--preset or --set: {problem}" for problem in explain(error, Recipe)]
+        raise UsageError.of_lines(problems, "See `style-pipeline presets default`.") from error
     except ValueError as error:
         raise UsageError(f"--set: {error}.") from error
     return anchor_init(fields, Path.cwd())
@@ -539,6 +603,6 @@ def _say_stopping() -> None:
 
 def _write_to_stderr(line: str) -> None:
     """Write a line past the stream's buffer, so that it is written now or raises OSError."""
-    data = f"{line}\n".encode(errors="backslashreplace")
+    data = encoded(f"{line}\n", sys.stderr)
     while data:
         data = data[os.write(2, data) :]

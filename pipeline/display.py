@@ -31,6 +31,7 @@ from .jobs import EncoderInfo, Job, StepProgress
 from .logfile import rotated
 from .runner import Finished, Summary
 from .status import Display, Pace, Queue
+from .words import counted, duration
 
 # Seconds between lines about a long job.
 SAY_EVERY_S = 30.0
@@ -80,7 +81,11 @@ class LogLines:
         self._said_at = time.monotonic()
         # Names may hold [brackets]; they are not markup.
         self.console.print(
-            f"{time.strftime('%H:%M:%S')} {text}", markup=False, emoji=False, highlight=False, soft_wrap=True
+            f"{time.strftime('%H:%M:%S')} {one_line(text)}",
+            markup=False,
+            emoji=False,
+            highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -206,7 +211,8 @@ def finished_line(finished: Finished) -> str:
 def summary_line(summary: Summary, folder: str) -> str:
     """Return the last line of a run."""
     if summary.skipped == summary.jobs:
-        return f"Nothing to do: all {summary.jobs} pictures are there already, in {folder}"
+        all_of_them = f"all {summary.jobs} pictures are" if summary.jobs > 1 else "the picture is"
+        return f"Nothing to do: {all_of_them} there already, in {folder}"
     parts = [f"{summary.done} done"]
     if summary.skipped:
         parts.append(f"{summary.skipped} there already")
@@ -215,14 +221,6 @@ def summary_line(summary: Summary, folder: str) -> str:
     if summary.remaining:
         parts.append(f"{summary.remaining} not begun or not finished")
     return f"{', '.join(parts)} in {duration(summary.seconds)}. Pictures are in {folder}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time span as a person would say it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, hours = divmod(round(seconds / 60), 60)[1], round(seconds / 60) // 60
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def download_lines(console: Console, every_s: float = 5.0) -> Callable[[int, int | None], None]:
@@ -256,7 +254,7 @@ class WatchLog:
         self._said_at = time.monotonic()
         try:
             if self._lost:
-                said = f"the log could not be written: {self._lost} lines before this are lost"
+                said = f"the log could not be written; lost before this: {counted(self._lost, 'line')}"
                 self.write(self._line("lost", said, {"lines": self._lost}))
                 self._lost = 0
             self.write(self._line(kind, text, facts))

@@ -106,11 +106,11 @@ class Document:
     def error(self, problems_: Iterable[Problem]) -> UsageError:
         """Gather problems into one error; each line names file, line and key."""
         ordered = sorted(problems_, key=lambda problem: self.line(problem.keys))
-        return UsageError(
-            "\n".join(
+        return UsageError.of_lines(
+            [
                 f"{self.path}:{self.line(p.keys)}: {_dotted(replace(p, keys=self._written(p.keys)))}"
                 for p in ordered
-            )
+            ]
         )
 
     def _written(self, keys: KeyPath) -> KeyPath:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
 
 class PipelineError(Exception):
-    """What happened and to which file (`message`), and what to do about it (`next_step`)."""
+    """What happened and to which file (`message`), and what to do about it (`next_step`).
+
+    `lines` are those of the message: what looks like more of them is in the name of a file.
+    """
 
     exit_code = 1
 
@@ -12,6 +18,14 @@ class PipelineError(Exception):
         super().__init__(message, next_step)
         self.message = message
         self.next_step = next_step
+        self.lines: tuple[str, ...] = (message,)
+
+    @classmethod
+    def of_lines(cls, lines: Sequence[str], next_step: str = "") -> Self:
+        """Return one error that tells of several things, a line each."""
+        error = cls("\n".join(lines), next_step)
+        error.lines = tuple(lines)
+        return error
 
     def __str__(self) -> str:
         return f"{self.message} {self.next_step}".strip()
@@ -67,6 +81,17 @@ class LockedError(PipelineError):
     """Another process is working on the same folder."""
 
     exit_code = 5
+
+
+class Unexpected(PipelineError):
+    """A fault of style-pipeline itself. `details` is its traceback."""
+
+    exit_code = 70  # EX_SOFTWARE of sysexits.h
+
+    def __init__(self, message: str, details: str) -> None:
+        super().__init__(message, "This is a fault in style-pipeline; please report it with the lines above.")
+        self.args = (message, details)
+        self.details = details
 
 
 class Interrupted(PipelineError):

@@ -368,8 +368,8 @@ def layer_recipe(*layers: Mapping[str, Any]) -> Recipe:
 
 def recipe_error(error: ValidationError) -> UsageError:
     """Return what is wrong with a recipe that was given in Python."""
-    problems = [f"recipe: {problem}" for problem in explain(error, Recipe)]
-    return UsageError("\n".join(problems) + ".", "See docs/recipes.md, or `style-pipeline presets default`.")
+    problems = [f"recipe: {problem}." for problem in explain(error, Recipe)]
+    return UsageError.of_lines(problems, "See docs/recipes.md, or `style-pipeline presets default`.")
 
 
 class Preset(BaseModel):

@@ -76,7 +76,8 @@ class Router:
                 self.recipe(route.recipe)
             except ValidationError as error:
                 where = f"watch.routes.{name}.recipe" if name else "recipe"
-                raise UsageError(f"{where}: " + "\n".join(explain(error, Recipe))) from error
+                problems = [f"{where}: {problem}" for problem in explain(error, Recipe)]
+                raise UsageError.of_lines(problems) from error
 
     def recipe(self, fields: Mapping[str, Any]) -> Recipe:
         """Lay a route's fields over the configuration's, and the flags over both."""

@@ -39,7 +39,7 @@ def single_style(styles: Sequence[str], mask: Path | None) -> tuple[Style, Masks
             raise UsageError(
                 f"{len(styles)} styles are given: {', '.join(styles)}.",
                 "Give one, or say with --mask where each goes; -o names the result. A blend is for `run` and "
-                "a manifest such as:\ncontents: [me.jpg]\nstyles: [{blend: {a.jpg: 0.7, b.jpg: 0.3}}]",
+                "a manifest, such as {contents: [me.jpg], styles: [{blend: {a.jpg: 0.7, b.jpg: 0.3}}]}.",
             )
         return Style(Path(styles[0]).stem, ((Path(styles[0]).resolve(), 1.0),)), None
     colors: dict[Path, Color] = {}
@@ -86,7 +86,7 @@ def single_job(
     try:
         recipe = layer_recipe(config_fields, flag_fields, suffix)
     except ValidationError as error:
-        raise UsageError("\n".join(explain(error, Recipe)), "See config.yaml, --set and -o.") from error
+        raise UsageError.of_lines(explain(error, Recipe), "See config.yaml, --set and -o.") from error
     name = safe_name(f"{content.stem}--{style.name}")
     return Job("", content.resolve(), style, recipe, name, masks=masks), out or Path(f"{name}{recipe.suffix}")
 

@@ -336,7 +336,7 @@ def test_stylize_with_a_mask(cli, night):
         (["s.png", "b.png"], "2 styles are given: s.png, b.png."),
         (
             ["s.png", "b.png"],
-            "A blend is for `run` and a manifest such as:\ncontents: [me.jpg]\nstyles: [{blend: ",
+            "A blend is for `run` and a manifest, such as {contents: [me.jpg], styles: [{blend: ",
         ),
         (["s.png", "--mask", "m.png"], "s.png: with --mask each style has one colour"),
         (["s.png=0", "--mask", "m.png"], "--mask m.png: a mask is for two styles or more"),
@@ -610,7 +610,7 @@ def test_a_deadline_in_the_middle_of_a_job_is_exit_code_4(studio, monkeypatch):
         studio.executor.after_step = lambda job, step: patch.setattr(Deadline, "left_s", -1.0)
         code, err = studio.once("--for", "1h")
         assert code == 4
-        assert "1 files are left" in err
+        assert "1 file left" in err
     studio.executor.after_step = lambda job, step: None
     assert studio.once("--for", "1h")[0] == 0
     assert Path("outbox/inbox/a--s.png").is_file()
@@ -633,7 +633,7 @@ def test_a_run_with_a_deadline_is_exit_code_4_when_work_is_left(studio, night, c
         ledger.note_speed("fake", "fake0", 1e12)
     code, _, err = cli("run", night, *flag)
     assert code == 4
-    assert "2 pictures are left" in err
+    assert "2 pictures left" in err
     assert studio.executor.ran == []
     with closing(studio.ledger()) as ledger:
         ledger.note_speed("fake", "fake0", 1e-12)

@@ -33,6 +33,7 @@ from pipeline.jobs import EncoderInfo, Job, StepProgress, Style
 from pipeline.recipe import Recipe
 from pipeline.runner import Finished, Runner, Status, Summary
 from pipeline.status import Queue
+from pipeline.words import counted
 
 # Whatever a file may be called: markup, a link, an emoji's code, other letters, and long.
 ODD_NAMES = [
@@ -44,6 +45,7 @@ ODD_NAMES = [
     "x" * 180,
     "back\\slash \\[a]",
 ]
+HOSTILE = [*ODD_NAMES, "caf\udce9", "a\nb", "a\r\nb", "\x1b[31mred", "\x85\u2028", "\0"]
 
 
 def make_job(content: str = "/in/a.png", style: str = "s") -> Job:
@@ -98,6 +100,26 @@ def test_a_job_that_was_stopped_is_not_counted() -> None:
     first, second = lines(file)
     assert first.startswith("[0/2] stopped a--s")
     assert second.startswith("[1/2] done")
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 files"), (1, "1 file"), (2, "2 files")])
+def test_plurals_agree(number: int, text: str) -> None:
+    assert counted(number, "file") == text
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name not in ODD_NAMES])
+def test_no_name_breaks_a_line_of_a_run(name: str) -> None:
+    screen, file = console(width=40)
+    log = LogLines(screen, total=1)
+    job = make_job(content=f"/in/{name}.png")
+    log.job_started(job, name)
+    log.worker_lost(job, WorkerLost("It ended."))
+    log.job_finished(
+        make_finished("failed", name, job=job, error=f"/in/{name}: bad.", notes=(f"{name}: odd",))
+    )
+    assert len(lines(file)) == 4
+    assert all(line.isprintable() for line in file.getvalue().split("\n"))
+    file.getvalue().encode()
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -254,6 +276,8 @@ def test_a_finished_job_is_one_sentence(finished: Finished, line: str) -> None:
         (0.04, "0.0 s"),
         (12.34, "12.3 s"),
         (59.4, "59.4 s"),
+        (59.94, "59.9 s"),
+        (59.97, "1 min"),
         (60, "1 min"),
         (119, "2 min"),
         (3599, "1 h 0 min"),
@@ -347,7 +371,6 @@ def test_every_display_follows_a_run(make: Callable[[Console, int], LogLines], w
 # A watched folder
 
 QUEUE = Queue(waiting=3, settling=2, done=5, set_aside=1)
-HOSTILE = [*ODD_NAMES, "caf\udce9", "a\nb", "a\r\nb", "\x1b[31mred", "\x85\u2028", "\0"]
 
 
 def watch_everything(log: WatchLog, name: str = "a--s") -> None:
@@ -460,7 +483,7 @@ def test_lines_that_cannot_be_written_are_counted(as_json: bool) -> None:
         log.tell("word", f"line {number}")
     texts = [json.loads(line)["text"] if as_json else line[20:] for line in disk.lines]
     assert [text for text in texts if text.startswith("line")] == ["line 0", "line 4", "line 5", "line 7"]
-    assert [re.findall(r"\d+ lines", text) for text in texts] == [[], ["3 lines"], [], [], ["1 lines"], []]
+    assert [re.findall(r"\d+ lines?$", text) for text in texts] == [[], ["3 lines"], [], [], ["1 line"], []]
     if as_json:
         assert [json.loads(line).get("lines") for line in disk.lines] == [None, 3, None, None, 1, None]
 
@@ -478,7 +501,7 @@ def test_a_line_about_lost_lines_may_be_lost_itself() -> None:
     for places in (0, 1, 2):
         room[:] = [None] * places
         log.tell("word", f"line {places}")
-    assert ["1 lines" in text or text for text in written] == [True, True, "line 2"]
+    assert [text.endswith("1 line") or text for text in written] == [True, True, "line 2"]
 
 
 def test_a_job_of_a_dropped_picture_fails_without_a_line_of_its_own() -> None:
@@ -578,7 +601,7 @@ def test_a_terminal_that_went_away_ends_no_watch() -> None:
         live.queue(QUEUE)
         file.gone = False
         live.tell("word", "here again")
-        assert re.search(r"\d+ lines before this are lost", file.getvalue())
+        assert re.search(r"lost before this: \d+ lines", file.getvalue())
         assert "here again" in file.getvalue()
         file.gone = True
 

@@ -1,0 +1,91 @@
+"""Standard output and error, which no work may depend on: what they refuse is dropped, and remembered."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+from contextlib import suppress
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+# Those who read have gone, on purpose: `| head`, or a terminal that was closed.
+GONE = frozenset({errno.EPIPE, errno.EIO, errno.ENXIO})
+
+
+class Outlet(io.RawIOBase):
+    """Writes to a stream at once, and never raises. A line that was cut off is ended before the next."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._cut = False
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        whole = bytes(data)
+        left = memoryview(b"\n" + whole if self._cut else whole)
+        try:
+            while left:
+                left = left[self._write_some(left) :]
+            self._stream.flush()
+            self._cut = False
+        except OSError as error:
+            self.error = error
+            self._cut = self._cut or 0 < len(left) < len(whole)
+        return len(whole)
+
+    def _write_some(self, data: memoryview) -> int:
+        written: int | None = self._stream.write(data)
+        if written is None:  # another program made it one that does not wait
+            select.select([], [self._stream], [])
+        return written or 0
+
+
+def refused(stream: TextIO) -> OSError | None:
+    """Return why something written to a guarded stream is lost, though somebody may wait for it; or None."""
+    error = getattr(getattr(stream, "buffer", None), "error", None)
+    return error if isinstance(error, OSError) and error.errno not in GONE else None
+
+
+def encoded(text: str, stream: TextIO | None) -> bytes:
+    """Return text as a stream has it, with escapes for what its encoding lacks."""
+    return text.encode(getattr(stream, "encoding", None) or "utf-8", "backslashreplace")
+
+
+def guarded(stream: TextIO | None, descriptor: int) -> TextIO:
+    """Return a stream to write to instead of a standard one: what it is given never raises.
+
+    What the encoding lacks is written as escapes.
+    """
+    if stream is None:  # it was closed before this program began
+        raw = cast(BinaryIO, io.FileIO(descriptor, "w", closefd=False))
+    elif hasattr(stream, "buffer"):
+        with suppress(OSError):
+            stream.flush()
+        raw = getattr(stream.buffer, "raw", stream.buffer)
+    else:  # text in memory, put there by whoever called
+        return stream
+    encoding = stream.encoding if stream else "utf-8"
+    outlet = cast(BinaryIO, Outlet(raw))
+    return io.TextIOWrapper(outlet, encoding, "backslashreplace", line_buffering=True, write_through=True)
+
+
+def open_closed() -> None:
+    """Give closed standard streams a file that takes everything, lest another file takes their place."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
