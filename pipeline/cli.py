@@ -256,7 +256,7 @@ def watch(
     from .daemon import WatchOptions, watch_inbox
     from .deadline import read_deadline
     from .display import watch_display
-    from .events import Waker
+    from .events import Waker, keep_watchdog_off_the_screen
     from .pool import watch_executor
     from .signals import reload_signal, stop_signal
     from .watcher import notify_mode
@@ -264,6 +264,7 @@ def watch(
     def read() -> Config:
         return _settings(config, outbox=outbox, device=device)
 
+    keep_watchdog_off_the_screen()
     settings = read()
     options = WatchOptions(once, read_deadline(for_, until), _recipe_flags(preset, assignments))
     waker = Waker(settings.watch.inbox, notify_mode(settings.watch))

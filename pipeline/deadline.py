@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +15,21 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(h|min|m|s)")
 _SECONDS = {"h": 3600, "min": 60, "m": 60, "s": 1}
 
 
+def clock_that_never_sleeps() -> float:
+    """Return seconds that go on while the machine is suspended; no change of the wall clock moves them."""
+    # Linux and macOS stop time.monotonic() for a suspension, each with another clock that goes on.
+    for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW" if sys.platform == "darwin" else ""):
+        if (clock := getattr(time, name, None)) is not None:
+            return time.clock_gettime(clock)
+    return time.monotonic()
+
+
 @dataclass(frozen=True)
 class Deadline:
-    """A moment on a monotonic clock, so that no change of the wall clock moves it."""
+    """A moment on a clock that no change of the wall clock moves, and that a suspension does not stop."""
 
     at: float
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = clock_that_never_sleeps
 
     @property
     def left_s(self) -> float:
@@ -34,7 +44,7 @@ def read_deadline(
     for_: str | None,
     until: str | None,
     now: datetime | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = clock_that_never_sleeps,
 ) -> Deadline | None:
     """Return the earlier of both limits, or None where there is neither. `now` is local time.
 
@@ -58,7 +68,10 @@ def _span_s(text: str) -> float:
 def _until_s(text: str, now: datetime) -> float:
     try:
         hour, minute = (int(part) for part in text.split(":"))
-        at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+        today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     except ValueError as error:
         raise UsageError(f"--until {text}: expected a time of day such as 06:30.") from error
-    return (at - now).total_seconds() if at > now else (at + timedelta(days=1) - now).total_seconds()
+    # Where the clocks change, a time of day may come twice, or be left out: then the next one counts.
+    times = [day.replace(fold=fold) for day in (today, today + timedelta(days=1)) for fold in (0, 1)]
+    moments = [at.timestamp() for at in times if datetime.fromtimestamp(at.timestamp()) >= at]
+    return min(moment for moment in moments if moment > now.timestamp()) - now.timestamp()

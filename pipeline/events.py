@@ -51,10 +51,15 @@ LIMITS = {
     errno.EMFILE: "Raise the system's limit fs.inotify.max_user_instances, or that of open files.",
 }
 
-# watchdog logs what it gives up, and without a handler that would land on the screen; `check` sees it.
-logging.getLogger("watchdog").addHandler(logging.NullHandler())
-# It warns, on the screen as well, when it meets a new folder twice: in its parent, and by the folder's event.
-warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+
+def keep_watchdog_off_the_screen() -> None:
+    """Silence what watchdog says of itself, for the whole process: only who owns it calls this.
+
+    It logs what it gives up, which without a handler lands on the screen, and `Waker.check` sees. And its
+    threads warn when they meet a new folder twice: in its parent, and by the folder's own event.
+    """
+    logging.getLogger("watchdog").addHandler(logging.NullHandler())
+    warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 
 
 class Waker:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from datetime import datetime
 
 import pytest
@@ -103,9 +104,46 @@ def test_a_deadline_follows_the_clock_it_was_given() -> None:
     assert (deadline.left_s, deadline.over) == (-5, True)
 
 
-def test_the_usual_clock_is_monotonic(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_usual_clock_is_not_that_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time", lambda: pytest.fail("the wall clock was asked"))
     deadline = read_deadline("1h", None)
     assert deadline is not None
     assert 3590 < deadline.left_s <= 3600
     assert Deadline(0.0).over
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="a clock of Linux")
+def test_a_deadline_slept_through_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspension stops the monotonic clock of Linux, and not that of the time since the start."""
+    deadline = read_deadline("1h", None)
+    assert deadline is not None
+    real = time.clock_gettime
+    slept_s = {time.CLOCK_BOOTTIME: 3600.0}
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: real(clock) + slept_s.get(clock, 0.0))
+    assert deadline.over
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be chosen here")
+@pytest.mark.parametrize(
+    ("now", "until", "hours"),
+    [
+        # On 31 March 2024 the clocks of Berlin went from 2:00 to 3:00, on 27 October from 3:00 to 2:00.
+        (datetime(2024, 3, 30, 22, 0), "06:00", 7),
+        (datetime(2024, 3, 31, 1, 30), "02:30", 1),  # there is none: an hour later it is 3:30
+        (datetime(2024, 3, 31, 1, 30), "03:00", 0.5),
+        (datetime(2024, 10, 26, 22, 0), "06:00", 9),
+        (datetime(2024, 10, 27, 1, 30), "02:30", 1),  # the first of two
+        (datetime(2024, 10, 27, 2, 45), "02:30", 0.75),  # the second
+        (datetime(2024, 10, 27, 2, 45, fold=1), "02:30", 23.75),
+        (datetime(2024, 7, 1, 22, 0), "06:00", 8),
+    ],
+)
+def test_a_time_of_day_is_that_of_the_clock_on_the_wall(
+    now: datetime, until: str, hours: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+        time.tzset()
+        found = left_s(until=until, now=now)
+    time.tzset()
+    assert found == pytest.approx(3600 * hours)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ from watchdog.utils import BaseThread
 
 from pipeline.events import Waker, _Handler
 from pipeline.inbox import HIDDEN
+
+# Of watchdog's own threads, see `keep_watchdog_off_the_screen`.
+pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
 
 TIMEOUT_S = 30.0  # never waited for when all is well
 
@@ -495,3 +499,22 @@ def test_the_mode_can_be_switched(make: Make, inbox: Path) -> None:
     assert waker.alive
     assert waker.switch("native") == ""
     happen(waker, lambda: put(inbox / "a.png"))
+
+
+UNCHANGED = """
+import logging, sys, warnings
+from pipeline import errors
+before = [*warnings.filters]
+import watchdog.observers
+import pipeline.events
+assert warnings.filters == before, warnings.filters
+assert not logging.getLogger("watchdog").handlers
+pipeline.events.keep_watchdog_off_the_screen()
+warnings.warn("Callback with id 'x' already exists for watch y.", RuntimeWarning)
+logging.getLogger("watchdog").error("given up")
+"""
+
+
+def test_only_who_asks_for_it_has_watchdog_silenced() -> None:
+    done = subprocess.run([sys.executable, "-c", UNCHANGED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
