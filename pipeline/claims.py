@@ -21,6 +21,7 @@ from typing import Any
 from .errors import DiskError, JobError, UsageError
 from .files import TEMPORARY_PREFIX, Disk, same_bytes
 from .inbox import HIDDEN, STYLES, Identity, marker_path
+from .names import composed
 
 ERROR_NAME = "error.json"
 # There is another file, a file where a folder should be, or no room for a longer name.
@@ -51,7 +52,8 @@ class Quarantined:
 
     def answers_to(self, name: str) -> bool:
         """Tell whether a name means this file: its id or the beginning of that, its name or its path."""
-        return bool(name) and (self.id.startswith(name) or name in {self.file.name, str(self.report["path"])})
+        names = {composed(self.file.name), composed(str(self.report["path"]))}
+        return bool(name) and (self.id.startswith(name) or composed(name) in names)
 
 
 class Claims:

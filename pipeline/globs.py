@@ -6,6 +6,7 @@ or ignored one; hidden and ignored folders are not entered, nor those with resul
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -58,6 +59,16 @@ def as_on_disk(path: Path) -> Path:
     for part in path.relative_to(there).parts:
         there = _child(there, part) or there / part
     return there
+
+
+def in_other_case(path: Path) -> str:
+    """Return the name of a file that is there in other letters, large or small; "" if none is."""
+    try:
+        with os.scandir(path.parent) as entries:
+            alike = [entry.name for entry in entries if matches(entry.name, (glob.escape(path.name),))]
+    except OSError:
+        return ""
+    return min(alike, default="")
 
 
 def find(start: Path, parts: Sequence[str], unwanted: Unwanted = Unwanted()) -> Found:

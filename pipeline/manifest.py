@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from pydantic import (
 from .config import Config, RecipeFields, Share, anchor_init
 from .documents import Document, KeyPath, Problem, listed, problems, read_document, shown
 from .errors import UsageError
-from .globs import Unwanted, as_on_disk, find, is_glob
+from .globs import Unwanted, as_on_disk, find, in_other_case, is_glob
 from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_color, safe_name
 from .recipe import ALIASES, INIT_MODES, Recipe, layer_recipe
 
@@ -337,9 +336,12 @@ class _Reader:
     def _look_for(self, entry: str, keys: KeyPath) -> list[Path]:
         try:
             return self._files(entry, keys)
-        except (OSError, ValueError, RuntimeError, NotImplementedError, re.error) as error:
-            self.problems.append(Problem(keys, f"{entry[:100]}: {error}"))
-            return []
+        except OSError as error:
+            why = f"cannot be read ({error.strerror or error})"
+        except (ValueError, RuntimeError) as error:  # a NUL, the home of nobody
+            why = str(error)
+        self.problems.append(Problem(keys, f"{entry[:100]}: {why}"))
+        return []
 
     def _files(self, entry: str, keys: KeyPath) -> list[Path]:
         expanded = Path(entry).expanduser()
@@ -347,9 +349,7 @@ class _Reader:
         if path.is_file():
             return [path.resolve()]
         if not is_glob(entry):
-            kind = "is a folder; name its pictures, as in" if path.is_dir() else "no such file"
-            example = f" {entry.rstrip('/')}/*.jpg" if path.is_dir() else ""
-            self.problems.append(Problem(keys, f"{entry}: {kind}{example}"))
+            self.problems.append(Problem(keys, f"{entry}: {_why_no_file(path, entry)}"))
             return []
         start = Path(expanded.anchor) if expanded.anchor else self.folder
         found = find(start, expanded.relative_to(expanded.anchor).parts, self.unwanted)
@@ -401,6 +401,17 @@ class _Reader:
         if len(found) > 1:
             self.problems.append(Problem(keys, f"{entry}: expected one picture; {len(found)} match"))
         return found[0] if found else None
+
+
+def _why_no_file(path: Path, entry: str) -> str:
+    if path.is_dir():
+        return f"is a folder; name its pictures, as in {entry.rstrip('/')}/*.jpg"
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        there = in_other_case(path)
+        return f"no such file; there is '{there}'" if there else "no such file"
+    return "is no file, but a pipe or a device"
 
 
 def _named_in_pair(entry: Any) -> Iterator[tuple[KeyPath, str]]:

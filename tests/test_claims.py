@@ -439,6 +439,15 @@ def test_names_that_a_file_answers_to(claims: Claims) -> None:
     assert not any(aside.answers_to(name) for name in ("", "a", "sub", OTHER, f"{ID}0", "b/a.png", "."))
 
 
+@pytest.mark.parametrize("name", ["caf\xe9", "cafe\u0301"])
+def test_a_name_may_be_spelt_in_two_ways(claims: Claims, name: str) -> None:
+    claims.quarantine(taken(claims, f"{name}/{name}.png"), REPORT)
+    (aside,) = claims.quarantined()
+    for typed in ("caf\xe9", "cafe\u0301"):
+        assert aside.answers_to(f"{typed}.png")
+        assert aside.answers_to(f"{typed}/{typed}.png")
+
+
 # Across file systems
 
 

@@ -36,7 +36,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "outbox":    ("errors files",                                              ""),
     "inbox":     ("errors files names",                                        ""),
     "events":    ("inbox",                                                     ""),
-    "claims":    ("errors files inbox",                                        ""),
+    "claims":    ("errors files inbox names",                                  ""),
     "owner":     ("errors files inbox",                                        ""),
     "service":   ("config",                                                    ""),
     "routes":    ("claims config documents errors inbox jobs manifest names recipe", ""),

@@ -153,6 +153,28 @@ def test_a_glob_does_not_take_results_for_contents(here: Path, make_manifest: Ma
     assert pairs(read_manifest(chained, {}, {}, unwanted=unwanted(config))) == [("a--s.png", "s")]
 
 
+def test_why_a_file_cannot_be_taken(read: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(here / "photos/pipe.jpg")
+    real = Path.stat
+
+    def stat(path: Path, **how: Any) -> os.stat_result:
+        if path.name == "locked.jpg":
+            raise PermissionError(13, "Permission denied")
+        return real(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    for entry, words in (
+        ("photos/A.JPG", "no such file; there is 'a.jpg'"),
+        ("photos/no.jpg", "no such file"),
+        ("photos", "is a folder; name its pictures, as in photos/*.jpg"),
+        ("photos/pipe.jpg", "is no file, but a pipe or a device"),
+        ("photos/locked.jpg", "cannot be read (Permission denied)"),
+        ("photos/a.jpg/x", "no such file"),
+    ):
+        (line,) = failure(read, f"contents: [{entry}]\nstyles: [styles/s.png]\n")
+        assert line == f"1: contents[0]: {entry}: {words}"
+
+
 def test_entries_keep_their_order(read: Any) -> None:
     batch = read("contents: [photos/c.jpg, 'photos/[ab].*']\nstyles: [styles/s.png]\n")
     assert [content for content, _ in pairs(batch)] == ["c.jpg", "a.jpg", "b.PNG"]

@@ -546,6 +546,32 @@ def test_the_smallest_picture_with_a_margin_has_a_style_at_every_layer(session, 
     assert all(np.isfinite(loss) for loss in row.layers.values())
 
 
+HEAVY = {f"relu{block}_1": 1e6 for block in range(1, 6)}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"style_weight": 1e12, "style_layers": HEAVY},
+        {"style_weight": 1e12, "style_layers": HEAVY, "style_loss": "gram", "loss": "gatys"},
+        {"content_weight": 1e12, "content_layers": {"relu4_2": 1e6}},
+        {"tv_weight": 1e12, "tv_chroma": 1e6, "range_weight": 1e12},
+        {"bures_epsilon": 1e-6},
+        {"bures_epsilon": 1e6},
+        {"learning_rate": 1e3, "optimizer": "adam"},
+        {"learning_rate": 1e-9},
+        {"style_layers": dict.fromkeys(HEAVY, 0.0)},
+        {"content_layers": {"relu4_2": 0.0}},
+        {"content_weight": 0, "style_weight": 0, "tv_weight": 1e-300},
+    ],
+    ids=str,
+)
+def test_a_recipe_within_its_bounds_is_done_or_diverges(session, weights, fields):
+    outcome = one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for(**fields)), weights)
+    assert outcome.status in {"done", "diverged"}
+    assert (outcome.error is None) == (outcome.status == "done")
+
+
 def test_devices():
     assert list_devices()[-1].device == "cpu"
     assert plan_device("auto") == list_devices()[0]
