@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from .config import Share, read_config
 from .documents import explain
 from .errors import ImageError, UsageError
-from .executors import InProcessExecutor
+from .executors import InProcessExecutor, style_too_large
 from .inputs import check_layers, check_shows, find_regions, read_picture, request_notes
 from .jobs import Color, StepProgress, check_regions, region_color
 from .recipe import INIT_MODES, Recipe, preset_recipe, recipe_error
@@ -71,7 +71,7 @@ def stylize(
     for note in (*_check(request, weights, _name(content, "content")), weights.note):
         if note:
             warnings.warn(note, stacklevel=2)
-    return _run(request, executor, weights, on_progress)
+    return _run(request, executor, weights, on_progress, _style_names(style))
 
 
 def _recipe(recipe: object) -> Recipe:
@@ -99,13 +99,17 @@ def _request(content: object, style: object, recipe: Recipe, mask: Source | None
     styles = [(_picture(source, "style"), share) for source, share in shares]
     init = None if recipe.init in INIT_MODES else _picture(recipe.init, "init")
     request = Request(_picture(content, "content"), styles, recipe, init)
-    names = [_name(content, "content"), *(_name(source, "style") for source, _ in shares)]
+    names = [_name(content, "content"), *_style_names(style)]
     check_shows(zip([request.content, *(picture for picture, _ in styles)], names, strict=True))
     if mask is None:
         return request
     regions, name = _picture(mask, "mask"), _name(mask, "mask")
     found = find_regions(regions, request.content, [*colors.values()], name, [*colors])
     return replace(request, regions=found)
+
+
+def _style_names(style: object) -> list[str]:
+    return [str(path) for path in style] if isinstance(style, Mapping) else [_name(style, "style")]
 
 
 def _shares(style: object) -> list[tuple[object, float]]:
@@ -192,6 +196,7 @@ def _run(
     executor: InProcessExecutor,
     weights: EncoderWeights,
     on_progress: Callable[[StepProgress], None] | None,
+    style_names: Sequence[str],
 ) -> Image:
     from .neural.engine import Hooks
     from .neural.memory import OutOfMemory
@@ -203,10 +208,12 @@ def _run(
     session = executor.session()
     try:
         (outcome,) = session.stylize([request], weights, Hooks(report))
-    except OutOfMemory:
-        outcome = None
+    except OutOfMemory as error:
+        outcome, large = None, error.style
     if outcome is None:  # outside of the `except`, as the exception holds what was allocated
         session.free_memory()
+        if large is not None:
+            raise style_too_large(style_names[large.index], large, session.device.device)
         raise ImageError(f"This size does not fit the memory of {session.device.device}.", "Lower size.")
     if outcome.error is not None:
         raise outcome.error

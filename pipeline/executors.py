@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from .config import Config
-from .errors import DiskError, JobError, PipelineError
+from .errors import DiskError, ImageError, JobError, PipelineError
 from .inputs import Prepared, prepare
 from .jobs import EncoderInfo, JobResult, StepProgress, Task
 from .recipe import Recipe
@@ -28,6 +28,7 @@ TOGETHER = 16
 if TYPE_CHECKING:
     from .neural.checkpoints import RunState
     from .neural.engine import Progress
+    from .neural.memory import LargeStyle
     from .neural.session import Session
     from .neural.weights import EncoderWeights
 
@@ -197,11 +198,12 @@ class InProcessExecutor:
         again = partial(self._run_group, fit=fit, on_step=on_step, should_stop=should_stop)
         try:
             return self._stylize(group, fit, on_step, should_stop)
-        except OutOfMemory:
-            unexpected = None
+        except OutOfMemory as error:
+            unexpected, style = None, error.style
         except PipelineError:
             raise
         except Exception as error:
+            style = None
             # Told now, not kept: an exception holds what the failed attempt had allocated.
             unexpected = unexpected_failure(group[0].task.job, error)
         # Outside of the `except` for the same reason.
@@ -217,9 +219,9 @@ class InProcessExecutor:
             return [unexpected]
         # Not worse for what neighbours hold: the runner tries it again without them.
         device = self.session(fit.device).device.device
-        if group[0].task.alone and (smaller := fit.smaller(group[0].task.job.recipe, device)):
+        if group[0].task.alone and (smaller := fit.smaller(group[0].task.job.recipe, device, style)):
             return self._run_group(group, smaller, on_step, should_stop)
-        return [_too_large(group[0], device)]
+        return [_too_large(group[0], device, style)]
 
     def _stylize(
         self,
@@ -303,9 +305,10 @@ class Fit:
 
     SHORT_HISTORY: ClassVar = 3
 
-    def smaller(self, recipe: Recipe, device: str) -> Fit | None:
-        """Return what to try next, if anything is left."""
-        if self.history is None and recipe.optimizer == "lbfgs" and recipe.history > self.SHORT_HISTORY:
+    def smaller(self, recipe: Recipe, device: str, style: LargeStyle | None = None) -> Fit | None:
+        """Return what to try next, if anything is left; a `style` that does not fit needs no history."""
+        long = recipe.optimizer == "lbfgs" and recipe.history > self.SHORT_HISTORY
+        if self.history is None and long and style is None:
             return replace(self, history=self.SHORT_HISTORY)
         if device != "cpu":
             return Fit(device="cpu")
@@ -321,14 +324,25 @@ class Fit:
         return (*([history] if self.history else []), *([device] if self.device else []))
 
 
-def _too_large(prepared: Prepared, device: str) -> JobResult:
-    level = prepared.levels[-1]
-    return JobResult(
-        "failed",
-        error=f"{prepared.task.job.content}: {level.width} x {level.height} pixels do not fit the memory "
-        f"of {device}.",
-        next_step="Lower size.",
-        out_of_memory=True,
+def _too_large(prepared: Prepared, device: str, style: LargeStyle | None) -> JobResult:
+    job, level = prepared.task.job, prepared.levels[-1]
+    if style is not None:
+        error = style_too_large(job.style.images[style.index][0], style, device)
+    else:
+        error = ImageError(
+            f"{job.content}: {level.width} x {level.height} pixels do not fit the memory of {device}.",
+            "Lower size.",
+        )
+    return JobResult("failed", error=error.message, next_step=error.next_step, out_of_memory=True)
+
+
+def style_too_large(name: Path | str, style: LargeStyle, device: str) -> ImageError:
+    """Return the error of a style that does not fit a device's memory."""
+    width, height = style.size
+    return ImageError(
+        f"{name}: this style is looked at with {width:,} x {height:,} pixels, which do not fit the memory of "
+        f"{device}.",
+        "Lower style_scale or size.",
     )
 
 

@@ -20,7 +20,7 @@ from pipeline.config import read_config
 from pipeline.executors import Fit, InProcessExecutor
 from pipeline.jobs import Job, JobResult, Masks, StepProgress, Style, Task
 from pipeline.neural import writing
-from pipeline.neural.memory import OutOfMemory
+from pipeline.neural.memory import LargeStyle, OutOfMemory
 from pipeline.neural.profiles import srgb_profile
 from pipeline.neural.reading import decode_picture
 from pipeline.neural.session import Session
@@ -368,6 +368,24 @@ def test_a_fault_nobody_expected_holds_no_memory_while_its_company_runs(
     results = run(executor, [make_task(1), make_task(2)])
     assert alive == [False, False, False]
     assert all("in fits" in result.details and "by whom?" in result.error for result in results)
+
+
+def test_a_style_that_does_not_fit_is_to_blame_and_not_its_content(executor, make_task, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.neural.memory.free_bytes", lambda plan: 30_000_000)
+    one, other = run(executor, [make_task(1, style_scale=10), make_task(2)])
+    assert other.status == "done"
+    assert (one.status, one.out_of_memory) == ("failed", True)
+    style = make_task(1).job.style.images[0][0]
+    assert one.error.startswith(f"{style}: this style is looked at with 480 x ")
+    assert "do not fit the memory of cpu" in one.error
+    assert one.next_step == "Lower style_scale or size."
+
+
+def test_a_style_that_does_not_fit_needs_another_device_and_no_shorter_history() -> None:
+    large, recipe = LargeStyle(0, (2880, 2160)), Recipe()
+    assert Fit().smaller(recipe, "cuda:0", large) == Fit(device="cpu")
+    assert Fit().smaller(recipe, "cpu", large) is None
+    assert Fit().smaller(recipe, "cpu") == Fit(history=Fit.SHORT_HISTORY)
 
 
 def test_what_fits_nowhere_names_the_device_it_was_tried_on_last(executor, make_task, monkeypatch) -> None:

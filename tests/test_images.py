@@ -5,7 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.neural.images import fit_size, resized, scaled, side_by_side, to_image, to_pixels, to_tensor
+from pipeline.neural.images import (
+    fit_size,
+    resized,
+    scaled,
+    side_by_side,
+    style_size,
+    to_image,
+    to_pixels,
+    to_tensor,
+)
 
 RED = (200, 30, 20)
 
@@ -29,6 +38,26 @@ def halves() -> Image.Image:
 )
 def test_fit_size(size, edge, square, expected):
     assert fit_size(size, edge, square) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "edge", "square", "expected"),
+    [
+        ((640, 480), 512, False, (512, 384)),
+        ((64, 48), 5120, False, (5120, 3840)),  # as the recipe asks
+        ((4000, 400), 64, False, (320, 32)),
+        ((400, 4000), 64, False, (32, 320)),
+        ((640, 480), 16, False, (43, 32)),
+        ((20_000, 1), 64, False, (2048, 32)),
+        ((20_000, 1), 4096, False, (4096, 32)),
+        ((1, 89_000_000), 64, False, (32, 2048)),
+        ((1000, 20), 64, False, (1000, 32)),
+        ((20, 1), 64, False, (64, 32)),
+        ((20_000, 1), 16, True, (32, 32)),
+    ],
+)
+def test_a_narrow_style_is_no_larger_than_needed(size, edge, square, expected):
+    assert style_size(size, edge, 32, square) == expected
 
 
 def test_tensor_and_back():

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.neural import memory
 from pipeline.neural.devices import DevicePlan
-from pipeline.neural.memory import MemoryModel, OutOfMemory, picture_bytes
+from pipeline.neural.memory import MemoryModel, OutOfMemory, picture_bytes, style_bytes
 from pipeline.recipe import Recipe
 
 VGG = {"conv1_1": 64, "conv1_2": 64, "conv2_1": 128, "conv3_1": 256, "conv4_1": 512, "conv5_1": 512}
@@ -23,6 +23,17 @@ def test_memory_grows_with_pixels_width_precision_and_history():
     assert picture_bytes(Recipe(margin=0, optimizer="adam"), VGG, 512, 512, 2) == plain - 18 * canvas
     # A checkpoint holds a long history thrice.
     assert picture_bytes(Recipe(margin=0, history=200), VGG, 512, 512, 2) > 3 * 400 * canvas
+
+
+def test_memory_of_a_style_grows_with_its_pixels_and_what_is_kept_of_it():
+    """Measured: 769 bytes a pixel with the first layers of five blocks, and with one; 1,025 with three."""
+    first = [f"relu{block}_1" for block in range(1, 6)]
+    plain = style_bytes(VGG, first, (700, 500))
+    assert 769 * 350_000 < plain < 1.5 * 769 * 350_000
+    assert style_bytes(VGG, first, (1400, 500)) == 2 * plain
+    assert 769 * 350_000 < style_bytes(VGG, ["relu4_1"], (700, 500)) < plain
+    assert style_bytes(VGG, ["conv1_1", "conv1_2", "relu5_1"], (700, 500)) > 1025 * 350_000
+    assert style_bytes({"conv1_1": 16}, ["relu1_1"], (700, 500)) < 0.4 * plain
 
 
 def test_what_is_free_decides(monkeypatch):

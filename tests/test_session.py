@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from safetensors.numpy import save_file
 from tiny import asking_for_nothing, random_image, tiny_weights
 
 from pipeline.errors import DeviceError, ImageError
+from pipeline.neural import session as session_module
 from pipeline.neural.checkpoints import RunState
 from pipeline.neural.color import blended_pixels, grey, luma, match_colors, match_histograms, with_luma
 from pipeline.neural.devices import DevicePlan, cpu_dtype, list_devices, plan_device
@@ -17,7 +19,7 @@ from pipeline.neural.encoder import smallest_side
 from pipeline.neural.engine import Level, Result, StyleTransfer
 from pipeline.neural.images import to_image, to_tensor
 from pipeline.neural.masks import Regions, find_regions
-from pipeline.neural.memory import OutOfMemory
+from pipeline.neural.memory import LargeStyle, OutOfMemory
 from pipeline.neural.session import Outcome, Picture, Request, Session, _Run, plan_levels
 from pipeline.neural.stepper import Steppers
 from pipeline.neural.targets import TargetCache
@@ -189,6 +191,36 @@ def test_out_of_memory_has_a_name_of_its_own(session, weights, monkeypatch):
     monkeypatch.setattr("pipeline.neural.engine.StyleTransfer.run", full)
     with pytest.raises(OutOfMemory):
         one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+
+
+def test_a_style_that_cannot_fit_is_not_begun_and_said(session, weights, monkeypatch):
+    monkeypatch.setattr("pipeline.neural.memory.free_bytes", lambda plan: 30_000_000)
+    monkeypatch.setattr("pipeline.neural.engine.StyleTransfer.run", None)
+    with pytest.raises(OutOfMemory) as caught:
+        one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for(size=64, style_scale=10)), weights)
+    assert caught.value.style == LargeStyle(0, (640, 480))
+
+
+def test_a_style_that_did_not_fit_is_said(session, weights, monkeypatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    learn, seen = session_module.gram_targets, []
+
+    def second_is_too_large(*arguments: Any) -> Any:
+        seen.append(arguments)
+        return (full if len(seen) > 1 else learn)(*arguments)
+
+    monkeypatch.setattr(session_module, "gram_targets", second_is_too_large)
+    styles = [(picture(1), 0.5), (picture(2), 0.5)]
+    with pytest.raises(OutOfMemory) as caught:
+        one(session, Request(picture(0), styles, recipe_for(size=64)), weights)
+    assert caught.value.style == LargeStyle(1, (64, 48))
+
+
+def test_a_narrow_style_is_used(session, weights):
+    thin = Picture.from_image(Image.new("RGB", (20_000, 1), (200, 30, 20)))
+    assert one(session, Request(picture(0), [(thin, 1.0)], recipe_for(size=64)), weights).status == "done"
 
 
 def test_what_cannot_fit_is_not_begun(session, weights, monkeypatch):

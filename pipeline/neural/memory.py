@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from .devices import DevicePlan
 CANVASES = 12
 # Buffers, as large as the largest feature map, that live for a moment while the pass goes on.
 BUFFERS = 7
+# Bytes of a style's pixel beside its features: in float32, normalised, and while its palette is learnt.
+STYLE_PIXEL = 60
 # Of what is free; the rest is for fragments and for what other programs do meanwhile.
 USABLE = 0.9
 
@@ -26,8 +29,7 @@ def picture_bytes(recipe: Recipe, channels: Mapping[str, int], width: int, heigh
     `channels` maps the convolutions that are built to their widths; `itemsize` is the network's, in bytes.
     """
     pixels = (width + 2 * recipe.margin) * (height + 2 * recipe.margin)
-    # Every block has a quarter of the positions of the one before.
-    maps = [count * 0.25 ** (int(name[4]) - 1) for name, count in channels.items()]
+    maps = [map_size(name, count) for name, count in channels.items()]
     features = itemsize * (sum(maps) + BUFFERS * max(maps))
     # Moments are taken of a copy in float32; and what a pooling chose takes eight bytes each.
     features += 4 * max(maps) + 8 * sum(maps) / 8
@@ -36,8 +38,35 @@ def picture_bytes(recipe: Recipe, channels: Mapping[str, int], width: int, heigh
     return round(pixels * (max(features, 2 * history) + history + 3 * 4 * CANVASES))
 
 
+def style_bytes(channels: Mapping[str, int], layers: Iterable[str], size: tuple[int, int]) -> int:
+    """Estimate what it takes to look at a style of (width, height) pixels, once: feature maps in float32."""
+    largest = max(map_size(name, count) for name, count in channels.items())
+    kept = sum(map_size(name, channels[name]) for name in ("conv" + layer[4:] for layer in layers))
+    return round(size[0] * size[1] * (4 * max(3 * largest, kept + 2 * largest) + STYLE_PIXEL))
+
+
+def map_size(convolution: str, channels: int) -> float:
+    """Return the numbers of a feature map for every pixel: each block has a quarter of the one before."""
+    return float(channels * 0.25 ** (int(convolution[4]) - 1))
+
+
+@dataclass(frozen=True)
+class LargeStyle:
+    """Which style of a request does not fit, and at what size (width, height) it is worked on."""
+
+    index: int
+    size: tuple[int, int]
+
+
 class OutOfMemory(Exception):
-    """What was asked for does not fit the device's memory; fewer or smaller pictures may."""
+    """What was asked for does not fit the device's memory; fewer or smaller pictures may.
+
+    `style` says so where it is a style that does not, which no other optimiser or batch would change.
+    """
+
+    def __init__(self, style: LargeStyle | None = None) -> None:
+        super().__init__()
+        self.style = style
 
 
 class MemoryModel:
@@ -51,22 +80,27 @@ class MemoryModel:
         self.factor = 1.0
 
     def check(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> None:
-        """Do nothing if so many pictures fit, into our share unless the other processes wait (`alone`).
-
-        A single picture on a GPU is always tried, as nothing dies of it. A system's main memory is promised
-        to programs that cannot have it, and then they are killed.
+        """Do nothing if so many pictures fit; see `fits`.
 
         Raises:
             OutOfMemory: they do not.
         """
+        if not self.fits(bytes_per_picture, pictures, alone):
+            raise OutOfMemory
+
+    def fits(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> bool:
+        """Tell whether so many pictures fit, into our share unless the other processes wait (`alone`).
+
+        A single picture on a GPU is always tried, as nothing dies of it. A system's main memory is promised
+        to programs that cannot have it, and then they are killed.
+        """
         free = free_bytes(self.plan)
         if free is None or (pictures == 1 and self.plan.device != "cpu"):
-            return
+            return True
         if self.share_bytes is not None and not alone:
             free = min(free, self.share_bytes)
         usable = free if pictures == 1 else USABLE * free
-        if bytes_per_picture * pictures * self.factor > usable:
-            raise OutOfMemory
+        return bytes_per_picture * pictures * self.factor <= usable
 
     @contextmanager
     def learning(self, estimate: int) -> Iterator[None]:

@@ -31,9 +31,9 @@ from .color import (
 from .devices import DevicePlan
 from .encoder import Encoder, smallest_side
 from .engine import Hooks, Level, LevelInputs, Result, StyleTransfer
-from .images import fit_size, resized, scaled, to_image, to_tensor
+from .images import fit_size, resized, scaled, style_size, to_image, to_tensor
 from .masks import Regions
-from .memory import MemoryModel, OutOfMemory, picture_bytes
+from .memory import LargeStyle, MemoryModel, OutOfMemory, picture_bytes, style_bytes
 from .reading import Decoded, to_decoded
 from .stepper import Steppers
 from .targets import StyleTargets, TargetCache, blend_targets, gram_targets, stack_targets, target_key
@@ -257,6 +257,7 @@ class Session:
             recipe, encoder.channels, levels[-1].width, levels[-1].height, dtypes[-1].itemsize
         )
         self.memory.check(estimate, len(requests), alone)
+        self._check_styles(requests, encoder, levels[-1], alone)
         runs = [_Run(self, request, weights, encoder) for request in requests]
         transfer = StyleTransfer(
             encoder, recipe, levels,
@@ -278,6 +279,19 @@ class Session:
             self._outcome(run, result, levels[-1], seconds, dtypes[-1])
             for run, result in zip(runs, results, strict=True)
         ]
+
+    def _check_styles(self, requests: Sequence[Request], encoder: Encoder, level: Level, alone: bool) -> None:
+        """Check that each style, which is looked at by itself, fits where it is largest.
+
+        Raises:
+            OutOfMemory: one does not.
+        """
+        for request in requests:
+            for index, (style, _) in enumerate(request.styles):
+                size = style_size_at(request.recipe, style.image.size, level)
+                needed = style_bytes(encoder.channels, request.recipe.style_layers, size)
+                if not self.memory.fits(needed, 1, alone):
+                    raise OutOfMemory(LargeStyle(index, size))
 
     def _outcome(
         self, run: _Run, result: Result, level: Level, seconds: float, dtype: torch.dtype
@@ -369,7 +383,10 @@ class _Run:
 
     def _inputs_at(self, level: Level) -> LevelInputs:
         content = self._seen(self.request.content, level).to(self.device)
-        parts = [(self._targets(style, level), share) for style, share in self.request.styles]
+        parts = [
+            (self._targets(index, style, level), share)
+            for index, (style, share) in enumerate(self.request.styles)
+        ]
         if self.request.regions is None:
             # Several decomposed styles make a blend that is not.
             targets = blend_targets(parts)
@@ -426,7 +443,7 @@ class _Run:
         luma_B1HW = match_luma(luma(image_BCHW), luma(self.request.shown(content_BCHW)))
         return luma_B1HW.expand_as(image_BCHW).clamp(0, 1)
 
-    def _targets(self, style: Picture, level: Level) -> StyleTargets:
+    def _targets(self, index: int, style: Picture, level: Level) -> StyleTargets:
         recipe = self.request.recipe
         size = self._style_size(style.image.size, level)
         parts: dict[str, object] = {
@@ -446,8 +463,13 @@ class _Run:
         key = target_key(parts)
 
         def compute() -> StyleTargets:
-            image_BCHW = self._style_image(style, size, level).to(self.device)
-            return gram_targets(self.encoder, image_BCHW, sorted(recipe.style_layers))
+            try:
+                image_BCHW = self._style_image(style, size, level).to(self.device)
+                return gram_targets(self.encoder, image_BCHW, sorted(recipe.style_layers))
+            except (RuntimeError, MemoryError) as error:
+                if isinstance(self.session._device_fault(error), OutOfMemory):
+                    raise OutOfMemory(LargeStyle(index, size)) from error
+                raise
 
         channels = {layer: self.encoder.channels["conv" + layer[4:]] for layer in recipe.style_layers}
         bures = recipe.style_loss == "bures"
@@ -456,12 +478,13 @@ class _Run:
         return targets
 
     def _style_size(self, size: tuple[int, int], level: Level) -> tuple[int, int]:
-        """Scale a style to the canvas's long edge times `style_scale`, its short side kept usable."""
-        recipe = self.request.recipe
-        edge = round(max(level.size) * recipe.style_scale)
-        smallest = smallest_side(recipe.style_layers, recipe.padding)
-        edge = max(edge, smallest if recipe.square else -(-smallest * max(size) // min(size)))
-        return fit_size(size, edge, recipe.square)
+        return style_size_at(self.request.recipe, size, level)
+
+
+def style_size_at(recipe: Recipe, size: tuple[int, int], level: Level) -> tuple[int, int]:
+    """Scale a style to the canvas's long edge times `style_scale`, its short side kept usable."""
+    edge = round(max(level.size) * recipe.style_scale)
+    return style_size(size, edge, smallest_side(recipe.style_layers, recipe.padding), recipe.square)
 
 
 def _within(mask_HW: Tensor, visible_HW: Tensor | None) -> Tensor:
