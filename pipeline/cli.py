@@ -364,14 +364,21 @@ def service_systemd(
     user: Annotated[bool, typer.Option("--user", help="For a user's own manager, not the system's.")] = False,
 ) -> None:
     """Print a unit file for systemd."""
-    import getpass
-
     from .service import systemd_unit
 
     settings = _settings(config)
     command = [str(Path(sys.executable).with_name("style-pipeline")), "watch"]
     command += ["--config", str(config.resolve())] if config else []
-    _answer_document(systemd_unit(settings, command, Path.cwd(), "" if user else getpass.getuser()))
+    _answer_document(systemd_unit(settings, command, Path.cwd(), "" if user else _user_name()))
+
+
+def _user_name() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # nobody gave this number a name; a unit takes either
+        return str(os.getuid())
 
 
 @app.command()
@@ -513,11 +520,11 @@ def _settings(path: Path | None, **flags: Any) -> Config:
     given = {name: value for name, value in flags.items() if value is not None}
     if "outbox" in given:
         given["outbox"] = given["outbox"].expanduser().resolve()
+    settings = read_config(path)
     try:
-        Config.model_validate(given)
+        return Config.model_validate({**dict(settings), **given})
     except ValidationError as error:
         raise UsageError.of_lines([_as_option(problem) for problem in explain(error, Config)]) from error
-    return read_config(path).model_copy(update=given)
 
 
 def _as_option(problem: str) -> str:

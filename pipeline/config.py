@@ -10,6 +10,7 @@ import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator, field_validator
 
 from .documents import expecting, listed, read_document, shown
+from .errors import UsageError
 from .globs import as_on_disk
 from .recipe import INIT_MODES, Recipe, canonical_keys
 
@@ -159,11 +160,11 @@ class Config(BaseModel):
 
     outbox: Path = Field(Path("outbox"), description="where results are published")
     state_dir: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_state_dir("style-pipeline", appauthor=False)),
+        default_factory=lambda: _at_home("state_dir", platformdirs.user_state_dir),
         description="attempts and checkpoints; on a local disk",
     )
     cache_dir: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_cache_dir("style-pipeline", appauthor=False)),
+        default_factory=lambda: _at_home("cache_dir", platformdirs.user_cache_dir),
         description="style targets and encoder weights; may be deleted at any time",
     )
     cache_max_mb: Count = Field(1024, description="style targets kept on disk, in MB")
@@ -221,6 +222,24 @@ class Config(BaseModel):
         }
         recipe, watch = anchor_init(self.recipe, folder), self.watch.resolved(folder)
         return self.model_copy(update={**paths, "recipe": recipe, "watch": watch})
+
+
+def _at_home(key: str, find: Callable[..., str]) -> Path:
+    """Return a folder of this user's.
+
+    Raises:
+        UsageError: nobody knows where the user's home is.
+    """
+    try:
+        path = Path(find("style-pipeline", appauthor=False))
+    except RuntimeError:
+        path = Path("~")
+    if not path.is_absolute():  # what older versions of platformdirs return
+        raise UsageError(
+            f"There is no place for {key}: this user has no home folder.",
+            f"Set {key} in config.yaml, or HOME.",
+        )
+    return path
 
 
 def _expanded(path: Path | None) -> Path | None:

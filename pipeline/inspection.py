@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .documents import dump_yaml
+from .documents import MAX_DEPTH, dump_yaml
 from .errors import ImageError, UsageError
 from .files import one_line
 
@@ -34,6 +34,10 @@ def read_origin(path: Path) -> dict[str, Any]:
             f"{path}: does not say how it was made, which was {one_line(found[LEFT_OUT])}.",
             "The record of a batch, in its folder `logs`, has it all; so has a PNG, WebP or TIFF.",
         )
+    if _is_deeper(found, MAX_DEPTH):
+        raise UsageError(
+            f"{path}: what it says is nested more than {MAX_DEPTH} deep.", "No result of style-pipeline is."
+        )
     expected = {"content": str, "style": dict, "encoder": str, "key": str, "program": str, "recipe": dict}
     named = {"name": str} if "name" in found else {}  # files of older versions have none
     if not _holds(found, {**expected, **named}) or not _holds(
@@ -42,6 +46,15 @@ def read_origin(path: Path) -> dict[str, Any]:
         what = "a snapshot, and snapshots hold" if "step" in found else "its metadata holds"
         raise UsageError(f"{path}: {what} no recipe.", "Inspect the finished picture.")
     return found
+
+
+def _is_deeper(found: Any, depth: int) -> bool:
+    """Tell whether lists and mappings lie within each other more than `depth` deep."""
+    level = [found]
+    for _ in range(depth):
+        below = [list(each.values()) if isinstance(each, dict) else each for each in level]
+        level = [each for values in below for each in values if isinstance(each, dict | list)]
+    return bool(level)
 
 
 def _holds(found: Any, expected: Mapping[str, type]) -> bool:

@@ -19,8 +19,9 @@ import yaml
 from fakes import FakeExecutor, picture_bytes
 from PIL import Image
 
-from pipeline.cli import main
+from pipeline.cli import _settings, main
 from pipeline.deadline import Deadline
+from pipeline.errors import UsageError
 from pipeline.events import Waker
 from pipeline.files import Disk
 from pipeline.ledger import Ledger
@@ -283,6 +284,54 @@ def test_a_device_that_is_not_there_is_exit_code_3(cli, night):
     code, _, err = cli("run", night, "--device", "cuda:77")
     assert code == 3
     assert "--device" in err
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user who is a number: no entry in the system's list, no home, as in a container."""
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in (
+        *(name for name in os.environ if name.startswith("XDG_")),
+        "HOME",
+        "LOGNAME",
+        "USER",
+        "LNAME",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("USERNAME", raising=False)
+
+
+def test_a_user_without_a_home_works_in_the_folders_of_the_configuration(cli, night, homeless):
+    Path("config.yaml").write_text("outbox: o\nstate_dir: s\ncache_dir: c\nallow_download: false\n")
+    code, _, err = cli("run", night)
+    assert code == 0, err
+    assert Path("o/night/a--s.png").exists()
+    assert cli("status")[0] == 0
+    code, out, _ = cli("service", "systemd")
+    assert code == 0
+    assert f"User={os.getuid()}\n" in out
+
+
+def test_a_user_without_a_home_is_told_which_folder_has_no_place(cli, night, homeless):
+    Path("config.yaml").write_text("state_dir: s\n")
+    code, _, err = cli("run", night)
+    assert code == 2
+    assert err == (
+        "Error: There is no place for cache_dir: this user has no home folder.\n"
+        "Set cache_dir in config.yaml, or HOME.\n"
+    )
+    assert not Path("~").exists()
+
+
+def test_flags_are_named_as_they_are_typed():
+    with pytest.raises(UsageError, match=r"^--max-failures: "):
+        _settings(None, max_failures=-1)
+    with pytest.raises(UsageError, match=r"^--device: "):
+        _settings(None, device="fast")
 
 
 def test_vgg19_by_name_never_falls_back(cli, night):

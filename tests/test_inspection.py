@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pipeline.cli import app, main
 from pipeline.errors import UsageError
@@ -196,3 +198,25 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         main()
     assert ended.value.code == 2
     assert "says nothing about how it was made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("depth", [400, 5000])
+def test_what_is_nested_without_end_is_refused(tmp_path, depth, capfd, monkeypatch):
+    nested = "[" * depth + "]" * depth
+    text = PngInfo()
+    parts = '"content": "a", "style": {"s": 1}, "encoder": "e", "key": "k", "program": "p"'
+    text.add_text("style-pipeline", f'{{{parts}, "recipe": {{"steps": {nested}}}}}')
+    path = tmp_path / "odd.png"
+    Image.fromarray(DOTS).save(path, pnginfo=text)
+    monkeypatch.setattr("sys.argv", ["style-pipeline", "inspect", str(path)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    assert f"Error: {path}: " in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UsageError, match=r"pipe\.png"):
+        read_origin(tmp_path / "pipe.png")
