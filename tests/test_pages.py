@@ -138,7 +138,8 @@ def test_smaller_copies_and_masks_are_no_pages():
 @pytest.mark.parametrize("photometric", [CFA, LINEAR_RAW])
 def test_a_raw_is_refused_and_not_its_thumbnail_taken(photometric):
     raw = PageOf((48, 32), BLUE, tags={262: photometric})
-    for data in (tiff(PageOf((6, 4), RED, REDUCED, [raw])), tiff(raw), tiff(THUMBNAIL, raw)):
+    preview = PageOf((50, 34), RED, 0, [raw])
+    for data in (tiff(PageOf((6, 4), RED, REDUCED, [raw])), tiff(raw), tiff(THUMBNAIL, raw), tiff(preview)):
         with pytest.raises(ImageError, match=r"p\.dng: the raw data of a camera") as caught:
             decode_picture(data, "p.dng")
         assert "Develop it" in caught.value.next_step

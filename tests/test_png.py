@@ -146,3 +146,34 @@ def test_the_grey_that_is_transparent(depth, key):
     assert np.array_equal(found.alpha_HW == 0, samples == key)
     shown = np.asarray(found.image)[:, :, 0]
     assert np.array_equal(shown, np.where(samples == key, 255, samples * 255 // (levels - 1)))
+
+
+def test_no_damage_to_what_is_said_of_a_picture_refuses_it():
+    chunks = [
+        chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)),
+        chunk(b"gAMA", struct.pack(">I", 55_556)), chunk(b"cICP", b"\x0c\x0d\0\1"),
+        chunk(b"iCCP", b"icc\0\0" + zlib.compress(PROFILES["Display P3"])), chunk(b"tRNS", bytes(6)),
+        chunk(b"iTXt", ITXT + PACKED), chunk(b"zTXt", b"k\0\0" + PACKED), chunk(b"acTL", bytes(8)),
+    ]  # fmt: skip
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        number = int(random.integers(len(chunks)))
+        body, more = bytearray(chunks[number][8:-4]), list(chunks)
+        for place in random.integers(0, len(body), 2):
+            body[place] ^= int(random.integers(1, 256))
+        more[number] = chunk(chunks[number][4:8], bytes(body), wrong=int(random.integers(2)))
+        assert decode_picture(picture(*more), "p.png").image.size == (9, 8)
+
+
+def test_no_damage_to_chunks_raises_anything_else():
+    data, random = picture(chunk(b"gAMA", bytes(4)), REFUSED["zTXt workflow"]), np.random.default_rng(0)
+    cases = [data[:length] for length in range(0, len(data), 7)]
+    for _ in range(300):
+        flipped = bytearray(data)
+        flipped[int(random.integers(len(data)))] ^= int(random.integers(1, 256))
+        cases.append(bytes(flipped))
+    for case in cases:
+        try:
+            decode_picture(case, "p.png")
+        except ImageError as error:
+            assert error.next_step

@@ -222,9 +222,9 @@ def _tiff_source(data: bytes, name: str) -> Source:
     """
     if not (pages := read_pages(io.BytesIO(data))):
         return Source(data)
-    page = picture_page(pages)
-    if page.photometric in RAW_PHOTOMETRIC or _is_raw(data):
+    if _is_raw(data) or any(page.photometric in RAW_PHOTOMETRIC for page in pages):
         raise _raw(name)
+    page = picture_page(pages)
     whole = [one for one in pages if one == page or not (one.is_reduced or one.inside)]
     several = (FIRST_FRAME if page == whole[0] else LARGEST_PAGE) if len(whole) > 1 else ""
     if page == pages[0]:
