@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator, field_validator
+from pydantic import BeforeValidator, Field, WrapValidator, field_validator
 
-from .documents import expecting, listed, read_document, shown
+from .documents import Part, expecting, listed, read_document, shown
 from .errors import UsageError
 from .globs import as_on_disk
 from .recipe import INIT_MODES, Recipe, canonical_keys
@@ -37,10 +37,8 @@ Megabytes = Annotated[int, Field(ge=0, le=10**9)]
 Share = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
-class Blend(BaseModel):
+class Blend(Part):
     """A style made of several pictures of the style library, by name, with their shares."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(min_length=1, description="name in outputs")
     blend: dict[str, Share] = Field(min_length=1, description="names with their shares")
@@ -61,10 +59,8 @@ StyleNames = Annotated[
 ]
 
 
-class Route(BaseModel):
+class Route(Part):
     """What is done with the pictures in one folder of the inbox."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     styles: StyleNames | None = Field(
         None, min_length=1, description="names in inbox/styles, or blends; as for the root if left out"
@@ -75,10 +71,8 @@ class Route(BaseModel):
     )
 
 
-class WatchConfig(BaseModel):
+class WatchConfig(Part):
     """The watched folder: what its parts mean, when a file is complete, and where originals go."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     inbox: Path = Field(Path("inbox"), description="the folder to watch")
     styles: StyleNames | None = Field(
@@ -150,13 +144,11 @@ NamePatterns = Annotated[
 ]
 
 
-class Config(BaseModel):
+class Config(Part):
     """Where things are and how jobs run unless a manifest or a flag says otherwise.
 
     Paths are absolute once read: a relative one starts at the configuration's own folder.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     outbox: Path = Field(Path("outbox"), description="where results are published")
     state_dir: Path = Field(

@@ -5,13 +5,21 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError, WrapValidator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    WrapValidator,
+    field_validator,
+)
 
 from .errors import UsageError
 
@@ -67,6 +75,30 @@ def _construct_int(loader: Any, node: Any) -> int:
 
 _Loader.add_constructor("tag:yaml.org,2002:bool", _construct_bool)
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+class Part(BaseModel):
+    """A part of a document: every key is known, every number finite, and true and false are no numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation: Any = cls.model_fields[info.field_name or ""].annotation
+        kinds = _kinds(annotation)
+        if kinds & {int, float} and bool not in kinds:
+            for part in value.values() if isinstance(value, dict) else listed(value) or ():
+                if isinstance(part, bool):
+                    raise ValueError(f"expected a number, found {shown(part)}")
+        return value
+
+
+@cache
+def _kinds(annotation: Any) -> frozenset[Any]:
+    """Return the types that an annotation is made of."""
+    parts = get_args(annotation)
+    return frozenset().union(*map(_kinds, parts)) if parts else frozenset([annotation])
 
 
 @dataclass(frozen=True)
@@ -283,11 +315,7 @@ def _problem(detail: Any, model: type[BaseModel]) -> Problem:
     if kind == "value_error":
         return Problem(keys, str(detail["ctx"]["error"]))
     if kind == "extra_forbidden":
-        accepted = _accepted(model, keys[:-1])
-        hint = did_you_mean(str(keys[-1]), accepted) or "."
-        return Problem(
-            keys, f"unknown key{hint} Accepted: {', '.join(accepted)}" if accepted else "unknown key"
-        )
+        return unknown_key(keys, _accepted(model, keys[:-1]))
     limits = {
         name: f"{part:g}" if isinstance(part, float) else part for name, part in detail.get("ctx", {}).items()
     }
@@ -298,6 +326,12 @@ def _problem(detail: Any, model: type[BaseModel]) -> Problem:
     if kind == "string_type" and isinstance(value, int | float):
         text += f"; in quotes it is text: '{shown(value)}'"
     return Problem(keys, text)
+
+
+def unknown_key(keys: KeyPath, accepted: Sequence[str]) -> Problem:
+    """Say that the last of `keys` is none of those accepted beside it."""
+    hint = did_you_mean(str(keys[-1]), accepted) or "."
+    return Problem(keys, f"unknown key{hint} Accepted: {', '.join(accepted)}" if accepted else "unknown key")
 
 
 def listed(value: Any) -> Any:

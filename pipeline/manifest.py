@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -22,7 +21,7 @@ from pydantic import (
 )
 
 from .config import Config, RecipeFields, Share, anchor_init
-from .documents import Document, KeyPath, Problem, listed, problems, read_document, shown
+from .documents import Document, KeyPath, Part, Problem, listed, problems, read_document, shown, unknown_key
 from .errors import UsageError
 from .globs import Unwanted, as_on_disk, find, in_other_case, is_glob
 from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_color, safe_name
@@ -40,10 +39,8 @@ def _style_mapping(value: Any) -> Any:
     return value
 
 
-class StyleEntry(BaseModel):
+class StyleEntry(Part):
     """A style: a path or glob, or a blend of several with their shares; `name` is used in outputs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     image: str | None = Field(None, min_length=1, description="path or glob")
     blend: dict[str, Share] | None = Field(None, min_length=1, description="paths with their shares")
@@ -65,10 +62,8 @@ StyleField = Annotated[
 RegionColor = Annotated[Color, BeforeValidator(region_color, json_schema_input_type=float | str)]
 
 
-class MasksEntry(BaseModel):
+class MasksEntry(Part):
     """Which style goes where in a content: a picture whose colours say so."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     content: str = Field(min_length=1, description="a grey or coloured picture of the content's shape")
     styles: dict[str, RegionColor] = Field(
@@ -85,10 +80,8 @@ class MasksEntry(BaseModel):
         return styles
 
 
-class Pair(BaseModel):
+class Pair(Part):
     """One content and one style, or several with masks, with fields of a recipe of their own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     content: str = Field(min_length=1, description="path or glob")
     masks: MasksEntry | None = Field(None, description="several styles, each in its own part of the content")
@@ -136,10 +129,10 @@ Pairs = Annotated[list[Pair], BeforeValidator(listed, json_schema_input_type=Pai
 SweptValues = Annotated[list[Any], BeforeValidator(listed), Field(min_length=1)]
 
 
-class Manifest(BaseModel):
+class Manifest(Part):
     """A batch: every content with every style, then the pairs; each once per value of the sweep."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_describe_sweep)
+    model_config = ConfigDict(json_schema_extra=_describe_sweep)
 
     batch: str | None = Field(
         None, min_length=1, description="folder in the outbox; the file's stem if left out"
@@ -255,7 +248,8 @@ def read_manifest(
     reader = _Reader(document, unwanted)
     if isinstance(manifest, list):
         reader.try_raw(document.data)
-        raise document.error([*manifest, *reader.problems])
+        swept = _swept_problems(_mapping(document.data.get("sweep")))
+        raise document.error([*manifest, *reader.problems, *swept])
     contents = tuple(
         found
         for index, entry in enumerate(manifest.contents)
@@ -274,11 +268,6 @@ def read_manifest(
         fields = anchor_init(pair.recipe, folder)
         pair_fields.append(fields)
         pairs += [(content, *styles, fields) for content in found_contents for styles in found_styles]
-    sweep_problems = [
-        Problem(("sweep", alias), f"'{name}' is given twice, once under its alias")
-        for alias, name in ALIASES.items()
-        if alias in manifest.sweep and name in manifest.sweep
-    ]
     batch = Batch(
         name=safe_name((manifest.batch or document.path.stem).replace("/", "_").lstrip("._ ")),
         contents=contents,
@@ -289,9 +278,13 @@ def read_manifest(
         sweep=_read_sweep(manifest.sweep, flag_fields, folder),
         passed_over=tuple(reader.passed_over),
     )
-    found = [*reader.problems, *sweep_problems, *_recipe_problems(batch, pair_fields, document)]
+    found = [
+        *reader.problems,
+        *_swept_problems(manifest.sweep),
+        *_recipe_problems(batch, pair_fields, document),
+    ]
     if found:
-        raise document.error(found)
+        raise document.error(dict.fromkeys(found))
     return batch
 
 
@@ -426,6 +419,19 @@ def _named_in_pair(entry: Any) -> Iterator[tuple[KeyPath, str]]:
 
 def _mapping(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _swept_problems(sweep: Mapping[Any, Any]) -> list[Problem]:
+    """Say which of the swept fields no recipe has, and which are there twice."""
+    accepted = [*Recipe.model_fields, *ALIASES]
+    return [
+        *(unknown_key(("sweep", key), accepted) for key in sweep if key not in accepted),
+        *(
+            Problem(("sweep", alias), f"'{name}' is given twice, once under its alias")
+            for alias, name in ALIASES.items()
+            if alias in sweep and name in sweep
+        ),
+    ]
 
 
 def _read_sweep(sweep: Mapping[str, list[Any]], flags: Mapping[str, Any], folder: Path) -> Sweep:

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from .documents import did_you_mean, explain
+from .documents import Part, did_you_mean, explain, shown
 from .errors import UsageError
 
 ALIASES = MappingProxyType({"alpha": "content_weight", "beta": "style_weight"})
@@ -47,11 +47,17 @@ def _weights_by_layer(value: Any) -> Any:
         if not all(isinstance(layer, str) for layer in value):
             raise ValueError("expected names of layers, or a mapping of names to weights")
         return dict.fromkeys(value, 1.0)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected names of layers, or a mapping of names to weights, found {shown(value)}")
     return value
 
 
 def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, list | tuple):
+        return value
+    if not isinstance(value, int | float):
+        raise ValueError(f"expected a whole number, or a list of them, found {shown(value)}")
+    return (value,)
 
 
 def _check_layers(layers: dict[str, float]) -> dict[str, float]:
@@ -82,16 +88,14 @@ def _add_aliases(schema: dict[str, Any]) -> None:
         schema["properties"][alias] = {**schema["properties"][name], "title": alias}
 
 
-class Recipe(BaseModel):
+class Recipe(Part):
     """Everything that decides how a picture looks; every field has a default.
 
     `Recipe(preset="draft", size=300)` is the preset `draft` with one field changed. `alpha` and `beta`
     are accepted for `content_weight` and `style_weight`.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_add_aliases
-    )
+    model_config = ConfigDict(json_schema_extra=_add_aliases)
 
     preset: str = Field("default", description="where the fields not named here come from")
 

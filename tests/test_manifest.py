@@ -614,6 +614,18 @@ def test_keys_and_files_are_judged_together(read: Any) -> None:
     assert [line.split(": ")[0] for line in lines] == ["1", "3"]
 
 
+def test_swept_fields_are_judged_with_the_rest(read: Any) -> None:
+    lines = failure(read, "contents: photos/no.jpg\nstyles: 3\nsweep:\n  seed: 1\n  sise: 64\n")
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["1", "contents"],
+        ["2", "styles"],
+        ["5", "sweep.sise"],
+    ]
+    assert "did you mean 'size'?" in lines[2]
+    (line,) = failure(read, ONE + "sweep: {seed: [1, 2], sise: [64, 65]}\n")
+    assert line.startswith("3: sweep.sise: unknown key; did you mean 'size'? Accepted: preset, ")
+
+
 def test_unknown_keys_are_named_with_what_is_accepted(read: Any) -> None:
     lines = failure(read, "content: [photos/a.jpg]\n" + ONE + "recipe:\n  styel_weight: 3\n")
     assert lines[0].startswith("1: content: unknown key; did you mean 'contents'?")

@@ -67,7 +67,7 @@ def test_a_recipe_made_in_python_has_our_errors() -> None:
     with pytest.raises(UsageError) as caught:
         Recipe(stylewight=3, size=3)  # type: ignore[call-arg]
     first, second = sorted(caught.value.message.splitlines())
-    assert first == "recipe: size: must be at least 16, found 3"
+    assert first.startswith("recipe: size: must be at least 16, found 3")
     assert second.startswith("recipe: stylewight: unknown key; did you mean 'style_weight'?")
     assert caught.value.next_step
     with pytest.raises(ValidationError):
@@ -94,6 +94,25 @@ def test_every_number_has_bounds(value: float) -> None:
             continue
         with pytest.raises(UsageError, match=r"must be (at least|more than|at most|less than)|expected"):
             Recipe(**each)
+
+
+def test_true_and_false_are_no_numbers() -> None:
+    fields: list[dict[str, Any]] = [{name: True} for name in NUMBERS if name != "bit_depth"]
+    fields += [{"steps": [5, True]}, {"style_layers": {"relu1_1": False}}]
+    for each in fields:
+        with pytest.raises(UsageError, match=r"expected a (whole )?number.*, found (true|false)"):
+            Recipe(**each)
+    assert Recipe(square=True, recolor=False).square
+
+
+def test_what_may_be_written_in_several_ways_is_named_in_one_sentence() -> None:
+    for fields, words in (
+        ({"steps": "12:30"}, "steps: expected a whole number, or a list of them, found '12:30'"),
+        ({"style_layers": 4}, "expected names of layers, or a mapping of names to weights, found 4"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            Recipe(**fields)  # type: ignore[arg-type]
+        assert words in caught.value.message
 
 
 NOTHING: dict[str, Any] = {"content_weight": 0, "style_weight": 0, "tv_weight": 0}
