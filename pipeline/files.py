@@ -167,6 +167,17 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for its owner alone; what is there stays as it is.
+
+    State and cache tell what someone's pictures look like, and where they lie.
+    """
+    if folder.is_dir():
+        return
+    make_private(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file at once; as `published`."""
     with published(path) as file:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import DiskError
-from .files import inode_of
+from .files import inode_of, make_private
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempts (
@@ -70,7 +70,7 @@ class Ledger:
 
     def _open(self) -> None:
         with self._guarded():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(self.path.parent)
             self._database = sqlite3.connect(self.path, timeout=30, isolation_level=None)
         try:
             self._execute("PRAGMA journal_mode=WAL")

@@ -42,14 +42,20 @@ UNIT = """\
 Description=style-pipeline: restyles what is dropped into {inbox}
 After=local-fs.target remote-fs.target
 RequiresMountsFor={mounts}
+# Who fails ten times within five minutes stays stopped until `systemctl start`.
+StartLimitIntervalSec=300
+StartLimitBurst=10
 
 [Service]
 Type=notify
 {account}# A folder that is not there cannot be made writable; + does this outside of what shuts the rest off.
-ExecStartPre=+{make} {folders}
+ExecStartPre=+{make_open} {open_folders}
+ExecStartPre=+{make_private} {private_folders}
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 WorkingDirectory={folder}
+{environment}# The user's group may read what is written, nobody else; with 0022 everyone may.
+UMask=0027
 Restart=on-failure
 RestartSec=5
 # 2: the configuration is wrong; 5: another process watches the inbox. Neither is mended by starting again.
@@ -59,6 +65,10 @@ WatchdogSec=120
 # The running job keeps a checkpoint within this time.
 TimeoutStopSec=20
 Nice=10
+# A picture for which there is no memory ends the worker, and the daemon goes on without it.
+OOMPolicy=continue
+# The memory there is, as far as the daemon is concerned: leaves the rest of the machine alone.
+#MemoryMax=75%
 
 NoNewPrivileges=yes
 PrivateTmp=yes
@@ -69,7 +79,11 @@ ProtectKernelTunables=yes
 ProtectControlGroups=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
-ReadWritePaths={writable}
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+SystemCallArchitectures=native
+{shut}ReadWritePaths={writable}
 
 [Install]
 WantedBy={target}
@@ -77,34 +91,63 @@ WantedBy={target}
 
 
 # Folders are made for the user. `install` alone would take from those that are there what they let others do.
-MAKE_FOR = """/bin/sh -c 'for f; do test -d "$$f" || install -d -o {user} -- "$$f" || exit; done' sh"""
+MAKE_FOR = (
+    """/bin/sh -c 'for f; do test -d "$$f" || install -d -m {mode} -o {user} -- "$$f" || exit; done' sh"""
+)
+MAKE_OWN = "mkdir -m {mode} -p --"
+
+ROOT = "# Printed by root, so the daemon is root: better name a user whose pictures they are.\n"
+# Of the system's manager alone: a user's own has no right to take these away. Root without them would not
+# even read what others drop.
+NO_CAPABILITIES = "CapabilityBoundingSet=\n"
+NO_DEVICES = "PrivateDevices=yes\n"
+DEVICES = (
+    "# Would hide GPUs; where there are none, or with device: cpu, it should be yes.\n#PrivateDevices=yes\n"
+)
+# Where the folders are that config.yaml does not name; a service has none of its caller's environment.
+FOLDERS_OF_THE_ENVIRONMENT = ("XDG_STATE_HOME", "XDG_CACHE_HOME", "TORCH_HOME")
 
 
-def systemd_unit(config: Config, command: Sequence[str], folder: Path, user: str) -> str:
+def systemd_unit(
+    config: Config,
+    command: Sequence[str],
+    folder: Path,
+    user: str,
+    environment: Mapping[str, str] = os.environ,
+) -> str:
     """Return a unit file for a daemon with this configuration; `command` starts it in `folder`.
 
     For the system's manager `user` is the name of whom it runs as; for a user's own it is "".
     """
     watch = config.watch
-    places = [
-        watch.inbox,
-        config.outbox,
-        watch.archive_dir,
-        watch.quarantine_dir,
-        config.state_dir,
-        config.cache_dir,
-    ]
+    places = [watch.inbox, config.outbox, watch.archive_dir, watch.quarantine_dir]
+    private = [config.state_dir, config.cache_dir]
+    make = MAKE_FOR if user else MAKE_OWN
+    shut = NO_DEVICES if config.device == "cpu" else DEVICES
     return UNIT.format(
         inbox=_escaped(watch.inbox),
-        account=f"User={_escaped(user)}\n" if user else "",
-        make=MAKE_FOR.format(user=_escaped(user)) if user else "mkdir -p --",
+        account=_account(user),
+        environment=_environment(environment),
+        make_open=make.format(user=_escaped(user), mode="0755"),
+        make_private=make.format(user=_escaped(user), mode="0700"),
         mounts=" ".join(_quoted(place) for place in places[:2]),
-        folders=_command_line([str(place) for place in places]),
+        open_folders=_command_line([str(place) for place in places]),
+        private_folders=_command_line([str(place) for place in private]),
         command=_command_line(command),
         folder=_escaped(folder),
-        writable=" ".join(_quoted(place) for place in places),
+        shut=(NO_CAPABILITIES if user != "root" else "") + shut if user else "",
+        writable=" ".join(_quoted(place) for place in [*places, *private]),
         target="multi-user.target" if user else "default.target",
     )
+
+
+def _account(user: str) -> str:
+    return (ROOT if user == "root" else "") + f"User={_escaped(user)}\n" if user else ""
+
+
+def _environment(environment: Mapping[str, str]) -> str:
+    names = [name for name in FOLDERS_OF_THE_ENVIRONMENT if environment.get(name)]
+    return "".join(f"Environment={_quoted(f'{name}={environment[name]}')}\n" for name in names)
 
 
 def _escaped(text: Path | str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.files import TEMPORARY_PREFIX, write_atomically
+from pipeline.files import TEMPORARY_PREFIX, make_private, write_atomically
 
 OLD, NEW = b"the old content", b"the new content, longer"
 
@@ -179,3 +179,12 @@ def test_a_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
     write_atomically(tmp_path / "a.txt", NEW)
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(os.name == "nt", reason="other systems tell rights otherwise")
+def test_private_folders_are_the_owners_and_those_there_stay_as_they_are(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for _ in range(2):
+        make_private(tmp_path / "state" / "checkpoints")
+        modes = [path.stat().st_mode & 0o777 for path in (tmp_path, *sorted(tmp_path.rglob("*")))]
+        assert modes == [0o755, 0o700, 0o700]

@@ -385,3 +385,9 @@ def test_a_daemon_goes_on_in_a_new_ledger_when_its_own_was_deleted(tmp_path: Pat
         ledger.write_daemon(INBOX, {"pid": 1})
         with closing(Ledger(tmp_path)) as reader:
             assert reader.read_daemon(INBOX) == {"pid": 1}
+
+
+def test_its_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with closing(Ledger(tmp_path / "state")):
+        assert (tmp_path / "state").stat().st_mode & 0o077 == 0

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import getpass
+import itertools
+import re
 import secrets
 import shlex
 import shutil
@@ -98,7 +100,9 @@ def make_config(folder: Path) -> Config:
 def read_unit(text: str) -> ConfigParser:
     unit = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read_string(text)
+    # It keeps one value of a name; systemd runs every command.
+    numbers = itertools.count(1)
+    unit.read_string(re.sub("^ExecStartPre", lambda _: f"ExecStartPre{next(numbers)}", text, flags=re.M))
     return unit
 
 
@@ -133,6 +137,47 @@ def test_a_running_job_has_time_to_end(tmp_path: Path) -> None:
     assert int(unit["Service"]["TimeoutStopSec"]) > 10
 
 
+def test_what_a_service_may_not_do(tmp_path: Path) -> None:
+    """Neither more than it needs, nor kill what runs beside it, nor start again for ever."""
+    config = make_config(tmp_path)
+    unit = read_unit(systemd_unit(config, COMMAND, tmp_path, user="me"))
+    service = unit["Service"]
+    assert service["CapabilityBoundingSet"] == ""
+    assert service["RestrictAddressFamilies"].split() == ["AF_UNIX", "AF_INET", "AF_INET6"]
+    assert (service["SystemCallFilter"], service["SystemCallArchitectures"]) == ("@system-service", "native")
+    assert "MemoryDenyWriteExecute" not in service  # kernels are compiled as they are needed
+    assert (service["UMask"], service["OOMPolicy"]) == ("0027", "continue")
+    assert "#MemoryMax=" in systemd_unit(config, COMMAND, tmp_path, user="me")
+    # As many starts as fit within the interval, each as long as the shortest failure.
+    interval, burst = int(unit["Unit"]["StartLimitIntervalSec"]), int(unit["Unit"]["StartLimitBurst"])
+    assert burst * int(service["RestartSec"]) < interval
+
+
+def test_devices_are_hidden_where_no_gpu_is_wanted(tmp_path: Path) -> None:
+    on_cpu = make_config(tmp_path).model_copy(update={"device": "cpu"})
+    assert read_unit(systemd_unit(on_cpu, COMMAND, tmp_path, "me"))["Service"]["PrivateDevices"] == "yes"
+    text = systemd_unit(make_config(tmp_path), COMMAND, tmp_path, "me")
+    assert "PrivateDevices" not in read_unit(text)["Service"]
+    assert "\n#PrivateDevices=yes\n" in text
+
+
+def test_a_service_of_root_says_so_and_a_users_own_keeps_what_it_cannot_give_away(tmp_path: Path) -> None:
+    text = systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user="root")
+    assert "root: better name a user" in text.partition("\nUser=root\n")[0].splitlines()[-1]
+    assert "CapabilityBoundingSet" not in text
+    for user in ("me", ""):
+        assert "better name a user" not in systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user)
+    own = systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user="")
+    assert not {"CapabilityBoundingSet", "PrivateDevices"} & set(read_unit(own)["Service"])
+
+
+def test_folders_that_the_environment_names_are_named_to_the_service(tmp_path: Path) -> None:
+    environment = {"XDG_STATE_HOME": "/my 100% state", "XDG_CACHE_HOME": "", "HOME": "/home/me", "LANG": "C"}
+    text = systemd_unit(make_config(tmp_path), COMMAND, tmp_path, "me", environment)
+    lines = [line for line in text.splitlines() if line.startswith("Environment=")]
+    assert [words(line.partition("=")[2]) for line in lines] == [["XDG_STATE_HOME=/my 100% state"]]
+
+
 def test_a_users_own_unit_starts_with_the_user(tmp_path: Path) -> None:
     unit = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user=""))
     assert unit["Install"]["WantedBy"] == "default.target"
@@ -148,18 +193,25 @@ def test_every_folder_is_made_and_writable_whatever_its_name(name: str, tmp_path
     six = [str(folder / part) for part in SIX]
     service = unit["Service"]
     assert sorted(words(service["ReadWritePaths"])) == sorted(six)
-    assert sorted(make_folders(service)[4:]) == sorted(six)
+    made = [word for command in makes(service) for word in command if word in six]
+    assert sorted(made) == sorted(six)
     assert words(service["ExecStart"])[-1].replace("$$", "$") == str(folder)
     assert set(words(unit["Unit"]["RequiresMountsFor"])) == {str(folder / "inbox"), str(folder / "outbox")}
     assert service["WorkingDirectory"] == str(folder).replace("%", "%%")
     assert str(folder).replace("%", "%%") in unit["Unit"]["Description"]
 
 
-def make_folders(service: SectionProxy) -> list[str]:
+def makes(service: SectionProxy) -> list[list[str]]:
     """What systemd runs before the start, without the sign that it runs with full privileges."""
-    command = [word.replace("$$", "$") for word in words(service["ExecStartPre"])]
-    assert command[0].startswith("+")
-    return [command[0].removeprefix("+"), *command[1:]]
+    lines = [service[key] for key in service if key.startswith("ExecStartPre")]
+    commands = [[word.replace("$$", "$") for word in words(line)] for line in lines]
+    assert all(command[0].startswith("+") for command in commands)
+    return [[command[0].removeprefix("+"), *command[1:]] for command in commands]
+
+
+def make_folders(service: SectionProxy) -> None:
+    for command in makes(service):
+        subprocess.run(command, check=True)
 
 
 def test_folders_are_made_for_the_user_and_those_there_stay_as_they_are(tmp_path: Path) -> None:
@@ -168,29 +220,37 @@ def test_folders_are_made_for_the_user_and_those_there_stay_as_they_are(tmp_path
     (folder / "inbox").chmod(0o777)
     service = read_unit(systemd_unit(make_config(folder), COMMAND, folder, me))["Service"]
     assert service["User"] == me
-    command = make_folders(service)
     for _ in range(2):
-        subprocess.run(command, check=True)
+        make_folders(service)
         assert {path.name for path in folder.iterdir()} == set(SIX)
     assert (folder / "inbox").stat().st_mode & 0o777 == 0o777
-    nobody = make_folders(read_unit(systemd_unit(make_config(folder), COMMAND, folder, "jane"))["Service"])
-    assert "-o jane" in " ".join(nobody)
+    assert modes(folder) == {"inbox": 0o777, "outbox": 0o755, "kept": 0o755, "aside": 0o755, **PRIVATE}
+    nobody = makes(read_unit(systemd_unit(make_config(folder), COMMAND, folder, "jane"))["Service"])
+    assert all("-o jane" in " ".join(command) for command in nobody)
+
+
+PRIVATE = {"state": 0o700, "cache": 0o700}
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
 
 
 def test_a_users_own_folders_are_made_by_the_user(tmp_path: Path) -> None:
     service = read_unit(systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user=""))["Service"]
     assert "User" not in service
-    command = make_folders(service)
-    assert command[:3] == ["mkdir", "-p", "--"]
-    subprocess.run(command, check=True)
-    assert {path.name for path in tmp_path.iterdir()} == set(SIX)
+    assert [command[:5] for command in makes(service)] == [
+        ["mkdir", "-m", mode, "-p", "--"] for mode in ("0755", "0700")
+    ]
+    make_folders(service)
+    assert modes(tmp_path) == {**dict.fromkeys(SIX, 0o755), **PRIVATE}
 
 
 def test_a_dollar_is_doubled_in_commands_only(tmp_path: Path) -> None:
     folder = tmp_path / "$HOME"
     service = read_unit(systemd_unit(make_config(folder), [*COMMAND, "$x"], folder, user="me"))["Service"]
     assert service["ExecStart"].endswith(" $$x")
-    assert "$$HOME/inbox" in service["ExecStartPre"]
+    assert "$$HOME/inbox" in service["ExecStartPre1"]
     assert "$$" not in service["ReadWritePaths"]
 
 

@@ -258,3 +258,10 @@ def test_spectra_are_kept_in_memory_and_join():
     covariance = vectors @ torch.diag_embed(values.float()) @ vectors.transpose(1, 2)
     assert torch.allclose(covariance, joined.layers["relu1_1"].covariance, atol=1e-6)
     assert stack_targets([one, targets(2)]).layers["relu1_1"].spectrum is None
+
+
+def test_the_cache_is_for_its_owner_alone(tmp_path):
+    tmp_path.chmod(0o755)
+    TargetCache(tmp_path / "cache" / "targets").fetch("ab", CHANNELS, targets)
+    for folder in (tmp_path / "cache", tmp_path / "cache" / "targets"):
+        assert folder.stat().st_mode & 0o077 == 0

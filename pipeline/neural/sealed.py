@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..files import published
+from ..files import make_private, published
 
 # The sha256 of the whole file, as if zeros stood in its own place.
 _NAME = b'"sha256":"'
@@ -40,11 +40,12 @@ class Sealed:
         return len(self._head) + len(self._tensors)
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all.
+        """Write the file, whole or not at all; a folder that is missing is made for its owner alone.
 
         Raises:
             OSError: it cannot be written.
         """
+        make_private(path.parent)
         with published(path) as file:
             file.write(self._head)
             file.write(self._tensors)

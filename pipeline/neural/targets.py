@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from ..files import make_private
 from .encoder import Encoder
 from .losses import Moments, moments
 from .sealed import DamagedError, Sealed, read_sealed
@@ -161,7 +162,7 @@ class TargetCache:
         lock = FileLock(self.directory / f"{key[0]}.lock", timeout=LOCK_S)
         with ExitStack() as stack:
             with suppress(OSError, Timeout):
-                self.directory.mkdir(parents=True, exist_ok=True)
+                make_private(self.directory)
                 stack.enter_context(lock)
             yield
 

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 from ..errors import WeightsError
-from ..files import published
+from ..files import make_private, published
 from .download import Progress, download, sha256_prefix
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _converted(source: Path, copy: Path, stamp: str = "") -> EncoderWeights:
 
 def _downloaded(url: str, copy: Path, on_progress: Progress | None) -> EncoderWeights:
     try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
+        make_private(copy.parent)
         # A folder of its own: another process may be downloading the same file.
         folder = tempfile.TemporaryDirectory(prefix=".download-", dir=copy.parent)
     except OSError as error:
@@ -263,6 +263,7 @@ def _copy_digest(copy: Path, stamp: str = "") -> str | None:
 def _write_copy(tensors: Tensors, copy: Path, stamp: str = "") -> str:
     digest = weights_digest(tensors)
     try:
+        make_private(copy.parent)
         with published(copy) as file:
             file.write(safetensors_bytes(dict(tensors), {"digest": digest, "source": stamp}))
     except OSError as error:
