@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -160,6 +161,9 @@ def run(
         int | None, typer.Option(min=0, help="Stop after so many failures; 0: never.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make pictures again that are there.")] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Make pictures again that were deleted or renamed.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per job on stdout.")] = False,
     for_: ForOption = None,
     until: UntilOption = None,
@@ -176,11 +180,11 @@ def run(
     settings = _settings(config, outbox=outbox, device=device, max_failures=max_failures, workers=workers)
     flags = _recipe_flags(preset, assignments)
     batch = read_manifest(manifest, settings.recipe, flags, unwanted=unwanted(settings))
+    options = RunOptions(force, settings.max_failures, settings.max_attempts, missing=missing)
     if dry_run:
-        _dry_run(settings, batch, force, as_json)
+        _dry_run(settings, batch, options, as_json)
         return
-    deadline = read_deadline(for_, until)
-    options = RunOptions(force, settings.max_failures, settings.max_attempts, deadline)
+    options = replace(options, deadline=read_deadline(for_, until))
     _run_batch(settings, batch, options, as_json)
 
 
@@ -191,10 +195,12 @@ def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
     with (
         stop_signal(_say_stopping) as stopped,
         batch_display(_console(), len(batch), sys.stdout if as_json else None) as observer,
-        _runner(settings, batch, _executor(settings, stopped), observer, options, stopped) as runner,
+        _runner(
+            settings, batch, _batch_executor(settings, batch, options, stopped), observer, options, stopped
+        ) as runner,
         runner.folder.locked(),
     ):
-        summary = runner.run(batch.jobs(), len(batch))
+        summary = runner.run(batch.jobs, len(batch))
     _say(summary_line(summary, str(runner.folder.folder)), err=as_json)
     if stopped and summary.remaining:
         raise Interrupted(stopped[0])
@@ -207,30 +213,49 @@ def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
         raise typer.Exit(1)
 
 
-def _dry_run(settings: Config, batch: Batch, force: bool, as_json: bool) -> None:
+def _batch_executor(
+    settings: Config, batch: Batch, options: RunOptions, stopped: list[int]
+) -> InProcessExecutor:
+    """Return what runs a batch; for one that is finished nothing is downloaded."""
+    from .display import LogLines
+    from .plan import is_finished
+
+    executor = _executor(settings, stopped)
+    if executor.would_download("auto"):
+        offline = _executor(settings, stopped, allow_download=False)
+        with _runner(settings, batch, offline, LogLines(_console(), 0), options, stopped) as runner:
+            if is_finished(runner, batch.jobs):
+                return offline
+    return executor
+
+
+def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
     from .display import LogLines
     from .estimate import Estimate
-    from .runner import RunOptions
+    from .plan import plan_jobs
 
-    options = RunOptions(force, settings.max_failures, settings.max_attempts)
     executor = _executor(settings, [], allow_download=False)
     observer = LogLines(_console(), len(batch))
-    with _runner(settings, batch, executor, observer, options, []) as runner:
-        estimate, undecided = Estimate(runner.ledger), False
-        for planned in runner.plan(batch.jobs()):
+    with _runner(settings, batch, executor, observer, options, [], touch_nothing=True) as runner:
+        estimate, undecided, failing = Estimate(runner.ledger), False, 0
+        for planned in plan_jobs(runner, batch.jobs, executor.steps_taken()):
+            failing += planned.fails
             if as_json:
                 _answer(json.dumps({"name": planned.name, "run": planned.run, "reason": planned.reason}))
             else:
-                _answer(f"{'run ' if planned.run else 'skip'}  {planned.name}  ({planned.reason})")
+                what = "run " if planned.run else "fail" if planned.fails else "skip"
+                _answer(f"{what}  {planned.name}  ({planned.reason})")
             if planned.run:
                 encoder = planned.job.recipe.encoder
                 undecided |= encoder == "auto"
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
-                estimate.add(planned.job.recipe, name)
+                estimate.add(planned.job.recipe, name, planned.steps_taken)
     _say(*batch.passed_over, err=as_json)
     line = f"{estimate.jobs} of {counted(len(batch), 'picture')} to make"
     if estimate.jobs:
         line += f" with {estimate.encoders}, roughly {duration(estimate.seconds)} ({estimate.basis})"
+    if failing:
+        line += f"; {failing} cannot be made"
     _say(f"{line}.", err=as_json)
     _check_answered()
     if undecided and executor.would_download("auto"):
@@ -583,8 +608,9 @@ def _runner(
     observer: LogLines,
     options: RunOptions,
     stopped: list[int],
+    touch_nothing: bool = False,
 ) -> Iterator[Runner]:
-    from .ledger import Ledger
+    from .ledger import Ledger, LedgerCopy
     from .outbox import BatchFolder
     from .runner import Runner
 
@@ -594,7 +620,7 @@ def _runner(
         return batch_executors(settings, len(batch), executor)
 
     folder = BatchFolder(settings.outbox, batch.name)
-    with closing(Ledger(settings.state_dir)) as ledger:
+    with closing((LedgerCopy if touch_nothing else Ledger)(settings.state_dir)) as ledger:
         yield Runner(folder, ledger, executor, observer, options, lambda: bool(stopped), workers)
 
 

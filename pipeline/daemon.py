@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -504,7 +505,7 @@ class Daemon:
         if self.router.is_manifest(claim.relative):
             batch = self.router.read_manifest(claim)
             with self._runner(batch.name) as runner:
-                return runner.run(manifest_jobs(batch, claim), len(batch))
+                return runner.run(partial(manifest_jobs, batch, claim), len(batch))
         plan = self.router.plan(claim.relative, self.watcher.library, self.watcher.known_styles)
         if isinstance(plan, Waiting):
             raise _NotYet

@@ -198,6 +198,8 @@ def finished_line(finished: Finished) -> str:
     match finished.status:
         case "done":
             return f"done {finished.name} in {duration(finished.seconds)}: {finished.path}"
+        case "skipped" if finished.missing:
+            return f"skipped {finished.name}: made before, and not there any more"
         case "skipped":
             return f"skipped {finished.name}: done already"
         case "postponed":
@@ -210,12 +212,17 @@ def finished_line(finished: Finished) -> str:
 
 def summary_line(summary: Summary, folder: str) -> str:
     """Return the last line of a run."""
+    gone = f"{summary.missing} deleted or renamed since (--missing makes them again)"
     if summary.skipped == summary.jobs:
         all_of_them = f"all {summary.jobs} pictures are" if summary.jobs > 1 else "the picture is"
         return f"Nothing to do: {all_of_them} there already, in {folder}"
+    if summary.skipped + summary.missing == summary.jobs:
+        return f"Nothing to do: {summary.skipped} there already, {gone}, in {folder}"
     parts = [f"{summary.done} done"]
     if summary.skipped:
         parts.append(f"{summary.skipped} there already")
+    if summary.missing:
+        parts.append(gone)
     if summary.failed:
         parts.append(f"{summary.failed} failed (see {folder}/summary.json)")
     if summary.remaining:

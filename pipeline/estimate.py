@@ -24,14 +24,15 @@ class Estimate:
         self.basis = "a guess: no picture was made here yet"
         self._speeds: dict[str, float] = {}
 
-    def add(self, recipe: Recipe, encoder: str) -> None:
+    def add(self, recipe: Recipe, encoder: str, steps_taken: int = 0) -> None:
+        """Add a job, of which some steps may be taken already."""
         if encoder not in self._speeds:
             seen = self.ledger.speed(encoder)
             self._speeds[encoder] = seen[1] if seen else self.TYPICAL[encoder]
             if seen:
                 self.basis = f"from the last picture made with {encoder} on {seen[0]}"
         self.jobs += 1
-        self.seconds += megapixel_steps(recipe) * self._speeds[encoder]
+        self.seconds += megapixel_steps(recipe, steps_taken=steps_taken) * self._speeds[encoder]
 
     @property
     def encoders(self) -> str:
@@ -39,11 +40,17 @@ class Estimate:
         return " and ".join(sorted(self._speeds))
 
 
-def megapixel_steps(recipe: Recipe, aspect: float = 1.5) -> float:
-    """Return the work in a recipe: pixels, margin included, times steps over the pyramid, in millions."""
+def megapixel_steps(recipe: Recipe, aspect: float = 1.5, steps_taken: int = 0) -> float:
+    """Return the work in a recipe: pixels, margin included, times steps over the pyramid, in millions.
+
+    The first `steps_taken` are left out.
+    """
     shape = 1.0 if recipe.square else min(aspect, 1 / aspect)
     border = 2 * recipe.margin
-    return sum(
-        (size + border) * (size * shape + border) * recipe.steps_at(level) / 1e6
-        for level, size in enumerate(recipe.level_sizes())
-    )
+    work = 0.0
+    for level, size in enumerate(recipe.level_sizes()):
+        steps = recipe.steps_at(level)
+        behind = min(steps_taken, steps)
+        steps_taken -= behind
+        work += (size + border) * (size * shape + border) * (steps - behind) / 1e6
+    return work

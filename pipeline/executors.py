@@ -144,6 +144,15 @@ class InProcessExecutor:
         wanted = name in {"auto", "vgg19"} and self.config.allow_download
         return wanted and find_vgg19(weights_dir(self.config), self.config.weights) is None
 
+    def steps_taken(self) -> Callable[[str], int] | None:
+        """Return what tells, by a job's key, how many steps its checkpoint is after; None: there are none."""
+        from .neural.headers import steps_of_checkpoint
+
+        folder = self.config.state_dir / "checkpoints"
+        if not any(folder.glob("*.safetensors")):
+            return None
+        return lambda key: steps_of_checkpoint(checkpoint_path(self.config, key))
+
     def together(self, recipe: Recipe) -> int:
         if isinstance(self.config.together, int):
             return self.config.together

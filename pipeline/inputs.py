@@ -152,6 +152,18 @@ def request_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notes))
 
 
+def check_header(path: Path) -> None:
+    """Look at how a picture's file begins, without decoding it: damage further on is not seen.
+
+    Raises:
+        ImageError: it is missing, or no picture that is read here.
+    """
+    from .neural.reading import opened_picture, read_bytes
+
+    with opened_picture(read_bytes(path), str(path)):
+        pass
+
+
 def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Picture:
     """Read one picture. Errors as in `read_request`."""
     from .neural.reading import decode_picture, read_bytes

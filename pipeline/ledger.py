@@ -214,6 +214,26 @@ class Ledger:
         self._database.close()
 
 
+class LedgerCopy(Ledger):
+    """What a ledger holds, in memory: nothing is made or changed on the disk. Without one it is empty."""
+
+    def _open(self) -> None:
+        self._database = sqlite3.connect(":memory:", isolation_level=None)
+        with self._guarded():
+            if self.path.is_file():
+                with closing(_read_only(self.path)) as stored:
+                    stored.backup(self._database)
+            self._database.executescript(_SCHEMA)
+        self._inode = inode_of(self.path)
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    # Where no process has it open, there is no log of changes beside it, and nothing need be made to read it.
+    log = path.with_name(f"{path.name}-wal")
+    mode = "mode=ro" if log.exists() else "immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30)
+
+
 def open_ledger(state_dir: Path) -> tuple[Ledger, str]:
     """Open the ledger; one that is damaged is kept under another name and begun anew, as the note says.
 

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import filelock
 
 from .errors import DiskError, LockedError
-from .files import TEMPORARY_PREFIX, Disk, inode_of, write_atomically
+from .files import TEMPORARY_PREFIX, Disk, inode_of, same_bytes, write_atomically
 
 # How much of a job's key tells it from others of the same name.
 ID_LENGTHS = (8, 16, 64)
@@ -26,21 +26,35 @@ ID_LENGTHS = (8, 16, 64)
 # What a staged result consists of, besides its image. They leave the stage in the order log, image, record.
 LOG, RECORD = "log.csv", "record.json"
 LOCK = ".lock"
+# Where results go whose names newer ones take, and the runs before the last.
+OLDER, RUNS = "older", "runs.jsonl"
+RUNS_KEPT = 100
+
+# Tells whether a job's result replaces the one that a record is of.
+Replaces = Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a job's files go. `done` says that they are there, with a record that names its key."""
+    """Where a job's files go. `done` says that they are there, with a record that names its key.
+
+    Not done, it may be `missing`: the record is there and the image is not any more; or its result is kept
+    under the name `older`.
+    """
 
     name: str
     done: bool
+    missing: bool = False
+    older: str = ""
 
 
 class BatchFolder:
     """One batch's folder in the outbox: pictures in it, logs and records in `logs/`.
 
     A result is staged whole under `.staged/KEY` and leaves it by renames, the record last. What is staged
-    will be published, by the next owner of the lock if need be; what has left the stage was published.
+    will be published, by the next owner of the lock if need be; what has left the stage was published. Where
+    it takes the name of an older result, that one moves out of its way then, into `older/`, log and record
+    below `logs/older/`.
     """
 
     def __init__(self, outbox: Path, batch: str, disk: Disk | None = None) -> None:
@@ -77,45 +91,69 @@ class BatchFolder:
         record = read_record(self.record_path(name))
         return bool(record.get("status") == "done" and record.get("key") == key)
 
-    def reserve(self, name: str) -> None:
-        """Note that a name is in use by a job whose key was not needed."""
-        self._taken[_folded(name)] = ""
+    def has_result(self, name: str, key: str) -> bool:
+        """Tell whether a name is that of a result of another job."""
+        record = read_record(self.record_path(name))
+        return bool(record.get("status") == "done" and record.get("key") != key)
 
-    def place(self, name: str, suffix: str, key: str, drop: str = "") -> Place:
+    def place(
+        self,
+        name: str,
+        suffix: str,
+        key: str,
+        drop: str = "",
+        replaces: Replaces = lambda record: False,
+    ) -> Place:
         """Choose a job's name: the one wanted, or with a short id where another job has that.
 
         Stateless across runs: the answer depends on the records in the folder and the names given out
         since, never on the order of a manifest. A job is done if its record and its image are there; one
-        that the record ascribes to this same `drop` is done even if someone has fetched the image.
+        that the record ascribes to this same `drop` is done even if someone has fetched the image. A result
+        that the job `replaces` does not stand in its way.
         """
         for candidate in self._candidates(name, key):
             # Text, not Path: this is all that is done for most jobs of a batch that is gone on with.
             record = read_record(f"{self.logs}/{candidate}.json")
             if record.get("key") == key and record.get("status") == "done":
                 self._taken[_folded(candidate)] = key
-                done = os.path.isfile(os.path.join(self.folder, str(record.get("image") or "")))
-                return Place(candidate, done or (bool(drop) and record.get("drop") == drop))
-        return Place(self._free_name(name, suffix, key), done=False)
+                done = self._has_image(record) or (bool(drop) and record.get("drop") == drop)
+                named = os.path.splitext(str(record.get("image") or ""))[0] == candidate
+                return Place(candidate, done, missing=not done and not drop and named)
+        free = self._free_name(name, suffix, key, replaces)
+        return Place(free, done=False, older=self._find_older(name, key))
+
+    def place_beside(self, place: Place, suffix: str, key: str) -> Place:
+        """Choose a name for a job that failed, beside the result that it would have replaced."""
+        return Place(self._free_name(place.name, suffix, key), done=False)
+
+    def _has_image(self, record: Mapping[str, Any]) -> bool:
+        return os.path.isfile(os.path.join(self.folder, str(record.get("image") or "")))
 
     def _candidates(self, name: str, key: str) -> Iterator[str]:
         yield name
-        for length in ID_LENGTHS:
-            yield f"{name}-{key[:length]}"
+        yield from _with_ids(name, key)
 
-    def _free_name(self, name: str, suffix: str, key: str) -> str:
+    def _free_name(self, name: str, suffix: str, key: str, replaces: Replaces = lambda record: False) -> str:
         candidates = tuple(self._candidates(name, key))
-        chosen = next((c for c in candidates if self._is_free(c, suffix, key)), candidates[-1])
+        chosen = next((c for c in candidates if self._is_free(c, suffix, key, replaces)), candidates[-1])
         self._taken[_folded(chosen)] = key
         return chosen
 
-    def _is_free(self, name: str, suffix: str, key: str) -> bool:
+    def _is_free(self, name: str, suffix: str, key: str, replaces: Replaces) -> bool:
         if self._taken.get(_folded(name), key) != key:
             return False
         record = read_record(self.record_path(name))
         # A failed job published nothing, so its name may be used again.
         if record.get("status") == "done":
-            return bool(record.get("key") == key)
+            return bool(record.get("key") == key) or replaces(record)
         return not os.path.lexists(self.image_path(name, suffix))  # else someone put it there
+
+    def _find_older(self, name: str, key: str) -> str:
+        """Return under which name a job's result is kept, or "" if it is not, or not whole."""
+        if not os.path.isdir(self.logs / OLDER):
+            return ""
+        kept = ((each, read_record(self.record_path(each))) for each in _older_names(name, key))
+        return next((each for each, r in kept if r.get("key") == key and self._has_image(r)), "")
 
     def publish(self, name: str, suffix: str, image: bytes, log: bytes, record: Mapping[str, Any]) -> Path:
         """Stage a result and publish it; return the image's path.
@@ -132,6 +170,9 @@ class BatchFolder:
             DiskError: it cannot be written.
         """
         full = {**record, "image": f"{name}{suffix}"}
+        full.pop("replaced", None)
+        if older := self._older_name(name, str(record["key"])):
+            full["replaced"] = older
         unfinished = self.stage_folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         staged = self.stage_folder / str(record["key"])
         disk = self.disk
@@ -145,6 +186,20 @@ class BatchFolder:
             disk.rename(unfinished, staged)
             disk.sync_folder(self.stage_folder)
         return staged
+
+    def _older_name(self, name: str, key: str) -> str:
+        """Return where the result goes that has this name and another key; "" where there is none."""
+        held = read_record(self.record_path(name))
+        if held.get("status") != "done" or held.get("key") == key:
+            return ""
+        candidates = _older_names(name, str(held.get("key")))
+        suffix = _suffix_of(held, name)
+        return next((each for each in candidates if self._may_keep(each, suffix, held)), candidates[-1])
+
+    def _may_keep(self, older: str, suffix: str, held: Mapping[str, Any]) -> bool:
+        record = read_record(self.record_path(older))
+        same = record.get("key") == held.get("key")
+        return same or not (record or os.path.lexists(self.image_path(older, suffix)))
 
     def _check_same_folder(self) -> None:
         """Never make a folder anew that was unmounted while a job ran."""
@@ -179,7 +234,10 @@ class BatchFolder:
                 raise FileNotFoundError(errno.ENOENT, "its result is not on the stage")
             key, (name, suffix) = str(record["key"]), os.path.splitext(str(record["image"]))
             image = staged / f"image{suffix}"
-            ours = read_record(self.record_path(name)).get("key") == key
+            held = read_record(self.record_path(name))
+            ours = held.get("key") == key
+            if held.get("status") == "done" and not ours:
+                self._move_to_older(name, held, str(record.get("replaced")))
             if image.exists() and os.path.lexists(self.image_path(name, suffix)) and not ours:
                 # Someone put a file of this name there since the job got it.
                 name = self._free_name(_without_id(name, key), suffix, key)
@@ -199,6 +257,44 @@ class BatchFolder:
         (self.disk.replace if replace else self.disk.rename)(source, target)
         self.disk.sync_folder(target.parent)
 
+    def _move_to_older(self, name: str, held: Mapping[str, Any], older: str) -> None:
+        """Move a result, or what is left of it, out of the way of the one on the stage: its record last.
+
+        Cut off anywhere, the same call goes on from there. Nothing happens where a staged record names
+        another place than it can have, or another file came there: the staged result then gets an id.
+        """
+        suffix = _suffix_of(held, name)
+        source, target = self.image_path(name, suffix), self.image_path(older, suffix)
+        same = read_record(self.record_path(older)).get("key") == held.get("key")
+        if older not in _older_names(name, str(held.get("key"))):
+            return
+        if os.path.lexists(source) and os.path.lexists(target) and not (same or same_bytes(source, target)):
+            return
+        self._leave_stage(self.log_path(name), self.log_path(older), replace=True)
+        self._leave_stage(source, target, replace=os.path.lexists(target))
+        self.disk.sync_folder(self.logs)
+        self.disk.sync_folder(source.parent)
+        self.disk.put(self.record_path(older), _json_bytes({**held, "image": f"{older}{suffix}"}))
+        self.disk.remove(self.record_path(name))
+
+    def bring_back(self, place: Place) -> Path:
+        """Publish an older result again, under a place's name; return the image's path.
+
+        It is staged as a new one is, and then taken away from where it was, its record last.
+
+        Raises:
+            DiskError: it cannot be read or written; it is still where it was.
+        """
+        with _disk_errors(self.folder):
+            record = read_record(self.record_path(place.older))
+            suffix = _suffix_of(record, place.older)
+            image, log = self.image_path(place.older, suffix), self.log_path(place.older)
+            log_data = log.read_bytes() if log.exists() else b""
+            path = self.publish(place.name, suffix, image.read_bytes(), log_data, record)
+            for each in (image, log, self.record_path(place.older)):
+                self.disk.remove(each)
+        return path
+
     def write_record(self, name: str, record: Mapping[str, Any]) -> None:
         self._put(self.record_path(name), _json_bytes(record))
 
@@ -209,6 +305,14 @@ class BatchFolder:
         path = self.folder / "summary.json"
         self._put(path, _json_bytes(summary))
         return path
+
+    def add_run(self, summary: Mapping[str, Any]) -> None:
+        """Add a line about a run to those of the runs before it, of which the last hundred are kept."""
+        path = self.logs / RUNS
+        with _disk_errors(path):
+            lines = path.read_bytes().splitlines() if path.is_file() else []
+        lines.append(json.dumps(summary, ensure_ascii=False).encode(errors="backslashreplace"))
+        self._put(path, b"".join(line + b"\n" for line in lines[-RUNS_KEPT:]))
 
     def _put(self, path: Path, data: bytes) -> None:
         with _disk_errors(path):
@@ -330,6 +434,21 @@ def _disk_errors(path: Path) -> Iterator[None]:
             f"{path}: cannot be written ({error.strerror or error}).",
             "Check free space and permissions, then run the same command again.",
         ) from error
+
+
+def _with_ids(name: str, key: str) -> tuple[str, ...]:
+    return tuple(f"{name}-{key[:length]}" for length in ID_LENGTHS)
+
+
+def _older_names(name: str, key: str) -> tuple[str, ...]:
+    """Return the names under which a result may be kept whose name a newer one took."""
+    return _with_ids(f"{OLDER}/{name}", key)
+
+
+def _suffix_of(record: Mapping[str, Any], name: str) -> str:
+    """Return the suffix of a result's image; of a record that names another file one that no image has."""
+    stem, suffix = os.path.splitext(str(record.get("image")))
+    return suffix if stem == name else ".none"
 
 
 def _without_id(name: str, key: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -40,21 +41,25 @@ GROUP_WINDOW = 1024
 
 # `postponed`: not begun, because the deadline would have come first.
 Status = Literal["done", "failed", "skipped", "stopped", "postponed"]
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What would become of a job: run or skipped, and why. `key` and `place` are known if needed."""
-
-    job: Job
-    name: str
-    run: bool
-    reason: str
+# Why a run ended: nothing was left to do; it was told to stop; the time was over; so many jobs failed; the
+# machine, or this program, has a fault.
+Reason = Literal["finished", "stopped", "deadline", "max_failures", "fault"]
+# In which count of a summary a job is.
+COUNTS: Mapping[Status, str] = {
+    "done": "done",
+    "failed": "failed",
+    "skipped": "skipped",
+    "postponed": "postponed",
+    "stopped": "interrupted",
+}
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a job. `path` is the picture's, where there is one."""
+    """What became of a job. `path` is the picture's, where there is one.
+
+    `missing`: it was made before, and the picture is not there any more; only asked for is it made again.
+    """
 
     job: Job
     name: str
@@ -65,6 +70,7 @@ class Finished:
     error: str = ""
     next_step: str = ""
     notes: tuple[str, ...] = ()
+    missing: bool = False
 
 
 class Observer(Protocol):
@@ -83,15 +89,26 @@ class Observer(Protocol):
 
 @dataclass
 class Summary:
-    """The batch so far, as it is written to summary.json."""
+    """The batch so far, as it is written to summary.json.
+
+    Every job is in one count: `done`, `failed`, `skipped` (its picture is there), `missing` (it was made
+    before and is not there any more), `postponed` (it would have taken past the deadline), `interrupted`
+    (begun, and to be gone on with) or `not_begun`. `pictures` lists every job with its `status` among these,
+    its `key` if it is known, and its `path` below the batch's folder if it is there.
+    """
 
     batch: str
     jobs: int
     done: int = 0
     failed: int = 0
     skipped: int = 0
+    missing: int = 0
     postponed: int = 0
+    interrupted: int = 0
+    not_begun: int = 0
     stopped: bool = False
+    reason: Reason = "finished"
+    fault: str = ""
     seconds: float = 0.0
     cache_hits: int = 0
     cache_misses: int = 0
@@ -99,20 +116,59 @@ class Summary:
     finished: str = ""
     encoders: dict[str, str] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)
+    pictures: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._counted: Counter[str] = Counter()  # of the names that jobs want
 
     @property
     def remaining(self) -> int:
-        return self.jobs - self.done - self.failed - self.skipped
+        return self.jobs - self.done - self.failed - self.skipped - self.missing
+
+    def count(self, finished: Finished, folder: Path) -> None:
+        """Count what became of a job, and list it."""
+        status = "missing" if finished.missing else COUNTS[finished.status]
+        setattr(self, status, getattr(self, status) + 1)
+        if finished.status == "stopped":
+            self.stopped, self.reason = True, "stopped"
+        picture = {"name": finished.name, "status": status}
+        if finished.key:
+            picture["key"] = finished.key
+        if finished.path is not None and not finished.missing:
+            picture["path"] = finished.path.relative_to(folder).as_posix()
+        self.pictures.append(picture)
+        self._counted[finished.job.name] += 1
+        if finished.status == "failed":
+            failure = {"name": finished.name, "key": finished.key}
+            self.failures.append({**failure, "error": finished.error, "next_step": finished.next_step})
+
+    def close(self, names: Iterable[str]) -> None:
+        """List those of all jobs, by their `names`, that were not begun, and say why the run ended."""
+        counted = self._counted.copy()
+        if sum(counted.values()) < self.jobs:
+            for name in names:
+                if counted[name]:
+                    counted[name] -= 1
+                else:
+                    self.not_begun += 1
+                    self.pictures.append({"name": name, "status": "not_begun"})
+        self.stopped &= self.remaining > 0
+        if not self.remaining and self.reason != "fault":
+            self.reason = "finished"
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """`force` runs finished jobs again; `max_failures` 0 is no limit."""
+    """`force` runs all finished jobs again, `missing` those whose pictures are gone.
+
+    `max_failures` 0 is no limit.
+    """
 
     force: bool = False
     max_failures: int = 0
     max_attempts: int = 3
     deadline: Deadline | None = None
+    missing: bool = False
 
 
 class Digests(dict[Path, str]):
@@ -170,49 +226,44 @@ class Runner:
         self.should_stop = should_stop
         self._digests = Digests()
         self._announced: set[str] = set()
+        self._all_jobs: Callable[[], Iterable[Job]] = tuple
+        self._is_batch = False
+        self._wanted_twice: set[str] | None = None
+        self._contested: set[str] | None = None
         self._width: Callable[[], int] = lambda: 1
 
-    def plan(self, jobs: Iterable[Job]) -> Iterator[Planned]:
-        """Say of every job whether it would run, without running or writing anything."""
-        # A job that killed the process has left no record yet, only attempts.
-        tried = self.ledger.any_attempts(self.options.max_attempts)
-        for job in jobs:
-            if not tried and not self.folder.has_record(job.name, job.recipe.suffix):
-                # No record, no need for a key: this is what keeps a large plan quick.
-                self.folder.reserve(job.name)
-                yield Planned(job, job.name, True, "new")
-                continue
-            try:
-                key = self._key(job)
-            except ImageError as error:
-                yield Planned(job, job.name, True, f"will fail: {error.message}")
-                continue
-            place = self.folder.place(job.name, job.recipe.suffix, key)
-            if place.done and not self.options.force:
-                yield Planned(job, place.name, False, "done already")
-            elif self._is_set_aside(key) and not self.options.force:
-                yield Planned(
-                    job, place.name, False, f"stopped the process {self.options.max_attempts} times"
-                )
-            else:
-                yield Planned(job, place.name, True, "forced" if place.done else "not done yet, or changed")
-
-    def run(self, jobs: Iterable[Job], total: int) -> Summary:
+    def run(self, jobs: Callable[[], Iterable[Job]], total: int) -> Summary:
         """Run every job that is not done; a failure stops nothing but itself.
+
+        `jobs` is asked anew where the jobs are looked at once more.
 
         Raises:
             MachineError: the machine's fault; what is done is done, the rest runs another time.
         """
         summary = Summary(self.folder.folder.name, total, started=_now())
         started = time.monotonic()
+        self.take_names(jobs)
         try:
-            for _ in self._run_jobs(self._while_few_fail(group_jobs(jobs), summary), summary):
+            for _ in self._run_jobs(self._while_few_fail(group_jobs(jobs()), summary), summary):
                 pass
+        except BaseException as error:
+            summary.stopped = not isinstance(error, Exception)
+            summary.reason = "stopped" if summary.stopped else "fault"
+            summary.fault = "" if summary.stopped else str(error) or type(error).__name__
+            raise
         finally:
-            summary.stopped &= summary.remaining > 0
             summary.finished, summary.seconds = _now(), round(time.monotonic() - started, 3)
-            self.folder.write_summary(asdict(summary))
+            self._write_summary(summary, jobs)
         return summary
+
+    def _write_summary(self, summary: Summary, jobs: Callable[[], Iterable[Job]]) -> None:
+        """Write what became of every job; a run that made something, or tried to, is kept among the runs."""
+        summary.close(job.name for job in jobs())
+        whole = asdict(summary)
+        if summary.done + summary.failed + summary.interrupted:
+            pictures = [picture for picture in summary.pictures if picture["status"] != "skipped"]
+            self.folder.add_run({**whole, "pictures": pictures})
+        self.folder.write_summary(whole)
 
     def run_job(self, job: Job, summary: Summary) -> Finished:
         """Run one job unless it is done, count it, and tell the observer.
@@ -227,6 +278,7 @@ class Runner:
     def _while_few_fail(self, jobs: Iterable[Job], summary: Summary) -> Iterator[Job]:
         for job in jobs:
             if 0 < self.options.max_failures <= summary.failed:
+                summary.reason = "max_failures"
                 return
             yield job
 
@@ -256,12 +308,17 @@ class Runner:
                     else:
                         return
             except BaseException:
-                for key in running:
+                for key, ready in running.items():
+                    summary.count(Finished(ready.job, ready.place.name, "stopped", key), self.folder.folder)
                     self.ledger.take_back(key)
                 raise
 
     def _may_begin(self, summary: Summary) -> bool:
-        summary.stopped |= self._should_stop()
+        deadline = self.options.deadline
+        if self.should_stop():
+            summary.stopped, summary.reason = True, "stopped"
+        elif deadline is not None and deadline.over:
+            summary.stopped, summary.reason = True, "deadline"
         return not summary.stopped
 
     def _groups(
@@ -290,7 +347,7 @@ class Runner:
     def _prepare(self, job: Job) -> Ready | Finished:
         """Find out whether a job has to run."""
         try:
-            key = self._key(job)
+            key = self.key(job)
         except ImageError as error:
             place = self.folder.place(
                 job.name, job.recipe.suffix, hashlib.sha256(os.fsencode(job.content)).hexdigest()
@@ -298,11 +355,12 @@ class Runner:
             return self._fail(
                 job, place, "", JobResult("failed", error=error.message, next_step=error.next_step)
             )
-        place = self.folder.place(job.name, job.recipe.suffix, key, job.drop)
-        if not self.options.force and (place.done or self._was_published(job, key)):
-            path = self.folder.image_path(place.name, job.recipe.suffix)
-            return Finished(job, place.name, "skipped", key, path)
-        if self._is_set_aside(key) and not self.options.force:
+        place = self.place(job, key)
+        if self.need_not_run(place) or (not self.options.force and self._was_published(job, key)):
+            path = self.folder.bring_back(place) if place.older else None
+            path = path or self.folder.image_path(place.name, job.recipe.suffix)
+            return Finished(job, place.name, "skipped", key, path, missing=place.missing)
+        if self.is_set_aside(key) and not self.options.force:
             return self._fail(job, place, key, _set_aside(job, self.options.max_attempts))
         if would_take := self._would_overrun(job):
             return Finished(job, place.name, "postponed", key, seconds=would_take)
@@ -311,6 +369,7 @@ class Runner:
     def _begin(self, ready: Ready, running: dict[str, Ready], alone: bool) -> Task:
         """Note the attempt on disk, before the job runs: it stays there if a process dies of it."""
         job = ready.job
+        self._announce(job.recipe.encoder)
         self.observer.job_started(job, ready.place.name)
         self.ledger.begin(ready.key)
         running[ready.key] = ready
@@ -349,7 +408,7 @@ class Runner:
         self.observer.worker_lost(ready.job, lost)
         if not by_itself:
             self.ledger.take_back(ready.key)
-        if self._is_set_aside(ready.key):
+        if self.is_set_aside(ready.key):
             result = _set_aside(ready.job, self.options.max_attempts, lost)
             yield self._fail(ready.job, ready.place, ready.key, result)
         else:
@@ -398,12 +457,14 @@ class Runner:
     def _fail(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:
         if job.origin is not None:  # people know it by where they put it
             result = replace(result, error=result.error.replace(str(job.content), str(job.origin)))
+        if self.folder.has_result(place.name, key):  # of another job: it keeps its name, and its record
+            place = self.folder.place_beside(place, job.recipe.suffix, key)
         if not self.folder.has_done(place.name, key):  # a picture that was made once keeps its record
-            self.folder.write_record(place.name, self._record(job, key, result))
+            self.folder.write_record(place.name, self.record_of(job, key, result))
         return Finished(job, place.name, "failed", key, error=result.error, next_step=result.next_step)
 
     def _publish(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:
-        log, record = log_bytes(result.log_header, result.log_rows), self._record(job, key, result)
+        log, record = log_bytes(result.log_header, result.log_rows), self.record_of(job, key, result)
         staged = self.folder.stage(place.name, job.recipe.suffix, result.image, log, record)
         if job.drop:
             self.ledger.note_staged(job.drop, key)
@@ -411,7 +472,8 @@ class Runner:
         self.executor.forget(key)
         return Finished(job, place.name, "done", key, path, result.seconds, notes=result.notes)
 
-    def _record(self, job: Job, key: str, result: JobResult) -> dict[str, Any]:
+    def record_of(self, job: Job, key: str, result: JobResult) -> dict[str, Any]:
+        """Return the record of a job and what came of it."""
         record = result_summary(result)
         encoder = self.executor.encoder_info(job.recipe.encoder) if key else None
         return {
@@ -457,33 +519,75 @@ class Runner:
             name = f"{place.name}-step{step:05d}"
         self.folder.write_snapshot(name, job.recipe.suffix, image)
 
-    def _key(self, job: Job) -> str:
+    def _announce(self, encoder: str) -> None:
+        if encoder not in self._announced:
+            self._announced.add(encoder)
+            self.observer.encoder_chosen(self.executor.encoder_info(encoder))
+
+    def key(self, job: Job) -> str:
+        """Return a job's key.
+
+        Raises:
+            ImageError: an input cannot be read.
+        """
         for path in job.input_paths:
             self._digests[path]
-        encoder = self.executor.encoder_info(job.recipe.encoder)
-        if job.recipe.encoder not in self._announced:
-            self._announced.add(job.recipe.encoder)
-            self.observer.encoder_chosen(encoder)
-        return job_key(job, self._digests, encoder)
+        return job_key(job, self._digests, self.executor.encoder_info(job.recipe.encoder))
 
-    def _is_set_aside(self, key: str) -> bool:
+    def take_names(self, jobs: Callable[[], Iterable[Job]]) -> None:
+        """Take over the jobs of a whole batch: only among them can be seen which results are old."""
+        self._all_jobs, self._is_batch = jobs, True
+        self._wanted_twice = self._contested = None
+
+    def place(self, job: Job, key: str) -> Place:
+        """Return where a job's files go; see `BatchFolder.place`."""
+        return self.folder.place(job.name, job.recipe.suffix, key, job.drop, partial(self._replaces, job))
+
+    def _replaces(self, job: Job, record: Mapping[str, Any]) -> bool:
+        """Tell whether a record is of the same pair as a job, and no other job of the batch wants its name.
+
+        A single job of a watched folder replaces nothing: whose results the others are, nobody can say.
+        """
+        return (
+            self._is_batch
+            and _pair_of(record) == (str(job.origin or job.content), [str(p) for p, _ in job.style.images])
+            and job.name.casefold() not in self._contested_names()
+        )
+
+    def names_wanted_twice(self) -> set[str]:
+        """Return the names, in lower case, that several jobs of the batch want, or one that is repeated."""
+        if self._wanted_twice is None:
+            seen: set[str] = set()
+            self._wanted_twice = set()
+            for name in (job.name.casefold() for job in self._all_jobs()):
+                (self._wanted_twice if name in seen else seen).add(name)
+        return self._wanted_twice
+
+    def _contested_names(self) -> set[str]:
+        """Return those of `names_wanted_twice` that different jobs want."""
+        if self._contested is None:
+            first: dict[str, Job] = {}
+            twice = self.names_wanted_twice()
+            named = ((job.name.casefold(), job) for job in self._all_jobs())
+            jobs = ((name, job) for name, job in named if name in twice)
+            self._contested = {name for name, job in jobs if first.setdefault(name, job) != job}
+        return self._contested
+
+    def need_not_run(self, place: Place) -> bool:
+        """Tell whether a job has its picture already, or had it and is not asked for it again."""
+        if self.options.force:
+            return False
+        return place.done or bool(place.older) or (place.missing and not self.options.missing)
+
+    def is_set_aside(self, key: str) -> bool:
+        """Tell whether a job ended the process too often."""
         return self.ledger.attempts(key) >= self.options.max_attempts
 
+    def any_set_aside(self) -> bool:
+        return self.ledger.any_attempts(self.options.max_attempts)
+
     def _count(self, summary: Summary, finished: Finished) -> Finished:
-        summary.done += finished.status == "done"
-        summary.skipped += finished.status == "skipped"
-        summary.failed += finished.status == "failed"
-        summary.postponed += finished.status == "postponed"
-        summary.stopped |= finished.status == "stopped"
-        if finished.status == "failed":
-            summary.failures.append(
-                {
-                    "name": finished.name,
-                    "key": finished.key,
-                    "error": finished.error,
-                    "next_step": finished.next_step,
-                }
-            )
+        summary.count(finished, self.folder.folder)
         self.observer.job_finished(finished)
         return finished
 
@@ -501,6 +605,14 @@ def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]
             styles.setdefault(job.style.images, []).append(job)
         for styles in recipes.values():
             yield from itertools.chain.from_iterable(styles.values())
+
+
+def _pair_of(record: Mapping[str, Any]) -> object:
+    """Return the paths of a record's content and styles; None if it names none."""
+    try:
+        return record["content"]["path"], [image["path"] for image in record["style"]["images"]]
+    except (KeyError, TypeError):
+        return None
 
 
 def _set_aside(job: Job, attempts: int, lost: WorkerLost | None = None) -> JobResult:

@@ -20,8 +20,9 @@ from pipeline.jobs import EncoderInfo, Job, JobResult, StepProgress, Task
 from pipeline.ledger import Ledger
 from pipeline.manifest import Batch, read_manifest
 from pipeline.outbox import BatchFolder
+from pipeline.plan import Planned, plan_jobs
 from pipeline.recipe import Recipe
-from pipeline.runner import Finished, Planned, Runner, RunOptions, Summary
+from pipeline.runner import Finished, Runner, RunOptions, Summary
 
 # Small and quick; every test's manifest builds on it.
 QUICK = {"size": 16, "pyramid": 0, "steps": 4}
@@ -79,6 +80,9 @@ class FakeExecutor:
                 picture.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageError(f"{path}: no whole picture.", "Copy it again.") from error
+
+    def would_download(self, name: str) -> bool:
+        return False
 
     def forget(self, key: str) -> None:
         self.forgotten.append(key)
@@ -203,6 +207,7 @@ class Workshop:
         self.manifest = folder / "night.yaml"
         self.outbox = folder / "outbox"
         self.state = folder / "state"
+        self.steps_taken: Callable[[str], int] | None = None
 
     @property
     def batch_folder(self) -> Path:
@@ -226,7 +231,7 @@ class Workshop:
         runner = Runner(folder, ledger, executor, recorder, options_, should_stop, make)
         try:
             with folder.locked():
-                return Ran(runner.run(batch.jobs(), len(batch)), recorder)
+                return Ran(runner.run(batch.jobs, len(batch)), recorder)
         finally:
             ledger.close()
 
@@ -235,7 +240,7 @@ class Workshop:
         folder, ledger = BatchFolder(self.outbox, batch.name), Ledger(self.state)
         runner = Runner(folder, ledger, FakeExecutor(), Recorder(), RunOptions(**options))
         try:
-            return list(runner.plan(batch.jobs()))
+            return list(plan_jobs(runner, batch.jobs, self.steps_taken))
         finally:
             ledger.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import getpass
 import json
@@ -25,6 +26,7 @@ from pipeline.errors import UsageError
 from pipeline.events import Waker
 from pipeline.files import Disk
 from pipeline.ledger import Ledger
+from pipeline.neural.headers import steps_of_checkpoint
 from pipeline.owner import Owner
 from pipeline.recipe import PRESETS
 from pipeline.version import VERSION
@@ -128,13 +130,13 @@ def test_of_animations_the_first_frame_is_taken_and_said_so(cli, night):
     assert code == 0
     notes = {name: f"{name}: {FIRST_FRAME}" for name in ("a.png", "s.png")}
     assert all(f"note: {note}" in err for note in notes.values())
-    records = [json.loads(path.read_text()) for path in Path("outbox/night/logs").glob("?--s-*.json")]
+    records = [json.loads(path.read_text()) for path in Path("outbox/night/logs").glob("?--s.json")]
     assert {Path(record["content"]["path"]).name: record["notes"] for record in records} == {
         "a.png": list(notes.values()),
         "b.png": [notes["s.png"]],
     }
-    (again,) = Path("outbox/night").glob("a--s-*.png")
-    assert np.abs(np.asarray(opened(again), int) - still).max() <= 1
+    again = opened("outbox/night/a--s.png")
+    assert np.abs(np.asarray(again, int) - still).max() <= 1
     flags = [f"--set={key}={value}" for key, value in QUICK.items()]
     code, _, err = cli("stylize", "b.png", "s.png", "-o", "out.png", *flags)
     assert code == 0
@@ -167,11 +169,56 @@ def test_dry_run_writes_nothing(cli, night):
     assert "download" not in err
     assert "`auto` will try to download" in cli("run", night, "--dry-run", "--set", "encoder=auto")[2]
     assert not Path("outbox").exists()
+    assert list(Path(os.environ["HOME"]).parent.rglob("*")) == []
     cli("run", night)
     Path("outbox/night/a--s.png").unlink()
+    before = {path: path.stat().st_mtime_ns for path in Path(os.environ["HOME"]).parent.rglob("*")}
     _, out, _ = cli("run", night, "--dry-run")
-    assert "run   a--s" in out
+    assert "skip  a--s  (made before, and its picture is not there any more; --missing makes it again)" in out
     assert "skip  b--s  (done already)" in out
+    _, out, _ = cli("run", night, "--dry-run", "--missing")
+    assert "run   a--s  (its picture is not there any more)" in out
+    assert {path: path.stat().st_mtime_ns for path in Path(os.environ["HOME"]).parent.rglob("*")} == before
+
+
+def test_dry_run_tells_a_checkpoint_from_a_new_job_and_a_broken_picture(cli, night):
+    cli("run", night, "--set", "steps=5000", "--for", "1s")
+    checkpoint = next(Path(os.environ["XDG_STATE_HOME"]).rglob("checkpoints/*"))
+    steps = steps_of_checkpoint(checkpoint)
+    assert 0 < steps < 5000
+    Path("b.png").write_bytes(b"no picture")
+    code, out, _ = cli("run", night, "--dry-run", "--set", "steps=5000")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == f"run   a--s  (goes on from step {steps} of 5000)"
+    assert lines[1].startswith("fail  b--s  (will fail: ")
+    assert lines[2].endswith("; 1 cannot be made.")
+
+
+def test_pictures_that_were_deleted_are_made_again_with_missing(cli, night):
+    cli("run", night)
+    Path("outbox/night/a--s.png").rename("outbox/night/best.png")
+    code, out, _ = cli("run", night)
+    assert code == 0
+    assert "1 there already, 1 deleted or renamed since (--missing makes them again)" in out
+    code, out, _ = cli("run", night, "--missing")
+    assert code == 0
+    assert out.startswith("1 done, 1 there already")
+    assert Path("outbox/night/a--s.png").exists()
+
+
+def test_a_finished_batch_loads_and_downloads_nothing(cli, night, monkeypatch):
+    """With `auto`, which would otherwise try to download VGG-19."""
+    make = ("run", night, "--set", "encoder=auto")
+    Path("config.yaml").write_text("allow_download: false\n")
+    assert cli(*make)[0] == 0
+    Path("config.yaml").unlink()
+    code = "import sys; from pipeline.cli import app; app(standalone_mode=False); print([*sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code, *map(str, make)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to do: all 2 pictures are there already" in done.stdout
+    assert done.stderr == ""
+    assert not {"torch", "torchvision"} & set(ast.literal_eval(done.stdout.splitlines()[-1]))
 
 
 def test_dry_run_needs_no_weights(cli, night):

@@ -299,11 +299,17 @@ def make_summary(jobs: int, **counts: Any) -> Summary:
     [
         (make_summary(3, done=3, seconds=9), ["3 done", "9.0 s"], ["failed", "already", "not begun"]),
         (make_summary(3, done=1, skipped=2), ["1 done", "2 there already"], ["failed", "not begun"]),
+        (
+            make_summary(3, skipped=2, missing=1),
+            ["Nothing to do: 2 there", "1 deleted", "--missing"],
+            ["all"],
+        ),
+        (make_summary(3, done=2, missing=1), ["2 done, 1 deleted or renamed"], ["not begun"]),
         (make_summary(3, done=2, failed=1), ["2 done", "1 failed", "/out/night/summary.json"], ["not begun"]),
         (make_summary(5, done=2, stopped=True), ["2 done", "3 not begun or not finished"], ["failed"]),
         (make_summary(4, skipped=4), ["Nothing to do", "4"], ["failed", "not begun"]),
     ],
-    ids=["done", "skipped", "failed", "stopped", "nothing"],
+    ids=["done", "skipped", "nothing but missing", "missing", "failed", "stopped", "nothing"],
 )
 def test_the_last_line_says_how_it_went(summary: Summary, parts: list[str], absent: list[str]) -> None:
     line = summary_line(summary, "/out/night")
@@ -358,7 +364,7 @@ def test_every_display_follows_a_run(make: Callable[[Console, int], LogLines], w
     shown = make(screen, len(batch))
     ledger = Ledger(workshop.state)
     runner = Runner(BatchFolder(workshop.outbox, batch.name), ledger, FakeExecutor({"a": "fail"}), shown)
-    summary = runner.run(batch.jobs(), len(batch))
+    summary = runner.run(batch.jobs, len(batch))
     ledger.close()
     assert shown.finished == 4
     text = file.getvalue()

@@ -50,6 +50,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "estimate":  ("ledger recipe",                                             ""),
     "lanes":     ("executors jobs",                                            ""),
     "runner":    ("deadline errors estimate executors jobs lanes ledger outbox", ""),
+    "plan":      ("errors inputs jobs outbox runner",                          ""),
     "single":    ("documents errors executors jobs outbox recipe runner",      ""),
     "inspection": ("documents errors files",                                   "neural"),
     "doctor":    ("config errors executors version",                           "neural"),

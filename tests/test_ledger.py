@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DiskError
-from pipeline.ledger import DropRow, Ledger, open_ledger
+from pipeline.ledger import DropRow, Ledger, LedgerCopy, open_ledger
 
 KEY, OTHER = "a" * 64, "b" * 64
 
@@ -391,3 +391,34 @@ def test_its_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with closing(Ledger(tmp_path / "state")):
         assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+
+
+# A copy
+
+
+def test_a_copy_holds_what_the_ledger_holds_and_changes_nothing(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger.begin("a")
+        ledger.note_speed("vgg19", "cpu", 0.5)
+        with closing(LedgerCopy(tmp_path)) as beside:  # what is not yet in the file itself as well
+            assert beside.attempts("a") == 1
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.iterdir())}
+    with closing(LedgerCopy(tmp_path)) as copy:
+        assert copy.attempts("a") == 1
+        assert copy.speed("vgg19") == ("cpu", 0.5)
+        copy.begin("a")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.iterdir())} == before
+    with closing(Ledger(tmp_path)) as ledger:
+        assert ledger.attempts("a") == 1
+
+
+def test_a_copy_of_no_ledger_is_empty_and_makes_none(tmp_path: Path) -> None:
+    with closing(LedgerCopy(tmp_path / "state")) as copy:
+        assert copy.attempts("a") == 0
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_copy_of_a_damaged_ledger_names_it(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite3").write_bytes(b"no database, but long enough to look like one" * 100)
+    with pytest.raises(DiskError, match=r"ledger\.sqlite3"):
+        LedgerCopy(tmp_path)

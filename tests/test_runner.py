@@ -21,10 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import outbox
+from pipeline.deadline import Deadline
 from pipeline.errors import DeviceError, DiskError, ImageError, JobError, UsageError, WeightsError
 from pipeline.estimate import Estimate, megapixel_steps
 from pipeline.jobs import EncoderInfo, Job, Style
 from pipeline.ledger import Ledger
+from pipeline.plan import is_finished, plan_jobs
 from pipeline.recipe import Recipe, layer_recipe
 from pipeline.runner import Runner, RunOptions, Summary, group_jobs
 from pipeline.single import run_single, single_job, single_style
@@ -115,24 +117,116 @@ def test_force_makes_them_again_in_their_places(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize("changed", ["photos/a.png", "styles/s.png"])
-def test_a_changed_picture_is_made_again_beside_the_old_one(
+def test_of_a_changed_picture_the_newest_result_has_the_name(
     changed: str, workshop: Workshop, make_picture: MakePicture
 ) -> None:
-    workshop.run()
+    old = {finished.name: finished.key for finished in workshop.run().observer.finished}
     before = workshop.pictures()
     make_picture(changed, seed=99)
     executor = FakeExecutor()
     ran = workshop.run(executor)
-    done = {name for name, status in ran.observer.statuses.items() if status == "done"}
+    done = {finished.name: finished.key for finished in ran.observer.finished if finished.status == "done"}
     assert len(executor.ran) == len(done) == 2
+    assert set(done) < set(ALL)
+    after = workshop.pictures()
+    for name in ALL:
+        if name not in done:
+            assert after[f"{name}.png"] == before[f"{name}.png"]
+            continue
+        assert after[f"{name}.png"] == picture_bytes(done[name])
+        older = f"older/{name}-{old[name][:8]}"
+        assert after[f"{older}.png"] == before[f"{name}.png"]
+        assert record_of(workshop, older)["key"] == old[name]
+        assert record_of(workshop, older)["image"] == f"{older}.png"
+        assert (workshop.batch_folder / f"logs/{older}.csv").is_file()
+        assert record_of(workshop, name)["replaced"] == older
+    assert len(after) == 6
+    assert set(workshop.run().observer.statuses.values()) == {"skipped"}
+    assert workshop.pictures() == after
+
+
+def test_a_picture_changed_back_has_its_result_again_without_being_made(workshop: Workshop) -> None:
+    workshop.run()
+    before = workshop.pictures()
+    workshop.run(flags={"style_weight": 11})
+    executor = FakeExecutor()
+    ran = workshop.run(executor)
+    assert executor.ran == []
+    assert ran.observer.statuses == dict.fromkeys(ALL, "skipped")
     after = workshop.pictures()
     assert {name: after[name] for name in before} == before
     for finished in ran.observer.finished:
-        if finished.status == "done":
-            assert finished.name == f"{finished.job.name}-{finished.key[:8]}"
-            assert f"{finished.name}.png" in after
-    # Both generations are kept apart from now on.
-    assert set(workshop.run().observer.statuses.values()) == {"skipped"}
+        assert finished.path == workshop.batch_folder / f"{finished.name}.png"
+        assert record_of(workshop, finished.name)["key"] == finished.key
+    assert len([name for name in after if name.startswith("older/")]) == 4
+    assert len(list((workshop.batch_folder / "logs/older").iterdir())) == 8
+
+
+def test_of_jobs_that_share_a_name_none_takes_anothers(
+    workshop: Workshop, make_manifest: MakeManifest
+) -> None:
+    """A name that leaves out what the sweep changes; another value comes first the second time."""
+
+    def sweep(values: list[int]) -> None:
+        make_manifest(
+            {
+                "recipe": {"name": "{content}"},
+                "contents": ["photos/a.png"],
+                "styles": ["styles/s.png"],
+                "sweep": {"tv_weight": values},
+            }
+        )
+
+    sweep([1, 2])
+    workshop.run()
+    before = workshop.pictures()
+    sweep([0, 1, 2])
+    executor = FakeExecutor()
+    workshop.run(executor)
+    after = workshop.pictures()
+    assert executor.ran == ["a"]
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 3
+    assert not (workshop.batch_folder / "older").exists()
+
+
+def test_a_result_of_another_picture_of_that_name_stays_where_it_is(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    """Another manifest of the same batch: nobody said that the one is to replace the other."""
+    workshop.run()
+    before = workshop.pictures()
+    make_picture("more/a.png", 5)
+    make_manifest({"batch": "night", "contents": ["more/a.png"], "styles": ["styles/s.png"]})
+    (finished,) = workshop.run().observer.finished
+    assert finished.name == f"a--s-{finished.key[:8]}"
+    after = workshop.pictures()
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_result_of_another_format_moves_as_well(workshop: Workshop) -> None:
+    workshop.run()
+    workshop.run(flags={"format": "jpeg"})
+    names = [name for name in workshop.pictures() if "/" not in name]
+    assert names == [f"{name}.jpg" for name in ("a--s", "a--t", "b--s", "b--t")]
+    assert all(name.endswith(".png") for name in workshop.pictures() if "/" in name)
+
+
+def test_a_changed_picture_that_fails_leaves_its_old_result_alone(
+    workshop: Workshop, make_picture: MakePicture
+) -> None:
+    workshop.run()
+    before = workshop.pictures()
+    key = record_of(workshop, "a--s")["key"]
+    make_picture("photos/a.png", seed=99)
+    ran = workshop.run(FakeExecutor({"a": "fail"}))
+    assert ran.summary.failed == 2
+    assert workshop.pictures() == before
+    assert record_of(workshop, "a--s")["key"] == key
+    failed = next(finished for finished in ran.observer.finished if finished.status == "failed")
+    assert record_of(workshop, failed.name)["status"] == "failed"
+    assert workshop.run().summary.done == 2
+    assert len(workshop.pictures()) == 6
 
 
 def test_a_changed_recipe_or_encoder_runs_again(workshop: Workshop) -> None:
@@ -152,13 +246,26 @@ def test_renamed_inputs_are_new_jobs_with_their_own_names(workshop: Workshop) ->
     assert len(workshop.pictures()) == 6
 
 
-def test_a_deleted_picture_is_made_again(workshop: Workshop) -> None:
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_picture_that_was_deleted_or_renamed_is_made_again_only_when_asked_for(
+    renamed: bool, workshop: Workshop
+) -> None:
     workshop.run()
-    (workshop.batch_folder / "a--s.png").unlink()
+    image = workshop.batch_folder / "a--s.png"
+    if renamed:
+        image.rename(image.with_name("the best.png"))
+    else:
+        image.unlink()
     executor = FakeExecutor()
-    workshop.run(executor)
+    ran = workshop.run(executor)
+    assert executor.ran == []
+    assert (ran.summary.skipped, ran.summary.missing, ran.summary.remaining) == (3, 1, 0)
+    assert [finished.name for finished in ran.observer.finished if finished.missing] == ["a--s"]
+    assert not image.exists()
+    again = workshop.run(executor, missing=True)
     assert executor.ran == ["a"]
-    assert len(workshop.pictures()) == 4
+    assert (again.summary.done, again.summary.missing) == (1, 0)
+    assert image.exists()
 
 
 def test_two_contents_of_one_name_are_both_made(
@@ -799,6 +906,127 @@ def test_the_summary_counts(workshop: Workshop, monkeypatch: pytest.MonkeyPatch)
     assert (again["done"], again["skipped"], again["failures"]) == (2, 2, [])
 
 
+COUNTS = ("done", "failed", "skipped", "missing", "postponed", "interrupted", "not_begun")
+
+
+def check_counts(summary: dict[str, Any]) -> None:
+    """Every job is in one count, and listed under it."""
+    counts = {status: summary[status] for status in COUNTS}
+    assert sum(counts.values()) == summary["jobs"] == len(summary["pictures"])
+    listed = Counter(picture["status"] for picture in summary["pictures"])
+    assert {status: count for status, count in counts.items() if count} == listed
+
+
+def statuses_of(summary: dict[str, Any]) -> dict[str, str]:
+    return {picture["name"]: picture["status"] for picture in summary["pictures"]}
+
+
+def test_the_summary_lists_every_picture(workshop: Workshop) -> None:
+    ran = workshop.run(FakeExecutor({"a": "fail"}))
+    summary = summary_of(workshop)
+    check_counts(summary)
+    assert (summary["reason"], summary["fault"]) == ("finished", "")
+    keys = {finished.name: finished.key for finished in ran.observer.finished}
+    assert summary["pictures"] == [
+        {"name": "a--s", "status": "failed", "key": keys["a--s"]},
+        {"name": "b--s", "status": "done", "key": keys["b--s"], "path": "b--s.png"},
+        {"name": "a--t", "status": "failed", "key": keys["a--t"]},
+        {"name": "b--t", "status": "done", "key": keys["b--t"], "path": "b--t.png"},
+    ]
+    (workshop.batch_folder / "b--t.png").unlink()
+    workshop.run()
+    summary = summary_of(workshop)
+    check_counts(summary)
+    assert statuses_of(summary) == {"a--s": "done", "b--s": "skipped", "a--t": "done", "b--t": "missing"}
+    assert [picture["name"] for picture in summary["pictures"] if "path" not in picture] == ["b--t"]
+
+
+def test_the_summary_adds_up_after_a_stop(workshop: Workshop) -> None:
+    workshop.run(FakeExecutor({"b": "stop"}))
+    summary = summary_of(workshop)
+    check_counts(summary)
+    assert (summary["reason"], summary["stopped"]) == ("stopped", True)
+    assert statuses_of(summary) == {
+        "a--s": "done", "b--s": "interrupted", "a--t": "not_begun", "b--t": "not_begun",
+    }  # fmt: skip
+
+
+def test_the_summary_says_that_too_many_failed(workshop: Workshop) -> None:
+    workshop.run(FakeExecutor({"a": "fail"}), max_failures=1)
+    summary = summary_of(workshop)
+    check_counts(summary)
+    assert summary["reason"] == "max_failures"
+    assert summary["not_begun"] == 3
+    # With the last job the limit ends nothing.
+    workshop.run(FakeExecutor({"b": "fail"}), max_failures=2)
+    assert (summary_of(workshop)["reason"], summary_of(workshop)["not_begun"]) == ("finished", 0)
+
+
+def test_the_summary_says_that_the_time_was_over(workshop: Workshop) -> None:
+    now = [0.0]
+
+    def work(job: Job, step: int) -> None:
+        now[0] += 1
+
+    workshop.run(FakeExecutor(after_step=work), deadline=Deadline(6, lambda: now[0]))
+    summary = summary_of(workshop)
+    check_counts(summary)
+    assert summary["reason"] == "deadline"
+    assert summary["not_begun"] > 0
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_the_summary_says_what_fault_ended_the_run(width: int, workshop: Workshop) -> None:
+    workers = [FakeExecutor({"b": "machine"}) for _ in range(width)] if width > 1 else []
+    with pytest.raises(DeviceError):
+        workshop.run(FakeExecutor({"b": "machine"}), workers=workers)
+    summary = summary_of(workshop)
+    check_counts(summary)
+    assert summary["reason"] == "fault"
+    assert summary["fault"].startswith("The device is gone.")
+    assert statuses_of(summary)["b--s"] == "interrupted"
+
+
+def test_the_summary_says_what_nobody_foresaw(workshop: Workshop) -> None:
+    class Broken(Recorder):
+        def job_finished(self, finished: Any) -> None:
+            raise ZeroDivisionError("by whom?")
+
+    batch = workshop.read()
+    folder = outbox.BatchFolder(workshop.outbox, batch.name)
+    with closing(Ledger(workshop.state)) as ledger, pytest.raises(ZeroDivisionError):
+        Runner(folder, ledger, FakeExecutor(), Broken()).run(batch.jobs, len(batch))
+    summary = summary_of(workshop)
+    check_counts(summary)
+    assert (summary["reason"], summary["fault"]) == ("fault", "by whom?")
+    assert summary["stopped"] is False
+
+
+def test_the_summary_counts_a_pair_that_is_repeated(workshop: Workshop, make_manifest: MakeManifest) -> None:
+    pair = {"content": "photos/a.png", "style": "styles/s.png"}
+    make_manifest({"pairs": [pair, pair, {"content": "photos/b.png", "style": "styles/s.png"}]})
+    executor = FakeExecutor()
+    workshop.run(executor, should_stop=lambda: len(executor.ran) == 1 and bool(workshop.pictures()))
+    summary = summary_of(workshop)
+    check_counts(summary)
+    assert summary["jobs"] == 3
+    listed = [(picture["name"], picture["status"]) for picture in summary["pictures"]]
+    assert listed == [("a--s", "done"), ("a--s", "not_begun"), ("b--s", "not_begun")]
+
+
+def test_runs_before_the_last_are_kept(workshop: Workshop, make_picture: MakePicture) -> None:
+    workshop.run(FakeExecutor({"b": "stop"}))
+    stopped = summary_of(workshop)
+    workshop.run()
+    made = summary_of(workshop)
+    workshop.run()  # does nothing, so there is nothing to keep of it
+    assert summary_of(workshop)["skipped"] == 4
+    lines = (workshop.batch_folder / "logs/runs.jsonl").read_text().splitlines()
+    first, second = map(json.loads, lines)
+    assert first == stopped
+    assert second == {**made, "pictures": [p for p in made["pictures"] if p["status"] == "done"]}
+
+
 def test_a_checkpoint_is_kept_until_the_picture_is_published(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -826,7 +1054,7 @@ def test_the_picture_is_there_before_it_is_told(workshop: Workshop) -> None:
     batch = workshop.read()
     ledger = Ledger(workshop.state)
     folder = outbox.BatchFolder(workshop.outbox, batch.name)
-    Runner(folder, ledger, FakeExecutor(), Looking()).run(batch.jobs(), len(batch))
+    Runner(folder, ledger, FakeExecutor(), Looking()).run(batch.jobs, len(batch))
     ledger.close()
     assert seen == [True] * 4
 
@@ -849,10 +1077,12 @@ def test_a_plan_says_what_a_run_then_does(workshop: Workshop, make_picture: Make
     workshop.run(FakeExecutor({"a": "fail"}))
     (workshop.batch_folder / "b--t.png").unlink()
     make_picture("photos/c.png", 5)
+    asked = {planned.name: planned.run for planned in workshop.plan(missing=True)}
     plans = {planned.name: planned.run for planned in workshop.plan()}
     statuses = workshop.run().observer.statuses
     assert plans == {name: status == "done" for name, status in statuses.items()}
-    assert plans == {"a--s": True, "a--t": True, "b--s": False, "b--t": True, "c--s": True, "c--t": True}
+    assert plans == {"a--s": True, "a--t": True, "b--s": False, "b--t": False, "c--s": True, "c--t": True}
+    assert asked == {**plans, "b--t": True}
     assert {planned.run for planned in workshop.plan()} == {False}
     assert {planned.run for planned in workshop.plan(force=True)} == {True}
 
@@ -907,13 +1137,111 @@ def test_a_plan_of_a_picture_that_is_gone_says_so(workshop: Workshop) -> None:
     (workshop.folder / "photos/a.png").unlink()
     ledger = Ledger(workshop.state)
     runner = Runner(outbox.BatchFolder(workshop.outbox, "night"), ledger, FakeExecutor(), Recorder())
-    reasons = {planned.job.name: planned.reason for planned in runner.plan(batch.jobs())}
+    reasons = {planned.job.name: planned.reason for planned in plan_jobs(runner, batch.jobs)}
     ledger.close()
     assert "a.png: cannot be read" in reasons["a--s"]
     assert reasons["b--s"] == "done already"
 
 
+def test_a_plan_counts_a_pair_that_is_repeated_once(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    """Also under another path, with the same bytes; as the run does."""
+    shutil.copytree(workshop.folder / "photos", workshop.folder / "copies")
+    pairs = [
+        {"content": f"{folder}/{name}.png", "style": "styles/s.png"}
+        for folder in ("photos", "photos", "copies")
+        for name in "ab"
+    ]
+    make_manifest({"pairs": pairs})
+    planned = workshop.plan()
+    assert [(each.name, each.run) for each in planned if each.run] == [("a--s", True), ("b--s", True)]
+    assert {each.reason for each in planned if not each.run} == {"the same as another one of this batch"}
+    assert workshop.run().summary.done == 2
+
+
+def test_a_plan_opens_every_picture(workshop: Workshop, make_picture: MakePicture) -> None:
+    (workshop.folder / "photos/b.png").write_bytes(b"no picture")
+    planned = {each.name: each for each in workshop.plan()}
+    assert [planned[name].run for name in ("a--s", "a--t", "b--s", "b--t")] == [True, True, False, False]
+    assert planned["b--s"].fails
+    assert planned["b--s"].reason.startswith(f"will fail: {workshop.folder}/photos/b.png: ")
+    (workshop.folder / "styles/t.png").write_bytes(b"")
+    assert [each.name for each in workshop.plan() if each.run] == ["a--s"]
+
+
+def test_a_plan_says_why(workshop: Workshop, make_picture: MakePicture) -> None:
+    make_one_style(workshop)
+
+    def reasons(**options: Any) -> dict[str, str]:
+        return {planned.job.name: planned.reason for planned in workshop.plan(**options)}
+
+    workshop.run(FakeExecutor({"b": "fail"}))
+    assert reasons() == {"a--s": "done already", "b--s": "failed before"}
+    workshop.run()
+    assert reasons(force=True) == {"a--s": "forced", "b--s": "forced"}
+    (workshop.batch_folder / "a--s.png").unlink()
+    make_picture("photos/b.png", 99)
+    gone = "made before, and its picture is not there any more; --missing makes it again"
+    changed = "the content changed; the older result goes to older/"
+    assert reasons() == {"a--s": gone, "b--s": changed}
+    assert reasons(missing=True)["a--s"] == "its picture is not there any more"
+    workshop.run(flags={"tv_weight": 9})
+    assert reasons()["a--s"] == "the recipe changed; the older result goes to older/"
+
+
+def test_a_plan_says_that_an_older_result_comes_back(workshop: Workshop) -> None:
+    workshop.run()
+    workshop.run(flags={"tv_weight": 9})
+    assert {(p.run, p.reason) for p in workshop.plan()} == {(False, "made before; comes back from older/")}
+
+
+def test_a_plan_tells_what_is_to_be_resumed_from_what_is_new(workshop: Workshop) -> None:
+    """Before anything is done there is no record; the checkpoint is known by the key."""
+    workshop.run(FakeExecutor({"b": "stop"}))
+    keys: list[str] = []
+
+    def steps_taken(key: str) -> int:
+        keys.append(key)
+        return 3 if len(keys) == 1 else 0
+
+    workshop.steps_taken = steps_taken
+    planned = {each.name: each for each in workshop.plan()}
+    assert [(name, planned[name].reason, planned[name].steps_taken) for name in ("b--s", "a--t", "b--t")] == [
+        ("b--s", "goes on from step 3 of 4", 3), ("a--t", "new", 0), ("b--t", "new", 0),
+    ]  # fmt: skip
+    assert len(set(keys)) == 3
+
+
+def test_a_batch_is_finished_when_a_run_would_make_nothing(
+    workshop: Workshop, make_picture: MakePicture
+) -> None:
+    def finished(**options: Any) -> bool:
+        batch = workshop.read()
+        folder = outbox.BatchFolder(workshop.outbox, batch.name)
+        with closing(Ledger(workshop.state)) as ledger:
+            runner = Runner(folder, ledger, FakeExecutor(), Recorder(), RunOptions(**options))
+            return is_finished(runner, batch.jobs)
+
+    assert not finished()
+    workshop.run(FakeExecutor({"b": "fail"}))
+    assert not finished()
+    workshop.run()
+    assert finished()
+    assert not finished(force=True)
+    (workshop.batch_folder / "a--s.png").unlink()
+    assert (finished(), finished(missing=True)) == (True, False)
+    make_picture("photos/c.png", 5)
+    assert not finished()
+
+
 # Estimates and single jobs
+
+
+def test_steps_that_are_taken_are_no_work() -> None:
+    recipe = Recipe(size=512, pyramid=256, steps=(3, 2, 1), square=True, margin=0)
+    assert megapixel_steps(recipe, steps_taken=4) == pytest.approx((362**2 + 512**2) / 1e6)
+    assert megapixel_steps(recipe, steps_taken=6) == 0
 
 
 def test_the_work_of_a_recipe_is_its_pixels_times_its_steps() -> None:
