@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BeforeValidator, Field, WrapValidator, field_validator
+from pydantic import BeforeValidator, Field, WrapValidator, field_validator, model_validator
 
 from .documents import Part, expecting, listed, read_document, shown
 from .errors import UsageError
 from .globs import as_on_disk
+from .names import reason_to_ignore
 from .recipe import INIT_MODES, Recipe, canonical_keys
 
 CONFIG_NAME = "config.yaml"
@@ -199,6 +200,13 @@ class Config(Part):
             if "/" in pattern:
                 raise ValueError(f"expected names without folders, found '{pattern}'")
         return patterns
+
+    @model_validator(mode="after")
+    def _routes_are_entered(self) -> Config:
+        for name in self.watch.routes:
+            if reason := reason_to_ignore(name, self.ignore):
+                raise ValueError(f"watch.routes.{name}: a folder of this name is left alone ({reason})")
+        return self
 
     @field_validator("outbox", "state_dir", "cache_dir", "weights")
     @classmethod

@@ -164,7 +164,8 @@ class _Scanner:
             return "a symbolic link"
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             return "neither a file nor a folder"
-        if reason := reason_to_ignore(path.name, self.ignore):
+        ignore = () if path == Path(STYLES) else self.ignore
+        if reason := reason_to_ignore(path.name, ignore):
             return reason
         if stat.S_ISREG(mode):
             return reason_beside_a_picture(path.name)

@@ -254,6 +254,15 @@ def test_names_to_ignore_are_patterns_without_folders(environment: Path) -> None
     assert line.endswith("ignore: expected names without folders, found 'b/c'")
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("Recycler", "a recycle bin"), ("x.tmp", "named as an unfinished"), ("small", "as `ignore` in")],
+)
+def test_a_route_that_would_never_be_entered_is_refused(name: str, reason: str, environment: Path) -> None:
+    (line,) = failure(write(environment, f"ignore: SM*\nwatch: {{routes: {{{name}: {{}}}}}}\n"))
+    assert f"watch.routes.{name}: a folder of this name is left alone ({reason}" in line
+
+
 def test_a_single_style_needs_no_list(environment: Path) -> None:
     text = "watch:\n  styles: monet\n  notify: off\n"
     text += "  routes: {cards: {styles: {name: mix, blend: {monet: 1}}}}\n"

@@ -29,7 +29,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "recipe":    ("documents errors",                                          ""),
     "names":     ("",                                                          ""),
     "globs":     ("names",                                                     ""),
-    "config":    ("documents errors globs recipe",                             ""),
+    "config":    ("documents errors globs names recipe",                       ""),
     "jobs":      ("errors recipe",                                             ""),
     "manifest":  ("config documents errors globs jobs recipe",                 ""),
     "ledger":    ("errors files",                                              ""),

@@ -202,7 +202,7 @@ class TestScan:
     def test_names_that_the_configuration_ignores(self, inbox: Path) -> None:
         for name in ("a_SMALL.jpg", "a.jpg", "Rejected/b.jpg", "styles/s_small.png", "styles/s.png"):
             put(inbox / name)
-        found = scan_inbox(inbox, Disk(), ("*_small.*", "rejected"))
+        found = scan_inbox(inbox, Disk(), ("*_small.*", "rejected", "styles"))
         assert (names(found.files), names(found.styles)) == (["a.jpg"], ["styles/s.png"])
         assert set(reasons(found)) == {"a_SMALL.jpg", "Rejected", "styles/s_small.png"}
         assert "config.yaml" in reasons(found)["Rejected"]
