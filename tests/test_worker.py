@@ -34,7 +34,7 @@ from pipeline.worker import WorkerExecutor
 HERE = Path(__file__).parent
 FAULTS: tuple[Fault, ...] = ("fail", "machine", "kill", "hang", "check_kill", "check_hang")
 LONG = 20.0
-MANY = 10_000_000
+MANY = 1_000_000
 
 ERRORS = [
     value
