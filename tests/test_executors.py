@@ -111,7 +111,7 @@ def test_snapshots_and_results_have_the_contents_colours(executor, make_task, fi
 def test_a_picture_that_cannot_be_read_leaves_its_company_alone(executor, make_task) -> None:
     tasks = [make_task(number) for number in (1, 2)]
     changed, fine = tasks
-    changed.job.content.write_bytes(b"no picture any more")
+    Image.new("RGB", (48, 36)).save(changed.job.content)
     broken, done = run(executor, [changed, fine])
     assert (broken.status, done.status, done.together) == ("failed", "done", 1)
     assert "changed while it was waiting" in broken.error

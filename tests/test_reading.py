@@ -382,6 +382,11 @@ def test_exif_that_may_be_kept(image_format):
     assert kept.get_ifd(0x8825) == {1: "N", 2: (48.0, 12.0, 30.0)}
 
 
+def test_exif_that_cannot_be_read_is_said():
+    found = decode_picture(encoded(halves(), exif=b"Exif\0\0XX*\0\0\0\0\x08"), "picture")
+    assert found.exif.notes == ("its EXIF cannot be read, and is left out",)
+
+
 def test_no_exif_is_no_exif():
     assert decode_picture(encoded(halves()), "picture").exif == NO_EXIF
 

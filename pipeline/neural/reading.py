@@ -147,7 +147,8 @@ def decode_picture(data: bytes, name: str) -> Decoded:
             decoded = Decoded(Image.fromarray(to_eight_bits(ppm_HWC)), ppm_HWC)
         found = (*decoded.notes, EIGHT_BITS if shallow else "", _several(opened, source), *source.notes)
         notes = tuple(f"{Path(name).name}: {note}." for note in found if note)
-        return replace(decoded, exif=decoded.exif if decoded.exif.data else source.exif, notes=notes)
+        exif = decoded.exif if decoded.exif.data or not source.exif.data else source.exif
+        return replace(decoded, exif=exif, notes=notes)
 
 
 class _Quiet:
