@@ -177,6 +177,7 @@ def run(
     from .manifest import read_manifest, unwanted
     from .runner import RunOptions
 
+    _check_is_no_picture(manifest)
     settings = _settings(config, outbox=outbox, device=device, max_failures=max_failures, workers=workers)
     flags = _recipe_flags(preset, assignments)
     batch = read_manifest(manifest, settings.recipe, flags, unwanted=unwanted(settings))
@@ -186,6 +187,17 @@ def run(
         return
     options = replace(options, deadline=read_deadline(for_, until))
     _run_batch(settings, batch, options, as_json)
+
+
+def _check_is_no_picture(manifest: Path) -> None:
+    from .names import is_picture
+
+    if is_picture(manifest.name) or manifest.is_dir():
+        what = "a folder" if manifest.is_dir() else "a picture"
+        raise UsageError(
+            f"{manifest}: is {what}; `run` wants a manifest, a YAML file that names contents and styles.",
+            "For one picture: `style-pipeline stylize CONTENT STYLE`. The README shows a manifest.",
+        )
 
 
 def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
@@ -343,6 +355,8 @@ def retry(
         raise UsageError("Name a file that was set aside, or give --all-quarantined.", "See `status`.")
     claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk())
     found = claims.quarantined() if job is None else [_called(job, claims.quarantined())]
+    if not found:
+        _say("Nothing is set aside.")
     stuck = 0
     with closing(Ledger(settings.state_dir)) as ledger:
         for one in found:
@@ -437,10 +451,10 @@ def stylize(
     job, path = single_job(
         content, single_style(style, mask), out, settings.recipe, _recipe_flags(preset, assignments)
     )
-    if path.exists() and not force:
-        raise UsageError(f"{path}: exists already.", "Name another with -o, or replace it with --force.")
     with stop_signal(_say_stopping) as stopped, batch_display(_console(), 1, None) as observer:
-        finished = run_single(job, path, _executor(settings, stopped), observer, lambda: bool(stopped))
+        finished = run_single(job, path, _executor(settings, stopped), observer, lambda: bool(stopped), force)
+    if finished.status == "skipped":
+        _say(f"{path} is there already; --force makes it again.", err=True)
     if finished.status == "stopped":
         raise Interrupted(stopped[0])
     _say(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .documents import explain
-from .errors import JobError, UsageError
+from .errors import ImageError, JobError, Unexpected, UsageError
 from .executors import Executor
 from .jobs import (
     Color,
@@ -102,18 +103,36 @@ def _format_of(path: Path) -> str:
 
 
 def run_single(
-    job: Job, path: Path, executor: Executor, observer: Observer, should_stop: Callable[[], bool]
+    job: Job,
+    path: Path,
+    executor: Executor,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    force: bool = False,
 ) -> Finished:
-    """Run one job and write its picture to `path`, snapshots beside it.
+    """Run one job and write its picture to `path`, snapshots beside it; with `force` whatever is there.
+
+    A picture that says it was made by this very job is not made again: `skipped`.
 
     Raises:
+        UsageError: there is something else at `path`.
         JobError: the job failed.
+        Unexpected: it met a fault of ours or of a library.
         DiskError: the picture cannot be written.
     """
+    there = os.path.lexists(path) and not force
+    made_by = _key_of(path) if there else ""
+    if there and not made_by:
+        raise _in_the_way(path, "is no result of style-pipeline")
     digests = Digests()
     for input_path in job.input_paths:
         digests[input_path]
     encoder = executor.encoder_info(job.recipe.encoder)
+    key = job_key(job, digests, encoder)
+    if there and made_by != key:
+        raise _in_the_way(path, "is not what comes of these pictures with this recipe")
+    if there:
+        return Finished(job, job.name, "skipped", key, path)
     observer.encoder_chosen(encoder)
     observer.job_started(job, job.name)
 
@@ -122,8 +141,9 @@ def run_single(
             write_file(path.with_stem(f"{path.stem}-step{progress.step:05d}"), progress.snapshot)
         observer.job_step(job.name, progress)
 
-    key = job_key(job, digests, encoder)
     (result,) = executor.run([Task(job, key, digests)], on_step, should_stop)
+    if result.status == "failed" and result.details:
+        raise Unexpected(result.error, result.details)
     if result.status == "failed":
         raise JobError(result.error, result.next_step)
     if result.status == "done":
@@ -132,3 +152,22 @@ def run_single(
     finished = Finished(job, job.name, result.status, key, path, result.seconds, notes=result.notes)
     observer.job_finished(finished)
     return finished
+
+
+def _in_the_way(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{path}: exists already, and {why}.", "Name another with -o, or replace it with --force."
+    )
+
+
+def _key_of(path: Path) -> str:
+    """Return the key of the job that a picture says it was made by; "" if it says none."""
+    from .neural.reading import read_bytes
+    from .neural.writing import read_provenance
+
+    try:
+        found = read_provenance(read_bytes(path), str(path)) or {}
+    except ImageError:
+        return ""
+    key = found.get("key")
+    return key if isinstance(key, str) else ""

@@ -327,6 +327,16 @@ def test_wrong_usage_is_exit_code_2(cli, night, arguments, words):
     assert not Path("outbox").exists()
 
 
+@pytest.mark.parametrize("name", ["a.png", "photo.JPG", "folder"])
+def test_run_says_that_it_wants_a_manifest(cli, night, name):
+    Path("folder").mkdir()
+    code, _, err = cli("run", name)
+    assert code == 2
+    assert f"Error: {name}: is a " in err
+    assert "`run` wants a manifest" in err
+    assert "stylize CONTENT STYLE" in err
+
+
 def test_a_device_that_is_not_there_is_exit_code_3(cli, night):
     code, _, err = cli("run", night, "--device", "cuda:77")
     assert code == 3
@@ -404,7 +414,17 @@ def test_stylize_one_pair(cli, night):
     assert opened("a--s.png").size == (48, 36)
     assert out == "a--s.png\n"
     assert "done a--s" in err
-    assert cli("stylize", "a.png", "s.png", *flags)[0] == 2  # never replaced unasked
+    before = Path("a--s.png").stat().st_mtime_ns
+    code, out, err = cli("stylize", "a.png", "s.png", *flags)
+    assert (code, out) == (0, "a--s.png\n")
+    assert "a--s.png is there already; --force makes it again.\n" in err
+    code, _, err = cli("stylize", "a.png", "s.png", *flags, "--set=steps=3")
+    assert code == 2
+    assert "a--s.png: exists already, and is not what comes of these pictures with this recipe." in err
+    assert Path("a--s.png").stat().st_mtime_ns == before  # never replaced unasked
+    assert cli("stylize", "a.png", "s.png", "-o", "b.png", *flags)[0] == 2
+    assert cli("stylize", "a.png", "s.png", *flags, "--force")[0] == 0
+    assert Path("a--s.png").stat().st_mtime_ns > before
     assert cli("stylize", "a.png", "s.png", "-o", "there/x.jpg", *flags)[0] == 0
     assert opened("there/x.jpg").format == "JPEG"
     assert cli("stylize", "a.png", "s.png", "-o", "x.gif", *flags)[0] == 2
@@ -948,7 +968,7 @@ def test_retry_all(studio):
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ids
     assert list(Path("quarantine").iterdir()) == []
-    assert studio.cli("retry", "--all-quarantined") == (0, "", "")  # nothing is left to retry
+    assert studio.cli("retry", "--all-quarantined") == (0, "Nothing is set aside.\n", "")
     assert studio.once()[0] == 0
 
 

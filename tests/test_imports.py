@@ -51,7 +51,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "lanes":     ("executors jobs",                                            ""),
     "runner":    ("deadline errors estimate executors jobs lanes ledger outbox", ""),
     "plan":      ("errors inputs jobs outbox runner",                          ""),
-    "single":    ("documents errors executors jobs outbox recipe runner",      ""),
+    "single":    ("documents errors executors jobs outbox recipe runner",      "neural"),
     "inspection": ("documents errors files",                                   "neural"),
     "doctor":    ("config errors executors version",                           "neural"),
     "status":    ("claims config doctor errors files jobs ledger owner runner service version", ""),

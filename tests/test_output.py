@@ -18,9 +18,10 @@ from pipeline.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 # The command as it is, but for the mathematics.
-DRIVER = """
+DRIVER = r"""
 import sys
 from fakes import FakeExecutor
+from pipeline.jobs import JobResult
 import pipeline.cli
 
 class Fake(FakeExecutor):
@@ -29,7 +30,10 @@ class Fake(FakeExecutor):
 
     def _run(self, task, on_step, should_stop):
         if task.job.content.stem == "fault":
-            raise ZeroDivisionError("a fault\\nof \\x1b[31m ours")
+            raise ZeroDivisionError("a fault\nof \x1b[31m ours")
+        if task.job.content.stem == "broken":
+            details = "Traceback (most recent call last):\n  somewhere"
+            return JobResult("failed", error="broken.png: unexpected KeyError", details=details)
         return super()._run(task, on_step, should_stop)
 
 pipeline.cli._executor = lambda *arguments, **options: Fake()
@@ -166,6 +170,16 @@ def test_an_unforeseen_fault_has_an_exit_code_of_its_own(night) -> None:
     *_, said, advice = err.splitlines()
     assert said == "Error: unexpected ZeroDivisionError: a fault\\nof \\x1b[31m ours"
     assert "please report it" in advice
+
+
+def test_stylize_shows_the_traceback_of_a_fault_for_it_leaves_no_record(night) -> None:
+    Path("a.png").rename("broken.png")
+    code, out, err = ended(command("stylize", "broken.png", "s.png"))
+    assert (code, out) == (70, "")
+    assert "Traceback (most recent call last):\n  somewhere" in err
+    assert "Error: broken.png: unexpected KeyError" in err
+    assert "record" not in err
+    assert not Path("broken--s.png").exists()
 
 
 # Names
