@@ -118,47 +118,56 @@ class _Walk:
         part = self.parts[number]
         if part == "**":
             self._look_below(folder, number)
-        elif (child := _child(folder, part)) is not None:
-            self._take(child, number, wild=False)
-        elif is_glob(part):
-            for entry in self._entries(folder):
-                if matches(entry.name, (part,)):
-                    self._take(Path(entry.path), number, wild=True)
+        elif not is_glob(part):
+            if child := _child(folder, part):
+                self._take(child, number, wild=False)
+        else:
+            paths = [Path(entry.path) for entry in self._entries(folder)]
+            named = [path for path in paths if composed(path.name) == composed(part)]
+            for path in named or paths:
+                if named or matches(path.name, (part,)):
+                    self._take(path, number, wild=not named)
 
     def _look_below(self, folder: Path, number: int) -> None:
         last = number == len(self.parts) - 1
         if not last:
             self._todo.append((folder, number + 1))
         for entry in self._entries(folder):
+            path = Path(entry.path)
             if entry.is_dir(follow_symlinks=False):
-                if self._is_wanted(Path(entry.path)):
-                    self._todo.append((Path(entry.path), number))
+                if self._is_wanted(path) and not self._is_barred(path):
+                    self._todo.append((path, number))
             elif last:
-                self._take(Path(entry.path), number, wild=True)
+                self._take(path, number, wild=True)
 
     def _take(self, path: Path, number: int, wild: bool) -> None:
-        if number < len(self.parts) - 1:
-            if path.is_dir() and (not wild or self._is_wanted(path)):
+        """Go on in a folder, or take a file that the last part stands for."""
+        last = number == len(self.parts) - 1
+        try:
+            if not (path.is_file() if last else path.is_dir()) or (wild and not self._is_wanted(path)):
+                return
+            if last and wild and not is_picture(path.name):
+                self.found.others.add(path)
+            elif last and not (path.is_symlink() and self._is_barred(path)):
+                self.found.files.append(path.resolve())
+            elif not last and not self._is_barred(path):
                 self._todo.append((path, number + 1))
-        elif path.is_file() and (not wild or self._is_wanted_file(path)):
-            self.found.files.append(path.resolve())
-
-    def _is_wanted_file(self, path: Path) -> bool:
-        if not self._is_wanted(path):
-            return False
-        if not is_picture(path.name):
-            self.found.others.add(path)
-            return False
-        return True
+        except OSError as error:
+            self.found.unreadable[path] = error.strerror or str(error)
 
     def _is_wanted(self, path: Path) -> bool:
-        there = path.resolve() if self._barred else path
-        if reason_to_ignore(path.name, self.unwanted.names) or any(
-            there.is_relative_to(folder) for folder in self._barred
-        ):
+        if reason_to_ignore(path.name, self.unwanted.names):
             self.found.ignored.add(path)
             return False
         return True
+
+    def _is_barred(self, path: Path) -> bool:
+        """Tell whether a folder, or the file that a link leads to, is in one that is not to be entered."""
+        there = path.resolve()
+        if any(there.is_relative_to(folder) for folder in self._barred):
+            self.found.ignored.add(path)
+            return True
+        return False
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
         try:

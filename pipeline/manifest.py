@@ -292,7 +292,7 @@ def unwanted(config: Config) -> Unwanted:
     """Return what no wildcard finds: ignored names, results, originals that were moved, state and cache."""
     watch = config.watch
     folders = (config.outbox, watch.archive_dir, watch.quarantine_dir, config.state_dir, config.cache_dir)
-    return Unwanted(config.ignore, folders)
+    return Unwanted(config.ignore, tuple(folder.resolve() for folder in folders))
 
 
 class _Reader:

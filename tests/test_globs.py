@@ -103,6 +103,8 @@ def test_folders_that_no_wildcard_enters(tree: Path) -> None:
     assert names(tree, "**/*.png", unwanted) == ["pictures/outbox/c.png"]
     assert names(tree, "*/*.png", unwanted) == []
     assert find(tree, ("*", "*.png"), unwanted).passed_over().endswith("(.thumbnails, __MACOSX, link, ...)")
+    assert names(tree, "*/outbox/*.png", unwanted) == ["pictures/outbox/c.png"]
+    assert names(tree, "[p]ictures/../outbox/*.png", unwanted) == []
     # Who names it means it.
     assert names(tree, "outbox/**/*.png", unwanted) == ["outbox/b.png", "outbox/night/a--s.png"]
     assert names(tree, "one.png", unwanted) == ["outbox/b.png"]
@@ -153,6 +155,20 @@ def test_a_folder_that_cannot_be_read_is_told(tree: Path, monkeypatch: pytest.Mo
     found = find(tree, ("sub", "**", "*.heic"))
     assert found.files == []
     assert found.passed_over().endswith(f"{tree / 'sub/deep'}, which cannot be read (Permission denied)")
+
+
+def test_a_file_that_cannot_be_looked_at_stops_no_other(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if path.name == "a.jpg":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    found = find(tree, ("*.jpg",))
+    assert [path.name for path in found.files] == ["B.JPG"]
+    assert "a.jpg, which cannot be read (Permission denied)" in found.passed_over()
 
 
 def test_many_stars_take_no_time(tmp_path: Path) -> None:
