@@ -181,6 +181,7 @@ def finished_object(finished: Finished) -> dict[str, object]:
     """Return what `--json` prints of a job."""
     return {
         "status": finished.status,
+        "missing": finished.missing,
         "name": finished.name,
         "key": finished.key,
         "content": str(finished.job.origin or finished.job.content),

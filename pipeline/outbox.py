@@ -86,6 +86,10 @@ class BatchFolder:
             or self.image_path(name, suffix).exists()
         )
 
+    def has_older(self) -> bool:
+        """Tell whether there are older results: which jobs have one, only their keys can tell."""
+        return os.path.isdir(self.logs / OLDER)
+
     def has_done(self, name: str, key: str) -> bool:
         """Tell whether a job's record says that its picture was made, be it there still or not."""
         record = read_record(self.record_path(name))
@@ -150,7 +154,7 @@ class BatchFolder:
 
     def _find_older(self, name: str, key: str) -> str:
         """Return under which name a job's result is kept, or "" if it is not, or not whole."""
-        if not os.path.isdir(self.logs / OLDER):
+        if not self.has_older():
             return ""
         kept = ((each, read_record(self.record_path(each))) for each in _older_names(name, key))
         return next((each for each, r in kept if r.get("key") == key and self._has_image(r)), "")

@@ -62,7 +62,7 @@ class _Planner:
         self.runner = runner
         self.steps_taken = steps_taken
         # A job that killed the process has left no record yet, only attempts.
-        self.needs_keys = steps_taken is not None or runner.any_set_aside()
+        self.needs_keys = steps_taken is not None or runner.any_set_aside() or runner.folder.has_older()
         self._planned: set[tuple[str, str]] = set()
         self._faults: dict[Path, str] = {}
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -250,14 +251,15 @@ class Runner:
             summary.stopped = not isinstance(error, Exception)
             summary.reason = "stopped" if summary.stopped else "fault"
             summary.fault = "" if summary.stopped else str(error) or type(error).__name__
+            with suppress(DiskError):  # what ended the run is to be told
+                self._write_summary(summary, jobs, started)
             raise
-        finally:
-            summary.finished, summary.seconds = _now(), round(time.monotonic() - started, 3)
-            self._write_summary(summary, jobs)
+        self._write_summary(summary, jobs, started)
         return summary
 
-    def _write_summary(self, summary: Summary, jobs: Callable[[], Iterable[Job]]) -> None:
+    def _write_summary(self, summary: Summary, jobs: Callable[[], Iterable[Job]], started: float) -> None:
         """Write what became of every job; a run that made something, or tried to, is kept among the runs."""
+        summary.finished, summary.seconds = _now(), round(time.monotonic() - started, 3)
         summary.close(job.name for job in jobs())
         whole = asdict(summary)
         if summary.done + summary.failed + summary.interrupted:

@@ -206,6 +206,7 @@ def test_one_object_per_finished_job_and_nothing_else() -> None:
     done, failed, stopped = map(json.loads, stream.getvalue().splitlines())
     assert done == {
         "status": "done",
+        "missing": False,
         "name": "a--s",
         "key": "k" * 64,
         "content": "/in/a.png",

@@ -24,6 +24,7 @@ from fakes import picture_bytes
 from watching import MODES, Daemon, Forks, Watched, wait_until
 
 from pipeline.files import TEMPORARY_PREFIX
+from pipeline.outbox import BatchFolder
 
 Record = Callable[[str, object], None]
 Each = Callable[[Callable[[Forks, int], None], Iterable[int]], int]
@@ -143,6 +144,26 @@ class Left(Scenario):
         ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Changed(Scenario):
+    """A manifest of which one picture was made before, from another content: its result has to move."""
+
+    batch: str = "night"
+    done: tuple[str, ...] = ("a--s.png", "b--s.png", f"older/a--s-{'e' * 8}.png")
+
+    def prepare(self, folder: Path, mode: str = "off") -> Watched:
+        watched = super().prepare(folder, mode)
+        style = {"images": [{"path": str(watched.inbox / "styles/s.png")}]}
+        record = {"status": "done", "key": "e" * 64, "content": {"path": str(folder / "a.png")}}
+        batch = BatchFolder(watched.outbox, self.batch)
+        batch.publish("a--s", ".png", picture_bytes("old"), b"", {**record, "style": style})
+        return watched
+
+    def check_now(self, watched: Watched) -> None:
+        super().check_now(watched)
+        assert picture_bytes("old") in [path.read_bytes() for path in watched.images()]
+
+
 def drop_manifest(watched: Watched, batch: str) -> None:
     """Drop a manifest of two pictures that lie elsewhere."""
     for name in ("a", "b"):
@@ -166,6 +187,7 @@ SCENARIOS = {
     "delete": Scenario({"originals": "delete"}),
     "leave": Left({"originals": "leave"}),
     "manifest": Scenario(batch="night"),
+    "manifest, changed": Changed(),
     "other file system": Scenario(setup={"across": ["/claimed/"]}),
     "other file system, leave": Left({"originals": "leave"}, {"across": ["/claimed/"]}),
 }

@@ -47,6 +47,7 @@ from pipeline.errors import DeviceError
 from pipeline.events import Waker
 from pipeline.files import Disk
 from pipeline.ledger import Ledger
+from pipeline.outbox import BatchFolder, read_record
 from pipeline.service import Notifier
 from pipeline.status import Pulse
 
@@ -485,6 +486,57 @@ def test_every_step_of_a_run_may_be_the_last(story: str) -> None:
 @pytest.mark.parametrize("story", [*STORIES, *LONG_STORIES])
 def test_every_step_of_more_runs_may_be_the_last(story: str, ledger: LedgerAfter) -> None:
     assert walk((STORIES | LONG_STORIES)[story], ledger) > 30
+
+
+# An older result
+
+
+OLD, NEW = picture_bytes("old"), picture_bytes("new")
+KEYS = {"a" * 64: OLD, "b" * 64: NEW}
+
+
+def make(outbox: Path, key: str, disk: Disk | None = None) -> BatchFolder:
+    """Publish the result of a pair as it is now, or bring it back from before."""
+    folder = BatchFolder(outbox, "night", disk)
+    place = folder.place("a--s", ".png", key, replaces=lambda record: True)
+    if place.older:
+        folder.bring_back(place)
+    elif not place.done:
+        folder.publish(place.name, ".png", KEYS[key], b"step\n", {"status": "done", "key": key})
+    return folder
+
+
+@pytest.mark.parametrize("crashes", CRASHES)
+@pytest.mark.parametrize("before", [["a"], ["a", "b"]], ids=["moved", "brought back"])
+def test_every_step_of_an_older_results_way_may_be_the_last(
+    before: list[str], crashes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result before the last is there whole after any crash, and in the end both are, by their names."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    outbox, store = tmp_path / "disk", tmp_path / "store"
+    store.mkdir()
+    for letter in before:
+        make(outbox, letter * 64)
+    wanted = ("a" if before[-1] == "b" else "b") * 64
+    kept = next(key for key in KEYS if key != wanted)
+    recording = Recording(outbox, store)
+    make(outbox, wanted, RecordingDisk(recording, lambda *_: None))
+    assert len(recording.operations) > 25
+    for length in range(len(recording.operations) + 1):
+        for crash in CRASHES[crashes](recording, length):
+            recording.rebuild(crash)
+            left = [path.read_bytes() for path in outbox.rglob("*.png")]
+            assert KEYS[kept] in left, recording.operations[length - 1].what
+            with BatchFolder(outbox, "night").locked():
+                folder = make(outbox, wanted)
+            shown = {path.relative_to(folder.folder).as_posix(): path for path in outbox.rglob("*.png")}
+            older = f"older/a--s-{kept[:8]}"
+            assert shown.pop("a--s.png").read_bytes() == KEYS[wanted]
+            assert shown.pop(f"{older}.png").read_bytes() == KEYS[kept]
+            assert [path.read_bytes() for path in shown.values()] in ([], [KEYS[wanted]])  # not yet cleared
+            assert read_record(folder.record_path("a--s"))["key"] == wanted
+            assert read_record(folder.record_path(older))["key"] == kept
+    recording.close()
 
 
 # Any story

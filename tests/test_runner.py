@@ -1002,6 +1002,14 @@ def test_the_summary_says_what_nobody_foresaw(workshop: Workshop) -> None:
     assert summary["stopped"] is False
 
 
+def test_what_ended_a_run_is_told_though_the_summary_cannot_be_written(workshop: Workshop) -> None:
+    full = failing("write", matches=lambda path: path.parent == workshop.batch_folder)
+    with pytest.raises(DeviceError):
+        workshop.run(FakeExecutor({"a": "machine"}), disk=HookedDisk(full))
+    with pytest.raises(DiskError, match=r"summary\.json"):
+        workshop.run(disk=HookedDisk(full))
+
+
 def test_the_summary_counts_a_pair_that_is_repeated(workshop: Workshop, make_manifest: MakeManifest) -> None:
     pair = {"content": "photos/a.png", "style": "styles/s.png"}
     make_manifest({"pairs": [pair, pair, {"content": "photos/b.png", "style": "styles/s.png"}]})
@@ -1194,6 +1202,10 @@ def test_a_plan_says_that_an_older_result_comes_back(workshop: Workshop) -> None
     workshop.run()
     workshop.run(flags={"tv_weight": 9})
     assert {(p.run, p.reason) for p in workshop.plan()} == {(False, "made before; comes back from older/")}
+    for record in (workshop.batch_folder / "logs").glob("*.json"):
+        record.unlink()
+        (workshop.batch_folder / f"{record.stem}.png").unlink()
+    assert {planned.run for planned in workshop.plan()} == {False}
 
 
 def test_a_plan_tells_what_is_to_be_resumed_from_what_is_new(workshop: Workshop) -> None:
