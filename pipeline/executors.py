@@ -169,6 +169,9 @@ class InProcessExecutor:
         with ThreadPoolExecutor(min(len(tasks), DECODERS)) as threads:
             prepared = list(threads.map(partial(self._prepare, results), tasks))
             for group in _alike([each for each in prepared if each is not None]):
+                if should_stop():  # reading may have taken long
+                    results.update({each.task.key: JobResult("stopped") for each in group})
+                    continue
                 outcomes = self._run_group(group, Fit(), on_step, should_stop)
                 finished = threads.map(self._finish, group, outcomes)
                 results.update({each.task.key: result for each, result in zip(group, finished, strict=True)})

@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY_PREFIX = ".unfinished-"
+# How much of a file is read at a time to hash it.
+HASH_BYTES = 1 << 20
 
 
 class Disk:
@@ -211,6 +214,30 @@ def one_line(text: Path | str) -> str:
     """Return a name or text as one line that can be written anywhere, whatever it is made of."""
     plain = str(text).encode(errors="backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read it.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file: opening a pipe would wait for its writer.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def sha256_of(path: Path, tick: Callable[[], None]) -> str:
+    """Return a regular file's sha256; `tick` is called as it is read, and what it raises goes on."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while data := file.read(HASH_BYTES):
+            digest.update(data)
+            tick()
+    return digest.hexdigest()
 
 
 def inode_of(path: Path) -> int:

@@ -12,7 +12,7 @@ from .errors import ImageError, WeightsError
 from .inputs import check_header
 from .jobs import Job, JobResult
 from .outbox import Place, read_record
-from .runner import Runner
+from .runner import ReadingStopped, Runner
 
 # Fields of a recipe that do not count among what changed.
 NAMES = frozenset({"name", "preset", "encoder"})
@@ -51,7 +51,7 @@ def is_finished(runner: Runner, jobs: Callable[[], Iterable[Job]]) -> bool:
     runner.take_names(jobs)
     try:
         return all(runner.need_not_run(runner.place(job, runner.key(job))) for job in jobs())
-    except (ImageError, WeightsError):
+    except (ImageError, WeightsError, ReadingStopped):
         return False
 
 

@@ -20,6 +20,7 @@ from .deadline import Deadline
 from .errors import DiskError, ImageError, WorkerLost
 from .estimate import ENOUGH_WORK, megapixel_steps
 from .executors import Executor
+from .files import sha256_of
 from .jobs import (
     Color,
     EncoderInfo,
@@ -172,13 +173,31 @@ class RunOptions:
     missing: bool = False
 
 
+class ReadingStopped(Exception):
+    """Told to stop while inputs were read."""
+
+
 class Digests(dict[Path, str]):
     """sha256 of files by path, each read once."""
 
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        super().__init__()
+        self._should_stop = should_stop
+
+    def _tick(self) -> None:
+        if self._should_stop():
+            raise ReadingStopped
+
     def __missing__(self, path: Path) -> str:
+        """Read a file.
+
+        Raises:
+            ReadingStopped: told to stop before it was read.
+            ImageError: it cannot be read.
+            DiskError: its folder is gone.
+        """
         try:
-            with path.open("rb") as file:
-                self[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            self[path] = sha256_of(path, self._tick)
         except OSError as error:
             reason = error.strerror or str(error)
             if not path.parent.is_dir():  # not a bad picture, but a folder that went away
@@ -225,7 +244,7 @@ class Runner:
         self.observer = observer
         self.options = options
         self.should_stop = should_stop
-        self._digests = Digests()
+        self._digests = Digests(self._should_stop)
         self._announced: set[str] = set()
         self._all_jobs: Callable[[], Iterable[Job]] = tuple
         self._is_batch = False
@@ -294,7 +313,7 @@ class Runner:
             groups = self._groups(jobs, running, later, lambda: -(-max(summary.jobs, 1) // lanes.width))
             try:
                 while True:
-                    group = next(groups, None) if lanes.idle and self._may_begin(summary) else None
+                    group = self._next(groups, summary) if lanes.idle and self._may_begin(summary) else None
                     again = group is None and bool(later) and not lanes.busy and self._may_begin(summary)
                     if again:
                         ready = self._prepare(later.pop(0))
@@ -314,6 +333,15 @@ class Runner:
                     summary.count(Finished(ready.job, ready.place.name, "stopped", key), self.folder.folder)
                     self.ledger.take_back(key)
                 raise
+
+    def _next(
+        self, groups: Iterator[Finished | list[Ready]], summary: Summary
+    ) -> Finished | list[Ready] | None:
+        try:
+            return next(groups, None)
+        except ReadingStopped:
+            self._may_begin(summary)  # to note why
+            return None
 
     def _may_begin(self, summary: Summary) -> bool:
         deadline = self.options.deadline
@@ -531,6 +559,7 @@ class Runner:
 
         Raises:
             ImageError: an input cannot be read.
+            ReadingStopped: told to stop before all were read.
         """
         for path in job.input_paths:
             self._digests[path]

@@ -26,7 +26,7 @@ from .jobs import (
 )
 from .outbox import write_file
 from .recipe import SUFFIXES, Recipe, layer_recipe
-from .runner import Digests, Finished, Observer
+from .runner import Digests, Finished, Observer, ReadingStopped
 
 
 def single_style(styles: Sequence[str], mask: Path | None) -> tuple[Style, Masks | None]:
@@ -124,9 +124,12 @@ def run_single(
     made_by = _key_of(path) if there else ""
     if there and not made_by:
         raise _in_the_way(path, "is no result of style-pipeline")
-    digests = Digests()
-    for input_path in job.input_paths:
-        digests[input_path]
+    digests = Digests(should_stop)
+    try:
+        for input_path in job.input_paths:
+            digests[input_path]
+    except ReadingStopped:
+        return Finished(job, job.name, "stopped")
     encoder = executor.encoder_info(job.recipe.encoder)
     key = job_key(job, digests, encoder)
     if there and made_by != key:

@@ -612,6 +612,22 @@ def test_interrupted_then_resumed(cli, night):
 # The watched folder, with an engine that costs nothing
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["run night.yaml", "stylize a.png s.png", "watch --once"])
+def test_the_first_signal_ends_the_reading_of_inputs(studio, night, cli, command, number, monkeypatch):
+    def read_for_ever(path, tick):
+        signal.raise_signal(number)
+        for _ in range(10):
+            tick()
+        pytest.fail("it goes on reading")
+
+    studio.drop("c.png")
+    monkeypatch.setattr("pipeline.runner.sha256_of", read_for_ever)
+    code, _, err = cli(*command.split())
+    assert code == 128 + number, err
+    assert not list(Path().rglob("*--s.png"))
+
+
 class Studio:
     """An inbox with one style in the current folder, and the command line."""
 

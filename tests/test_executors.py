@@ -252,7 +252,7 @@ def test_jobs_with_as_many_regions_share_a_tensor_and_come_out_as_alone(executor
 def test_a_masked_job_goes_on_from_its_checkpoint(executor, make_task) -> None:
     task = masked(make_task(1, **MASKED))
     (whole,) = run(executor, [task])
-    looks = iter([False, True])
+    looks = iter([False, False, True])
     (stopped,) = run(executor, [task], lambda: next(looks))
     (resumed,) = run(executor, [task])
     assert (stopped.status, resumed.status, resumed.resumed_from_step) == ("stopped", "done", 2)
@@ -309,7 +309,7 @@ def test_what_was_kept_is_given_up_before_anything_is_made_worse(executor, make_
 def test_a_checkpoint_of_a_shorter_history_goes_on_with_the_picture(executor, make_task, monkeypatch) -> None:
     Cramped(monkeypatch, lambda requests: requests[0].recipe.history <= 3)
     task = make_task(1, steps=6)
-    looks = iter([False, False, True])
+    looks = iter([False, False, False, True, False])
     (stopped,) = run(executor, [task], lambda: next(looks))
     assert stopped.status == "stopped"
     (still_tight,) = run(executor, [task], lambda: next(looks, True))
@@ -400,7 +400,7 @@ def test_what_fits_nowhere_names_the_device_it_was_tried_on_last(executor, make_
 def test_stopped_together_they_go_on_together_or_apart(executor, make_task) -> None:
     tasks = [make_task(number) for number in (1, 2)]
     expected = [pixels(result) for result in run(executor, tasks)]
-    looks = iter([False, True])
+    looks = iter([False, False, True])
     assert {result.status for result in run(executor, tasks, lambda: next(looks))} == {"stopped"}
     (first,) = run(executor, tasks[:1])
     assert (first.status, first.resumed_from_step, first.together) == ("done", 2, 1)

@@ -49,7 +49,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "pool":      ("config executors worker",                                   "neural"),
     "estimate":  ("ledger recipe",                                             ""),
     "lanes":     ("executors jobs",                                            ""),
-    "runner":    ("deadline errors estimate executors jobs lanes ledger outbox", ""),
+    "runner":    ("deadline errors estimate executors files jobs lanes ledger outbox", ""),
     "plan":      ("errors inputs jobs outbox runner",                          ""),
     "single":    ("documents errors executors jobs outbox recipe runner",      "neural"),
     "inspection": ("documents errors files",                                   "neural"),

@@ -20,7 +20,7 @@ from fakes import QUICK, FakeExecutor, Fault, Recorder, Workshop, picture_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import outbox
+from pipeline import files, outbox
 from pipeline.deadline import Deadline
 from pipeline.errors import DeviceError, DiskError, ImageError, JobError, UsageError, WeightsError
 from pipeline.estimate import Estimate, megapixel_steps
@@ -28,7 +28,7 @@ from pipeline.jobs import EncoderInfo, Job, Style
 from pipeline.ledger import Ledger
 from pipeline.plan import is_finished, plan_jobs
 from pipeline.recipe import Recipe, layer_recipe
-from pipeline.runner import Runner, RunOptions, Summary, group_jobs
+from pipeline.runner import Digests, Runner, RunOptions, Summary, group_jobs
 from pipeline.single import run_single, single_job, single_style
 
 ALL = ["a--s", "b--s", "a--t", "b--t"]
@@ -1363,3 +1363,29 @@ def test_a_single_job_of_a_missing_picture_is_an_error(workshop: Workshop) -> No
     job.content.unlink()
     with pytest.raises(ImageError, match=r"a\.png: cannot be read"):
         run_single(job, path, FakeExecutor(), Recorder(), lambda: False)
+
+
+# Reading inputs
+
+
+def test_a_stop_is_heeded_while_an_input_is_read(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "HASH_BYTES", 16)
+    asked: list[None] = []
+
+    def should_stop() -> bool:
+        asked.append(None)
+        return len(asked) > 20
+
+    executor = FakeExecutor()
+    ran = workshop.run(executor, should_stop=should_stop)
+    assert len(asked) < 30
+    assert (executor.ran, ran.observer.finished) == ([], [])
+    assert (ran.summary.stopped, ran.summary.reason, ran.summary.not_begun) == (True, "stopped", 4)
+    assert workshop.run().summary.done == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_that_came_to_be_an_input_is_not_waited_for(environment: Path) -> None:
+    os.mkfifo("a.png")
+    with pytest.raises(ImageError, match=r"a\.png: cannot be read \(not a regular file\)"):
+        Digests(lambda: False)[Path("a.png")]
