@@ -250,29 +250,14 @@ def read_manifest(
         reader.try_raw(document.data)
         swept = _swept_problems(_mapping(document.data.get("sweep")))
         raise document.error([*manifest, *reader.problems, *swept])
-    contents = tuple(
-        found
-        for index, entry in enumerate(manifest.contents)
-        for found in reader.files(entry, ("contents", index))
-    )
-    styles = tuple(
-        style
-        for index, entry in enumerate(manifest.styles)
-        for style in reader.styles(entry, ("styles", index))
-    )
-    pairs = []
-    pair_fields = []
-    for index, pair in enumerate(manifest.pairs):
-        found_contents = reader.files(pair.content, ("pairs", index, "content"))
-        found_styles = reader.pair_styles(pair, ("pairs", index))
-        fields = anchor_init(pair.recipe, folder)
-        pair_fields.append(fields)
-        pairs += [(content, *styles, fields) for content in found_contents for styles in found_styles]
+    pair_fields = [anchor_init(pair.recipe, folder) for pair in manifest.pairs]
+    contents, styles = reader.all_contents(manifest.contents), reader.all_styles(manifest.styles)
+    pairs = reader.all_pairs(manifest.pairs, pair_fields)
     batch = Batch(
         name=safe_name((manifest.batch or document.path.stem).replace("/", "_").lstrip("._ ")),
         contents=contents,
         styles=styles,
-        pairs=tuple(pairs),
+        pairs=pairs,
         below=(config_fields, anchor_init(manifest.recipe, folder)),
         above=flag_fields,
         sweep=_read_sweep(manifest.sweep, flag_fields, folder),
@@ -319,6 +304,23 @@ class _Reader:
         for index, entry in enumerate(listed(data.get("pairs")) or []):
             for keys, path in _named_in_pair(entry):
                 self.files(path, ("pairs", index, *keys))
+
+    def all_contents(self, entries: Sequence[str]) -> tuple[Path, ...]:
+        found = [self.files(entry, ("contents", index)) for index, entry in enumerate(entries)]
+        return tuple(itertools.chain.from_iterable(found))
+
+    def all_styles(self, entries: Sequence[StyleEntry]) -> tuple[Style, ...]:
+        found = [self.styles(entry, ("styles", index)) for index, entry in enumerate(entries)]
+        return tuple(itertools.chain.from_iterable(found))
+
+    def all_pairs(self, pairs: Sequence[Pair], fields: Sequence[Mapping[str, Any]]) -> tuple[PairRow, ...]:
+        """Return every content of a pair with every style of it, and the pair's own `fields`."""
+        rows: list[PairRow] = []
+        for index, (pair, own) in enumerate(zip(pairs, fields, strict=True)):
+            contents = self.files(pair.content, ("pairs", index, "content"))
+            styles = self.pair_styles(pair, ("pairs", index))
+            rows += [(content, *style, own) for content in contents for style in styles]
+        return tuple(rows)
 
     def files(self, entry: str, keys: KeyPath) -> list[Path]:
         """Return the files that an entry names; it is looked for once, and missed wherever it is named."""
