@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -47,7 +48,7 @@ class LogLines:
         self.console = console
         self.total = total
         self.finished = 0
-        self._skipped = 0
+        self._skipped: Counter[str] = Counter()
         self._said_at = time.monotonic()
 
     def encoder_chosen(self, encoder: EncoderInfo) -> None:
@@ -68,16 +69,16 @@ class LogLines:
     def job_finished(self, finished: Finished) -> None:
         self.finished += finished.status not in {"stopped", "postponed"}
         if finished.status == "skipped":  # there may be 100,000 of them
-            self._skipped += 1
+            self._skipped["deleted or renamed since" if finished.missing else "done already"] += 1
         else:
             self._say(f"[{self.finished}/{self.total}] {finished_line(finished)}")
             for note in finished.notes:
                 self._say(f"note: {note}")
 
     def _say(self, text: str) -> None:
-        if self._skipped:
-            skipped, self._skipped = self._skipped, 0
-            self._say(f"skipped {skipped} that are done already")
+        skipped, self._skipped = self._skipped, Counter()
+        for what, count in skipped.items():
+            self._say(f"skipped {count} that are {what}")
         self._said_at = time.monotonic()
         # Names may hold [brackets]; they are not markup.
         self.console.print(
@@ -227,7 +228,8 @@ def summary_line(summary: Summary, folder: str) -> str:
     if summary.failed:
         parts.append(f"{summary.failed} failed (see {folder}/summary.json)")
     if summary.remaining:
-        parts.append(f"{summary.remaining} not begun or not finished")
+        limit = ", as so many may fail (max_failures)" if summary.reason == "max_failures" else ""
+        parts.append(f"{summary.remaining} not begun or not finished{limit}")
     return f"{', '.join(parts)} in {duration(summary.seconds)}. Pictures are in {folder}"
 
 

@@ -136,7 +136,9 @@ class Summary:
         picture = {"name": finished.name, "status": status}
         if finished.key:
             picture["key"] = finished.key
-        if finished.path is not None and not finished.missing:
+        # What a drop asked for may have been fetched, and is done all the same.
+        gone = finished.missing or (finished.job.drop and finished.path and not finished.path.is_file())
+        if finished.path is not None and not gone:
             picture["path"] = finished.path.relative_to(folder).as_posix()
         self.pictures.append(picture)
         self._counted[finished.job.name] += 1

@@ -305,12 +305,22 @@ def make_summary(jobs: int, **counts: Any) -> Summary:
             ["Nothing to do: 2 there", "1 deleted", "--missing"],
             ["all"],
         ),
+        (make_summary(3, failed=1, reason="max_failures"), ["2 not begun", "(max_failures)"], ["deleted"]),
         (make_summary(3, done=2, missing=1), ["2 done, 1 deleted or renamed"], ["not begun"]),
         (make_summary(3, done=2, failed=1), ["2 done", "1 failed", "/out/night/summary.json"], ["not begun"]),
         (make_summary(5, done=2, stopped=True), ["2 done", "3 not begun or not finished"], ["failed"]),
         (make_summary(4, skipped=4), ["Nothing to do", "4"], ["failed", "not begun"]),
     ],
-    ids=["done", "skipped", "nothing but missing", "missing", "failed", "stopped", "nothing"],
+    ids=[
+        "done",
+        "skipped",
+        "nothing but missing",
+        "too many failures",
+        "missing",
+        "failed",
+        "stopped",
+        "nothing",
+    ],
 )
 def test_the_last_line_says_how_it_went(summary: Summary, parts: list[str], absent: list[str]) -> None:
     line = summary_line(summary, "/out/night")
@@ -622,3 +632,15 @@ def test_the_live_watch_shows_every_event_whatever_the_name(name: str) -> None:
     text.encode()
     assert f"set aside {one_line(name)}\n" in text
     assert "The worker ended." in text
+
+
+def test_what_was_deleted_is_not_said_to_be_done() -> None:
+    on, file = console()
+    shown = LogLines(on, 4)
+    for missing in (False, True, True):
+        shown.job_finished(make_finished("skipped", missing=missing))
+    shown.job_finished(make_finished("done", path=Path("/out/a--s.png")))
+    assert lines(file)[:2] == [
+        "skipped 1 that are done already",
+        "skipped 2 that are deleted or renamed since",
+    ]

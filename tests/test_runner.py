@@ -28,7 +28,7 @@ from pipeline.jobs import EncoderInfo, Job, Style
 from pipeline.ledger import Ledger
 from pipeline.plan import is_finished, plan_jobs
 from pipeline.recipe import Recipe, layer_recipe
-from pipeline.runner import Digests, Runner, RunOptions, Summary, group_jobs
+from pipeline.runner import Digests, Finished, Runner, RunOptions, Summary, group_jobs
 from pipeline.single import run_single, single_job, single_style
 
 ALL = ["a--s", "b--s", "a--t", "b--t"]
@@ -939,6 +939,14 @@ def test_the_summary_lists_every_picture(workshop: Workshop) -> None:
     check_counts(summary)
     assert statuses_of(summary) == {"a--s": "done", "b--s": "skipped", "a--t": "done", "b--t": "missing"}
     assert [picture["name"] for picture in summary["pictures"] if "path" not in picture] == ["b--t"]
+
+
+def test_the_summary_names_no_path_of_what_was_fetched(tmp_path: Path) -> None:
+    """A drop's picture is done, though someone took it away."""
+    job = Job("night", Path("/a"), STYLES[0], RECIPES[0], "a--s", drop="d1")
+    summary = Summary("night", 1)
+    summary.count(Finished(job, "a--s", "skipped", "k", tmp_path / "a--s.png"), tmp_path)
+    assert summary.pictures == [{"name": "a--s", "status": "skipped", "key": "k"}]
 
 
 def test_the_summary_adds_up_after_a_stop(workshop: Workshop) -> None:
