@@ -281,23 +281,31 @@ class BatchFolder:
         self.disk.put(self.record_path(older), _json_bytes({**held, "image": f"{older}{suffix}"}))
         self.disk.remove(self.record_path(name))
 
-    def bring_back(self, place: Place) -> Path:
-        """Publish an older result again, under a place's name; return the image's path.
-
-        It is staged as a new one is, and then taken away from where it was, its record last.
+    def stage_older(self, place: Place, drop: str = "") -> Path:
+        """Put a copy of an older result on the stage, under a place's name and for a drop if there is one.
 
         Raises:
-            DiskError: it cannot be read or written; it is still where it was.
+            DiskError: it cannot be read or written.
         """
         with _disk_errors(self.folder):
             record = read_record(self.record_path(place.older))
             suffix = _suffix_of(record, place.older)
             image, log = self.image_path(place.older, suffix), self.log_path(place.older)
             log_data = log.read_bytes() if log.exists() else b""
-            path = self.publish(place.name, suffix, image.read_bytes(), log_data, record)
-            for each in (image, log, self.record_path(place.older)):
+            asked = {"drop": drop} if drop else {}
+            return self.stage(place.name, suffix, image.read_bytes(), log_data, {**record, **asked})
+
+    def remove_older(self, place: Place) -> None:
+        """Remove an older result that was published again, its record last.
+
+        Raises:
+            DiskError: it cannot be removed; what is left of it harms nobody.
+        """
+        with _disk_errors(self.folder):
+            suffix = _suffix_of(read_record(self.record_path(place.older)), place.older)
+            image = self.image_path(place.older, suffix)
+            for each in (image, self.log_path(place.older), self.record_path(place.older)):
                 self.disk.remove(each)
-        return path
 
     def write_record(self, name: str, record: Mapping[str, Any]) -> None:
         self._put(self.record_path(name), _json_bytes(record))

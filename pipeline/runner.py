@@ -388,9 +388,11 @@ class Runner:
                 job, place, "", JobResult("failed", error=error.message, next_step=error.next_step)
             )
         place = self.place(job, key)
-        if self.need_not_run(place) or (not self.options.force and self._was_published(job, key)):
-            path = self.folder.bring_back(place) if place.older else None
-            path = path or self.folder.image_path(place.name, job.recipe.suffix)
+        published = not self.options.force and self._was_published(job, key)
+        if published or self.need_not_run(place):
+            path = self.folder.image_path(place.name, job.recipe.suffix)
+            if place.older and not published:
+                path = self._bring_back(job, place, key)
             return Finished(job, place.name, "skipped", key, path, missing=place.missing)
         if self.is_set_aside(key) and not self.options.force:
             return self._fail(job, place, key, _set_aside(job, self.options.max_attempts))
@@ -503,6 +505,15 @@ class Runner:
         path = self.folder.publish_staged(staged)
         self.executor.forget(key)
         return Finished(job, place.name, "done", key, path, result.seconds, notes=result.notes)
+
+    def _bring_back(self, job: Job, place: Place, key: str) -> Path:
+        """Publish an older result again, as a new one is."""
+        staged = self.folder.stage_older(place, job.drop)
+        if job.drop:
+            self.ledger.note_staged(job.drop, key)
+        path = self.folder.publish_staged(staged)
+        self.folder.remove_older(place)
+        return path
 
     def record_of(self, job: Job, key: str, result: JobResult) -> dict[str, Any]:
         """Return the record of a job and what came of it."""

@@ -46,7 +46,8 @@ def run_job(folder: BatchFolder, wanted: str, key: str, image: bytes = IMAGE, re
     """What the runner does: place the job, and publish it unless it is done, or bring it back."""
     place = folder.place(wanted, ".png", key, replaces=lambda record: replaces)
     if place.older:
-        folder.bring_back(place)
+        folder.publish_staged(folder.stage_older(place))
+        folder.remove_older(place)
     elif not place.done:
         publish(folder, place.name, key, image)
     return place.name

@@ -500,7 +500,8 @@ def make(outbox: Path, key: str, disk: Disk | None = None) -> BatchFolder:
     folder = BatchFolder(outbox, "night", disk)
     place = folder.place("a--s", ".png", key, replaces=lambda record: True)
     if place.older:
-        folder.bring_back(place)
+        folder.publish_staged(folder.stage_older(place))
+        folder.remove_older(place)
     elif not place.done:
         folder.publish(place.name, ".png", KEYS[key], b"step\n", {"status": "done", "key": key})
     return folder

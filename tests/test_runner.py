@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,35 @@ def test_a_picture_changed_back_has_its_result_again_without_being_made(workshop
         assert record_of(workshop, finished.name)["key"] == finished.key
     assert len([name for name in after if name.startswith("older/")]) == 4
     assert len(list((workshop.batch_folder / "logs/older").iterdir())) == 8
+
+
+@pytest.mark.parametrize("logs_too", [False, True])
+def test_a_result_brought_back_for_a_drop_is_published_for_it_once(
+    logs_too: bool, workshop: Workshop
+) -> None:
+    """A manifest that is dropped; someone fetches its pictures, and the daemon comes to it once more."""
+    make_one_style(workshop)
+    executor = FakeExecutor()
+
+    def run(drop: str, **flags: Any) -> Counter[str]:
+        batch = workshop.read(flags)
+        folder = outbox.BatchFolder(workshop.outbox, batch.name)
+        with closing(Ledger(workshop.state)) as ledger, folder.locked():
+            runner, jobs = Runner(folder, ledger, executor, Recorder()), batch.jobs
+            summary = runner.run(lambda: (replace(job, drop=drop) for job in jobs()), len(batch))
+        return Counter(picture["status"] for picture in summary.pictures)
+
+    assert run("1") == run("2", style_weight=11) == {"done": 2}
+    assert run("3") == {"skipped": 2}
+    assert record_of(workshop, "a--s")["drop"] == "3"
+    for name in ("a--s", "b--s"):
+        (workshop.batch_folder / f"{name}.png").unlink()
+        if logs_too:
+            (workshop.batch_folder / f"logs/{name}.json").unlink()
+    executor.ran.clear()
+    assert run("3") == {"skipped": 2}
+    assert executor.ran == []
+    assert [name for name in workshop.pictures() if "/" not in name] == []
 
 
 def test_of_jobs_that_share_a_name_none_takes_anothers(
