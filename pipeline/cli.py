@@ -253,7 +253,8 @@ def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool)
         for planned in plan_jobs(runner, batch.jobs, executor.steps_taken()):
             failing += planned.fails
             if as_json:
-                _answer(json.dumps({"name": planned.name, "run": planned.run, "reason": planned.reason}))
+                facts = ("name", "run", "reason", "fails", "steps_taken")
+                _answer(json.dumps({fact: getattr(planned, fact) for fact in facts}))
             else:
                 what = "run " if planned.run else "fail" if planned.fails else "skip"
                 _answer(f"{what}  {planned.name}  ({planned.reason})")

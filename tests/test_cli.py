@@ -193,6 +193,13 @@ def test_dry_run_tells_a_checkpoint_from_a_new_job_and_a_broken_picture(cli, nig
     assert lines[0] == f"run   a--s  (goes on from step {steps} of 5000)"
     assert lines[1].startswith("fail  b--s  (will fail: ")
     assert lines[2].endswith("; 1 cannot be made.")
+    told = [
+        json.loads(line)
+        for line in cli("run", night, "--dry-run", "--set", "steps=5000", "--json")[1].splitlines()
+    ]
+    assert [(one["run"], one["fails"], one["steps_taken"]) for one in told] == [
+        (True, False, steps), (False, True, 0),
+    ]  # fmt: skip
 
 
 def test_pictures_that_were_deleted_are_made_again_with_missing(cli, night):
