@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: all demo strips test test-all test-faults bench bench-gpu lint format types clean
+ISAS = isa-avx2 isa-avx512 isa-avx512-bf16 isa-native
+
+.PHONY: all demo strips test test-all test-faults test-isa $(ISAS) bench bench-gpu lint format types clean
 
 all: lint types test
 
@@ -21,6 +23,29 @@ test-all: .venv/installed-dev
 
 test-faults: .venv/installed-dev
 	$(BIN)/python -m pytest -m "case" --reliability=docs/reliability.md
+
+# What other processors compute, as far as this one's libraries can be held to it. The default suite has the
+# native set with bfloat16 refused.
+NUMERICAL = $(patsubst %,tests/test_%.py,color encoder engine executors explicit lbfgs losses masks optimizers \
+	session stepper targets)
+HELD = ONEDNN_MAX_CPU_ISA=$(1) MKL_ENABLE_INSTRUCTIONS=$(2) ATEN_CPU_CAPABILITY=$(3)
+NUMBERS = $(BIN)/python -m pytest -q -p no:cacheprovider -k "not processes" $(NUMERICAL)
+
+test-isa: .venv/installed-dev
+	$(MAKE) --jobs=2 $(ISAS)
+
+isa-avx2:
+	$(call HELD,AVX2,AVX2,avx2) $(NUMBERS) --threads=2 --bfloat16=refused
+
+isa-avx512:
+	$(call HELD,AVX512_CORE,AVX512,avx512) $(NUMBERS) --threads=1 --bfloat16=taken
+
+# As on AMD: bfloat16 without matrix tiles, and an MKL that keeps to AVX2.
+isa-avx512-bf16:
+	$(call HELD,AVX512_CORE_BF16,AVX2,avx512) $(NUMBERS) --threads=2 --bfloat16=taken
+
+isa-native:
+	$(NUMBERS) --threads=2 --bfloat16=taken
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks

@@ -114,6 +114,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Of processes that tests start, and of libraries that ask once.
     os.environ["OMP_NUM_THREADS"] = str(config.getoption("--threads"))
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin starve each other where cores are few
     if path := config.getoption("--reliability"):
         config.pluginmanager.register(Results(config.rootpath / path))
 

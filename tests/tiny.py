@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +13,11 @@ from pipeline.recipe import Recipe
 
 
 def tiny_weights(width: int = 4, seed: int = 0) -> dict[str, Tensor]:
+    return {name: weight.clone() for name, weight in _weights(width, seed).items()}
+
+
+@cache
+def _weights(width: int, seed: int) -> dict[str, Tensor]:
     """Random weights, each channel scaled and shifted to mean 0 and deviation 1 over some pictures.
 
     After Mishkin and Matas 2016, "All you need is a good init": with random biases instead, most channels
