@@ -190,3 +190,19 @@ def test_steps_in_colour_weigh_k_times_those_in_lightness(k):
 def test_a_grey_picture_does_not_feel_the_weight_of_colour():
     grey = torch.rand(1, 1, 5, 6, generator=torch.Generator().manual_seed(2)).double().expand(1, 3, 5, 6)
     assert torch.allclose(stretched_chroma(grey, 3.0), grey)
+
+
+def test_a_style_of_one_colour_does_not_make_much_of_rounding():
+    """Its features have no spread at all; those that bfloat16 rounds are next to it."""
+    flat = torch.linspace(0.5, 3, N, dtype=torch.float64).view(1, N, 1, 1).expand(1, N, H, W)
+    target = bures_target(moments(flat), 0.1)
+    rounded = (flat * (1 + 1e-3 * (features(16) - 0.5))).to(torch.bfloat16).double()
+    assert bures_style_loss(moments(rounded), target).item() < 1e-4
+    assert bures_style_loss(moments(features(17)), target).item() < 1e4
+
+
+def test_of_a_style_with_some_spread_nothing_is_changed():
+    style = moments(1 + 0.1 * features(18))
+    values = torch.linalg.eigvalsh(style.covariance)
+    expected = values[:, :, None] + values[:, None, :] + 0.1 * values.mean() + 1e-12
+    assert torch.allclose(bures_target(style, 0.1).divisor, expected, rtol=1e-9)

@@ -28,6 +28,9 @@ Convention = Literal["gatys", "mean", "normalized"]
 
 # Keeps a flat, black picture's targets from dividing by zero; far below any real one.
 TINY = 1e-12
+# The least spread of a channel that a style is taken to have, as a part of its mean square: a style of one
+# colour has none, and what bfloat16 rounds off would weigh without bound.
+LEAST_SPREAD = 1e-5
 
 
 @dataclass(frozen=True)
@@ -142,16 +145,16 @@ class BuresTarget:
 def bures_target(style: Moments, epsilon: float) -> BuresTarget:
     """Decompose a style's covariance Σ̂ = V diag(λ) Vᵀ once, for `bures_style_loss`.
 
-    `divisor` is λᵢ + λⱼ + ε·mean λ (BCC); `scale` is tr Σ̂ + |m̂|² (B).
+    `divisor` is λᵢ + λⱼ + ε·mean λ (BCC), of a style of one colour no less than rounding asks for; `scale` is tr Σ̂ + |m̂|² (B).
     """
     spectrum = style.decomposed().spectrum
     assert spectrum is not None  # it is decomposed
     values, vectors = spectrum
     # Dead channels leave entries that are rounding; their products, subnormal, take a CPU ten times as long.
     vectors = vectors.masked_fill(vectors.abs() < 1e-12, 0)
-    floor = epsilon * values.mean(1)[:, None, None] + TINY
-    divisor = values[:, :, None] + values[:, None, :] + floor
     scale = values.sum(1) + style.mean.cpu().double().square().sum(1)
+    floor = torch.maximum(epsilon * values.mean(1), LEAST_SPREAD / values.shape[1] * scale)
+    divisor = values[:, :, None] + values[:, None, :] + floor[:, None, None] + TINY
     like: dict[str, Any] = {"device": style.mean.device, "dtype": style.mean.dtype}
     return BuresTarget(
         style.mean, style.covariance, vectors.to(**like), divisor.to(**like), scale.clamp_min(TINY).to(**like)
