@@ -145,7 +145,8 @@ class BuresTarget:
 def bures_target(style: Moments, epsilon: float) -> BuresTarget:
     """Decompose a style's covariance Σ̂ = V diag(λ) Vᵀ once, for `bures_style_loss`.
 
-    `divisor` is λᵢ + λⱼ + ε·mean λ (BCC), of a style of one colour no less than rounding asks for; `scale` is tr Σ̂ + |m̂|² (B).
+    `divisor` is λᵢ + λⱼ + ε·mean λ (BCC), but of a style of one colour no less than rounding asks for;
+    `scale` is tr Σ̂ + |m̂|² (B).
     """
     spectrum = style.decomposed().spectrum
     assert spectrum is not None  # it is decomposed
