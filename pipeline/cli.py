@@ -314,7 +314,7 @@ def watch(
         tally = watch_inbox(settings, options, display, watch_executor, waker, lambda: bool(stopped), reread)
     if stopped:
         raise typer.Exit(128 + stopped[0])
-    if options.deadline and tally.left and (once or options.deadline.over):
+    if tally.out_of_time:
         raise DeadlineError(
             f"The time is over; {counted(tally.left, 'file')} left.", "The next run goes on from there."
         )

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,15 @@ class WatchOptions:
 
 @dataclass
 class Tally:
-    """What a daemon did with the drops it took; `left` were begun or ready, and are not finished."""
+    """What a daemon did with the drops it took; `left` were begun or ready, and are not finished.
+
+    `out_of_time`: some of them because of the deadline.
+    """
 
     done: int = 0
     set_aside: int = 0
     left: int = 0
+    out_of_time: bool = False
 
 
 # Faults that are no drop's own: the machine's, and a worker lost while it did nothing for a drop.
@@ -130,6 +134,8 @@ class Daemon:
         self.disk = disk or Disk()
         self.clock = clock
         self.tally = Tally()
+        self._wanted: Config | None = None  # read, and not taken up yet
+        self._reload_fault = ""
         self._finished = False
         self._announced = False
         self._prepared = False
@@ -219,8 +225,11 @@ class Daemon:
     def _say_goodbye(self) -> None:
         tally = self.tally
         tally.left = len(self._pending) + len(self._later) + self.watcher.settled_count
+        deadline = self.options.deadline
+        cut_short = deadline is not None and deadline.over and not self._finished and tally.left > 0
+        tally.out_of_time |= cut_short
         text = f"ended: {tally.done} done, {tally.set_aside} set aside, {tally.left} left for the next time"
-        self.pulse.tell("ended", text, **asdict(tally))
+        self.pulse.tell("ended", text, done=tally.done, set_aside=tally.set_aside, left=tally.left)
 
     def _settle_row(self, drop: DropRow) -> None:
         """A drop that is claimed in the ledger only was never taken, or its last step was not noted."""
@@ -314,25 +323,39 @@ class Daemon:
         self._announced = True
 
     def _reload(self) -> bool:
-        """Take up a new configuration if there is one; say what is wrong with one that is refused."""
+        """Take up a new configuration if there is one; say what is wrong with one that is refused.
+
+        One that a fault of the machine keeps from being checked is tried again; the old one stays till then.
+        """
         try:
-            config = self.reread()
-            if config is None:
-                return False
-            check_unmoved(self.config, config)
-            check_apart(config)
-            Router(config, self.options.flags)
+            with _machine_faults():
+                self._wanted = self.reread() or self._wanted
+                if self._wanted is None:
+                    return False
+                self._take_up_configuration(self._wanted)
         except UsageError as error:
+            self._wanted = None
             self.pulse.tell("reload", f"the old configuration stays: {error}")
             return False
+        except MachineError as error:
+            if error.message != self._reload_fault:
+                self.pulse.tell("reload", f"the old configuration stays for now: {error}")
+            self._reload_fault = error.message
+            return False
+        self._wanted, self._reload_fault = None, ""
+        return True
+
+    def _take_up_configuration(self, config: Config) -> None:
+        check_unmoved(self.config, config)
+        check_apart(config)
+        Router(config, self.options.flags)
         self.executor.close()
         self._announced = False
-        self._configure(config)
         self._prepared = False
+        self._configure(config)
         self.pulse.tell("reload", "the configuration was read again")
         if note := self.waker.switch(notify_mode(config.watch)):
             self.pulse.tell("events", note)
-        return True
 
     # Taking
 
@@ -545,6 +568,7 @@ class Daemon:
         if isinstance(outcome, dict):
             self._set_aside(claim, outcome)
         elif outcome.stopped or outcome.postponed:
+            self.tally.out_of_time |= outcome.postponed > 0
             self._later.append(claim)
         elif outcome.failed:
             self._set_aside(claim, _report_of(outcome))
@@ -589,9 +613,10 @@ def watch_inbox(
     disk: Disk | None = None,
 ) -> Tally:
     """Run a daemon with a ledger and a pulse of its own. Parameters and errors as for `Daemon`."""
-    check_apart(config)
-    ledger, note = open_ledger(config.state_dir)
-    with closing(ledger):
+    with _machine_faults():
+        check_apart(config)
+        ledger, note = open_ledger(config.state_dir)
+    with closing(ledger), _machine_faults():
         pulse = Pulse(ledger, config, display, Notifier())
         if note:
             pulse.tell("ledger", note)

@@ -48,7 +48,11 @@ def reload_signal(wake: Callable[[], None], read: Callable[[], T]) -> Iterator[C
         if not wanted:
             return None
         wanted.clear()
-        return read()
+        try:
+            return read()
+        except OSError:
+            wanted.append(0)  # a disk that is away for now; nobody has to ask again
+            raise
 
     hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
     previous = signal.signal(hang_up, note) if hang_up else None

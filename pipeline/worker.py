@@ -29,6 +29,8 @@ from .results import unexpected_failure
 STOP, CLOSE = "stop", "close"
 # A process that was told to end, or is dying, gets so many seconds for it.
 END_S = 5.0
+# A look at the inbox and a wait for the worker take less.
+LONGEST_ROUND_S = 5.0
 
 # Windows has neither of the last two, nor masks; its SIGTERM ends a process as surely as SIGKILL.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -162,15 +164,18 @@ class WorkerExecutor:
     def _answer(
         self, timeout_s: float, on_step: Callable[[StepProgress], None], should_stop: Callable[[], bool]
     ) -> Answer:
-        heard, give_up = time.monotonic(), math.inf
+        silent_s, give_up = 0.0, math.inf
         while True:
+            began = time.monotonic()
             message = self._receive()
+            # A round that takes longer is one in which this process was stopped, and the worker with it.
+            silent_s += min(time.monotonic() - began, LONGEST_ROUND_S)
             if isinstance(message, Answer):
                 return message
             if message is not None:
                 on_step(message)
-                heard = time.monotonic()
-            elif time.monotonic() - heard > timeout_s:
+                silent_s = 0.0
+            elif silent_s > timeout_s:
                 raise WorkerLost(
                     f"The worker showed no sign of life for {timeout_s:g} s and was ended.",
                     "Try a smaller size, or give it longer with job_timeout_s in config.yaml.",

@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,12 +27,10 @@ from fakes import FakeExecutor
 from watchdog.observers.api import BaseObserver, EventEmitter
 from watchdog.utils import BaseThread
 
-from pipeline import daemon
-from pipeline.config import Config, read_config
-from pipeline.deadline import read_deadline
+from pipeline import cli, daemon, display, events, pool, signals
+from pipeline.config import Config
 from pipeline.display import WatchLog
-from pipeline.errors import DeadlineError, DiskError, Interrupted, PipelineError
-from pipeline.events import Waker
+from pipeline.errors import DiskError, PipelineError
 from pipeline.executors import Executor
 from pipeline.files import Disk
 from pipeline.ledger import Ledger
@@ -274,7 +273,7 @@ def end_watching(which: str) -> None:
 
 
 def main(setup: Setup) -> int:
-    """Do what the command `watch` does; return its exit code."""
+    """Run the command `watch`; return its exit code."""
     if setup.vanish:
         log: WatchLog = WatchLogThatMounts(setup)
     else:
@@ -286,60 +285,42 @@ def main(setup: Setup) -> int:
         hooks.hook_ledger()
     if setup.stat_fails:
         hooks.hook_stat()
-    config_path = Path(setup.config)
-    config = read_config(config_path)
-    mode = config.watch.notify
-    make_observer = no_observer if setup.break_events == "limit" else None
-    waker = Waker(config.watch.inbox, "native" if mode == "auto" else mode, make_observer=make_observer)
-    stopped: list[int] = []
-    reread: list[int] = []
-
-    def on_stop(number: int, _frame: object) -> None:
-        stopped.append(number)
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.SIG_DFL)
-        if setup.tells_signals:  # not through the log, which may be writing just now
-            os.write(1, json.dumps({"event": "signal", "text": str(number)}).encode() + b"\n")
-        waker.set()
-
-    def on_hang_up(number: int, _frame: object) -> None:
-        reread.append(number)
-        waker.set()
-
-    signal.signal(signal.SIGINT, on_stop)
-    signal.signal(signal.SIGTERM, on_stop)
-    signal.signal(signal.SIGHUP, on_hang_up)
     signal.signal(signal.SIGUSR1, lambda number, frame: end_watching(setup.break_events))
     if setup.no_sync:
         never_sync()
-
-    def read_again() -> Config | None:
-        if not reread:
-            return None
-        reread.clear()
-        return read_config(config_path)
-
-    options = daemon.WatchOptions(setup.once, read_deadline(setup.for_, None))
     disk = Disk() if setup.no_sync else HookedDisk(hooks)
-    try:
-        tally = daemon.watch_inbox(
-            config,
-            options,
-            log,
-            partial(make_executor, setup),
-            waker,
-            lambda: bool(stopped),
-            read_again,
-            disk,
-        )
-        if stopped:
-            raise Interrupted(stopped[0])
-        if options.deadline and tally.left and (setup.once or options.deadline.over):
-            raise DeadlineError("over")
-    except PipelineError as error:
+    put_into_the_command(setup, log, disk)
+    sys.argv = ["style-pipeline", "watch", "--config", setup.config]
+    sys.argv += ["--once"] if setup.once else []
+    sys.argv += ["--for", setup.for_] if setup.for_ else []
+    return cli._exit_code()
+
+
+def put_into_the_command(setup: Setup, log: WatchLog, disk: Disk) -> None:
+    """Give the command a quick engine, this log and this disk; all else is its own."""
+
+    def complain(error: PipelineError) -> int:
         log.tell("error", str(error))
         return error.exit_code
-    return 1 if setup.once and tally.set_aside else 0
+
+    @contextmanager
+    def stop_signal(on_stop: Callable[[], None]) -> Iterator[list[int]]:
+        def on_first() -> None:
+            if setup.tells_signals:  # not through the log, which may be writing just now
+                os.write(1, json.dumps({"event": "signal", "text": str(received[0])}).encode() + b"\n")
+            on_stop()
+
+        with own_stop_signal(on_first) as received:
+            yield received
+
+    own_stop_signal = signals.stop_signal
+    make_observer = no_observer if setup.break_events == "limit" else None
+    vars(cli)["_complain"] = complain
+    vars(signals)["stop_signal"] = stop_signal
+    vars(pool)["watch_executor"] = partial(make_executor, setup)
+    vars(display)["watch_display"] = lambda *_: nullcontext(log)
+    vars(events)["Waker"] = partial(events.Waker, make_observer=make_observer)
+    vars(daemon)["Disk"] = lambda: disk
 
 
 def never_sync() -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
 from fakes import FakeExecutor, Recorder, picture_bytes
 from watching import Watched
 
-from pipeline.config import read_config
+from pipeline import daemon
+from pipeline.config import Config, read_config
 from pipeline.daemon import Tally, WatchOptions, watch_inbox
+from pipeline.errors import DiskError
 from pipeline.events import Waker
+from pipeline.folders import Folders
 from pipeline.jobs import Job
 from pipeline.ledger import Ledger
-from pipeline.status import Queue
+from pipeline.status import Pulse, Queue
 
 
 @dataclass
@@ -65,6 +71,69 @@ def test_a_style_that_is_replaced_while_jobs_run_is_waited_for(tmp_path: Path) -
     assert heard.statuses == {"a--s": "skipped", "a--t": "done"}
     assert (tally.done, tally.set_aside, tally.left) == (1, 0, 0)
     watched.assert_promises()
+
+
+@pytest.mark.parametrize("pausing", [False, True])
+def test_a_new_configuration_on_a_stale_mount_waits_until_it_can_be_checked(
+    pausing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the daemon works or pauses just then, it lives on, and nobody has to ask again."""
+    watched, heard, stopped = Watched(tmp_path), Heard(), []
+    config = read_config(watched.folder / "config.yaml")
+    answers = iter([config])
+    faults = iter([None, OSError(errno.ESTALE, "Stale file handle")])
+    real_check, real_there = daemon.check_apart, Folders.check_there
+    rooms = iter([OSError(errno.ESTALE, "Stale file handle")] if pausing else [])
+
+    def check_apart(config: Config) -> None:
+        if fault := next(faults, None):
+            raise fault
+        real_check(config)
+
+    def check_there(folders: Folders) -> None:
+        if fault := next(rooms, None):
+            raise fault
+        real_there(folders)
+
+    def reread() -> Config | None:
+        if pausing and not heard.texts("paused"):
+            return None
+        if "the configuration was read again" in heard.texts("reload"):
+            stopped.append(1)
+        return next(answers, None)
+
+    monkeypatch.setattr(daemon, "check_apart", check_apart)
+    monkeypatch.setattr(Folders, "check_there", check_there)
+    monkeypatch.setattr(daemon, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(Pulse, "every_s", 0.01)
+    watch_inbox(
+        config,
+        WatchOptions(),
+        heard,
+        lambda config, tick: FakeExecutor(),
+        Waker(watched.inbox, "off"),
+        lambda: bool(stopped),
+        reread,
+    )
+    first, second = heard.texts("reload")
+    assert "stays for now" in first
+    assert "Stale file handle" in first
+    assert second == "the configuration was read again"
+
+
+def test_a_stale_mount_at_the_start_is_the_machines_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(tmp_path)
+
+    def stale(*_: object) -> NoReturn:
+        raise OSError(errno.ESTALE, "Stale file handle", str(watched.inbox))
+
+    for place in ("pipeline.daemon.check_apart", "pipeline.folders.Folders.check_known"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, stale)
+            with pytest.raises(DiskError, match="inbox: Stale file handle"):
+                run_once(watched)
 
 
 def test_it_says_in_the_end_what_it_did(tmp_path: Path) -> None:

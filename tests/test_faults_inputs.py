@@ -850,6 +850,18 @@ def test_cron_with_a_deadline_says_that_something_is_left(tmp_path: Path) -> Non
     watched.assert_done(["a--s.png"])
 
 
+@case(22)
+def test_a_picture_that_waits_for_its_style_does_not_wait_for_time(tmp_path: Path) -> None:
+    """What is left for another reason than the deadline is no matter of time."""
+    watched = Watched(tmp_path)
+    watched.configure(watch={"inbox": "inbox", **watched.watch, "styles": ["t"]})
+    watched.drop("a.png")
+    assert watched.once().process.returncode == 0
+    run = watched.once(for_="50min")
+    assert run.process.returncode == 0
+    assert run.events[-1]["text"] == "ended: 0 done, 0 set aside, 1 left for the next time"
+
+
 @pytest.mark.faults
 @case(22)
 @IN_ALL_MODES

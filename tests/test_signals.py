@@ -44,6 +44,21 @@ if hasattr(signal, "SIGHUP"):
             assert reread() == "second"
         assert signal.getsignal(signal.SIGHUP) == before
 
+    def test_a_hang_up_is_not_forgotten_when_the_disk_is_away() -> None:
+        answers = iter([OSError(116, "Stale file handle"), "read"])
+
+        def read() -> str:
+            answer = next(answers)
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+        with reload_signal(lambda: None, read) as reread:
+            signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(OSError, match="Stale"):
+                reread()
+            assert [reread(), reread()] == ["read", None]
+
 
 def test_without_hang_ups_nothing_is_ever_read_again(monkeypatch) -> None:
     """Windows has none."""

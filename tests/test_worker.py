@@ -193,18 +193,39 @@ def test_steps_are_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     clock, since_step = Clock(), [1, 1, 1]
 
     def on_step(progress: StepProgress) -> None:
-        clock.added += LONG / 2
         since_step.clear()
 
     def tick() -> None:
         since_step.append(1)
+        if len(since_step) <= 3:
+            clock.added += LONG / 5
         if len(since_step) == 3:
             gate.release()
 
     monkeypatch.setattr("pipeline.worker.time", clock)
     with closing(WorkerExecutor(partial(gated, gate), LONG, MANY, tick, tick_s=0.001)) as patient:
         assert run(patient, job_for(tmp_path), on_step).status == "done"
-    assert clock.added == 2 * LONG
+    assert clock.added > LONG
+
+
+def test_a_process_that_was_stopped_for_long_hears_its_worker_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen container is no hang: neither of them could do anything meanwhile."""
+    gate = multiprocessing.get_context("spawn").Semaphore(0)
+    clock, ticks = Clock(), [0]
+
+    def tick() -> None:
+        ticks[0] += 1
+        if ticks[0] == 2:
+            clock.added += 100 * LONG
+        if ticks[0] > 3:
+            gate.release()
+
+    monkeypatch.setattr("pipeline.worker.time", clock)
+    with closing(WorkerExecutor(partial(gated, gate), LONG, MANY, tick, tick_s=0.001)) as patient:
+        assert run(patient, job_for(tmp_path)).status == "done"
+    assert clock.added == 100 * LONG
 
 
 def gated(gate: Semaphore) -> FakeExecutor:
