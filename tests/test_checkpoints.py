@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.neural.checkpoints import FORMAT, LossRow, RunState, read_checkpoint, write_checkpoint
+from pipeline.neural.checkpoints import LossRow, RunState, read_checkpoint, write_checkpoint
+from pipeline.neural.headers import CHECKPOINT_FORMAT
 from pipeline.neural.sealed import DamagedError, Sealed, read_sealed
 
 SHAPES, STEPS = [(4, 6), (8, 12)], [5, 3]
@@ -70,7 +71,7 @@ def test_a_checkpoint_of_another_job_or_version_is_found(path):
     Sealed(tensors, {**metadata, "key": "key", "format": "3"}).write(path)
     with pytest.raises(DamagedError, match="another version"):
         read_checkpoint(path)
-    Sealed(tensors, {"key": "key", "format": FORMAT, "state": '{"level": 1}'}).write(path)
+    Sealed(tensors, {"key": "key", "format": CHECKPOINT_FORMAT, "state": '{"level": 1}'}).write(path)
     with pytest.raises(DamagedError, match="damaged"):
         read_checkpoint(path)
     path.unlink()

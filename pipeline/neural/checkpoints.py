@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .headers import CHECKPOINT_FORMAT
 from .sealed import DamagedError, Sealed, read_sealed
-
-FORMAT = "4"
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def write_checkpoint(path: Path, state: RunState) -> None:
         OSError: it cannot be written.
     """
     tensors, metadata = state.to_tensors()
-    Sealed(tensors, {**metadata, "format": FORMAT, "key": path.stem}).write(path)
+    Sealed(tensors, {**metadata, "format": CHECKPOINT_FORMAT, "key": path.stem}).write(path)
 
 
 def read_checkpoint(path: Path) -> RunState | None:
@@ -118,7 +117,7 @@ def read_checkpoint(path: Path) -> RunState | None:
     """
     try:
         tensors, metadata = read_sealed(path)
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") != CHECKPOINT_FORMAT:
             raise DamagedError("is of another version")
         if metadata.get("key") != path.stem:
             raise DamagedError("is of another job")

@@ -8,6 +8,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+CHECKPOINT_FORMAT = "4"
+
 _safe_open: Any = safe_open  # Its stub has no types.
 
 
@@ -15,6 +17,10 @@ def steps_of_checkpoint(path: Path) -> int:
     """Return after how many steps a job was stopped; 0 where there is no checkpoint that can be read."""
     try:
         with _safe_open(path, framework="numpy") as stored:
-            return len(json.loads(stored.metadata()["state"])["rows"])
+            header = stored.metadata()
+        # Of another version or job it is not gone on with.
+        if (header["format"], header["key"]) != (CHECKPOINT_FORMAT, path.stem):
+            return 0
+        return len(json.loads(header["state"])["rows"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return 0
