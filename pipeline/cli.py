@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -201,18 +201,20 @@ def _check_is_no_picture(manifest: Path) -> None:
 
 
 def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
-    from .display import batch_display, summary_line
+    from .display import failure_lines, summary_line
     from .signals import stop_signal
 
     with (
-        stop_signal(_say_stopping) as stopped,
-        batch_display(_console(), len(batch), sys.stdout if as_json else None) as observer,
+        _batch_display(settings, len(batch), as_json) as observer,
+        stop_signal(observer.stopping) as stopped,
         _runner(
             settings, batch, _batch_executor(settings, batch, options, stopped), observer, options, stopped
         ) as runner,
         runner.folder.locked(),
     ):
         summary = runner.run(batch.jobs, len(batch))
+    if summary.failed > 1:
+        _say(*failure_lines(summary), err=True)
     _say(summary_line(summary, str(runner.folder.folder)), err=as_json)
     if stopped and summary.remaining:
         raise Interrupted(stopped[0])
@@ -293,7 +295,7 @@ def watch(
     """Restyle every picture that is dropped into the inbox."""
     from .daemon import WatchOptions, watch_inbox
     from .deadline import read_deadline
-    from .display import watch_display
+    from .display import first_time, watch_display
     from .events import Waker, keep_watchdog_off_the_screen
     from .pool import watch_executor
     from .signals import reload_signal, stop_signal
@@ -309,7 +311,9 @@ def watch(
     with (
         stop_signal(waker.set) as stopped,
         reload_signal(waker.set, read) as reread,
-        watch_display(_console(), _write_to_stderr, log_json, log_file) as display,
+        watch_display(
+            _console(), _write_to_stderr, log_json, log_file, first_time(settings.state_dir)
+        ) as display,
     ):
         tally = watch_inbox(settings, options, display, watch_executor, waker, lambda: bool(stopped), reread)
     if stopped:
@@ -444,7 +448,6 @@ def stylize(
     force: Annotated[bool, typer.Option("--force", help="Replace the result if it exists.")] = False,
 ) -> None:
     """Make one picture."""
-    from .display import batch_display
     from .signals import stop_signal
     from .single import run_single, single_job, single_style
 
@@ -452,7 +455,7 @@ def stylize(
     job, path = single_job(
         content, single_style(style, mask), out, settings.recipe, _recipe_flags(preset, assignments)
     )
-    with stop_signal(_say_stopping) as stopped, batch_display(_console(), 1, None) as observer:
+    with _batch_display(settings, 1) as observer, stop_signal(observer.stopping) as stopped:
         finished = run_single(job, path, _executor(settings, stopped), observer, lambda: bool(stopped), force)
     if finished.status == "skipped":
         _say(f"{path} is there already; --force makes it again.", err=True)
@@ -639,15 +642,26 @@ def _runner(
         yield Runner(folder, ledger, executor, observer, options, lambda: bool(stopped), workers)
 
 
+@contextmanager
+def _batch_display(settings: Config, total: int, as_json: bool = False) -> Iterator[LogLines]:
+    from .display import batch_display, first_time
+    from .estimate import expected_seconds, unknown_seconds
+    from .ledger import LedgerCopy
+
+    try:
+        with closing(LedgerCopy(settings.state_dir)) as ledger:
+            expected = expected_seconds(ledger)
+    except MachineError:  # what needs the ledger will say so; a guess of the time does not
+        expected = unknown_seconds
+    json_to, is_news = sys.stdout if as_json else None, first_time(settings.state_dir)
+    with batch_display(_console(), _write_to_stderr, total, json_to, expected, is_news) as observer:
+        yield observer
+
+
 def _console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-def _say_stopping() -> None:
-    with suppress(OSError):  # nobody reads it
-        _write_to_stderr("Stopping after the current step; once more to stop at once.")
 
 
 def _write_to_stderr(line: str) -> None:

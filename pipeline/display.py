@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
 from .errors import WorkerLost
+from .estimate import unknown_seconds
 from .files import one_line
 from .jobs import EncoderInfo, Job, StepProgress
 from .logfile import rotated
+from .recipe import Recipe
+from .rows import Row, progress_table
 from .runner import Finished, Summary
 from .status import Display, Pace, Queue
 from .words import counted, duration
 
+STOPPING = "Stopping after the current step; once more to stop at once."
 # Seconds between lines about a long job.
 SAY_EVERY_S = 30.0
 # Seconds between two drawings of a running job, and the columns of a row about one.
@@ -42,18 +40,34 @@ NAME_WIDTH, SHORTEST_NAME, BAR_WIDTH = 24, 8, 12
 
 
 class LogLines:
-    """One plain line per event, for files, pipes and cron."""
+    """One plain line per event, for files, pipes and cron.
 
-    def __init__(self, console: Console, total: int) -> None:
+    `write` writes a line past all buffers. A note that is no news is left out.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        total: int,
+        write: Callable[[str], None] = lambda line: None,
+        is_news: Callable[[str], bool] = lambda note: True,
+    ) -> None:
         self.console = console
         self.total = total
+        self.write = write
+        self.is_news = is_news
         self.finished = 0
         self._skipped: Counter[str] = Counter()
         self._said_at = time.monotonic()
 
+    def stopping(self) -> None:
+        """Say that a signal came. Called in its handler, perhaps in the middle of another line."""
+        with suppress(OSError):  # nobody reads it
+            self.write(STOPPING)
+
     def encoder_chosen(self, encoder: EncoderInfo) -> None:
         self._say(f"encoder {encoder.name} ({encoder.digest[:8]})")
-        if encoder.note:
+        if encoder.note and self.is_news(encoder.note):
             self._say(encoder.note)
 
     def job_started(self, job: Job, name: str) -> None:
@@ -90,68 +104,112 @@ class LogLines:
         )
 
 
-class LiveDisplay(LogLines):
-    """The batch with its remaining time, and the running jobs' steps, losses and picture sizes."""
+@dataclass
+class _Running:
+    """A job that runs, as the live display shows it."""
 
-    def __init__(self, console: Console, total: int, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(console, total)
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
-            console=console,
-        )
-        self.batch = self.progress.add_task("batch", total=total, detail="")
-        self.jobs: dict[str, TaskID] = {}
+    name: str
+    steps: int
+    pace: Pace
+    step: int = 0
+    left: str = ""
+    more: tuple[str, ...] = ()
+
+    @property
+    def row(self) -> Row:
+        return Row(self.name, self.step, self.steps, self.left, self.more)
+
+
+class LiveDisplay(LogLines):
+    """The batch with its remaining time, and the running jobs' steps, picture sizes and losses.
+
+    `expected` says how many seconds a job of a recipe takes with an encoder, 0 where nobody knows.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        total: int,
+        clock: Callable[[], float] = time.monotonic,
+        expected: Callable[[Recipe, str], float] = unknown_seconds,
+        **options: Any,
+    ) -> None:
+        super().__init__(console, total, **options)
         self.clock = clock
+        self.expected = expected
+        self.jobs: dict[str, _Running] = {}
+        self._encoder = ""
         self._began: float | None = None
+        self._started = 0
+        self._expected_s = 0.0
         self._made = 0
-        self._fractions: dict[str, float] = {}
+        self._stopping = False
+        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> LiveDisplay:
-        self.progress.start()
+        self._live.start()
+        self.console.show_cursor()  # a second Ctrl-C ends this process before it could be shown again
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        self._live.stop()
+
+    def stopping(self) -> None:
+        self._stopping = True
+
+    def encoder_chosen(self, encoder: EncoderInfo) -> None:
+        self._encoder = encoder.name
+        super().encoder_chosen(encoder)
 
     def job_started(self, job: Job, name: str) -> None:
         if self._began is None:
             self._began = self.clock()
-        self._drop(name)  # a job may start again
-        self.jobs[name] = self.progress.add_task(name, total=job.recipe.total_steps, detail="")
+        self._started += 1
+        self._expected_s += self.expected(job.recipe, self._encoder)
+        # A job may start again.
+        self.jobs[name] = _Running(one_line(name), job.recipe.total_steps, Pace(self.clock))
 
     def job_step(self, name: str, progress: StepProgress) -> None:
-        self._fractions[name] = progress.step / progress.steps
-        detail = step_detail(progress)
-        self.progress.update(self.jobs[name], completed=progress.step, total=progress.steps, detail=detail)
-        self.progress.update(self.batch, detail=f"{duration(self.remaining_seconds())} left")
+        job = self.jobs[name]
+        job.step, job.steps = progress.step, progress.steps
+        job.left = f"{duration(job.pace.left_s(progress.step, progress.steps))} left"
+        job.more = (f"{progress.width} x {progress.height}", *losses(progress))
 
     def job_finished(self, finished: Finished) -> None:
-        self._made += finished.name in self.jobs
-        self._drop(finished.name)
+        self._made += self.jobs.pop(finished.name, None) is not None
         super().job_finished(finished)
-        self.progress.update(self.batch, completed=self.finished)
 
-    def remaining_seconds(self) -> float:
-        """Estimate the rest of the batch from the jobs made so far, not from those skipped."""
-        running = sum(self._fractions.values())
-        elapsed = self.clock() - (self._began or 0.0)
-        return elapsed / (self._made + running) * (self.total - self.finished - running)
+    def remaining_seconds(self) -> float | None:
+        """Estimate the rest of the batch, or None where nothing is known of it yet.
 
-    def _drop(self, name: str) -> None:
-        self._fractions.pop(name, None)
-        if name in self.jobs:
-            self.progress.remove_task(self.jobs.pop(name))
+        What was expected of a job counts like one job that was made in that time; jobs skipped do not.
+        """
+        running = sum(job.step / job.steps for job in list(self.jobs.values()))
+        expected = self._expected_s / self._started if self._started else 0.0
+        made = self._made + running + (expected > 0)
+        if self._began is None or not made:
+            return None
+        per_job = (self.clock() - self._began + expected) / made
+        return per_job * (self.total - self.finished - running)
+
+    def _table(self) -> Table:
+        seconds = self.remaining_seconds()
+        left = "" if seconds is None else f"{duration(seconds)} left"
+        rows = [Row("batch", self.finished, self.total, left), *(job.row for job in list(self.jobs.values()))]
+        table = progress_table(rows, self.console.width)
+        if not self._stopping:
+            return table
+        lines = Table.grid()
+        lines.add_row(Text(STOPPING, no_wrap=True, overflow="ellipsis"))
+        lines.add_row(table)
+        return lines
 
 
 class JsonLines(LogLines):
     """One JSON object per finished job on `stream`; everything else as log lines on the console."""
 
-    def __init__(self, console: Console, total: int, stream: IO[str]) -> None:
-        super().__init__(console, total)
+    def __init__(self, console: Console, total: int, stream: IO[str], **options: Any) -> None:
+        super().__init__(console, total, **options)
         self.stream = stream
 
     def job_finished(self, finished: Finished) -> None:
@@ -161,21 +219,49 @@ class JsonLines(LogLines):
 
 
 @contextmanager
-def batch_display(console: Console, total: int, json_to: IO[str] | None) -> Iterator[LogLines]:
+def batch_display(
+    console: Console,
+    write: Callable[[str], None],
+    total: int,
+    json_to: IO[str] | None,
+    expected: Callable[[Recipe, str], float],
+    is_news: Callable[[str], bool],
+) -> Iterator[LogLines]:
     """Choose how a run is shown: JSON lines to `json_to`, live on a terminal, or plain lines."""
+    options: dict[str, Any] = {"write": write, "is_news": is_news}
     if json_to is not None:
-        yield JsonLines(console, total, json_to)
+        yield JsonLines(console, total, json_to, **options)
     elif console.is_terminal:
-        with LiveDisplay(console, total) as live:
+        with LiveDisplay(console, total, expected=expected, **options) as live:
             yield live
     else:
-        yield LogLines(console, total)
+        yield LogLines(console, total, **options)
+
+
+def first_time(folder: Path) -> Callable[[str], bool]:
+    """Return a function that tells whether a text is said for the first time; a folder remembers."""
+
+    def is_news(text: str) -> bool:
+        mark = folder / "said" / hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
+        if mark.exists():
+            return False
+        with suppress(OSError):  # then it is said again
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        return True
+
+    return is_news
 
 
 def step_detail(progress: StepProgress) -> str:
     """Return losses and picture size in a few words."""
-    losses = f"loss {progress.loss:.4g} (content {progress.content:.3g}, style {progress.style:.3g})"
-    return f"{losses}  {progress.width} x {progress.height}"
+    total, parts = losses(progress)
+    return f"{total} ({parts})  {progress.width} x {progress.height}"
+
+
+def losses(progress: StepProgress) -> tuple[str, str]:
+    """Return the loss, and what it is made of."""
+    return f"loss {progress.loss:.4g}", f"content {progress.content:.3g}, style {progress.style:.3g}"
 
 
 def finished_object(finished: Finished) -> dict[str, object]:
@@ -233,6 +319,20 @@ def summary_line(summary: Summary, folder: str) -> str:
     return f"{', '.join(parts)} in {duration(summary.seconds)}. Pictures are in {folder}"
 
 
+def failure_lines(summary: Summary, most: int = 10) -> list[str]:
+    """Return what failed in a run, a line for all pictures with the same fault."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for failure in summary.failures:
+        groups.setdefault((failure["error"], failure["next_step"]), []).append(failure["name"])
+    lines = []
+    for (error, next_step), names in list(groups.items())[:most]:
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        lines.append(f"failed {shown}: {error} {next_step}".rstrip())
+    if len(groups) > most:
+        lines.append(f"and {counted(len(groups) - most, 'other fault')}")
+    return lines
+
+
 def download_lines(console: Console, every_s: float = 5.0) -> Callable[[int, int | None], None]:
     """Return a callback that says now and then how far a download is."""
     last = [0.0]
@@ -254,9 +354,15 @@ class WatchLog:
     tells how many there were: no daemon ends because the disk of its log is full.
     """
 
-    def __init__(self, write: Callable[[str], None], as_json: bool) -> None:
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        as_json: bool,
+        is_news: Callable[[str], bool] = lambda note: True,
+    ) -> None:
         self.write = write
         self.as_json = as_json
+        self.is_news = is_news
         self._lost = 0
         self._said_at = time.monotonic()
 
@@ -283,7 +389,7 @@ class WatchLog:
     def encoder_chosen(self, encoder: EncoderInfo) -> None:
         text = f"encoder {encoder.name} ({encoder.digest[:8]})"
         self.tell("encoder", text, encoder=encoder.name, digest=encoder.digest)
-        if encoder.note:
+        if encoder.note and self.is_news(encoder.note):
             self.tell("encoder", encoder.note)
 
     def job_started(self, job: Job, name: str) -> None:
@@ -313,8 +419,8 @@ class WatchLive(WatchLog):
     every second.
     """
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(self._print, as_json=False)
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:
+        super().__init__(self._print, as_json=False, **options)
         self.console = console
         self.clock = clock
         self._pace = Pace(clock)
@@ -327,6 +433,7 @@ class WatchLive(WatchLog):
     def __enter__(self) -> WatchLive:
         with suppress(OSError):  # a terminal that went away ends no daemon
             self._live.start()
+            self.console.show_cursor()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -378,17 +485,21 @@ class WatchLive(WatchLog):
 
 @contextmanager
 def watch_display(
-    console: Console, write: Callable[[str], None], as_json: bool, file: Path | None
+    console: Console,
+    write: Callable[[str], None],
+    as_json: bool,
+    file: Path | None,
+    is_news: Callable[[str], bool] = lambda note: True,
 ) -> Iterator[Display]:
     """Choose how a daemon is shown: live on a terminal, else as lines, to `write` or a rotated file."""
     if console.is_terminal and not as_json and file is None:
-        with WatchLive(console) as live:
+        with WatchLive(console, is_news=is_news) as live:
             yield live
     elif file is None:
-        yield WatchLog(write, as_json)
+        yield WatchLog(write, as_json, is_news)
     else:
         with rotated(file) as append:
-            yield WatchLog(append, as_json)
+            yield WatchLog(append, as_json, is_news)
 
 
 def _grid(*cells: Text | ProgressBar) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from .ledger import Ledger
@@ -38,6 +39,20 @@ class Estimate:
     def encoders(self) -> str:
         """The encoders of the jobs added, in words."""
         return " and ".join(sorted(self._speeds))
+
+
+def expected_seconds(ledger: Ledger) -> Callable[[Recipe, str], float]:
+    """Return a function that says how long a job of a recipe takes with an encoder; 0 if nobody knows."""
+    speeds = {}
+    for encoder, typical in Estimate.TYPICAL.items():
+        seen = ledger.speed(encoder)
+        speeds[encoder] = seen[1] if seen else typical
+    return lambda recipe, encoder: megapixel_steps(recipe) * speeds.get(encoder, 0.0)
+
+
+def unknown_seconds(recipe: Recipe, encoder: str) -> float:
+    """Say that nobody knows how long a job takes."""
+    return 0.0
 
 
 def megapixel_steps(recipe: Recipe, aspect: float = 1.5, steps_taken: int = 0) -> float:

@@ -291,11 +291,12 @@ def test_workers_make_what_one_process_makes(cli, night):
 
 def test_a_signal_stops_every_worker_at_a_checkpoint(cli, night):
     command = [sys.executable, "-m", "pipeline", "run", str(night), "--workers", "2", "--set", "steps=100000"]
+    command += ["--set", "snapshot_every=1"]  # so that each step is told of
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
         lines = []
         for line in run.stderr:
             lines.append(line)
-            if sum("started" in each for each in lines) == 2:
+            if len({each.split(" of ")[1].split()[0] for each in lines if " step " in each}) == 2:
                 run.send_signal(signal.SIGTERM)
                 break
         lines += run.stderr.readlines()

@@ -23,8 +23,10 @@ from pipeline.display import (
     WatchLog,
     download_lines,
     duration,
+    failure_lines,
     finished_line,
     finished_object,
+    first_time,
     summary_line,
 )
 from pipeline.errors import WorkerLost
@@ -143,24 +145,126 @@ def test_a_log_is_plain_text() -> None:
 # The live display
 
 
-def test_the_live_display_shows_batch_step_loss_and_size() -> None:
+LONG = "photo-of-the-harbour-at-night--the-great-wave-off-kanagawa"
+
+
+def shown(live: LiveDisplay, width: int = 120) -> list[str]:
+    """What the live display shows now on a terminal of a width, a line each."""
+    live.console.width = width
+    screen, file = console(width, terminal=True)
+    screen.print(live._table())
+    return file.getvalue().splitlines()
+
+
+def test_the_live_display_shows_batch_step_size_and_loss() -> None:
     screen, file = console(width=120, terminal=True)
     with LiveDisplay(screen, total=2) as live:
         live.encoder_chosen(EncoderInfo("vgg19", "0123456789abcdef"))
         live.job_started(make_job(), "a--s")
+        assert [line.split() for line in shown(live)] == [["batch", "0/2"], ["a--s", "0/7"]]
         live.job_step("a--s", StepProgress(3, 9, 64, 48, 0.123456, 0.1, 0.02))
-        live.progress.refresh()
-        assert [(task.description, task.completed, task.total) for task in live.progress.tasks] == [
-            ("batch", 0, 2),
-            ("a--s", 3, 9),
-        ]
+        batch, job = shown(live)
+        assert "0/2" in batch
+        for part in ("3/9", " left", "64 x 48", "loss 0.1235", "content 0.1, style 0.02"):
+            assert part in job
         live.job_finished(make_finished("done", path=Path("/out/a--s.png"), seconds=1))
-        assert [(task.description, task.completed) for task in live.progress.tasks] == [("batch", 1)]
+        (batch,) = shown(live)
+        assert "1/2" in batch
         live.job_finished(make_finished("skipped", "b--s"))
-        assert live.progress.tasks[0].finished
+        assert "2/2" in shown(live)[0]
+    assert "done a--s" in file.getvalue()
+    assert "encoder vgg19" in file.getvalue()
+
+
+@pytest.mark.parametrize(("width", "bar"), [(60, 12), (80, 15), (100, 15), (120, 15)])
+def test_bar_count_and_time_left_come_first(width: int, bar: int) -> None:
+    now = [100.0]
+    live = LiveDisplay(console(width, terminal=True)[0], 28, lambda: now[0])
+    live.job_started(make_job(), LONG)
+    now[0] += 3600
+    live.job_step(LONG, StepProgress(300, 300, 512, 341, 0.5, 0.2, 0.3))
+    batch, job = shown(live, width)
+    assert max(map(cell_len, (batch, job))) <= width - 4
+    assert "0/28 " in batch
+    assert batch.rstrip().endswith("27 h 0 min left")
+    assert job.count("━") >= bar
+    assert "300/300  0.0 s left" in job
+    assert job.startswith("photo-of-the-ha")
+    assert ("512 x 341" in job, "loss 0.5" in job) == (width >= 100, width >= 100)
+
+
+def test_what_has_no_room_at_all_leaves_the_count() -> None:
+    live = LiveDisplay(console(20, terminal=True)[0], 28)
+    live.job_started(make_job(), LONG)
+    assert all(cell_len(line) <= 20 for line in shown(live, 20))
+    assert "0/28" in shown(live, 20)[0]
+
+
+def test_the_first_time_left_is_what_was_seen_before() -> None:
+    now = [100.0]
+    live = LiveDisplay(
+        console()[0], 5, lambda: now[0], expected=lambda recipe, encoder: 60.0 if encoder else 0.0
+    )
+    assert live.remaining_seconds() is None
+    live.encoder_chosen(EncoderInfo("vgg19", "0123456789abcdef"))
+    live.job_finished(make_finished("skipped"))
+    live.job_started(make_job(), "a--s")
+    assert live.remaining_seconds() == 4 * 60
+    now[0] += 120  # it takes twice as long
+    live.job_finished(make_finished("done", path=Path("/out/a--s.png")))
+    assert live.remaining_seconds() == 3 * 90
+
+
+def test_without_any_speed_known_the_time_left_comes_with_the_first_step() -> None:
+    now = [100.0]
+    live = LiveDisplay(console()[0], 2, lambda: now[0])
+    live.job_started(make_job(), "a--s")
+    assert live.remaining_seconds() is None
+    now[0] += 10
+    live.job_step("a--s", StepProgress(1, 4, 64, 48, 0.5, 0.2, 0.3))
+    assert live.remaining_seconds() == 70
+
+
+def test_after_a_signal_the_live_display_says_so_and_leaves_no_bar() -> None:
+    screen, file = console(width=100, terminal=True)
+    with LiveDisplay(screen, total=2) as live:
+        live.job_started(make_job(), "a--s")
+        live.job_step("a--s", StepProgress(3, 9, 64, 48, 0.5, 0.1, 0.02))
+        live.stopping()
+        assert shown(live)[0].startswith("Stopping after the current step")
     text = file.getvalue()
-    for part in ("loss 0.1235", "64 x 48", "3/9", "done a--s", "encoder vgg19"):
-        assert part in text
+    assert text.rindex("\x1b[?25h") > text.index("\x1b[?25l")  # the cursor is there, even after a kill
+    assert text.endswith("\x1b[2K")  # erased
+
+
+def test_a_signal_is_told_of_past_all_buffers() -> None:
+    written: list[str] = []
+    LogLines(console()[0], 1, written.append).stopping()
+    assert written == ["Stopping after the current step; once more to stop at once."]
+
+    def refuse(line: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    LogLines(console()[0], 1, refuse).stopping()
+
+
+def test_a_note_about_the_encoder_is_said_once(tmp_path: Path) -> None:
+    encoder = EncoderInfo("vgg19-slim", "0123456789abcdef", "vgg19 is not here.")
+    said = []
+    for _ in range(2):
+        screen, file = console()
+        LogLines(screen, 1, is_news=first_time(tmp_path)).encoder_chosen(encoder)
+        said.append(lines(file))
+    assert said == [
+        ["encoder vgg19-slim (01234567)", "vgg19 is not here."],
+        ["encoder vgg19-slim (01234567)"],
+    ]
+    written: list[str] = []
+    WatchLog(written.append, False, first_time(tmp_path)).encoder_chosen(encoder)
+    assert len(written) == 1
+    other = replace(encoder, note="No network.")
+    WatchLog(written.append, False, first_time(tmp_path)).encoder_chosen(other)
+    assert written[-1].endswith("No network.")
 
 
 def test_a_skipped_job_needs_no_start() -> None:
@@ -169,16 +273,35 @@ def test_a_skipped_job_needs_no_start() -> None:
         live.job_finished(make_finished("skipped"))
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_the_live_display_shows_names_as_they_are(name: str) -> None:
-    screen, file = console(width=400, terminal=True)
-    with LiveDisplay(screen, total=1) as live:
-        live.job_started(make_job(), name)
-        live.progress.refresh()
-    assert name in file.getvalue()
+@pytest.mark.parametrize("name", [name for name in HOSTILE if len(name) < 100])
+def test_the_live_display_shows_any_name_on_one_line(name: str) -> None:
+    live = LiveDisplay(console(400, terminal=True)[0], total=1)
+    live.job_started(make_job(), name)
+    _, job = shown(live, 400)
+    assert one_line(name)[:30] in job
+    assert job.isprintable()
 
 
 # JSON
+
+
+def failures(*errors: str) -> list[dict[str, str]]:
+    names = (f"{number}--s" for number in range(99))
+    return [
+        {"name": name, "key": "", "error": error, "next_step": "Look."}
+        for name, error in zip(names, errors, strict=False)
+    ]
+
+
+def test_failures_of_one_input_are_told_together() -> None:
+    summary = make_summary(9, failed=6, failures=failures("s bad.", "x bad.", *["s bad."] * 4))
+    assert failure_lines(summary) == [
+        "failed 0--s, 2--s, 3--s and 2 more: s bad. Look.",
+        "failed 1--s: x bad. Look.",
+    ]
+    many = make_summary(20, failed=12, failures=failures(*(f"{number} bad." for number in range(12))))
+    assert len(failure_lines(many)) == 11
+    assert failure_lines(many)[-1] == "and 2 other faults"
 
 
 def test_what_was_left_out_of_a_picture_is_told() -> None:

@@ -25,6 +25,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "files":     ("",                                                          ""),
     "streams":   ("",                                                          ""),
     "words":     ("",                                                          ""),
+    "rows":      ("",                                                          ""),
     "documents": ("errors",                                                    ""),
     "recipe":    ("documents errors",                                          ""),
     "names":     ("",                                                          ""),
@@ -56,7 +57,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "doctor":    ("config errors executors version",                           "neural"),
     "status":    ("claims config doctor errors files jobs ledger owner runner service version", ""),
     "logfile":   ("errors",                                                    ""),
-    "display":   ("errors files jobs logfile runner status words",             ""),
+    "display":   ("errors estimate files jobs logfile recipe rows runner status words", ""),
     "signals":   ("",                                                          ""),
     "folders":   ("config errors files inbox owner",                           ""),
     "daemon":    ("claims config deadline errors events executors files folders inbox jobs ledger outbox "

@@ -34,6 +34,8 @@ class Fake(FakeExecutor):
         if task.job.content.stem == "broken":
             details = "Traceback (most recent call last):\n  somewhere"
             return JobResult("failed", error="broken.png: unexpected KeyError", details=details)
+        if task.job.content.stem.endswith("odd"):
+            return JobResult("failed", error="s.png: damaged.", next_step="Copy it again.")
         return super()._run(task, on_step, should_stop)
 
 pipeline.cli._executor = lambda *arguments, **options: Fake()
@@ -180,6 +182,17 @@ def test_stylize_shows_the_traceback_of_a_fault_for_it_leaves_no_record(night) -
     assert "Error: broken.png: unexpected KeyError" in err
     assert "record" not in err
     assert not Path("broken--s.png").exists()
+
+
+def test_failures_of_one_input_are_told_together_at_the_end(night) -> None:
+    for name in ("a", "b"):
+        Path(f"{name}.png").rename(f"{name}-odd.png")
+    night.write_text(night.read_text().replace("[ab", "*[d"))
+    code, out, err = ended(command("run", night, "--workers", 1))
+    assert code == 1
+    assert "2 failed" in out
+    told = [line for line in err.splitlines() if line.startswith("failed ")]
+    assert told == ["failed a-odd--s, b-odd--s: s.png: damaged. Copy it again."]
 
 
 # Names

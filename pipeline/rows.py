@@ -1,0 +1,86 @@
+"""Rows that show how far things are, fitted to the width of a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
+
+SHORTEST_BAR, LONGEST_BAR = 12, 40
+SHORTEST_NAME, LONGEST_NAME = 8, 32
+GAP = 2
+# Kept free at the end of a row: a terminal shows ^C there, which must not begin a line of its own.
+FREE = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """How far something is, what time is left, and more, the most important first, if there is room."""
+
+    name: str
+    done: int
+    total: int
+    left: str = ""
+    more: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Columns of a table of rows: none where a width is 0; `more` says how many of those there are."""
+
+    name: int
+    bar: int
+    more: int
+
+
+def plan_widths(rows: Sequence[Row], width: int) -> Widths:
+    """Share out a terminal's width: first count and time left, then a bar, names, and what else there is."""
+    must = [_widest([_count(row) for row in rows]), _widest([row.left for row in rows])]
+    room = width - FREE - sum(column + GAP for column in must if column)
+    names = min(_widest([row.name for row in rows]), LONGEST_NAME)
+    bar = SHORTEST_BAR if room >= SHORTEST_BAR + GAP + min(names, SHORTEST_NAME) else 0
+    name = max(min(names, room - (bar + GAP if bar else 0)), 1)
+    room -= name + (bar + GAP if bar else 0)
+    more = 0
+    for column in range(max((len(row.more) for row in rows), default=0)):
+        needed = _widest([row.more[column] for row in rows if column < len(row.more)]) + GAP
+        if needed > room:
+            break
+        room -= needed
+        more += 1
+    return Widths(name, min(bar + max(room, 0), LONGEST_BAR) if bar else 0, more)
+
+
+def progress_table(rows: Sequence[Row], width: int) -> Table:
+    """Return rows as a table of one line each."""
+    widths = plan_widths(rows, width)
+    count = 1 + bool(widths.bar) + 2 + widths.more
+    table = Table(
+        *(Column(no_wrap=True, overflow="crop") for _ in range(count)),
+        box=None,
+        show_header=False,
+        padding=(0, GAP, 0, 0),
+        pad_edge=False,
+    )
+    for row in rows:
+        name = Text(row.name)
+        name.truncate(widths.name, overflow="ellipsis")
+        bar: list[RenderableType] = []
+        if widths.bar:
+            bar = [ProgressBar(max(row.total, 1), row.done, widths.bar)]
+        more = [row.more[i] if i < len(row.more) else "" for i in range(widths.more)]
+        table.add_row(name, *bar, Text(_count(row)), Text(row.left), *map(Text, more))
+    return table
+
+
+def _count(row: Row) -> str:
+    return f"{row.done}/{row.total}"
+
+
+def _widest(texts: Sequence[str]) -> int:
+    return max(map(cell_len, texts), default=0)
