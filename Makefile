@@ -4,7 +4,7 @@ BIN = .venv/bin
 
 ISAS = isa-avx2 isa-avx512 isa-avx512-bf16 isa-native
 
-.PHONY: all demo strips test test-all test-faults test-isa $(ISAS) bench bench-gpu lint format types clean
+.PHONY: all demo strips test test-processes test-rest test-all test-faults test-isa $(ISAS) bench bench-gpu lint format types clean
 
 all: lint types test
 
@@ -15,8 +15,17 @@ demo: .venv/installed
 strips: .venv/installed
 	$(BIN)/python examples/strips.py
 
+# In two halves side by side: daemons and commands that are started as processes, and the rest.
+PROCESSES = $(patsubst %,tests/test_%.py,claims cli events faults_crash faults_inputs owner power_loss worker)
+
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-processes test-rest
+
+test-processes:
+	$(BIN)/python -m pytest -q -o cache_dir=.pytest_cache/processes $(PROCESSES)
+
+test-rest:
+	$(BIN)/python -m pytest -q $(addprefix --ignore=,$(PROCESSES))
 
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not gpu and not network"
