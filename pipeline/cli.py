@@ -206,7 +206,7 @@ def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
 
     with (
         _batch_display(settings, len(batch), as_json) as observer,
-        stop_signal(observer.stopping) as stopped,
+        stop_signal(observer.stopping, with_hang_up=True) as stopped,
         _runner(
             settings, batch, _batch_executor(settings, batch, options, stopped), observer, options, stopped
         ) as runner,
@@ -455,7 +455,10 @@ def stylize(
     job, path = single_job(
         content, single_style(style, mask), out, settings.recipe, _recipe_flags(preset, assignments)
     )
-    with _batch_display(settings, 1) as observer, stop_signal(observer.stopping) as stopped:
+    with (
+        _batch_display(settings, 1) as observer,
+        stop_signal(observer.stopping, with_hang_up=True) as stopped,
+    ):
         finished = run_single(job, path, _executor(settings, stopped), observer, lambda: bool(stopped), force)
     if finished.status == "skipped":
         _say(f"{path} is there already; --force makes it again.", err=True)

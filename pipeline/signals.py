@@ -5,28 +5,32 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 @contextmanager
-def stop_signal(on_stop: Callable[[], None]) -> Iterator[list[int]]:
+def stop_signal(on_stop: Callable[[], None], with_hang_up: bool = False) -> Iterator[list[int]]:
     """Collect the first INT or TERM, so that the running step can end; a second one kills at once.
 
-    `on_stop` is called in the handler, where no stream may be used: the signal may have come in the middle
-    of a line.
+    `with_hang_up`: so does HUP, but for one that was ignored before, as under nohup. A terminal that closes
+    sends several; the others are ignored. `on_stop` is called in the handler, where no stream may be used:
+    the signal may have come in the middle of a line.
     """
     received: list[int] = []
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    afterwards: dict[int, Any] = {signal.SIGINT: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+    if with_hang_up and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        afterwards[signal.SIGHUP] = signal.SIG_IGN
+    previous = {number: signal.getsignal(number) for number in afterwards}
 
     def note(number: int, _frame: object) -> None:
         received.append(number)
-        for again in previous:
-            signal.signal(again, signal.SIG_DFL)
+        for again, action in afterwards.items():
+            signal.signal(again, action)
         on_stop()
 
-    for number in previous:
+    for number in afterwards:
         signal.signal(number, note)
     try:
         yield received

@@ -172,6 +172,9 @@ def test_an_unforeseen_fault_has_an_exit_code_of_its_own(night) -> None:
     *_, said, advice = err.splitlines()
     assert said == "Error: unexpected ZeroDivisionError: a fault\\nof \\x1b[31m ours"
     assert "please report it" in advice
+    told = summary()
+    assert (told["reason"], told["done"]) == ("fault", len(made()))
+    assert "a fault" in told["fault"]
 
 
 def test_stylize_shows_the_traceback_of_a_fault_for_it_leaves_no_record(night) -> None:

@@ -30,6 +30,24 @@ def test_handlers_are_put_back_after_an_error() -> None:
 
 if hasattr(signal, "SIGHUP"):
 
+    def test_a_terminal_that_closes_stops_a_run_however_often_it_says_so() -> None:
+        before = signal.getsignal(signal.SIGHUP)
+        with stop_signal(lambda: None, with_hang_up=True) as received:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+            assert received == [signal.SIGHUP]
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) == before
+
+    def test_a_hang_up_that_was_ignored_stays_so() -> None:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with stop_signal(lambda: None, with_hang_up=True) as received:
+                signal.raise_signal(signal.SIGHUP)
+                assert received == []
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
     def test_a_hang_up_is_answered_once_and_when_asked_for() -> None:
         before = signal.getsignal(signal.SIGHUP)
         woken: list[None] = []
