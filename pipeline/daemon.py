@@ -40,6 +40,7 @@ from .runner import Runner, RunOptions, Summary
 from .service import Notifier
 from .status import Display, Pulse, Queue
 from .watcher import Watcher, notify_mode
+from .words import counted
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 LOCKED_S = 5.0
@@ -429,7 +430,7 @@ class Daemon:
         if self.ledger.attempts(key) >= limit:
             how = f" {lost.message}" if lost else ""
             return JobError(
-                f"{path}: reading it ended the worker {limit} times.{how}",
+                f"{path}: reading it ended the worker {counted(limit, 'time')}.{how}",
                 "Copy or export the picture again.",
             )
         self.ledger.begin(key)

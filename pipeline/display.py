@@ -71,7 +71,7 @@ class LogLines:
             self._say(encoder.note)
 
     def job_started(self, job: Job, name: str) -> None:
-        self._say(f"started {name} ({job.recipe.size} px, {job.recipe.total_steps} steps)")
+        self._say(f"started {name} ({job.recipe.size} px, {counted(job.recipe.total_steps, 'step')})")
 
     def job_step(self, name: str, progress: StepProgress) -> None:
         if time.monotonic() - self._said_at >= SAY_EVERY_S or progress.snapshot is not None:
@@ -394,7 +394,7 @@ class WatchLog:
 
     def job_started(self, job: Job, name: str) -> None:
         size, steps = job.recipe.size, job.recipe.total_steps
-        self.tell("started", f"started {name} ({size} px, {steps} steps)", name=name, steps=steps)
+        self.tell("started", f"started {name} ({size} px, {counted(steps, 'step')})", name=name, steps=steps)
 
     def job_step(self, name: str, progress: StepProgress) -> None:
         if time.monotonic() - self._said_at >= SAY_EVERY_S:

@@ -13,6 +13,7 @@ from .inputs import check_header
 from .jobs import Job, JobResult
 from .outbox import Place, read_record
 from .runner import ReadingStopped, Runner
+from .words import counted
 
 # Fields of a recipe that do not count among what changed.
 NAMES = frozenset({"name", "preset", "encoder"})
@@ -97,7 +98,7 @@ class _Planner:
                 reason = "made before; comes back from older/"
             return Planned(job, place.name, False, reason)
         if self.runner.is_set_aside(key) and not options.force:
-            reason = f"ended the process {options.max_attempts} times; --force tries it again"
+            reason = f"ended the process {counted(options.max_attempts, 'time')}; --force tries it again"
             return Planned(job, place.name, False, reason, fails=True)
         steps = self.steps_taken(key) if self.steps_taken else 0
         return self._to_run(job, place.name, self._why(job, key, place, steps), steps)

@@ -37,6 +37,7 @@ from .jobs import (
 from .lanes import Done, Lanes
 from .ledger import Ledger
 from .outbox import BatchFolder, Place, log_bytes
+from .words import counted
 
 # Jobs looked ahead to put those of one style and size in a row.
 GROUP_WINDOW = 1024
@@ -664,7 +665,7 @@ def _set_aside(job: Job, attempts: int, lost: WorkerLost | None = None) -> JobRe
     again = f"with `style-pipeline retry {job.drop}`" if job.drop else "with --force"
     return JobResult(
         "failed",
-        error=f"{job.content}: set aside; this job ended the process {attempts} times.{reason}",
+        error=f"{job.content}: set aside; this job ended the process {counted(attempts, 'time')}.{reason}",
         next_step=f"Try a smaller size, or try again {again}.",
     )
 

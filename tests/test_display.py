@@ -104,6 +104,14 @@ def test_a_job_that_was_stopped_is_not_counted() -> None:
     assert second.startswith("[1/2] done")
 
 
+def test_a_single_step_and_a_single_picture_are_said_so() -> None:
+    screen, file = console()
+    job = replace(make_job(), recipe=Recipe(size=64, pyramid=0, steps=1))
+    LogLines(screen, 1).job_started(job, "a--s")
+    assert lines(file) == ["started a--s (64 px, 1 step)"]
+    assert summary_line(make_summary(1, skipped=1), "/out").startswith("Nothing to do: the picture is there")
+
+
 @pytest.mark.parametrize(("number", "text"), [(0, "0 files"), (1, "1 file"), (2, "2 files")])
 def test_plurals_agree(number: int, text: str) -> None:
     assert counted(number, "file") == text
