@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .claims import Claim, Claims, new_id
 from .config import Config
@@ -30,9 +30,10 @@ from .events import Waker
 from .executors import Executor
 from .files import Disk, one_line
 from .folders import Folders, check_apart, check_unmoved
-from .inbox import Seen, identity_of, is_being_written, is_network_file_system
+from .inbox import Identity, Seen, identity_of, is_being_written, is_network_file_system
 from .jobs import Job
 from .ledger import DropRow, Ledger, open_ledger
+from .manifest import Batch
 from .outbox import BatchFolder
 from .owner import Owner
 from .routes import Router, Waiting, manifest_jobs
@@ -40,8 +41,13 @@ from .runner import Runner, RunOptions, Summary
 from .service import Notifier
 from .status import Display, Pulse, Queue
 from .watcher import Watcher, notify_mode
-from .words import counted
+from .words import counted, shortened
 
+T = TypeVar("T")
+
+# What a report holds of a text, and of a batch's failures.
+MAX_TEXT, MAX_FAILURES = 20_000, 100
+MEND = "Mend it and drop it again."
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 LOCKED_S = 5.0
 DAY_S = 86_400.0
@@ -147,6 +153,7 @@ class Daemon:
         self._not_before: dict[str, float] = {}  # claims that wait for another process, on our clock
         self._told: set[tuple[str, str]] = set()
         self._pending: list[Claim] = []
+        self._read_well: set[Seen] = set()  # manifests without mistakes
         self._later: list[Claim] = []
         self._swept: set[str] = set()
         self._fault: PipelineError | None = None
@@ -277,6 +284,7 @@ class Daemon:
         if not self._announced:
             self._announce()
         self._judge_styles()
+        self._judge_manifests()
         claim = self._next_claim()
         if claim is not None:
             self._process(claim)
@@ -370,6 +378,14 @@ class Daemon:
             else:
                 self.watcher.judge_style(seen, "")
 
+    def _judge_manifests(self) -> None:
+        """Set manifests with mistakes aside at once, whatever was dropped before them."""
+        for seen in self.watcher.ready:
+            if not self.router.is_manifest(seen.relative) or seen in self._read_well:
+                continue
+            if self._examine(seen) is not None and (claim := self._take(seen)) is not None:
+                self._pending.append(claim)  # it is without mistakes by now
+
     def _next_claim(self) -> Claim | None:
         """Return something to work on: first what was claimed before, then what has settled."""
         for claim in self._pending:
@@ -405,54 +421,82 @@ class Daemon:
 
     def _take(self, seen: Seen) -> Claim | None:
         """Claim a settled file if it is a whole picture or a manifest; one past hope is set aside."""
-        failure = None
         if identity_of(self.inbox / seen.relative) != seen.identity:
             return None  # it was taken, or changed, since that look
-        if not self.router.is_manifest(seen.relative):
-            try:
-                failure = self._examine(seen)
-            except _NotYet:
-                return None
+        try:
+            failure = self._examine(seen)
+        except _NotYet:
+            return None
         claim = self._claim(seen)
+        self._read_well.discard(seen)
         if claim is not None and failure is not None:
-            self._set_aside(claim, _report(failure.message, failure.next_step))
-            self.ledger.end(_reading_key(seen))
+            self._set_aside(claim, _report(failure.message, failure.next_step or MEND))
+            self.ledger.end(_reading_key(seen.identity))
             return None
         return claim
 
-    def _examine(self, seen: Seen, lost: WorkerLost | None = None) -> JobError | None:
-        """Decode a picture in the worker; return what is wrong with it for good.
+    def _examine(self, seen: Seen) -> PipelineError | None:
+        """Decode a picture or read a manifest in the worker; return what is wrong with it for good.
 
         Raises:
-            _NotYet: it may still become whole, or the worker was lost and may be asked again.
+            _NotYet: a picture that may still become whole.
         """
-        path, key, limit = self.inbox / seen.relative, _reading_key(seen), self.config.max_attempts
-        if self.ledger.attempts(key) >= limit:
-            how = f" {lost.message}" if lost else ""
-            return JobError(
-                f"{path}: reading it ended the worker {counted(limit, 'time')}.{how}",
-                "Copy or export the picture again.",
-            )
-        self.ledger.begin(key)
+        path = self.inbox / seen.relative
+        if self.router.is_manifest(seen.relative):
+            if seen in self._read_well:
+                return None
+            try:
+                self._read_manifest(path, seen.relative, seen.identity)
+            except FAULTS:
+                raise
+            except PipelineError as error:
+                return error
+            self._read_well.add(seen)
+            return None
         try:
-            self.executor.check(path)
-        except WorkerLost as lost:
-            name = one_line(seen.relative)
-            self.pulse.tell("worker", f"{name}: {lost.message}", path=name)
-            return self._examine(seen, lost)
+            self._read(seen.relative, seen.identity, partial(self.executor.check, path))
         except ImageError as error:
-            self.ledger.end(key)
             if self.watcher.is_overdue(seen, by_age=self.options.once):
                 return error
             self.watcher.mark_unreadable(seen, error.message)
             reason = error.message.removeprefix(f"{path}: ")
             self.watcher.say_once(seen.relative, "waits", f"waits to become a whole picture: {reason}")
             raise _NotYet from error
-        except (MachineError, _StopNow):
-            self.ledger.take_back(key)
-            raise
-        self.ledger.end(key)
+        except JobError as error:
+            return error
         return None
+
+    def _read_manifest(self, path: Path, relative: Path, identity: Identity) -> Batch:
+        ask = partial(self.executor.call, self.router.read_manifest, path, relative)
+        return self._read(relative, identity, ask)
+
+    def _read(self, relative: Path, identity: Identity, ask: Callable[[], T]) -> T:
+        """Ask the worker for something that may end it, with an attempt counted.
+
+        Raises:
+            JobError: it ended the worker too often.
+        """
+        key, how, most = _reading_key(identity), "", self.config.max_attempts
+        while self.ledger.attempts(key) < most:
+            self.ledger.begin(key)
+            try:
+                answer = ask()
+            except WorkerLost as lost:
+                name, how = one_line(relative), f" {lost.message}"
+                self.pulse.tell("worker", f"{name}: {lost.message}", path=name)
+                continue
+            except (MachineError, _StopNow):
+                self.ledger.take_back(key)
+                raise
+            except PipelineError:
+                self.ledger.end(key)
+                raise
+            self.ledger.end(key)
+            return answer
+        raise JobError(
+            f"{self.inbox / relative}: reading it ended the worker {counted(most, 'time')}.{how}",
+            "Copy or export it again.",
+        )
 
     def _claim(self, seen: Seen) -> Claim | None:
         """Move a file out of the inbox, unless it changed at the last moment."""
@@ -515,7 +559,7 @@ class Daemon:
         except (*FAULTS, _NotYet):
             raise
         except PipelineError as error:
-            return _report(error.message, error.next_step or "Mend it and drop it again.")
+            return _report(error.message, error.next_step or MEND)
         except Exception as error:  # a fault of ours: the other drops still get their turn
             if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
                 raise
@@ -527,7 +571,10 @@ class Daemon:
 
     def _run_jobs(self, claim: Claim) -> Summary:
         if self.router.is_manifest(claim.relative):
-            batch = self.router.read_manifest(claim)
+            identity = identity_of(claim.path)
+            if identity is None:
+                raise DiskError(f"{claim.path}: is gone.", "Mount its disk again.")
+            batch = self._read_manifest(claim.path, claim.relative, identity)
             with self._runner(batch.name) as runner:
                 return runner.run(partial(manifest_jobs, batch, claim), len(batch))
         plan = self.router.plan(claim.relative, self.watcher.library, self.watcher.known_styles)
@@ -563,7 +610,12 @@ class Daemon:
         with folder.locked(sweep=batch not in self._swept):
             self.folders.check_outbox()  # again: a disk that went away just now left an empty folder
             self._swept.add(batch)
-            yield Runner(folder, self.ledger, self.executor, self.pulse, options, self.should_stop)
+            yield Runner(folder, self.ledger, self.executor, self.pulse, options, self._asked_to_stop)
+
+    def _asked_to_stop(self) -> bool:
+        """Tell whether to stop, with a sign of life: the runner asks while it reads inputs."""
+        self._beat()
+        return self.should_stop()
 
     def _finish(self, claim: Claim, outcome: Summary | dict[str, Any]) -> None:
         if isinstance(outcome, dict):
@@ -588,8 +640,11 @@ class Daemon:
         self.tally.done += 1
 
     def _set_aside(self, claim: Claim, report: dict[str, Any]) -> None:
+        identity = identity_of(claim.path)
         name, place = one_line(claim.relative), self.claims.quarantine(claim, report)
         self.ledger.finish(claim.id, "set aside", time.time())
+        if identity is not None:
+            self.ledger.end(_reading_key(identity))
         self.tally.set_aside += 1
         self.pulse.tell(
             "set_aside",
@@ -637,15 +692,15 @@ def _machine_faults() -> Iterator[None]:
         ) from error
 
 
-def _reading_key(seen: Seen) -> str:
+def _reading_key(identity: Identity) -> str:
     """Name a file as it is now, to count how often reading it ended the worker."""
-    identity = seen.identity
     text = f"read {identity.device} {identity.inode} {identity.size} {identity.mtime_ns}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _report(error: str, next_step: str, **more: Any) -> dict[str, Any]:
-    return {"error": error, "next_step": next_step, "keys": [], **more}
+    report = {"error": error, "next_step": next_step, "keys": [], **more}
+    return {key: shortened(text, MAX_TEXT) if isinstance(text, str) else text for key, text in report.items()}
 
 
 def _sentence(text: str) -> str:
@@ -658,4 +713,4 @@ def _report_of(summary: Summary) -> dict[str, Any]:
     more = f" (and {summary.failed - 1} more)" if summary.failed > 1 else ""
     keys = [failure["key"] for failure in summary.failures if failure["key"]]
     report = _report(first["error"] + more, first["next_step"])
-    return {**report, "keys": keys, "failures": summary.failures}
+    return {**report, "keys": keys, "failures": summary.failures[:MAX_FAILURES]}

@@ -22,8 +22,16 @@ from pydantic import (
 )
 
 from .errors import UsageError
+from .files import open_regular
+from .words import counted, shortened
 
 MAX_DEPTH = 50
+# A manifest of a hundred thousand pairs has 6 MB.
+MAX_BYTES = 8 << 20
+# Scalars, lists and mappings, those that aliases stand for counted each time.
+MAX_VALUES = 1_000_000
+# Of what is wrong in a document so much is told.
+MAX_PROBLEMS, MAX_PROBLEM_CHARACTERS = 50, 1000
 
 KeyPath = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -138,12 +146,14 @@ class Document:
     def error(self, problems_: Iterable[Problem]) -> UsageError:
         """Gather problems into one error; each line names file, line and key."""
         ordered = sorted(problems_, key=lambda problem: self.line(problem.keys))
-        return UsageError.of_lines(
-            [
-                f"{self.path}:{self.line(p.keys)}: {_dotted(replace(p, keys=self._written(p.keys)))}"
-                for p in ordered
-            ]
-        )
+        lines = [
+            f"{self.path}:{self.line(p.keys)}: {_dotted(replace(p, keys=self._written(p.keys)))}"
+            for p in ordered[:MAX_PROBLEMS]
+        ]
+        lines = [shortened(line, MAX_PROBLEM_CHARACTERS) for line in lines]
+        if len(ordered) > MAX_PROBLEMS:
+            lines.append(f"{self.path}: and {counted(len(ordered) - MAX_PROBLEMS, 'problem')} more")
+        return UsageError.of_lines(lines)
 
     def _written(self, keys: KeyPath) -> KeyPath:
         """Leave out the place in a list of a value that was written without one."""
@@ -166,11 +176,17 @@ def read_document(path: Path, place: Path | None = None) -> Document:
     Where the file was moved, `place` is where people know it to be: messages name it.
 
     Raises:
-        UsageError: the file is missing, not YAML, not a mapping, or has a key twice.
+        UsageError: the file is missing, too large, not YAML, not a mapping, or has a key twice.
     """
     named = place or path
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_regular(path) as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UsageError(
+                f"{named}: more than {MAX_BYTES >> 20} MB of text.", "Split it into several files."
+            )
+        text = data.decode("utf-8-sig")
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"{named}: cannot be read ({reason}).", "Check the path.") from error
@@ -182,7 +198,7 @@ def read_document(path: Path, place: Path | None = None) -> Document:
 def parse_document(text: str, path: Path) -> Document:
     """As `read_document`, from text; `path` is used in messages."""
     try:
-        _check_depth(text)
+        _check_extent(text)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
@@ -215,7 +231,7 @@ def parse_value(text: str) -> Any:
         ValueError: it is not valid YAML.
     """
     try:
-        _check_depth(text)
+        _check_extent(text)
         return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(f"not a valid value: {_yaml_reason(error)}") from error
@@ -237,14 +253,28 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
 _CONSTRUCTION_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
-def _check_depth(text: str) -> None:
-    """The C loader recurses without a limit and kills the process."""
-    depth = 0
+def _check_extent(text: str) -> None:
+    """Refuse what is too deep, for which the C loader kills the process, and what aliases make too large."""
+    opened: list[
+        tuple[str | None, int]
+    ] = []  # collections with their anchors, and how many values were before
+    extents: dict[str | None, int] = {}
+    values = 0
     for event in yaml.parse(text, _Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
+        if isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, values))
+            values += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            extents[anchor] = values - before
+        elif isinstance(event, yaml.AliasEvent):
+            values += extents.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            values += 1
+        if len(opened) > MAX_DEPTH:
             raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep")
+        if values > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, those of aliases counted each time")
 
 
 def _note_lines(

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
 
 from .config import Config
 from .errors import DiskError, ImageError, JobError, PipelineError
@@ -18,6 +18,8 @@ from .inputs import Prepared, prepare
 from .jobs import EncoderInfo, JobResult, StepProgress, Task
 from .recipe import Recipe
 from .results import Run, job_result, render_snapshot, step_progress, unexpected_failure
+
+T = TypeVar("T")
 
 CHECKPOINT_DAYS = 30
 # Pictures decoded or encoded at once.
@@ -57,6 +59,13 @@ class Executor(Protocol):
 
         Raises:
             ImageError: it is no whole picture.
+        """
+
+    def call(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function that reads what may be anything; it and its arguments can be pickled.
+
+        Raises:
+            JobError: it raised what nobody foresaw.
         """
 
     def run(
@@ -136,6 +145,17 @@ class InProcessExecutor:
         from .neural.reading import decode_image, read_bytes
 
         decode_image(read_bytes(path), str(path))
+
+    def call(self, function: Callable[..., T], *arguments: object) -> T:
+        try:
+            return function(*arguments)
+        except PipelineError:
+            raise
+        except Exception as error:
+            raise JobError(
+                f"unexpected {type(error).__name__}: {error}",
+                "This is a fault in style-pipeline; please report it.",
+            ) from error
 
     def would_download(self, name: str) -> bool:
         """Tell whether a run would first try to download this encoder's weights."""

@@ -231,10 +231,18 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def sha256_of(path: Path, tick: Callable[[], None]) -> str:
-    """Return a regular file's sha256; `tick` is called as it is read, and what it raises goes on."""
+    """Return a regular file's sha256; `tick` is called as it is read, and what it raises goes on.
+
+    Raises:
+        OSError: it cannot be read, or holds more than its size: it grows, or a kernel makes it up.
+    """
     digest = hashlib.sha256()
     with open_regular(path) as file:
+        left = os.fstat(file.fileno()).st_size
         while data := file.read(HASH_BYTES):
+            left -= len(data)
+            if left < 0:
+                raise OSError(errno.EINVAL, "more than the size of the file", str(path))
             digest.update(data)
             tick()
     return digest.hexdigest()

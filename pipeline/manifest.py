@@ -28,6 +28,7 @@ from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_c
 from .recipe import ALIASES, INIT_MODES, Recipe, layer_recipe
 
 NOTHING_UNWANTED = Unwanted()
+MAX_JOBS = 1_000_000
 
 
 def _style_mapping(value: Any) -> Any:
@@ -166,6 +167,11 @@ class Sweep:
     fields: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
+        return self.count
+
+    @property
+    def count(self) -> int:
+        """The same where it is too large for `len`."""
         return math.prod(map(len, self.fields.values()))
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
@@ -192,8 +198,22 @@ class Batch:
     passed_over: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        pairs = sum(len(self.sweep.without(fields)) for *_, fields in self.pairs)
-        return len(self.contents) * len(self.styles) * len(self.sweep) + pairs
+        return self.count
+
+    @property
+    def count(self) -> int:
+        """How many jobs there are, also where they are too many for `len`."""
+        pairs = sum(self.sweep.without(fields).count for *_, fields in self.pairs)
+        return len(self.contents) * len(self.styles) * self.sweep.count + pairs
+
+    def input_paths(self) -> set[Path]:
+        """Return the files that jobs read, without making the jobs."""
+        found = {*self.contents, *(path for style in self.styles for path, _ in style.images)}
+        for content, style, masks, _ in self.pairs:
+            found |= {content, *(path for path, _ in style.images), *([masks.content] if masks else [])}
+        layers = (*self.below, self.above, *(fields for *_, fields in self.pairs))
+        inits = [*(fields.get("init") for fields in layers), *self.sweep.fields.get("init", ())]
+        return found | {Path(init) for init in inits if isinstance(init, str) and init not in INIT_MODES}
 
     def jobs(self) -> Iterator[Job]:
         """Yield every job, those of one style and recipe in a row, so that its targets are reused."""
@@ -263,6 +283,9 @@ def read_manifest(
         sweep=_read_sweep(manifest.sweep, flag_fields, folder),
         passed_over=tuple(reader.passed_over),
     )
+    recipes = batch.sweep.count * (1 + sum(map(bool, pair_fields)))
+    if (most := max(batch.count, recipes)) > MAX_JOBS:
+        raise document.error([Problem(("sweep",), f"asks for {most:,} pictures; at most {MAX_JOBS:,}")])
     found = [
         *reader.problems,
         *_swept_problems(manifest.sweep),

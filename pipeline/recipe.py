@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from string import Formatter
 from types import MappingProxyType
@@ -26,6 +27,8 @@ ALIASES = MappingProxyType({"alpha": "content_weight", "beta": "style_weight"})
 INIT_MODES = frozenset({"content", "noise", "blank", "style"})
 
 LARGEST_SIZE = 16384
+# Characters that a field of an output name may be filled up to.
+MAX_WIDTH = 200
 
 # How the files of each format are called.
 SUFFIXES = MappingProxyType({"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"})
@@ -261,10 +264,15 @@ class Recipe(Part):
     @classmethod
     def _known_names(cls, template: str) -> str:
         accepted = {"content", "style", "sweep", "step", *cls.model_fields}
-        for _, field, _, _ in Formatter().parse(template):
+        for _, field, spec, _ in Formatter().parse(template):
             if field is not None and field not in accepted:
                 hint = did_you_mean(field, accepted) or "."
                 raise ValueError(f"'{{{field}}}' is not known{hint} Accepted: {', '.join(sorted(accepted))}")
+            numbers = re.findall("[0-9]+", spec or "")
+            if "{" in (spec or "") or any(len(number) > 3 or int(number) > MAX_WIDTH for number in numbers):
+                raise ValueError(
+                    f"'{{{field}:{spec}}}' cannot be filled: at most {MAX_WIDTH} characters wide"
+                )
         return template
 
     @model_validator(mode="after")

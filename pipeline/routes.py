@@ -105,19 +105,19 @@ class Router:
             return styles
         return Plan(_batch_name(batch), _mirrored(folder), styles, self.recipe(route.recipe))
 
-    def read_manifest(self, claim: Claim) -> Batch:
-        """Read a dropped manifest; relative paths start where it was dropped.
+    def read_manifest(self, path: Path, relative: Path) -> Batch:
+        """Read a manifest that was dropped at `relative`, where relative paths start.
 
         Raises:
             UsageError: something is wrong in it, or it names pictures that are drops themselves.
         """
         inbox, library = self.watch.inbox, self.watch.inbox / STYLES
-        place = inbox / claim.relative
-        batch = read_manifest(claim.path, self.config.recipe, self.flags, place, unwanted(self.config))
-        for path in {path for job in batch.jobs() for path in job.input_paths}:
-            if inbox in path.parents and library not in path.parents:
+        place = inbox / relative
+        batch = read_manifest(path, self.config.recipe, self.flags, place, unwanted(self.config))
+        for named in batch.input_paths():
+            if inbox in named.parents and library not in named.parents:
                 raise UsageError(
-                    f"{place}: {path} lies in the inbox, where it is a drop of its own.",
+                    f"{place}: {named} lies in the inbox, where it is a drop of its own.",
                     "Put the manifest's pictures elsewhere; styles may lie in inbox/styles.",
                 )
         return batch

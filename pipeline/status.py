@@ -21,8 +21,11 @@ from .owner import Owner
 from .runner import Finished, Observer
 from .service import Notifier
 from .version import VERSION
+from .words import shortened
 
 BEAT_S = 1.0
+# Of why a file was set aside; its error.json says more.
+MAX_ERROR = 500
 # A daemon that has not said anything for so long is not well.
 LATE_S = 30.0
 # With the lock out of sight, a daemon that beat so lately is alive.
@@ -233,7 +236,12 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
         "done": len(done),
         "throughput_per_hour": sum((row.ended or 0.0) >= now - HOUR_S for row in done),
         "set_aside": [
-            {"id": one.id, "path": one.report["path"], "error": one.report.get("error", "")} for one in aside
+            {
+                "id": one.id,
+                "path": one.report["path"],
+                "error": shortened(str(one.report.get("error", "")), MAX_ERROR),
+            }
+            for one in aside
         ],
     }
 

@@ -154,6 +154,11 @@ class Watcher:
         self._late_until = self.clock() + LATE_EVENTS_S
         self._look_at = min(self._look_at, self.clock() + LATE_SCAN_S)
 
+    @property
+    def ready(self) -> tuple[Seen, ...]:
+        """What `next_ready` will give."""
+        return tuple(self._ready)
+
     def next_ready(self) -> Seen | None:
         """Return the next settled file of this look, or None when each was given."""
         return self._ready.popleft() if self._ready else None

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a text, or the beginning of one that is longer than so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number of things whose plural ends in s."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -18,13 +18,15 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import ImageError, MachineError, PipelineError, WorkerLost
 from .executors import Executor
 from .jobs import EncoderInfo, JobResult, StepProgress, Task
 from .recipe import Recipe
 from .results import unexpected_failure
+
+T = TypeVar("T")
 
 STOP, CLOSE = "stop", "close"
 # A process that was told to end, or is dying, gets so many seconds for it.
@@ -102,6 +104,10 @@ class WorkerExecutor:
 
     def check(self, path: Path) -> None:
         self._ask(("check", path), self.timeout_s)
+
+    def call(self, function: Callable[..., T], *arguments: object) -> T:
+        answer: T = self._ask(("call", function, *arguments), self.timeout_s)
+        return answer
 
     def run(
         self,

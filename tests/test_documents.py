@@ -480,3 +480,31 @@ def test_any_data_is_a_manifest_or_a_usage_error(data: dict[str, Any]) -> None:
     if not isinstance(found, Manifest):
         assert isinstance(found, UsageError)
         assert found.message.startswith(f"{PATH}:")
+
+
+def test_no_more_than_a_limit_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "movie.yml"
+    with path.open("wb") as file:
+        file.truncate(20 << 30)  # it takes no room
+    with pytest.raises(UsageError, match=r"movie\.yml: more than 8 MB of text"):
+        read_document(path)
+
+
+def test_aliases_do_not_multiply_without_end() -> None:
+    """A few hundred bytes that stand for a thousand million values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    with pytest.raises(UsageError, match="more than 1,000,000 values"):
+        parse_document("\n".join(lines), Path("bomb.yaml"))
+
+
+def test_of_very_many_problems_the_first_are_told() -> None:
+    text = "\n".join(f"k{number}: {'x' * 5000}" for number in range(200))
+    with pytest.raises(UsageError) as caught:
+        parse_document(text, Path("many.yaml")).validate(Simple)
+    assert len(caught.value.message) < 100_000
+    assert caught.value.message.endswith("many.yaml: and 150 problems more")
+
+
+class Simple(BaseModel):
+    model_config = {"extra": "forbid"}

@@ -996,6 +996,32 @@ def test_manifests_that_cannot_be_done_are_set_aside(tmp_path: Path, mode: str) 
 # 25: many
 
 
+@case(15)
+def test_a_manifest_that_ends_its_reader_is_set_aside(tmp_path: Path) -> None:
+    """It is read in the worker, at most so often, and the pictures beside it are made."""
+    watched = Watched(tmp_path)
+    watched.drop("kill.yaml", b"contents: [x.png]\n")
+    watched.drop("a.png")
+    run = watched.once(worker=True, faults={"kill": "check_kill"})
+    assert run.process.returncode == 1
+    assert len(of_kind(run, "worker")) == 3
+    (text,) = [event["text"] for event in run.events if event["event"] == "set_aside"]
+    assert "kill.yaml: reading it ended the worker 3 times" in text
+    assert outputs(watched) == ["inbox/a--s.png"]
+    watched.assert_promises()
+    assert watched.attempts() == []
+
+
+@case(23)
+def test_a_manifest_with_a_mistake_is_told_of_before_earlier_pictures_are_made(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    for name in ("a.png", "b.png"):
+        watched.drop(name)
+    watched.drop("bad.yaml", b"contnets: [a.png]\n")
+    run = watched.once()
+    assert run.kinds.index("set_aside") < run.kinds.index("started")
+
+
 def resources(pid: int) -> tuple[int, int, int]:
     """Memory in kB, open descriptors and threads of a process."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())

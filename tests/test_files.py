@@ -3,13 +3,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.files import TEMPORARY_PREFIX, make_private, write_atomically
+from pipeline.files import TEMPORARY_PREFIX, make_private, sha256_of, write_atomically
 
 OLD, NEW = b"the old content", b"the new content, longer"
 
@@ -188,3 +189,9 @@ def test_private_folders_are_the_owners_and_those_there_stay_as_they_are(tmp_pat
         make_private(tmp_path / "state" / "checkpoints")
         modes = [path.stat().st_mode & 0o777 for path in (tmp_path, *sorted(tmp_path.rglob("*")))]
         assert modes == [0o755, 0o700, 0o700]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")
+def test_what_has_no_size_and_no_end_is_no_file_to_hash() -> None:
+    with pytest.raises(OSError, match="more than the size of the file"):
+        sha256_of(Path("/proc/self/pagemap"), lambda: None)

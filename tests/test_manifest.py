@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import os
 import re
 import sys
@@ -891,3 +892,30 @@ def test_a_file_named_twice_is_missed_at_both_places(read: Any) -> None:
     ]
     twice = "pairs:\n" + 2 * "  - {content: photos/a.jpg, style: styles/s.png}\n"
     assert pairs(read(twice)) == [("a.jpg", "s")] * 2
+
+
+def test_a_sweep_beyond_all_measure_is_refused_at_once(read: Any) -> None:
+    values = list(range(1, 401))
+    sweep = dict.fromkeys(
+        ("style_weight", "content_weight", "tv_weight", "seed", "steps", "size", "history"), values
+    )
+    (line,) = failure(read, ONE + f"sweep: {json.dumps(sweep)}\n")
+    assert f"asks for {400**7:,} pictures; at most 1,000,000" in line
+
+
+@pytest.mark.parametrize("name", ["{size:1000000000}", "{style_weight:.999999999f}", "{size:{seed}}"])
+def test_a_name_cannot_be_filled_up_without_end(name: str, read: Any) -> None:
+    (line,) = failure(read, ONE + f"recipe: {{name: '{name}'}}\n")
+    assert "at most 200 characters wide" in line
+
+
+def test_a_batch_names_its_inputs_without_making_jobs(make_picture: Any, read: Any) -> None:
+    for name in ("start.png", "other.png", "m.png", "styles/t.png"):
+        make_picture(name)
+    batch = read(
+        ONE
+        + "pairs:\n- {content: photos/a.jpg, masks: {content: m.png, "
+        + "styles: {styles/s.png: 0, styles/t.png: 1}}}\n"
+        + "sweep: {init: [start.png, content]}\n"
+    )
+    assert batch.input_paths() == {path for job in batch.jobs() for path in job.input_paths}

@@ -308,7 +308,7 @@ def dropped(environment: Path) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         claim = Claim("ID", Path(relative), path)
-        return make_router(folder=environment, **more).read_manifest(claim), claim
+        return make_router(folder=environment, **more).read_manifest(path, Path(relative)), claim
 
     return read
 
