@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ class Fake(FakeExecutor):
             return JobResult("failed", error="s.png: damaged.", next_step="Copy it again.")
         return super()._run(task, on_step, should_stop)
 
-pipeline.cli._executor = lambda *arguments, **options: Fake()
+pipeline.cli._executor = lambda *arguments, **options: Fake({"slow": "wait"})
 pipeline.cli.main()
 """
 
@@ -157,6 +160,25 @@ def test_an_answer_that_nobody_reads_to_its_end_is_no_error() -> None:
     stream = broken_pipe()
     assert ended(command("schema", "config", stdout=stream)) == (0, "", "")
     os.close(stream)
+
+
+def test_a_terminal_that_closes_stops_a_run_and_its_summary_says_so(night) -> None:
+    Path("b.png").rename("slow.png")
+    night.write_text(night.read_text().replace("[ab", "*[w"))
+    ours, theirs = pty.openpty()
+    process = command(
+        *("run", night, "--workers", 1),
+        **{"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True},
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    shown = b""
+    while b"1/4" not in shown:  # the live display
+        shown += os.read(ours, 65536)
+    os.close(ours)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    told = summary()
+    assert (told["reason"], told["done"], told["interrupted"], told["not_begun"]) == ("stopped", 0, 1, 1)
 
 
 # Faults that nobody foresaw
