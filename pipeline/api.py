@@ -27,6 +27,7 @@ from .inputs import check_layers, check_shows, find_regions, read_picture, reque
 from .jobs import Color, StepProgress, check_regions, region_color
 from .recipe import INIT_MODES, Recipe, preset_recipe, recipe_error
 from .results import step_progress
+from .threads import sleep_while_waiting
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,6 +65,7 @@ def stylize(
         DivergedError: a loss became NaN or infinite.
         MachineError: weights or device are missing.
     """
+    sleep_while_waiting()
     request = _request(content, style, _recipe(recipe), mask)
     with _EXECUTORS:
         executor = _executor(device)

@@ -18,6 +18,7 @@ import typer
 from .errors import DeadlineError, DiskError, Interrupted, MachineError, PipelineError, Unexpected, UsageError
 from .files import one_line
 from .streams import encoded, guarded, open_closed, refused
+from .threads import sleep_while_waiting
 from .version import VERSION
 from .words import counted, duration
 
@@ -71,6 +72,7 @@ CommandLineError: type[Any] = next(
 def main() -> None:
     """Run the command line; every error ends here with its message and its exit code."""
     open_closed()
+    sleep_while_waiting()
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = guarded(sys.stdout, 1), guarded(sys.stderr, 2)
     try:

@@ -26,6 +26,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "streams":   ("",                                                          ""),
     "words":     ("",                                                          ""),
     "rows":      ("",                                                          ""),
+    "threads":   ("",                                                          ""),
     "documents": ("errors files words",                                                    ""),
     "recipe":    ("documents errors",                                          ""),
     "names":     ("",                                                          ""),
@@ -62,9 +63,9 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "folders":   ("config errors files inbox owner",                           ""),
     "daemon":    ("claims config deadline errors events executors files folders inbox jobs ledger "
                   "manifest outbox owner routes runner service status watcher words", ""),
-    "api":       ("config documents errors executors inputs jobs recipe results", "neural"),
+    "api":       ("config documents errors executors inputs jobs recipe results threads", "neural"),
     "__init__":  ("version",                                                   "api jobs recipe"),
-    "cli":       ("errors files streams version words",                        "*"),
+    "cli":       ("errors files streams threads version words",                "*"),
     "__main__":  ("cli",                                                       ""),
     # The right wing: tensors, and nothing of folders, jobs or manifests.
     "neural":    ("errors files recipe version",                               ""),

@@ -1,0 +1,34 @@
+"""How threads wait is said before torch is loaded, and the user's word counts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# Says, at the moment torch is imported, what OpenMP is going to read.
+SPY = """
+import importlib.abc, os, sys
+class Spy(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"), flush=True)
+            os._exit(0)
+sys.meta_path.insert(0, Spy())
+"""
+COMMAND = "from pipeline.cli import main; sys.argv = ['style-pipeline', 'doctor']; main()"
+IN_PYTHON = "from pipeline import stylize; stylize('content.png', 'style.png')"
+
+
+@pytest.mark.parametrize("program", [COMMAND, IN_PYTHON])
+@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait(program, given, found, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", SPY + program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == found, done.stderr
