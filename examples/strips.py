@@ -23,6 +23,8 @@ PICTURES = {path.stem: path for path in sorted(HERE.glob("*/*.jpg"))}
 LAKE, LIGHTHOUSE = PICTURES["lake"], PICTURES["lighthouse"]
 SWIRLS, MOSAIC, WOODCUT = (PICTURES[name] for name in ("swirls", "mosaic", "woodcut"))
 
+# Long edge, in pixels, at which pictures are shown.
+SHOWN = 192
 GAP, CAPTION = 6, 22
 
 
@@ -61,6 +63,10 @@ def layers(caption: str, *names: str) -> Panel:
     return Panel(caption, {"style_layers": list(names)})
 
 
+def held_by(*names: str) -> Panel:
+    return Panel(", ".join(names), {"content_layers": list(names)})
+
+
 def match(by: str, when: str) -> Panel:
     return Panel(f"{by}, {when}", {"color": "match", "match_by": by, "match_when": when})
 
@@ -89,7 +95,18 @@ SLIM = {"encoder": "vgg19-slim"}
 
 STRIPS: dict[str, Strip] = {
     "inputs": Strip(LAKE, SWIRLS, [Panel(name, shown=path) for name, path in PICTURES.items()]),
-    "style_weight": sweep(LAKE, SWIRLS, "style_weight", [0.2, 2, 20, 200]),
+    "style_weight": sweep(LAKE, SWIRLS, "style_weight", [0.4, 4, 40, 400]),
+    "style_growth": sweep(LAKE, SWIRLS, "style_growth", [0, 0.5, 1, 2]),
+    "content_layers": Strip(
+        LIGHTHOUSE,
+        MOSAIC,
+        [
+            held_by("relu4_2"),
+            held_by("relu3_1", "relu4_2"),
+            held_by("relu2_1", "relu3_1", "relu4_2"),
+            Panel("and relu5_1: the default"),
+        ],
+    ),
     "style_scale": sweep(LIGHTHOUSE, MOSAIC, "style_scale", [0.5, 1.0, 1.5, 2.5]),
     "recolor": Strip(
         LIGHTHOUSE,
@@ -146,6 +163,7 @@ STRIPS: dict[str, Strip] = {
         [
             Panel("default"),
             Panel("draft", {"preset": "draft", "size": 0.5}),
+            Panel("bold", {"preset": "bold"}),
             Panel("gatys-lbfgs", {"preset": "gatys-lbfgs", "square": False, **SLIM}),
             Panel("content-start", {"preset": "content-start", **SLIM}),
             Panel("thumbnail", {"preset": "thumbnail", "size": 0.5, **SLIM}),
@@ -198,14 +216,14 @@ def arrange(pictures: Sequence[Image.Image], captions: Sequence[str], size: int)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=STRIPS, default=list(STRIPS), metavar="STRIP")
-    parser.add_argument("--size", type=int, default=192, help="long edge of every picture in pixels")
+    parser.add_argument("--size", type=int, default=256, help="long edge of pictures when made")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "images" / "recipes")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         started, strip = time.perf_counter(), STRIPS[name]
         pictures = [render(strip, panel, options.size) for panel in strip.panels]
-        sheet = arrange(pictures, [panel.caption for panel in strip.panels], options.size)
+        sheet = arrange(pictures, [panel.caption for panel in strip.panels], SHOWN)
         path = options.out / f"{name}.jpg"
         sheet.save(path, quality=80, optimize=True)
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {time.perf_counter() - started:.0f} s")

@@ -18,7 +18,7 @@ from .errors import UsageError
 from .recipe import INIT_MODES, Recipe
 
 # Raised when the same recipe and inputs would give another picture: finished jobs then run again.
-ALGORITHM_VERSION = 5
+ALGORITHM_VERSION = 6
 
 # Most names need no work: plain characters, and neither a dot nor a space at an end.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ._+-]{0,198}[A-Za-z0-9_-])?")

@@ -30,6 +30,9 @@ LARGEST_SIZE = 16384
 # Characters that a field of an output name may be filled up to.
 MAX_WIDTH = 200
 
+# Long edge of a level, in pixels, from which style_weight counts in full: larger ones only add detail.
+FULL_STYLE_SIZE = 512
+
 # How the files of each format are called.
 SUFFIXES = MappingProxyType({"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"})
 
@@ -106,7 +109,9 @@ class Recipe(Part):
         "auto", description="the network; auto is vgg19 where its weights can be had, else vgg19-slim"
     )
     content_layers: LayerWeights = Field(
-        {"relu4_2": 1.0}, description="layers that hold the content, each with a weight"
+        # Shallow layers hold the drawing; relu5_1 keeps the painting's faces out of empty skies.
+        {"relu2_1": 1.0, "relu3_1": 1.0, "relu4_2": 1.0, "relu5_1": 1.0},
+        description="layers that hold the content, each with a weight",
     )
     style_layers: LayerWeights = Field(
         # The first layers keep colour and fine texture true; equal weights leave coloured fringes.
@@ -134,7 +139,14 @@ class Recipe(Part):
     )
     bures_epsilon: float = Field(0.1, ge=1e-6, le=1e6, description="floor under a style's weak directions")
     content_weight: Weight = Field(1.0, description="how much the content counts")
-    style_weight: Weight = Field(20.0, description="how much the style counts; more is more paint")
+    style_weight: Weight = Field(40.0, description="how much the style counts; more is more paint")
+    style_growth: float = Field(
+        1.0,
+        ge=0,
+        le=4,
+        description="levels below 512 pixels have less style_weight: times (their pixels / those of a level "
+        "of 512) to this power; 0: the same on every level",
+    )
     tv_weight: Weight = Field(3.0, description="smoothness")
     tv_chroma: float = Field(
         5.0,
@@ -332,6 +344,15 @@ class Recipe(Part):
             sizes.append(smaller)
         return tuple(reversed(sizes))
 
+    def at_level(self, long_edge: int) -> Recipe:
+        """Return the recipe with the `style_weight` of a pyramid level of `long_edge` pixels.
+
+        A strong style on coarse levels puts motifs of the painting where the content has none. It depends on
+        the level alone, so a small picture is what a large one begins as.
+        """
+        share = min(1.0, long_edge / FULL_STYLE_SIZE) ** (2 * self.style_growth)
+        return self if share == 1 else self.model_copy(update={"style_weight": self.style_weight * share})
+
     def steps_at(self, level: int) -> int:
         """Return the steps of a level, counted from the coarsest, 0."""
         return self.steps[min(level, len(self.steps) - 1)]
@@ -406,6 +427,7 @@ _SOURCE: dict[str, Any] = {
     "margin": 0,
     "loss": "mean",
     "style_loss": "gram",
+    "style_growth": 0.0,
     "tv_weight": 0.0,
     "recolor": False,
     "range_weight": 0.0,
@@ -431,6 +453,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             # Up to 512 pixels it is `default`, so that is its preview; the levels above only add detail.
             summary="2048 pixels for paper",
             fields={"size": 2048, "steps": (120, 80, 60, 60, 90, 30, 25, 20, 15)},
+        ),
+        # `default` before version 6: content at one deep layer, and the whole style on every level.
+        "bold": Preset(
+            summary="a wild look: the painting's motifs before the content's shapes",
+            fields={"content_layers": {"relu4_2": 1.0}, "style_weight": 20.0, "style_growth": 0.0},
         ),
         # Source 000 names no content layer; the paper's conv4_2 is not among the five layers it
         # extracts, so the nearest of those, conv4_1, is taken. It names neither weights, steps, size

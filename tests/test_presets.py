@@ -13,7 +13,7 @@ SOURCES = ["gatys-adam", "gatys-lbfgs", "layer-weights", "content-start", "thumb
 
 
 def test_the_presets_are_these():
-    assert list(PRESETS) == ["default", "draft", "print", *SOURCES]
+    assert list(PRESETS) == ["default", "draft", "print", "bold", *SOURCES]
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -26,7 +26,7 @@ def test_what_all_five_sources_share(name):
     assert recipe.padding == "zeros"
     assert recipe.init == "content"
     assert recipe.pyramid == 0
-    assert recipe.tv_weight == recipe.range_weight == 0
+    assert recipe.tv_weight == recipe.range_weight == recipe.style_growth == 0
 
 
 def test_gatys_adam_is_source_000():
@@ -95,6 +95,14 @@ def test_default_is_ours():
     assert len(recipe.level_sizes()) > 1
     assert all(layer.startswith("relu") for layer in [*recipe.content_layers, *recipe.style_layers])
     assert not recipe.square
+
+
+def test_default_holds_the_drawing_and_bold_does_not():
+    default, bold = preset_recipe("default"), preset_recipe("bold")
+    assert len(default.content_layers) > len(bold.content_layers) == 1
+    weights = [default.at_level(size).style_weight for size in default.level_sizes()]
+    assert weights == sorted(set(weights))
+    assert {bold.at_level(size).style_weight for size in bold.level_sizes()} == {20.0}
 
 
 def test_draft_is_less_work_and_print_is_larger():

@@ -363,6 +363,25 @@ def test_a_tiny_pyramid_has_no_empty_level(pyramid: int) -> None:
     assert list(sizes) == sorted(set(sizes))
 
 
+@pytest.mark.parametrize(
+    ("fields", "weights"),
+    [
+        ({}, [2.5, 5.0, 10.0, 20.0, 40.0]),
+        ({"style_growth": 0}, [40.0] * 5),
+        ({"style_growth": 0.5, "style_weight": 16}, [4.0, 32**0.5, 8.0, 128**0.5, 16.0]),
+        ({"size": 256}, [2.5, 5.0, 10.0]),
+        # A larger picture begins as a smaller one.
+        ({"size": 1024}, [2.5, 5.0, 10.0, 20.0, 40.0, 40.0, 40.0]),
+    ],
+)
+def test_style_weight_grows_with_the_pixels_of_a_level(fields, weights) -> None:
+    recipe = Recipe(**fields)
+    levels = [recipe.at_level(size) for size in recipe.level_sizes()]
+    # The long edges of levels are whole pixels.
+    assert [level.style_weight for level in levels] == pytest.approx(weights, rel=0.01)
+    assert all(level.model_copy(update={"style_weight": recipe.style_weight}) == recipe for level in levels)
+
+
 def test_the_last_steps_repeat() -> None:
     recipe = Recipe(size=512, pyramid=128, steps=(50, 20))
     assert [recipe.steps_at(level) for level in range(5)] == [50, 20, 20, 20, 20]

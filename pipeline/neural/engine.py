@@ -200,7 +200,8 @@ class StyleTransfer:
         if style.masks is not None:
             style = replace(style, masks=self.parametrisation.framed(style.masks))
         states = [picture.state for picture in pictures]
-        return self.steppers.fetch(self.encoder, self.recipe, content_BCHW, style, states, self.dtypes[index])
+        recipe = self.recipe.at_level(max(level.size))
+        return self.steppers.fetch(self.encoder, recipe, content_BCHW, style, states, self.dtypes[index])
 
     def _done(self, state: RunState) -> Result:
         assert state.best is not None  # every level has a step
