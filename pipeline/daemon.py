@@ -281,6 +281,9 @@ class Daemon:
         if self.clock() >= self._tidy_at:
             self._tidy_at = self.clock() + DAY_S
             self.ledger.forget_finished(time.time() - REMEMBER_S)
+        if self.options.once and self.watcher.is_empty and not self._pending:
+            self._finished = True  # nothing to wait for, nor to warm the worker for
+            return
         if not self._announced:
             self._announce()
         self._judge_styles()

@@ -134,6 +134,11 @@ def read_library(styles: Iterable[Seen], settled: Collection[Seen], inbox: Path)
     return library
 
 
+def namesake(used: Path) -> str:
+    """Say why a file of the style library is not used; `used` is the one that is."""
+    return f"is not used: {used.name} has the same name without its suffix; rename one of them"
+
+
 def manifest_jobs(batch: Batch, claim: Claim) -> Iterable[Job]:
     return (replace(job, drop=claim.id) for job in batch.jobs())
 

@@ -24,7 +24,8 @@ from .inbox import (
     marker_path,
     scan_inbox,
 )
-from .routes import read_library
+from .names import composed
+from .routes import namesake, read_library
 
 SETTLE_S, NETWORK_SETTLE_S = 2.0, 30.0
 # Between scans where no events come.
@@ -71,6 +72,7 @@ class Watcher:
         self.settling_count = 0
         self._settled = 0
         self._scan = Scan()
+        self._files: list[Seen] = []
         self._first: dict[Path, Identity] | None = None
         self._began = clock()
         self._looks = 0
@@ -87,6 +89,11 @@ class Watcher:
     def settled_count(self) -> int:
         """How many files have settled and were not taken."""
         return self._settled
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to take at the last look."""
+        return self.looked and not self._files
 
     def wait(self, at_most_s: float) -> None:
         """Wait until it is time to look, or something happens."""
@@ -111,7 +118,7 @@ class Watcher:
         if note := self.waker.check():
             self.tell("events", note)
         self._scan = scan_inbox(self.inbox, self.disk, self.ignore)
-        files = self._without_left(self._scan)
+        files = self._files = self._without_left(self._scan)
         if self._first is None:
             self._first = {seen.relative: seen.identity for seen in (*files, *self._scan.styles)}
         self._observe(files)
@@ -144,7 +151,16 @@ class Watcher:
         styles = [seen for seen in self._scan.styles if not self._judged.get(seen)]
         settled = {seen for seen, fault in self._judged.items() if not fault}
         self.library = read_library(styles, settled, self.inbox)
+        self._say_namesakes(styles)
         self.known_styles |= read_library(self._scan.styles, (), self.inbox).keys()
+
+    def _say_namesakes(self, styles: list[Seen]) -> None:
+        """Say which files of the style library are not used, as another has their name."""
+        used: dict[str, Path] = {}
+        for seen in styles:
+            first = used.setdefault(composed(seen.relative.stem), seen.relative)
+            if first != seen.relative:
+                self.say_once(seen.relative, "ignored", namesake(first))
 
     def file_moved_out(self) -> None:
         """Say that a file just left the inbox for a folder that is not watched.

@@ -18,7 +18,7 @@ from pipeline.daemon import Tally, WatchOptions, watch_inbox
 from pipeline.errors import DiskError
 from pipeline.events import Waker
 from pipeline.folders import Folders
-from pipeline.jobs import Job
+from pipeline.jobs import EncoderInfo, Job
 from pipeline.ledger import Ledger
 from pipeline.status import Pulse, Queue
 
@@ -134,6 +134,40 @@ def test_a_stale_mount_at_the_start_is_the_machines_fault(
             patch.setattr(place, stale)
             with pytest.raises(DiskError, match="inbox: Stale file handle"):
                 run_once(watched)
+
+
+def test_an_empty_inbox_wakes_no_engine_and_waits_for_nothing(tmp_path: Path) -> None:
+    watched, heard = Watched(tmp_path, settle_s=60), Heard()
+    asked: list[str] = []
+
+    class Untouched(FakeExecutor):
+        def encoder_info(self, name: str) -> EncoderInfo:
+            asked.append("encoder")
+            return super().encoder_info(name)
+
+        def device_name(self) -> str:
+            asked.append("device")
+            return super().device_name()
+
+        def check(self, path: Path) -> None:
+            asked.append("check")
+
+    config = read_config(watched.folder / "config.yaml")
+    waker = Waker(watched.inbox, "off")
+    tally = watch_inbox(config, WatchOptions(once=True), heard, lambda config, tick: Untouched(), waker)
+    assert tally == Tally()
+    assert asked == []
+
+
+def test_styles_of_one_name_are_said(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    (watched.inbox / "styles" / "s.jpg").write_bytes(picture_bytes("another", "jpeg"))
+    watched.drop("a.png")
+    tally, heard = run_once(watched)
+    assert tally.done == 1
+    assert [text for text in heard.texts("ignored") if "not used" in text] == [
+        "styles/s.png: is not used: s.jpg has the same name without its suffix; rename one of them"
+    ]
 
 
 def test_it_says_in_the_end_what_it_did(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "owner":     ("errors files inbox",                                        ""),
     "service":   ("config",                                                    ""),
     "routes":    ("claims config documents errors inbox jobs manifest names recipe", ""),
-    "watcher":   ("claims config events files inbox routes",                   ""),
+    "watcher":   ("claims config events files inbox names routes",             ""),
     "inputs":    ("errors jobs recipe",                                        "neural"),
     "results":   ("inputs jobs recipe version",                                "neural"),
     "executors": ("config errors inputs jobs recipe results",                  "neural"),
