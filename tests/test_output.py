@@ -101,8 +101,9 @@ def full_disk() -> int:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("lost", [broken_pipe, lost_terminal, full_disk])
-@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["lines", "json"])
+@pytest.mark.parametrize(
+    ("lost", "flags"), [(broken_pipe, []), (lost_terminal, []), (full_disk, []), (full_disk, ["--json"])]
+)
 def test_a_run_whose_output_is_lost_makes_every_picture(lost, flags, night) -> None:
     stream = lost()
     code, _, _ = ended(command("run", night, "--workers", 1, *flags, stdout=stream, stderr=stream))
@@ -147,7 +148,7 @@ def test_a_picture_is_made_though_its_path_cannot_be_told(night) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("words", [["presets"], ["presets", "draft"], ["schema", "config"], ["--version"]])
+@pytest.mark.parametrize("words", [["presets"], ["schema", "config"]])
 def test_an_answer_that_is_lost_is_the_machines_fault(words) -> None:
     stream = full_disk()
     code, _, err = ended(command(*words, stdout=stream))
