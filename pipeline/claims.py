@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DiskError, JobError, UsageError
-from .files import TEMPORARY_PREFIX, Disk, same_bytes
+from .files import OF_ONE_NAME, TEMPORARY_PREFIX, Disk, is_inside, same_bytes, walk
 from .inbox import HIDDEN, STYLES, Identity, marker_path
 from .names import composed
 
 ERROR_NAME = "error.json"
-# There is another file, a file where a folder should be, or no room for a longer name.
-PLACE_UNUSABLE = frozenset({errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,14 @@ class Claims:
                     f"{self.inbox / relative}: cannot be taken ({error.strerror}).",
                     "Let this program write to the folder that it is in.",
                 ) from error
+            except OSError as error:
+                if error.errno not in OF_ONE_NAME or os.path.lexists(claim.path):
+                    raise
+                self._clean(claim)
+                raise JobError(
+                    f"{self.inbox / relative}: cannot be taken ({error.strerror}).",
+                    "Put it under a shorter name in a folder nearer to the inbox.",
+                ) from error
         return claim
 
     def put_back(self, claim: Claim) -> bool:
@@ -104,7 +111,9 @@ class Claims:
         with _disk_errors(self.inbox):
             try:
                 self.disk.move(claim.path, self.inbox / claim.relative)
-            except (FileExistsError, NotADirectoryError):
+            except OSError as error:
+                if error.errno not in OF_ONE_NAME:
+                    raise
                 return False
             self._clean(claim)
         return True
@@ -119,7 +128,8 @@ class Claims:
             self.disk.make_folder(self.claimed_folder)
             entries = sorted(self.disk.entries(self.claimed_folder), key=lambda entry: entry.name)
             for root in (Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)):
-                files = [path for path in root.rglob("*") if not path.is_dir()]
+                below = [Path(found.path) for found in walk(root) if not found.is_dir(follow_symlinks=False)]
+                files = sorted(below)
                 for copy in [path for path in files if path.name.startswith(TEMPORARY_PREFIX)]:
                     self.disk.remove(copy)  # of a file that never left its place
                     files.remove(copy)
@@ -134,13 +144,14 @@ class Claims:
         """Move a finished original to the archive, under its own path; where that is taken, with its id."""
         stem, suffix = claim.relative.stem, claim.relative.suffix
         with_id = claim.relative.with_name(f"{stem}-{claim.id}{suffix}")
-        for place in (claim.relative, with_id, Path(claim.id, claim.relative.name)):
+        by_id = (Path(claim.id, claim.relative.name), Path(claim.id, f"original{suffix}"))
+        for place in (claim.relative, with_id, *by_id):
             target = self.archive_folder / place
             with _disk_errors(self.archive_folder):
                 try:
                     self.disk.move(claim.path, target)
                 except OSError as error:
-                    if error.errno not in PLACE_UNUSABLE:
+                    if error.errno not in OF_ONE_NAME:
                         raise
                     continue
                 self._clean(claim)
@@ -163,16 +174,22 @@ class Claims:
         home = self.inbox / claim.relative
         if os.path.lexists(home) and not (home.is_file() and same_bytes(home, claim.path)):
             return self.archive(claim)  # another file; the same bytes may be a move that was cut off
-        self._put_marker(home, claim.path)
-        if not self.put_back(claim):
+        if not self._put_marker(home, claim.path) or not self.put_back(claim):
             return self.archive(claim)
         if not self.is_left(claim.relative):  # it went to another file system, where it is another inode
             self._put_marker(home, home)
         return home
 
-    def _put_marker(self, home: Path, original: Path) -> None:
+    def _put_marker(self, home: Path, original: Path) -> bool:
+        """Write a marker; False where there is no place for one."""
         with _disk_errors(home):
-            self.disk.put(marker_path(home), json.dumps(_mark(original)).encode())
+            try:
+                self.disk.put(marker_path(home), json.dumps(_mark(original)).encode())
+            except OSError as error:
+                if error.errno not in OF_ONE_NAME:
+                    raise
+                return False
+        return True
 
     def is_left(self, relative: Path) -> bool:
         """Tell whether a file in the inbox is the one that its marker speaks of."""
@@ -191,21 +208,20 @@ class Claims:
 
         The report is written first: from then on the decision stands, whatever happens.
         """
-        folder = self.quarantine_folder / claim.id
-        target = folder / (
-            f"original-{ERROR_NAME}" if claim.relative.name == ERROR_NAME else claim.relative.name
-        )
-        full = {
-            "id": claim.id,
-            "inbox": self._inbox_from_quarantine(),
-            "path": str(claim.relative),
-            "file": target.name,
-            **report,
-        }
+        folder, name = self.quarantine_folder / claim.id, claim.relative.name
+        plain = f"original{claim.relative.suffix}"
         with _disk_errors(folder):
-            # ASCII keeps names that are no UTF-8.
-            self.disk.put(folder / ERROR_NAME, (json.dumps(full, indent=2) + "\n").encode())
-            self.disk.move(claim.path, target)
+            for target in (folder / (f"original-{name}" if name == ERROR_NAME else name), folder / plain):
+                full = {**report, "id": claim.id, "inbox": self._inbox_from_quarantine()}
+                full |= {"path": str(claim.relative), "file": target.name}
+                # ASCII keeps names that are no UTF-8.
+                self.disk.put(folder / ERROR_NAME, (json.dumps(full, indent=2) + "\n").encode())
+                try:
+                    self.disk.move(claim.path, target)
+                    break
+                except OSError as error:  # this disk may not have names like that
+                    if error.errno not in OF_ONE_NAME or target.name == plain:
+                        raise
             self._clean(claim)
         return target
 
@@ -221,7 +237,7 @@ class Claims:
         for folder in sorted(self.quarantine_folder.iterdir()):
             report = _read_report(folder / ERROR_NAME)
             file = folder / str(report.get("file", ""))
-            if report and report.get("inbox", here) == here and file.is_file():
+            if report and report.get("inbox", here) == here and _is_file(file):
                 found.append(Quarantined(folder.name, file, report))
         return found
 
@@ -236,23 +252,47 @@ class Claims:
         """Return a file that was set aside to its place in the inbox.
 
         Raises:
-            UsageError: there is another file of its name.
+            UsageError: there is another file of its name, or its report leads elsewhere.
         """
         home = self.inbox / str(quarantined.report["path"])
+        self._check_stays_inside(quarantined, home)
         with _disk_errors(home):
             try:
                 self.disk.move(quarantined.file, home)
-            except (FileExistsError, NotADirectoryError) as error:
-                raise UsageError(f"{home}: exists already.", "Move it elsewhere, then retry.") from error
+            except OSError as error:
+                if error.errno not in OF_ONE_NAME:
+                    raise
+                there = error.errno in {errno.EEXIST, errno.ENOTDIR}
+                raise UsageError(
+                    f"{home}: {'exists already' if there else error.strerror}.",
+                    "Move it elsewhere, then retry.",
+                ) from error
             self.disk.remove(quarantined.file.with_name(ERROR_NAME))
             self.disk.remove_empty_folders(quarantined.file.parent, self.quarantine_folder)
         return home
+
+    def _check_stays_inside(self, quarantined: Quarantined, home: Path) -> None:
+        """Anyone may write a report: what it names is moved from its own folder only, and into the inbox."""
+        report = quarantined.file.with_name(ERROR_NAME)
+        own = self.quarantine_folder / quarantined.id
+        if quarantined.file.parent != own or not is_inside(quarantined.file, self.quarantine_folder):
+            raise UsageError(
+                f"{own / ERROR_NAME}: its 'file' ({quarantined.report.get('file')}) is not in that folder.",
+                f"Move the picture to the inbox yourself, then delete {own}.",
+            )
+        if not is_inside(home, self.inbox) or is_inside(home, self.inbox / HIDDEN):
+            raise UsageError(
+                f"{report}: its 'path' ({quarantined.report['path']}) leads out of the inbox.",
+                f"Correct it, or move {quarantined.file} to the inbox yourself, then delete {own}.",
+            )
 
     def _remove_copied(self, original: Path, claimed: Path) -> None:
         """Remove the original of a copy across file systems; what was dropped after the claim is newer."""
         try:
             before, after = original.lstat(), claimed.lstat()
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in {*OF_ONE_NAME, errno.ENOENT}:
+                raise
             return
         older = before.st_ctime_ns < after.st_ctime_ns
         if older and before.st_size == after.st_size and same_bytes(original, claimed):
@@ -270,8 +310,8 @@ class Claims:
 
     def _remove_tree(self, root: Path) -> None:
         """Remove a tree of nothing but folders."""
-        for folder in sorted(root.rglob("*"), key=lambda path: -len(path.parts)):
-            self.disk.rmdir(folder)
+        for folder in sorted(walk(root), key=lambda found: -found.path.count(os.sep)):
+            self.disk.rmdir(Path(folder.path))
         self.disk.rmdir(root)
 
 
@@ -296,9 +336,19 @@ def _mark(path: Path) -> dict[str, int]:
     return {"inode": identity.inode, "size": identity.size, "mtime_ns": identity.mtime_ns}
 
 
+def _is_file(path: Path) -> bool:
+    """Tell whether there is a file and no link; never follows one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):  # a NUL
+        return False
+
+
 def _read_report(path: Path) -> dict[str, Any]:
     try:
-        report = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        report = json.loads(path.read_bytes()) if _is_file(path) else {}
+    except (OSError, ValueError, RecursionError):
         return {}
-    return report if isinstance(report, dict) and "path" in report else {}
+    if not isinstance(report, dict) or not isinstance(report.get("path"), str):
+        return {}
+    return {"error": "set aside", "next_step": "", **report}

@@ -217,6 +217,8 @@ def _run_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
         summary = runner.run(batch.jobs, len(batch))
     if summary.failed > 1:
         _say(*failure_lines(summary), err=True)
+    for text in runner.folder.left_alone:
+        _say(text, err=True)
     _say(summary_line(summary, str(runner.folder.folder)), err=as_json)
     if stopped and summary.remaining:
         raise Interrupted(stopped[0])

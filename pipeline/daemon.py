@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import time
 import traceback
@@ -28,7 +27,7 @@ from .errors import (
 )
 from .events import Waker
 from .executors import Executor
-from .files import Disk, one_line
+from .files import OF_THE_MACHINE, Disk, one_line
 from .folders import Folders, check_apart, check_unmoved
 from .inbox import Identity, Seen, identity_of, is_being_written, is_network_file_system
 from .jobs import Job
@@ -81,25 +80,6 @@ class Tally:
 
 # Faults that are no drop's own: the machine's, and a worker lost while it did nothing for a drop.
 FAULTS = (MachineError, LockedError, WorkerLost)
-
-# What the system says of a disk or of itself, never of a single picture.
-OF_THE_MACHINE = frozenset(
-    {
-        errno.EDQUOT,
-        errno.EHOSTDOWN,
-        errno.EIO,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENODEV,
-        errno.ENOMEM,
-        errno.ENOSPC,
-        errno.ENOTCONN,
-        errno.ENXIO,
-        errno.EROFS,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-    }
-)
 
 
 class _NotYet(Exception):
@@ -612,6 +592,7 @@ class Daemon:
         options = RunOptions(False, config.max_failures, config.max_attempts, self.options.deadline)
         with folder.locked(sweep=batch not in self._swept):
             self.folders.check_outbox()  # again: a disk that went away just now left an empty folder
+            self._tell_left_alone(folder)
             self._swept.add(batch)
             yield Runner(folder, self.ledger, self.executor, self.pulse, options, self._asked_to_stop)
 
@@ -619,6 +600,12 @@ class Daemon:
         """Tell whether to stop, with a sign of life: the runner asks while it reads inputs."""
         self._beat()
         return self.should_stop()
+
+    def _tell_left_alone(self, folder: BatchFolder) -> None:
+        for text in folder.left_alone:
+            if ("", text) not in self._told:
+                self._told.add(("", text))
+                self.pulse.tell("ignored", one_line(text))
 
     def _finish(self, claim: Claim, outcome: Summary | dict[str, Any]) -> None:
         if isinstance(outcome, dict):

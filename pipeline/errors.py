@@ -39,6 +39,10 @@ class ImageError(JobError):
     """A picture that cannot be read or used."""
 
 
+class PathError(JobError):
+    """A name that cannot be used where it is to stand; other names can."""
+
+
 class DivergedError(JobError):
     """A loss became NaN or infinite."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
 
 from .config import Config
 from .errors import DiskError, ImageError, JobError, PipelineError
+from .files import sweep_unfinished
 from .inputs import Prepared, prepare
 from .jobs import EncoderInfo, JobResult, StepProgress, Task
 from .recipe import Recipe
@@ -320,8 +321,11 @@ class InProcessExecutor:
         from .neural.session import Session
         from .neural.targets import TargetCache
 
-        _remove_old_checkpoints(self.config.state_dir / "checkpoints")
-        cache = TargetCache(self.config.cache_dir / "targets", self.config.cache_max_mb << 20)
+        checkpoints, targets = self.config.state_dir / "checkpoints", self.config.cache_dir / "targets"
+        for folder in (self.config.state_dir, checkpoints, targets, weights_dir(self.config)):
+            sweep_unfinished(folder)
+        _remove_old_checkpoints(checkpoints)
+        cache = TargetCache(targets, self.config.cache_max_mb << 20)
         # Another device than the configured one is only tried alone.
         share_bytes = None if device else self.share_bytes
         plan = plan_device(device or self.config.device)

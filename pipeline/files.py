@@ -16,9 +16,46 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 TEMPORARY_PREFIX = ".unfinished-"
 # How much of a file is read at a time to hash it.
 HASH_BYTES = 1 << 20
+
+# What the system says of one name (something else has it, it is too long, or not allowed), not of its disk.
+OF_ONE_NAME = frozenset(
+    {
+        errno.EEXIST,
+        errno.EILSEQ,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.ENOTEMPTY,
+    }
+)
+# What it says of a disk or of itself, never of a single file.
+OF_THE_MACHINE = frozenset(
+    {
+        errno.EDQUOT,
+        errno.EHOSTDOWN,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.ENOTCONN,
+        errno.ENXIO,
+        errno.EROFS,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
 
 
 class Disk:
@@ -76,15 +113,17 @@ class Disk:
 
     def make_folder(self, path: Path) -> None:
         """Make a folder and those above it."""
-        if path.is_dir():
-            return
-        self.make_folder(path.parent)
-        try:
-            self.mkdir(path)
-        except FileExistsError:
-            if not path.is_dir():
-                raise
-        self.sync_folder(path.parent)
+        missing = []
+        while not path.is_dir():
+            missing.append(path)
+            path = path.parent
+        for folder in reversed(missing):
+            try:
+                self.mkdir(folder)
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise
+            self.sync_folder(folder.parent)
 
     def put(self, path: Path, data: bytes) -> None:
         """Write a file whole or not at all; what was there is replaced. For one writer at a time."""
@@ -146,10 +185,9 @@ class Disk:
         while path != above and above in path.parents:
             try:
                 self.rmdir(path)
-            except FileNotFoundError:
-                pass
-            except OSError:
-                return  # not empty
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.ENAMETOOLONG}:
+                    return  # not empty
             path = path.parent
 
     def _fresh_temporary(self, path: Path) -> Path:
@@ -196,18 +234,92 @@ def published(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written.
     """
-    temporary = temporary_beside(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, file = _begun(path)
     try:
-        with temporary.open("xb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            if fcntl:  # while it is locked, so that no sweep takes it for abandoned
+                os.replace(temporary, path)
+        if not fcntl:  # Windows renames no file that is open
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _begun(path: Path) -> tuple[Path, BinaryIO]:
+    """Make a hidden file beside `path`, locked as long as it is open."""
+    while True:
+        temporary = temporary_beside(path)
+        file = temporary.open("xb")
+        with suppress(OSError):  # a file system without locks
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if temporary.exists():
+            return temporary, file
+        file.close()  # a sweep was quicker than the lock
+
+
+def sweep_unfinished(folder: Path) -> None:
+    """Remove what processes that are dead were writing in a folder; several may share it."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with suppress(OSError):  # litter costs space, and is no reason not to begin
+            remove_unfinished(path)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove a file of `published`, unless some process is still writing it.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if not fcntl or path.is_symlink():
+        path.unlink(missing_ok=True)  # Windows removes no file that is open
+        return
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return  # its writer holds it
+    finally:
+        os.close(descriptor)
+
+
+def walk(folder: Path, strict: bool = True) -> Iterator[os.DirEntry[str]]:
+    """Give all that is below a folder, however deep; links are not followed.
+
+    Raises:
+        OSError: a folder cannot be read; without `strict` it is passed over.
+    """
+    todo = [os.fspath(folder)]
+    while todo:
+        try:
+            with os.scandir(todo.pop()) as found:
+                entries = list(found)
+        except OSError:
+            if strict:
+                raise
+            continue
+        todo += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        yield from entries
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Tell whether a path is below a folder when its dots and links are followed, but for its own name."""
+    if path.name in {"", ".."} or "\0" in str(path):
+        return False
+    try:
+        return path.parent.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop
+        return False
 
 
 def one_line(text: Path | str) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Ledger:
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "ledger.sqlite3"
+        self._owed: deque[tuple[str, str]] = deque()  # changes of attempts that could not be written yet
         self._open()
 
     def _open(self) -> None:
@@ -93,10 +95,7 @@ class Ledger:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            raise DiskError(
-                f"{self.path}: the ledger cannot be used ({error}).",
-                "Check that state_dir can be written; a damaged ledger may be deleted.",
-            ) from error
+            raise DiskError(f"{self.path}: the ledger cannot be used ({error}).", _advice(error)) from error
 
     def _execute(self, query: str, values: tuple[object, ...] = ()) -> Any:
         with self._guarded():
@@ -118,6 +117,7 @@ class Ledger:
 
     def attempts(self, key: str) -> int:
         """Return how often a job was begun and not ended, by success, failure or a stop."""
+        self._settle()
         row = self._execute("SELECT count FROM attempts WHERE job_key = ?", (key,))
         return int(row[0]) if row else 0
 
@@ -126,18 +126,30 @@ class Ledger:
 
     def begin(self, key: str) -> None:
         """Record an attempt, on disk before this returns: what follows may kill the process."""
+        self._settle()
         self._execute(
             "INSERT INTO attempts VALUES (?, 1) ON CONFLICT (job_key) DO UPDATE SET count = count + 1", (key,)
         )
 
-    def take_back(self, key: str) -> None:
-        """Take an attempt back that ended by no fault of the job; those before it stay counted."""
-        self._execute("UPDATE attempts SET count = count - 1 WHERE job_key = ?", (key,))
-        self._execute("DELETE FROM attempts WHERE count <= 0")
+    def take_back(self, *keys: str) -> None:
+        """Take an attempt of each job back that ended by no fault of it; those before it stay counted.
+
+        Where this cannot be written now, it still counts for this process, and is written later.
+        """
+        self._owed.extend(("UPDATE attempts SET count = count - 1 WHERE job_key = ?", key) for key in keys)
+        self._owed.extend(("DELETE FROM attempts WHERE job_key = ? AND count <= 0", key) for key in keys)
+        self._settle()
 
     def end(self, key: str) -> None:
-        """Forget a job's attempts: the process survived it."""
-        self._execute("DELETE FROM attempts WHERE job_key = ?", (key,))
+        """Forget a job's attempts: the process survived it. As `take_back` where it cannot be written."""
+        self._owed.append(("DELETE FROM attempts WHERE job_key = ?", key))
+        self._settle()
+
+    def _settle(self) -> None:
+        while self._owed:
+            query, key = self._owed[0]
+            self._execute(query, (key,))
+            self._owed.popleft()
 
     def note_speed(self, encoder: str, device: str, seconds_per_megapixel_step: float) -> None:
         """Keep the speed of the last job done with an encoder, for estimates."""
@@ -258,6 +270,15 @@ def open_ledger(state_dir: Path) -> tuple[Ledger, str]:
     for leftover in ("ledger.sqlite3-wal", "ledger.sqlite3-shm"):
         (state_dir / leftover).unlink(missing_ok=True)
     return Ledger(state_dir), f"{path}: was damaged and is begun anew; the old one is {kept.name}"
+
+
+def _advice(error: OSError | sqlite3.Error) -> str:
+    """Return what to do about a ledger; only one that is damaged, and in nobody's use, may go."""
+    if type(error) is sqlite3.DatabaseError:  # its subclasses speak of locks and full disks
+        return "It is damaged, and may be deleted when no process uses it."
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return "Another process is busy with it, or hangs: wait for that one, or end it."
+    return "Check that state_dir is there, can be written and has room."
 
 
 def _columns(database: sqlite3.Connection) -> set[tuple[str, str]]:

@@ -9,16 +9,28 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from .errors import DiskError, LockedError
-from .files import TEMPORARY_PREFIX, Disk, inode_of, same_bytes, write_atomically
+from .errors import DiskError, LockedError, PathError
+from .files import (
+    OF_ONE_NAME,
+    TEMPORARY_PREFIX,
+    Disk,
+    inode_of,
+    is_inside,
+    remove_unfinished,
+    same_bytes,
+    sweep_unfinished,
+    walk,
+    write_atomically,
+)
 
 # How much of a job's key tells it from others of the same name.
 ID_LENGTHS = (8, 16, 64)
@@ -64,6 +76,8 @@ class BatchFolder:
         self.disk = disk or Disk()
         self._taken: dict[str, str] = {}
         self._lock_inode = 0
+        # What was found on the stage, and neither published nor removed: a sentence about each.
+        self.left_alone: tuple[str, ...] = ()
 
     def image_path(self, name: str, suffix: str) -> Path:
         return self.folder / f"{name}{suffix}"
@@ -76,14 +90,14 @@ class BatchFolder:
 
     def is_untaken(self, name: str) -> bool:
         """Tell whether no job has this name, so that a snapshot may."""
-        return _folded(name) not in self._taken and not self.record_path(name).exists()
+        return _folded(name) not in self._taken and not os.path.exists(self.record_path(name))
 
     def has_record(self, name: str, suffix: str) -> bool:
         """Tell whether a name is in use; if not, no key is needed to know that its job is to be run."""
         return (
             _folded(name) in self._taken
-            or self.record_path(name).exists()
-            or self.image_path(name, suffix).exists()
+            or os.path.exists(self.record_path(name))
+            or os.path.exists(self.image_path(name, suffix))
         )
 
     def has_older(self) -> bool:
@@ -150,7 +164,20 @@ class BatchFolder:
         # A failed job published nothing, so its name may be used again.
         if record.get("status") == "done":
             return bool(record.get("key") == key) or replaces(record)
+        if os.path.isdir(self.record_path(name)) or os.path.isdir(self.log_path(name)):
+            return False
         return not os.path.lexists(self.image_path(name, suffix))  # else someone put it there
+
+    def check_name(self, name: str, suffix: str) -> None:
+        """Make sure that files of a name could be there, before anything is computed for them.
+
+        Raises:
+            PathError: the name is too long, or a file is where a folder should be.
+            DiskError: the folder cannot be read.
+        """
+        for path in (self.image_path(name, suffix), self.log_path(name), self.record_path(name)):
+            with self._disk_errors(path), suppress(FileNotFoundError):
+                path.lstat()
 
     def _find_older(self, name: str, key: str) -> str:
         """Return under which name a job's result is kept, or "" if it is not, or not whole."""
@@ -171,7 +198,7 @@ class BatchFolder:
         """Put a whole result on the stage, durably; from now on it need not be computed again.
 
         Raises:
-            DiskError: it cannot be written.
+            PathError, DiskError: it cannot be written.
         """
         full = {**record, "image": f"{name}{suffix}"}
         full.pop("replaced", None)
@@ -180,7 +207,7 @@ class BatchFolder:
         unfinished = self.stage_folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         staged = self.stage_folder / str(record["key"])
         disk = self.disk
-        with _disk_errors(self.folder):
+        with self._disk_errors(self.folder):
             self._check_same_folder()
             disk.make_folder(unfinished)
             for file, data in ((LOG, log), (f"image{suffix}", image), (RECORD, _json_bytes(full))):
@@ -216,27 +243,39 @@ class BatchFolder:
         Raises:
             DiskError: they cannot be read.
         """
-        with _disk_errors(self.folder):
-            records = [_staged_record(staged) for staged in self._whole_results()]
+        with self._disk_errors(self.folder):
+            records = [_staged_record(staged) for staged in self._on_stage()[0]]
         return [(str(record["drop"]), str(record["key"])) for record in records if record.get("drop")]
 
-    def _whole_results(self) -> list[Path]:
-        return [path for path in self.stage_folder.glob("*") if not path.name.startswith(TEMPORARY_PREFIX)]
+    def _on_stage(self) -> tuple[list[Path], list[Path]]:
+        """Return the whole results, and what is not ours: files, links, folders that are no result."""
+        results: list[Path] = []
+        foreign: list[Path] = []
+        with suppress(FileNotFoundError), os.scandir(self.stage_folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(TEMPORARY_PREFIX):
+                    continue
+                ours = entry.is_dir(follow_symlinks=False) and _is_key(entry.name)
+                (results if ours and _has_plain_record(entry.path) else foreign).append(Path(entry.path))
+        return sorted(results), sorted(foreign)
 
     def is_staged(self, key: str) -> bool:
-        return (self.stage_folder / key).is_dir()
+        return (self.stage_folder / key / RECORD).is_file()
 
     def publish_staged(self, staged: Path) -> Path:
         """Move a result, or what is left of it, from the stage to its place; return the image's path.
 
         Raises:
-            DiskError: it cannot be moved; it stays staged, and the same call goes on from there.
+            PathError: its name cannot be used; it stays staged, and the same call goes on from there.
+            DiskError: it cannot be moved; likewise.
         """
-        with _disk_errors(self.folder):
+        with self._disk_errors(self.folder, f"; the finished picture waits in {staged}"):
             record = _staged_record(staged)
             if not record:
                 raise FileNotFoundError(errno.ENOENT, "its result is not on the stage")
             key, (name, suffix) = str(record["key"]), os.path.splitext(str(record["image"]))
+            if not is_inside(self.image_path(name, suffix), self.folder):
+                raise OSError(errno.EINVAL, "it leads out of the folder", str(self.image_path(name, suffix)))
             image = staged / f"image{suffix}"
             held = read_record(self.record_path(name))
             ours = held.get("key") == key
@@ -251,8 +290,17 @@ class BatchFolder:
             self._leave_stage(image, path, replace=ours)
             self.disk.sync_folder(staged)
             self._leave_stage(staged / RECORD, self.record_path(name), replace=True)
-            self.disk.rmdir(staged)
+            self._remove_staged(staged)
         return path
+
+    def _remove_staged(self, staged: Path) -> None:
+        """Remove the folder of a result that has left; a file that is not ours, and its folder, stay."""
+        try:
+            self.disk.rmdir(staged)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            self.left_alone += (f"{staged}: is not empty, and left alone.",)
 
     def _leave_stage(self, source: Path, target: Path, replace: bool) -> None:
         if not source.exists():
@@ -287,7 +335,7 @@ class BatchFolder:
         Raises:
             DiskError: it cannot be read or written.
         """
-        with _disk_errors(self.folder):
+        with self._disk_errors(self.folder):
             record = read_record(self.record_path(place.older))
             suffix = _suffix_of(record, place.older)
             image, log = self.image_path(place.older, suffix), self.log_path(place.older)
@@ -301,7 +349,7 @@ class BatchFolder:
         Raises:
             DiskError: it cannot be removed; what is left of it harms nobody.
         """
-        with _disk_errors(self.folder):
+        with self._disk_errors(self.folder):
             suffix = _suffix_of(read_record(self.record_path(place.older)), place.older)
             image = self.image_path(place.older, suffix)
             for each in (image, self.log_path(place.older), self.record_path(place.older)):
@@ -321,13 +369,13 @@ class BatchFolder:
     def add_run(self, summary: Mapping[str, Any]) -> None:
         """Add a line about a run to those of the runs before it, of which the last hundred are kept."""
         path = self.logs / RUNS
-        with _disk_errors(path):
+        with self._disk_errors(path):
             lines = path.read_bytes().splitlines() if path.is_file() else []
         lines.append(json.dumps(summary, ensure_ascii=False).encode(errors="backslashreplace"))
         self._put(path, b"".join(line + b"\n" for line in lines[-RUNS_KEPT:]))
 
     def _put(self, path: Path, data: bytes) -> None:
-        with _disk_errors(path):
+        with self._disk_errors(path):
             self._check_same_folder()
             self.disk.put(path, data)
 
@@ -340,10 +388,11 @@ class BatchFolder:
 
         Raises:
             LockedError: another process holds it.
+            PathError: the folder's name cannot be used.
             DiskError: the folder cannot be made or put right.
         """
         lock = filelock.FileLock(self.folder / LOCK, timeout=0)
-        with _disk_errors(self.folder):
+        with self._disk_errors(self.folder):
             self.disk.make_folder(self.logs)
             try:
                 lock.acquire()
@@ -362,27 +411,62 @@ class BatchFolder:
 
     def _put_right(self, sweep: bool) -> None:
         """Only the holder of the lock writes here, so what is unfinished belongs to a dead process."""
-        with _disk_errors(self.folder):
-            for staged in self._whole_results():
-                if _staged_record(staged):
-                    self.publish_staged(staged)
-                else:  # its record, the last to leave, has left
-                    shutil.rmtree(staged)
-            for unfinished in self.stage_folder.glob(f"{TEMPORARY_PREFIX}*"):
-                shutil.rmtree(unfinished)
-            for path in _unfinished(self.folder) if sweep else ():
-                if path.is_dir():
+        with self._disk_errors(self.folder):
+            results, foreign = self._on_stage()
+            self.left_alone = tuple(f"{path}: is no result, and left alone." for path in foreign)
+            for staged in results:
+                self._end_staged(staged)
+            unfinished = list(self.stage_folder.glob(f"{TEMPORARY_PREFIX}*"))
+            for path in (*unfinished, *(_unfinished(self.folder) if sweep else ())):
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
-                    path.unlink(missing_ok=True)
+                    remove_unfinished(path)
+            sweep_unfinished(self.folder.parent)
+
+    def _end_staged(self, staged: Path) -> None:
+        """Publish a result; one whose name cannot be used stays, and is no hindrance to others."""
+        if not _staged_record(staged):  # its record, the last to leave, has left
+            for path in (staged / LOG, staged / RECORD, *staged.glob("image.*")):
+                self.disk.remove(path)
+            return self._remove_staged(staged)
+        try:
+            self.publish_staged(staged)
+        except PathError as error:
+            self.left_alone += (str(error),)
+
+    @contextmanager
+    def _disk_errors(self, path: Path, consequence: str = "") -> Iterator[None]:
+        """Tell what the system says of a name below the outbox from what it says of the disk."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in OF_ONE_NAME and self.folder.parent.is_dir():
+                raise PathError(
+                    f"{error.filename2 or error.filename or path}: cannot be written "
+                    f"({error.strerror or error}){consequence}.",
+                    "Move what is in its way, or choose another name, then try again.",
+                ) from error
+            raise _cannot_be_written(path, error) from error
 
 
 def _unfinished(folder: Path) -> Iterator[Path]:
     """Find unfinished files and folders at any depth. `rglob` takes twice as long among 100,000 results."""
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            if name.startswith(TEMPORARY_PREFIX):
-                yield Path(parent, name)
+    for entry in walk(folder, strict=False):
+        if entry.name.startswith(TEMPORARY_PREFIX):
+            yield Path(entry.path)
+
+
+def _is_key(name: str) -> bool:
+    return len(name) == 64 and all(digit in "0123456789abcdef" for digit in name)
+
+
+def _has_plain_record(staged: str) -> bool:
+    """Tell whether the record of a result is a file, or has left."""
+    try:
+        return stat.S_ISREG(os.lstat(os.path.join(staged, RECORD)).st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def read_record(path: Path | str) -> dict[str, Any]:
@@ -394,10 +478,10 @@ def read_record(path: Path | str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             record = json.loads(file.read())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
+        if error.errno in OF_ONE_NAME:
             return {}
         raise DiskError(
             f"{path}: cannot be read ({error.strerror or error}).", "Check the disk and its permissions."
@@ -415,7 +499,8 @@ def _staged_record(staged: Path) -> dict[str, Any]:
         record = json.loads((staged / RECORD).read_bytes())
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) and {"key", "image"} <= record.keys() else {}
+    whole = isinstance(record, dict) and "image" in record and record.get("key") == staged.name
+    return record if whole else {}
 
 
 def log_bytes(header: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:
@@ -433,19 +518,17 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         DiskError: it cannot be written.
     """
-    with _disk_errors(path):
-        write_atomically(path, data)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
     try:
-        yield
+        write_atomically(path, data)
     except OSError as error:
-        raise DiskError(
-            f"{path}: cannot be written ({error.strerror or error}).",
-            "Check free space and permissions, then run the same command again.",
-        ) from error
+        raise _cannot_be_written(path, error) from error
+
+
+def _cannot_be_written(path: Path, error: OSError) -> DiskError:
+    return DiskError(
+        f"{path}: cannot be written ({error.strerror or error}).",
+        "Check free space and permissions, then run the same command again.",
+    )
 
 
 def _with_ids(name: str, key: str) -> tuple[str, ...]:

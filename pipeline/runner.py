@@ -17,7 +17,7 @@ from string import Formatter
 from typing import Any, Literal, Protocol
 
 from .deadline import Deadline
-from .errors import DiskError, ImageError, WorkerLost
+from .errors import DiskError, ImageError, JobError, PathError, WorkerLost
 from .estimate import ENOUGH_WORK, megapixel_steps
 from .executors import Executor
 from .files import sha256_of
@@ -253,6 +253,7 @@ class Runner:
         self._is_batch = False
         self._wanted_twice: set[str] | None = None
         self._contested: set[str] | None = None
+        self._unkept: dict[str, str] = {}  # jobs whose snapshots have names that cannot be used
         self._width: Callable[[], int] = lambda: 1
 
     def run(self, jobs: Callable[[], Iterable[Job]], total: int) -> Summary:
@@ -334,7 +335,8 @@ class Runner:
             except BaseException:
                 for key, ready in running.items():
                     summary.count(Finished(ready.job, ready.place.name, "stopped", key), self.folder.folder)
-                    self.ledger.take_back(key)
+                with suppress(DiskError):  # the ledger makes up for it, and this is not the fault to tell of
+                    self.ledger.take_back(*running)
                 raise
 
     def _next(
@@ -385,18 +387,33 @@ class Runner:
             place = self.folder.place(
                 job.name, job.recipe.suffix, hashlib.sha256(os.fsencode(job.content)).hexdigest()
             )
-            return self._fail(
-                job, place, "", JobResult("failed", error=error.message, next_step=error.next_step)
-            )
+            return self._fail(job, place, "", _failed(error))
         place = self.place(job, key)
+        try:
+            return self._decide(job, key, place)
+        except PathError as error:
+            return self._fail(job, place, key, _failed(error))
+
+    def _decide(self, job: Job, key: str, place: Place) -> Ready | Finished:
+        """Find out whether a job has to run whose place is known.
+
+        Raises:
+            PathError: its result could not be published.
+        """
         published = not self.options.force and self._was_published(job, key)
         if published or self.need_not_run(place):
+            if self.ledger.attempts(key):  # published, and not noted
+                self.ledger.end(key)
             path = self.folder.image_path(place.name, job.recipe.suffix)
             if place.older and not published:
                 path = self._bring_back(job, place, key)
             return Finished(job, place.name, "skipped", key, path, missing=place.missing)
         if self.is_set_aside(key) and not self.options.force:
             return self._fail(job, place, key, _set_aside(job, self.options.max_attempts))
+        if self.folder.is_staged(key):  # made before, when its name could not be used
+            path = self.folder.publish_staged(self.folder.stage_folder / key)
+            return Finished(job, place.name, "skipped", key, path)
+        self.folder.check_name(place.name, job.recipe.suffix)
         if would_take := self._would_overrun(job):
             return Finished(job, place.name, "postponed", key, seconds=would_take)
         return Ready(job, key, place)
@@ -416,7 +433,10 @@ class Runner:
     def _on_step(self, running: Mapping[str, Ready], progress: StepProgress) -> None:
         job, place = running[progress.key].job, running[progress.key].place
         if progress.snapshot is not None:
-            self._write_snapshot(job, place, progress.step, progress.snapshot)
+            try:
+                self._write_snapshot(job, place, progress.step, progress.snapshot)
+            except PathError as error:
+                self._unkept[progress.key] = f"a snapshot was not kept: {error}"
         self.observer.job_step(place.name, progress)
 
     def _end(
@@ -455,11 +475,14 @@ class Runner:
         if result.status == "stopped":
             self.ledger.take_back(key)
             return Finished(job, place.name, "stopped", key)
-        self.ledger.end(key)
-        if result.status == "failed":
-            return self._fail(job, place, key, result)
-        self._note(job, result, summary, at_once)
-        return self._publish(job, place, key, result)
+        try:  # first what took long to make: it must not depend on the ledger
+            failed = result.status == "failed"
+            finished = (self._fail if failed else self._publish)(job, place, key, result)
+        finally:
+            self.ledger.end(key)
+        if finished.status == "done":
+            self._note(job, result, summary, at_once)
+        return finished
 
     def _should_stop(self) -> bool:
         deadline = self.options.deadline
@@ -495,15 +518,21 @@ class Runner:
         if self.folder.has_result(place.name, key):  # of another job: it keeps its name, and its record
             place = self.folder.place_beside(place, job.recipe.suffix, key)
         if not self.folder.has_done(place.name, key):  # a picture that was made once keeps its record
-            self.folder.write_record(place.name, self.record_of(job, key, result))
+            with suppress(PathError):  # where a name cannot be used, this is why it failed
+                self.folder.write_record(place.name, self.record_of(job, key, result))
         return Finished(job, place.name, "failed", key, error=result.error, next_step=result.next_step)
 
     def _publish(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:
+        if unkept := self._unkept.pop(key, ""):
+            result = replace(result, notes=(*result.notes, unkept))
         log, record = log_bytes(result.log_header, result.log_rows), self.record_of(job, key, result)
-        staged = self.folder.stage(place.name, job.recipe.suffix, result.image, log, record)
-        if job.drop:
-            self.ledger.note_staged(job.drop, key)
-        path = self.folder.publish_staged(staged)
+        try:
+            staged = self.folder.stage(place.name, job.recipe.suffix, result.image, log, record)
+            if job.drop:
+                self.ledger.note_staged(job.drop, key)
+            path = self.folder.publish_staged(staged)
+        except PathError as error:
+            return self._fail(job, place, key, _failed(error))
         self.executor.forget(key)
         return Finished(job, place.name, "done", key, path, result.seconds, notes=result.notes)
 
@@ -658,6 +687,10 @@ def _pair_of(record: Mapping[str, Any]) -> object:
         return record["content"]["path"], [image["path"] for image in record["style"]["images"]]
     except (KeyError, TypeError):
         return None
+
+
+def _failed(error: JobError) -> JobResult:
+    return JobResult("failed", error=error.message, next_step=error.next_step)
 
 
 def _set_aside(job: Job, attempts: int, lost: WorkerLost | None = None) -> JobResult:

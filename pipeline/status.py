@@ -263,7 +263,8 @@ def examine_daemon(config: Config, ledger: Ledger) -> list[Check]:
         Check("pause", status["paused"] or "none", not status["paused"]),
     ]
     free_needed = config.watch.min_free_mb << 20
-    return [*checks, *(_room(folder, free_needed) for folder in (config.watch.inbox, config.outbox))]
+    folders = (config.watch.inbox, config.outbox, config.state_dir)
+    return [*checks, *(_room(folder, free_needed) for folder in folders)]
 
 
 def _room(folder: Path, needed: int) -> Check:

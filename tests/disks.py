@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.files import Disk
+from pipeline.files import Disk, walk
 
 When = Literal["before", "after"]
 # Told before and after every operation: when, which, and the paths it was given.
@@ -100,3 +101,14 @@ def failing(
             raise OSError(number, os.strerror(number), str(paths[0]))
 
     return hook
+
+
+@contextmanager
+def deep_folders(folder: Path) -> Iterator[Path]:
+    """Give a path a thousand folders below one, and remove what is there after: pytest's own way recurses."""
+    try:
+        yield folder.joinpath(*["d"] * 1_000)
+    finally:
+        for entry in reversed(list(walk(folder))):
+            is_folder = entry.is_dir(follow_symlinks=False)
+            (os.rmdir if is_folder else os.unlink)(entry.path)

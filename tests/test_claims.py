@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disks import HookedDisk, Points, When, failing
+from disks import HookedDisk, Points, When, deep_folders, failing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -269,7 +269,7 @@ def test_a_long_suffix_can_be_archived_twice(claims: Claims) -> None:
 
 
 def test_an_archive_where_every_name_is_taken_is_the_machines_fault(claims: Claims) -> None:
-    for name in ("a.png", f"a-{ID}.png", f"{ID}/a.png"):
+    for name in ("a.png", f"a-{ID}.png", f"{ID}/a.png", f"{ID}/original.png"):
         place = claims.archive_folder / name
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(b"theirs")
@@ -277,7 +277,7 @@ def test_an_archive_where_every_name_is_taken_is_the_machines_fault(claims: Clai
     with pytest.raises(DiskError, match="exists already"):
         claims.archive(claim)
     assert claim.path.read_bytes() == b"picture"
-    assert files(claims.archive_folder) == Counter({b"theirs": 3})
+    assert files(claims.archive_folder) == Counter({b"theirs": 4})
 
 
 def test_what_succeeds_after_all_leaves_no_report(claims: Claims) -> None:
@@ -636,3 +636,129 @@ def test_two_inboxes_may_share_a_quarantine(tmp_path: Path) -> None:
     one.quarantine(claim, REPORT)
     assert [aside.id for aside in one.quarantined()] == [ID]
     assert other.quarantined() == []
+
+
+# Reports and names that lead elsewhere
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"path": "../escaped.png"},
+        {"path": "sub/../../escaped.png"},
+        {"path": "OUTSIDE/escaped.png"},
+        {"path": "link/escaped.png"},
+        {"path": ".style-pipeline/lock"},
+        {"path": "a\0.png"},
+        {"path": ""},
+        {"path": ".."},
+        {"file": "../../outside/secret.txt"},
+        {"file": "OUTSIDE/secret.txt"},
+        {"file": f"../{OTHER}/b.png"},
+        {"file": f"../{ID}/../{OTHER}/b.png"},
+    ],
+)
+def test_a_report_leads_nowhere_else(claims: Claims, change: dict[str, str], tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.txt").write_bytes(b"secret")
+    (claims.inbox / "link").symlink_to(outside)
+    claims.quarantine(taken(claims, "a.png"), REPORT)
+    claims.quarantine(taken(claims, "b.png", b"other", OTHER), REPORT)
+    report = claims.quarantine_folder / ID / "error.json"
+    changed = {key: text.replace("OUTSIDE", str(outside)) for key, text in change.items()}
+    report.write_text(json.dumps({**json.loads(report.read_bytes()), **changed}))
+    before = below(tmp_path)
+    (one,) = [each for each in claims.quarantined() if each.id == ID]
+    with pytest.raises(UsageError, match=r"leads out of the inbox|is not in that folder") as caught:
+        claims.retry(one)
+    assert str(report) in caught.value.message
+    assert caught.value.next_step
+    assert below(tmp_path) == before
+    (other,) = [each for each in claims.quarantined() if each.id == OTHER]
+    assert claims.retry(other).read_bytes() == b"other"
+
+
+@pytest.mark.parametrize("report", [[], {"path": 3}, {"path": None}, {}, "deep", "link"])
+def test_a_report_that_is_none_sets_nothing_aside(claims: Claims, report: object, tmp_path: Path) -> None:
+    claims.quarantine(taken(claims, "a.png"), REPORT)
+    path = claims.quarantine_folder / ID / "error.json"
+    if report == "link":
+        path.rename(tmp_path / "report.json")
+        path.symlink_to(tmp_path / "report.json")
+    else:
+        path.write_text("[" * 100_000 if report == "deep" else json.dumps(report))
+    assert claims.quarantined() == []
+    assert claims.report(ID) == {}
+
+
+def test_a_report_says_nothing_of_where_a_file_goes(claims: Claims) -> None:
+    """One that was there before is written again, with what is so now."""
+    claim = taken(claims, "a.png")
+    place = claims.quarantine(claim, {**REPORT, "path": "../b.png", "file": "../../c.png", "id": "x"})
+    written = json.loads((claims.quarantine_folder / ID / "error.json").read_bytes())
+    assert (written["path"], written["file"], written["id"]) == ("a.png", "a.png", ID)
+    assert place == claims.quarantine_folder / ID / "a.png"
+
+
+def test_a_name_that_the_quarantine_cannot_hold_gets_another(claims: Claims) -> None:
+    claim = taken(claims, "a:b.png")
+    strict = failing("rename", errno.EINVAL, lambda path: path.parent.name == ID and ":" in path.name)
+
+    def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
+        strict(when, operation, paths[-1:])
+
+    place = with_disk(claims, hook).quarantine(claim, REPORT)
+    assert place.name == "original.png"
+    (one,) = claims.quarantined()
+    assert (one.file, one.report["path"]) == (place, "a:b.png")
+    assert claims.retry(one) == claims.inbox / "a:b.png"
+
+
+def test_a_name_that_the_archive_cannot_hold_gets_another(claims: Claims) -> None:
+    claim = taken(claims, "a:b.png")
+
+    def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
+        if when == "before" and operation == "rename" and ":" in paths[-1].name:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    assert with_disk(claims, hook).archive(claim) == claims.archive_folder / ID / "original.png"
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ])
+def test_a_name_that_cannot_be_claimed_is_refused_and_stays(claims: Claims, number: int) -> None:
+    drop(claims, "sub/a.png")
+    broken = with_disk(claims, failing("rename", number))
+    with pytest.raises(JobError, match="cannot be taken") as caught:
+        broken.take(Path("sub/a.png"), ID)
+    assert not isinstance(caught.value, DiskError)
+    assert (claims.inbox / "sub/a.png").read_bytes() == b"picture"
+    assert list(claims.claimed_folder.iterdir()) == []
+
+
+def test_a_path_too_long_to_be_claimed_is_refused_and_stays(claims: Claims) -> None:
+    """It has room for the inbox's path, and not for that of the claimed folder."""
+    room = 4_080 - len(os.fsencode(claims.inbox)) - 1
+    parts = ["d" * 200] * (room // 201)
+    name = "/".join([*parts, "f" * (room - 201 * len(parts))])
+    drop(claims, name)
+    with pytest.raises(JobError, match="too long"):
+        claims.take(Path(name), ID)
+    assert (claims.inbox / name).read_bytes() == b"picture"
+    assert list(claims.claimed_folder.iterdir()) == []
+
+
+def test_a_file_in_a_thousand_folders_is_claimed_found_and_archived(claims: Claims) -> None:
+    with deep_folders(claims.inbox.parent):
+        deep = claims.inbox.joinpath(*["d"] * 1_000)
+        Disk().make_folder(deep)
+        claim = taken(claims, str((deep / "a.png").relative_to(claims.inbox)))
+        assert claims.recover() == [claim]
+        assert claims.archive(claim).read_bytes() == b"picture"
+        assert claims.recover() == []
+
+
+def test_no_room_for_a_marker_sends_the_original_to_the_archive(claims: Claims) -> None:
+    claim = taken(claims, "a.png")
+    long = failing("replace", errno.ENAMETOOLONG, lambda path: path.name.endswith(".done"))
+    assert with_disk(claims, long).leave(claim) == claims.archive_folder / "a.png"

@@ -553,3 +553,14 @@ def test_a_side_too_long_for_its_format_is_refused_before_the_work(executor, mak
     (result,) = run(executor, [make_task(1, format="webp", upscale_to_content=True)])
     assert result.status == "failed"
     assert "1.png: webp holds at most 40 pixels on a side, not 48." in result.error
+
+
+def test_what_a_killed_process_left_unfinished_is_swept_at_the_start(executor) -> None:
+    config = executor.config
+    folders = [config.state_dir, config.state_dir / "checkpoints", config.cache_dir / "targets"]
+    folders.append(config.cache_dir / "weights")
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".unfinished-0123456789abcdef").write_bytes(b"half")
+    executor.session()
+    assert [path for folder in folders for path in folder.glob(".unfinished-*")] == []

@@ -3,14 +3,26 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import deep_folders
 
-from pipeline.files import TEMPORARY_PREFIX, make_private, sha256_of, write_atomically
+from pipeline.files import (
+    TEMPORARY_PREFIX,
+    Disk,
+    is_inside,
+    make_private,
+    sha256_of,
+    sweep_unfinished,
+    walk,
+    write_atomically,
+)
 
 OLD, NEW = b"the old content", b"the new content, longer"
 
@@ -195,3 +207,114 @@ def test_private_folders_are_the_owners_and_those_there_stay_as_they_are(tmp_pat
 def test_what_has_no_size_and_no_end_is_no_file_to_hash() -> None:
     with pytest.raises(OSError, match="more than the size of the file"):
         sha256_of(Path("/proc/self/pagemap"), lambda: None)
+
+
+def test_folders_are_made_and_walked_however_deep(tmp_path: Path) -> None:
+    with deep_folders(tmp_path) as deep:
+        Disk().make_folder(deep)
+        (deep / "file").write_bytes(NEW)
+        (tmp_path / "link").symlink_to(deep)
+        found = list(walk(tmp_path))
+    assert len(found) == 1_002
+    assert found[-1].path == str(deep / "file")
+
+
+def test_what_cannot_be_read_is_passed_over_or_raised(tmp_path: Path) -> None:
+    (tmp_path / "d/e").mkdir(parents=True)
+    assert [entry.name for entry in walk(tmp_path / "absent", strict=False)] == []
+    with pytest.raises(FileNotFoundError):
+        list(walk(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("a.png", True),
+        ("sub/new/a.png", True),
+        ("sub/../a.png", True),
+        ("link", True),
+        ("link/a.png", False),
+        ("loop/a.png", False),
+        ("../a.png", False),
+        ("sub/../../a.png", False),
+        ("..", False),
+        ("", False),
+        ("/etc/passwd", False),
+        ("a\0", False),
+    ],
+)
+def test_what_is_inside_a_folder(name: str, inside: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    (folder / "loop").symlink_to("loop")
+    assert is_inside(folder / name, folder) == inside
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pipeline.files import published
+with published(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that is half through a file."""
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="other systems lock otherwise")
+def test_a_sweep_leaves_alone_what_a_process_is_writing_and_removes_what_a_dead_one_left(
+    tmp_path: Path,
+) -> None:
+    with writing(tmp_path / "a.bin") as alive, writing(tmp_path / "b.bin") as killed:
+        killed.kill()
+        killed.wait()
+        assert len(below(tmp_path)) == 2
+        sweep_unfinished(tmp_path)
+        assert len(below(tmp_path)) == 1
+        alive.communicate("\n")
+    assert below(tmp_path) == ["a.bin"]
+    sweep_unfinished(tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == b"half"
+
+
+def test_a_sweep_touches_nothing_else_and_never_fails(tmp_path: Path) -> None:
+    sweep_unfinished(tmp_path / "absent")
+    (tmp_path / "kept").write_bytes(OLD)
+    (tmp_path / ".unfinished-folder").mkdir()
+    (tmp_path / ".unfinished-link").symlink_to(tmp_path / "kept")
+    sweep_unfinished(tmp_path)
+    assert below(tmp_path) == [".unfinished-folder", "kept"]
+
+
+def test_a_writer_whose_file_was_swept_before_it_was_locked_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, opened = Path.open, []
+
+    def swept(path: Path, *arguments: Any, **keywords: Any) -> Any:
+        file = real(path, *arguments, **keywords)
+        if path.name.startswith(TEMPORARY_PREFIX):
+            opened.append(path)
+            if len(opened) == 1:
+                path.unlink()
+        return file
+
+    monkeypatch.setattr(Path, "open", swept)
+    write_atomically(tmp_path / "a.txt", NEW)
+    assert (len(opened), below(tmp_path)) == (2, ["a.txt"])
+    assert (tmp_path / "a.txt").read_bytes() == NEW

@@ -45,7 +45,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "watcher":   ("claims config events files inbox names routes",             ""),
     "inputs":    ("errors jobs recipe",                                        "neural"),
     "results":   ("inputs jobs recipe version",                                "neural"),
-    "executors": ("config errors inputs jobs recipe results",                  "neural"),
+    "executors": ("config errors files inputs jobs recipe results",            "neural"),
     "deadline":  ("errors",                                                    ""),
     "worker":    ("errors executors jobs recipe results",                      ""),
     "pool":      ("config executors worker",                                   "neural"),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -422,3 +423,72 @@ def test_a_copy_of_a_damaged_ledger_names_it(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite3").write_bytes(b"no database, but long enough to look like one" * 100)
     with pytest.raises(DiskError, match=r"ledger\.sqlite3"):
         LedgerCopy(tmp_path)
+
+
+class Broken:
+    """A ledger whose writes fail so many times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 0
+        real = Ledger._execute
+
+        def execute(ledger: Ledger, query: str, values: tuple[object, ...] = ()) -> Any:
+            if self.left and query.startswith(("INSERT", "UPDATE", "DELETE")):
+                self.left -= 1
+                raise DiskError("The ledger: no space left.")
+            return real(ledger, query, values)
+
+        monkeypatch.setattr(Ledger, "_execute", execute)
+
+
+def test_what_ended_counts_as_ended_though_it_cannot_be_written_yet(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Broken(monkeypatch)
+    for key in (KEY, OTHER):
+        ledger.begin(key)
+        ledger.begin(key)
+    broken.left = 2
+    with pytest.raises(DiskError):
+        ledger.end(KEY)
+    with pytest.raises(DiskError):
+        ledger.take_back(OTHER)
+    # The next that asks has the right number, and another attempt is the first.
+    assert (ledger.attempts(KEY), ledger.attempts(OTHER)) == (0, 1)
+    ledger.begin(KEY)
+    assert ledger.attempts(KEY) == 1
+
+
+def test_an_attempt_that_cannot_be_written_is_none(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Broken(monkeypatch)
+    broken.left = 1
+    with pytest.raises(DiskError):
+        ledger.begin(KEY)
+    assert ledger.attempts(KEY) == 0
+
+
+def test_several_attempts_are_taken_back_at_once(ledger: Ledger) -> None:
+    for key in (KEY, OTHER, OTHER):
+        ledger.begin(key)
+    ledger.take_back(KEY, OTHER)
+    ledger.take_back()
+    assert (ledger.attempts(KEY), ledger.attempts(OTHER)) == (0, 1)
+
+
+def test_what_to_do_about_a_ledger_in_use_and_one_that_is_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout, **rest: real(path, timeout=0, **rest))
+    with closing(Ledger(tmp_path)) as ledger, closing(real(ledger.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DiskError, match="locked") as caught:
+            ledger.begin(KEY)
+        assert "Another process" in caught.value.next_step
+        assert "delete" not in str(caught.value)
+        other.execute("ROLLBACK")
+        ledger._execute("PRAGMA query_only=ON")
+        with pytest.raises(DiskError, match="readonly") as caught:
+            ledger.begin(KEY)
+        assert "has room" in caught.value.next_step
+        assert "delete" not in str(caught.value)

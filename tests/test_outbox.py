@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from disks import HookedDisk, Points, failing
 
-from pipeline.errors import DiskError, LockedError
+from pipeline.errors import DiskError, LockedError, PathError
 from pipeline.files import TEMPORARY_PREFIX
 from pipeline.outbox import BatchFolder, log_bytes, read_record
 
@@ -657,6 +657,140 @@ def test_an_outbox_that_is_a_file_is_named(blocked: str, tmp_path: Path, folder:
     path = tmp_path / blocked
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
-    with pytest.raises(DiskError) as caught, folder.locked():
+    # Another batch can be made in an outbox where this one cannot.
+    kind = DiskError if blocked == "outbox" else PathError
+    with pytest.raises(kind) as caught, folder.locked():
         pass
     assert str(tmp_path / "outbox") in caught.value.message
+
+
+# What cannot be used
+
+
+def staged(folder: BatchFolder, name: str, key: str) -> Path:
+    return folder.stage(name, ".png", IMAGE, LOG, {"status": "done", "key": key})
+
+
+def put_foreign(stage: Path, kind: str) -> Path:
+    """Something on the stage that this program did not put there; return what must still be there."""
+    path = stage / (KEY_C if "record" in kind else ".DS_Store")
+    if "record" in kind:
+        path.mkdir(parents=True)
+        (path / "image.png").write_bytes(b"theirs")
+    if kind == "file":
+        path.write_bytes(b"theirs")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path = stage / KEY_C
+        path.symlink_to(stage.parent)
+    elif kind == "loop":
+        path = stage / KEY_C
+        path.symlink_to(path)
+    elif kind == "folder as record":
+        (path / "record.json").mkdir()
+    elif kind == "loop as record":
+        (path / "record.json").symlink_to("record.json")
+    elif kind == "pipe as record":
+        os.mkfifo(path / "record.json")
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["file", "folder", "link", "loop", "folder as record", "loop as record", "pipe as record"]
+)
+def test_foreign_things_on_the_stage_are_left_alone_and_said(kind: str, tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    staged(folder, "a--s", KEY_A)
+    foreign = put_foreign(folder.stage_folder, kind)
+    for _ in range(2):
+        again = fresh(tmp_path)
+        assert again.staged_drops() == []
+        with again.locked():
+            assert again.left_alone == (f"{foreign}: is no result, and left alone.",)
+            assert run_job(again, "b--s", KEY_B) == "b--s"
+    assert os.path.lexists(foreign)
+    assert again.image_path("a--s", ".png").read_bytes() == IMAGE
+    assert again.image_path("b--s", ".png").read_bytes() == IMAGE
+
+
+def test_a_foreign_file_in_a_staged_result_is_left_alone(tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    place = staged(folder, "a--s", KEY_A)
+    (place / ".DS_Store").write_bytes(b"theirs")
+    assert folder.publish_staged(place).read_bytes() == IMAGE
+    assert not folder.is_staged(KEY_A)
+    for _ in range(2):
+        again = fresh(tmp_path)
+        with again.locked():
+            assert again.left_alone == (f"{place}: is not empty, and left alone.",)
+    assert [path.name for path in place.iterdir()] == [".DS_Store"]
+
+
+def test_a_result_that_cannot_be_published_waits_and_the_others_are(tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    waiting = staged(folder, "x.png/y", KEY_A)
+    staged(folder, "b--s", KEY_B)
+    (folder.folder / "x.png").write_bytes(b"in the way")
+    again = fresh(tmp_path)
+    with again.locked():
+        (said,) = again.left_alone
+        assert f"{folder.folder / 'x.png'}: cannot be written" in said
+        assert f"waits in {waiting}" in said
+        assert again.is_staged(KEY_A)
+    assert again.image_path("b--s", ".png").read_bytes() == IMAGE
+    (folder.folder / "x.png").unlink()
+    with fresh(tmp_path).locked():
+        pass
+    assert folder.image_path("x.png/y", ".png").read_bytes() == IMAGE
+
+
+@pytest.mark.parametrize("image", ["../../evil.png", "ABOVE/evil.png", "link/evil.png", "..", "\0.png", ""])
+def test_a_staged_record_leads_nowhere_else(image: str, tmp_path: Path) -> None:
+    folder = fresh(tmp_path)
+    place = staged(folder, "a--s", KEY_A)
+    (folder.folder / "link").symlink_to(tmp_path)
+    record = json.loads((place / "record.json").read_bytes())
+    record["image"] = image.replace("ABOVE", str(tmp_path))
+    (place / "record.json").write_text(json.dumps(record))
+    before = sorted(tmp_path.rglob("*.png"))
+    with folder.locked():
+        (said,) = folder.left_alone
+        assert "leads out of the folder" in said
+    assert sorted(tmp_path.rglob("*.png")) == before
+
+
+DEEP = "/".join(["n"] * 2_200)
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "x" * 251, DEEP, "file.png/y", "loop/y"])
+def test_a_name_that_cannot_be_used_is_known_before_the_work(name: str, folder: BatchFolder) -> None:
+    folder.logs.mkdir(parents=True)
+    (folder.folder / "file.png").write_bytes(b"a picture")
+    (folder.folder / "loop").symlink_to("loop")
+    folder.check_name("x" * 250, ".png")
+    folder.check_name("new/folder/x", ".png")
+    with pytest.raises(PathError, match="cannot be written"):
+        folder.check_name(name, ".png")
+    assert not folder.place(name, ".png", KEY_A).done
+    assert folder.is_untaken("y" * 300)
+    assert not folder.has_record(f"{DEEP}/y", ".png")
+
+
+def test_a_name_whose_record_would_be_a_folder_is_not_taken(folder: BatchFolder) -> None:
+    (folder.logs / "a--s.json").mkdir(parents=True)
+    (folder.logs / f"a--s-{KEY_A[:8]}.csv").mkdir()
+    assert run_job(folder, "a--s", KEY_A) == f"a--s-{KEY_A[:16]}"
+    assert fresh(folder.folder.parents[1]).place("a--s", ".png", KEY_A).done
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP])
+@pytest.mark.parametrize("operation", ["mkdir", "write", "rename", "replace"])
+def test_what_a_disk_says_of_a_name_is_no_fault_of_the_machine(
+    operation: str, number: int, tmp_path: Path
+) -> None:
+    folder = BatchFolder(tmp_path / "outbox", "night", HookedDisk(failing(operation, number)))
+    folder.folder.parent.mkdir()
+    with pytest.raises(PathError, match=os.strerror(number)) as caught:
+        publish(folder, "a--s", KEY_A)
+    assert caught.value.next_step

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import MakeManifest, MakePicture
 from disks import HookedDisk, failing
 from fakes import QUICK, FakeExecutor, Fault, Recorder, Workshop, picture_bytes
@@ -27,6 +29,7 @@ from pipeline.errors import DeviceError, DiskError, ImageError, JobError, UsageE
 from pipeline.estimate import Estimate, megapixel_steps
 from pipeline.jobs import EncoderInfo, Job, Style
 from pipeline.ledger import Ledger
+from pipeline.outbox import BatchFolder
 from pipeline.plan import is_finished, plan_jobs
 from pipeline.recipe import Recipe, layer_recipe
 from pipeline.runner import Digests, Finished, Runner, RunOptions, Summary, group_jobs
@@ -1427,3 +1430,128 @@ def test_a_pipe_that_came_to_be_an_input_is_not_waited_for(environment: Path) ->
     os.mkfifo("a.png")
     with pytest.raises(ImageError, match=r"a\.png: cannot be read \(not a regular file\)"):
         Digests(lambda: False)[Path("a.png")]
+
+
+# Names that cannot be used, and a ledger that cannot be written
+
+
+def named(workshop: Workshop, *names: str) -> None:
+    """Pairs of one content and style, each with a name and a recipe of its own."""
+    pairs = [
+        {"content": "photos/a.png", "style": "styles/s.png", "recipe": {"name": name, "seed": number}}
+        for number, name in enumerate(names)
+    ]
+    workshop.manifest.write_text(yaml.safe_dump({"pairs": pairs}))
+
+
+@pytest.mark.parametrize(
+    ("names", "failed"),
+    [
+        (("x", "x.png/y", "z"), ["x.png/y"]),
+        (("x.png/y", "x", "z"), []),
+        (("x", "x.csv/y", "x.json/z", "z"), ["x.json/z", "x.csv/y"]),
+        (("n/" * 200 + "deep", "z"), []),
+        (("k" * 240, "z"), []),
+    ],
+)
+def test_a_name_that_cannot_be_used_fails_its_own_job(
+    names: tuple[str, ...], failed: list[str], workshop: Workshop
+) -> None:
+    named(workshop, *names)
+    for _ in range(2):
+        executor = FakeExecutor()
+        ran = workshop.run(executor)
+        found = [name for name, status in ran.observer.statuses.items() if status == "failed"]
+        assert sorted(found) == sorted(failed)
+        pictures = [path for path in workshop.batch_folder.rglob("*.png") if path.is_file()]
+        assert len(pictures) == len(names) - len(failed)
+        assert attempts(workshop) == 0
+        for failure in ran.summary.failures:
+            assert "cannot be written" in failure["error"]
+            assert failure["next_step"]
+    assert executor.ran == []
+
+
+def test_a_name_that_cannot_be_used_when_the_picture_is_done_keeps_it(workshop: Workshop) -> None:
+    named(workshop, "x/y", "z")
+    blocker = workshop.batch_folder / "x"
+    executor = FakeExecutor(after_step=lambda job, step: blocker.touch())
+    ran = workshop.run(executor)
+    assert ran.observer.statuses == {"x/y": "failed", "z": "done"}
+    assert "finished picture waits in" in ran.summary.failures[0]["error"]
+    again = workshop.run(executor)
+    assert again.observer.statuses == {"x/y": "failed", "z": "skipped"}
+    blocker.unlink()
+    last = workshop.run(executor)
+    assert last.observer.statuses == {"x/y": "skipped", "z": "skipped"}
+    assert list(workshop.pictures()) == ["x/y.png", "z.png"]
+    assert len(executor.ran) == 2
+
+
+def test_a_snapshot_that_cannot_have_its_name_is_noted_and_the_picture_made(workshop: Workshop) -> None:
+    named(workshop, "x")
+    (workshop.batch_folder / "x-step00002.png").mkdir(parents=True)
+    ran = workshop.run(flags={"snapshot_every": 2})
+    assert ran.observer.statuses == {"x": "done"}
+    (note,) = ran.observer.finished[0].notes
+    assert "a snapshot was not kept" in note
+    assert "x-step00002.png" in note
+    assert record_of(workshop, "x")["notes"] == [note]
+
+
+@pytest.fixture
+def broken_ledger(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """Return a function that lets so many queries that begin with a text fail."""
+    left: dict[str, int] = {}
+    real = Ledger._execute
+
+    def execute(ledger: Ledger, query: str, values: tuple[object, ...] = ()) -> Any:
+        for text, times in left.items():
+            if times and query.startswith(text):
+                left[text] -= 1
+                raise DiskError("The ledger: no space left.")
+        return real(ledger, query, values)
+
+    monkeypatch.setattr(Ledger, "_execute", execute)
+    return left.__setitem__
+
+
+@pytest.mark.parametrize("query", ["DELETE FROM attempts", "INSERT OR REPLACE INTO speeds"])
+def test_a_ledger_that_cannot_be_written_throws_no_picture_away(
+    query: str, workshop: Workshop, broken_ledger: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.runner.ENOUGH_WORK", 0)
+    executor = FakeExecutor()
+    for number in range(1, 5):
+        broken_ledger(query, 1)
+        with pytest.raises(DiskError, match="no space left"):
+            workshop.run(executor)
+        assert len(workshop.pictures()) == number
+    assert workshop.run(executor).summary.skipped == 4
+    assert sorted(executor.ran) == ["a", "a", "b", "b"]
+    assert attempts(workshop) == 0
+
+
+def test_a_fault_of_the_ledger_burns_no_attempt(
+    workshop: Workshop, broken_ledger: Callable[[str, int], None]
+) -> None:
+    """In one process, as a daemon that pauses and goes on."""
+    batch = workshop.read()
+    folder, job = BatchFolder(workshop.outbox, batch.name), next(iter(batch.jobs()))
+    with closing(Ledger(workshop.state)) as ledger, folder.locked():
+        runner = Runner(folder, ledger, FakeExecutor({"a": "fail"}), Recorder())
+        for _ in range(5):
+            broken_ledger("DELETE FROM attempts", 1)
+            with pytest.raises(DiskError):
+                runner.run_job(job, Summary("night", 1))
+        assert "told to fail" in runner.run_job(job, Summary("night", 1)).error
+    assert attempts(workshop) == 0
+
+
+def test_an_outbox_that_cannot_be_written_burns_no_attempt(workshop: Workshop) -> None:
+    full = HookedDisk(failing("write", errno.ENOSPC, lambda path: "unfinished" in str(path)))
+    for _ in range(4):
+        with pytest.raises(DiskError, match="No space left"):
+            workshop.run(disk=full)
+        assert attempts(workshop) == 0
+    assert workshop.run().summary.done == 4

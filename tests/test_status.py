@@ -370,6 +370,8 @@ def test_too_little_room_is_bad_for_ones_health(config: Config, ledger: Ledger, 
     with held(config):
         greedy = config.model_copy(update={"watch": config.watch.model_copy(update={"min_free_mb": 1 << 40})})
         assert bad(greedy, ledger) == {"disk"}
+        looked_at = {check.text.split(": ")[0] for check in examine_daemon(greedy, ledger) if not check.ok}
+        assert looked_at == {str(folder) for folder in (config.watch.inbox, config.outbox, config.state_dir)}
         shutil.rmtree(config.outbox)
         ok, text = checks(config, ledger)["disk"]
         assert not ok
