@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -45,7 +46,8 @@ class Setup:
 
     `faults` are those of FakeExecutor; `worker` runs the engine in a process of its own. `kill_at` is the
     number of the point (a change of the disk or the ledger, before and after) at which SIGKILL strikes; -1
-    only tells every point passed. `fail` lists [operation, errno, part of a path, times].
+    only tells every point passed. `fail` lists [operation, errno, part of a path, times]; of the operation
+    `ledger` the beginning of a query, and no errno.
 
     `fail_at` is [number of a point, errno, times]: from there on so many points raise it, those of the
     ledger a DiskError. `across` lists parts of paths: a rename into or out of a folder so named is one to
@@ -142,6 +144,7 @@ class Hooks:
 
         def execute(ledger: Ledger, query: str, values: tuple[object, ...] = ()) -> Any:
             counts = query.startswith(WRITES) and "daemons" not in query
+            self.fail_ledger(ledger, query)
             if counts:
                 self.reach(f"before {query[:30]}")
                 self.fail_here(())
@@ -152,6 +155,15 @@ class Hooks:
             return result
 
         Ledger._execute = execute  # type: ignore[method-assign]
+
+    def fail_ledger(self, ledger: Ledger, query: str) -> None:
+        """Raise what a full disk makes of a change of the ledger, if it is in `fail` as `ledger`."""
+        for fault in self.faults:
+            name, _, part, times = fault
+            if name == "ledger" and times and query.startswith(part):
+                fault[3] -= 1
+                with ledger._guarded():
+                    raise sqlite3.OperationalError("database or disk is full")
 
     def hook_stat(self) -> None:
         """Let os.stat fail as it does below a mount that is dead."""

@@ -578,6 +578,28 @@ def test_a_look_that_fails_is_repeated(
     PLAIN.check_end(watched)
 
 
+LEDGER = [
+    "INSERT INTO attempts", "DELETE FROM attempts", "INSERT OR IGNORE INTO staged",
+    "INSERT OR IGNORE INTO drops", "UPDATE drops", "DELETE FROM staged",
+]  # fmt: skip
+
+
+@pytest.mark.case(*DISK)
+@pytest.mark.parametrize("query", LEDGER)
+def test_a_ledger_on_a_full_disk_costs_no_picture_and_no_attempt(
+    forks: Forks, query: str, tmp_path: Path
+) -> None:
+    watched = PLAIN.prepare(tmp_path / "w")
+    ended = watched.fork(forks, fail=[["ledger", 0, query, 5]], stop_after=2, first_pause_s=0.01)
+    assert ended.code == 143, ended
+    assert "disk is full" in ended.said("paused")[0]
+    assert not any("delete" in text for text in ended.said("paused"))
+    if query != "INSERT INTO attempts":  # each was computed once
+        assert len(ended.said("started")) == 2
+    assert watched.fork(forks, once=True).said("started") == []
+    PLAIN.check_end(watched)
+
+
 def stat_fails(forks: Forks, folder: Path, part: str, number: int, point: int) -> None:
     """Let a mount be dead for a while: whatever asks for a path below it gets an error."""
     watched = PLAIN.prepare(folder)

@@ -546,6 +546,34 @@ def test_unusual_names(tmp_path: Path, mode: str) -> None:
     assert all(text.isprintable() for kind in ("settled", "done") for text in of_kind(run, kind, "text"))
 
 
+@case(13)
+def test_a_name_that_cannot_be_used_is_set_aside_or_stays_and_the_others_go_on(tmp_path: Path) -> None:
+    """A file where a folder of the outbox should be, and a path with no room for that of a claimed file."""
+    watched = Watched(tmp_path)
+    watched.drop("a.png")
+    assert watched.once().process.returncode == 0
+    (watched.outbox / "inbox/sub").write_bytes(b"in the way")
+    watched.drop("sub/b.png")
+    watched.drop("c.png")
+    room = 4_080 - len(os.fsencode(watched.inbox)) - len("/x.png")
+    long = "/".join(["d" * 200] * (room // 201) + ["e" * (room % 201 - 1)])
+    watched.drop(f"{long}/x.png")
+    stray = watched.outbox / "inbox/.staged/.DS_Store"
+    stray.write_bytes(b"theirs")
+    run = watched.once()
+    assert run.process.returncode == 1, run.texts[-5:]
+    assert of_kind(run, "paused") == []
+    (aside,) = of_kind(run, "set_aside", "error")
+    assert str(watched.outbox / "inbox/sub") in aside
+    assert "cannot be written (Not a directory)" in aside
+    (refused,) = of_kind(run, "refused", "text")
+    assert "cannot be taken (File name too long)" in refused
+    assert str(stray) in " ".join(of_kind(run, "ignored", "text"))
+    assert [path.name for path in watched.images()] == ["a--s.png", "c--s.png"]
+    watched.assert_promises()
+    assert stray.read_bytes() == b"theirs"
+
+
 @pytest.mark.faults
 @case(13)
 def test_unusual_names_are_set_aside_and_tried_again(tmp_path: Path) -> None:
