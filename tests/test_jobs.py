@@ -393,11 +393,16 @@ def all_errors() -> list[type[PipelineError]]:
     return [error for error in found if issubclass(error, PipelineError) and error is not errors.Interrupted]
 
 
-@pytest.mark.parametrize("error", all_errors())
+@pytest.mark.parametrize("error", [error for error in all_errors() if error is not errors.Unexpected])
 def test_errors_survive_a_pickle_with_their_next_step(error: type[PipelineError]) -> None:
     copy = pickle.loads(pickle.dumps(error("It broke.", "Mend it.")))
     assert (type(copy), copy.message, copy.next_step) == (error, "It broke.", "Mend it.")
     assert str(copy) == "It broke. Mend it."
+
+
+def test_a_fault_of_ours_survives_a_pickle_with_its_traceback() -> None:
+    copy = pickle.loads(pickle.dumps(errors.Unexpected("It broke.", "Traceback ...")))
+    assert (type(copy), copy.message, copy.details) == (errors.Unexpected, "It broke.", "Traceback ...")
 
 
 def test_exit_codes_are_those_of_the_design() -> None:
@@ -407,6 +412,7 @@ def test_exit_codes_are_those_of_the_design() -> None:
         "JobError": 1,
         "ImageError": 1,
         "DivergedError": 1,
+        "Unexpected": 70,
         "UsageError": 2,
         "MachineError": 3,
         "WeightsError": 3,
