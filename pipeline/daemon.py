@@ -292,7 +292,7 @@ class Daemon:
     def _beat(self) -> None:
         waiting = len(self._pending) + len(self._later) + self.watcher.settled_count
         queue = Queue(waiting, self.watcher.settling_count, self.tally.done, self.tally.set_aside)
-        self.pulse.beat(queue, self.waker.alive)
+        self.pulse.beat(queue, self.waker.alive, self.watcher.broken)
 
     def _is_over(self) -> bool:
         deadline = self.options.deadline

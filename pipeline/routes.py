@@ -134,6 +134,13 @@ def read_library(styles: Iterable[Seen], settled: Collection[Seen], inbox: Path)
     return library
 
 
+def namesakes(styles: Iterable[Seen]) -> list[tuple[Path, Path]]:
+    """Return the files of the style library that are not used, each with the one of its name that is."""
+    used: dict[str, Path] = {}
+    pairs = [(seen.relative, used.setdefault(composed(seen.relative.stem), seen.relative)) for seen in styles]
+    return [(path, first) for path, first in pairs if path != first]
+
+
 def namesake(used: Path) -> str:
     """Say why a file of the style library is not used; `used` is the one that is."""
     return f"is not used: {used.name} has the same name without its suffix; rename one of them"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from .claims import Claims
@@ -21,11 +22,14 @@ from .owner import Owner
 from .runner import Finished, Observer
 from .service import Notifier
 from .version import VERSION
-from .words import shortened
+from .waiting import ITS_TURN, read_waiting
+from .words import counted, shortened
 
 BEAT_S = 1.0
 # Of why a file was set aside; its error.json says more.
 MAX_ERROR = 500
+# Of what waits in the inbox; --json names all.
+MAX_LISTED = 20
 # A daemon that has not said anything for so long is not well.
 LATE_S = 30.0
 # With the lock out of sight, a daemon that beat so lately is alive.
@@ -188,14 +192,14 @@ class Pulse:
     def stopping(self) -> None:
         self.notifier.stopping()
 
-    def beat(self, queue: Queue, watching: bool) -> None:
+    def beat(self, queue: Queue, watching: bool, broken: Mapping[str, str] = MappingProxyType({})) -> None:
         """Give a sign of life, about once a second however often it is called."""
         if self.clock() < self._next:
             return
         self._next = self.clock() + BEAT_S
         self.display.queue(queue)
         self.notifier.alive(str(queue))
-        self.state |= {"beat": time.time(), "watching": watching, **asdict(queue)}
+        self.state |= {"beat": time.time(), "watching": watching, "broken": dict(broken), **asdict(queue)}
         try:
             self.ledger.write_daemon(self.inbox, self.state)
         except DiskError as error:
@@ -211,13 +215,15 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
 
     `alive` says whether a process holds the inbox now, or gave a sign of life just now while the inbox is
     away, and its lock with it. Times are in seconds, and those of the day as `time()` has them. `done` counts
-    drops finished in the last 30 days, `throughput_per_hour` those in the last hour.
+    drops finished in the last 30 days, `throughput_per_hour` those in the last hour. `waits` names what lies
+    in the inbox and why, and `eta_s` says how long its pictures will take.
     """
     watch, now = config.watch, time.time()
     owner, state = Owner(watch.inbox, Disk()), ledger.read_daemon(watch.inbox)
     unseen = not os.path.lexists(owner.lock_path)
     alive = abs(now - state.get("beat", 0.0)) < RECENT_S if unseen else owner.is_held()
     done = [row for row in ledger.finished_since(watch.inbox, now - MONTH_S) if row.state == "done"]
+    waits = read_waiting(config, ledger, state)
     aside = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk()).quarantined()
     return {
         "inbox": str(watch.inbox),
@@ -233,6 +239,8 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
         "settling": state.get("settling", 0) if alive else None,
         "claimed": len(ledger.claimed(watch.inbox)),
         "running": state.get("running") if alive else None,
+        "waits": [{"path": one.path, "reason": one.reason} for one in waits],
+        "eta_s": round(sum(one.seconds for one in waits)),
         "done": len(done),
         "throughput_per_hour": sum((row.ended or 0.0) >= now - HOUR_S for row in done),
         "set_aside": [
@@ -244,6 +252,17 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
             for one in aside
         ],
     }
+
+
+def _waiting_lines(status: Mapping[str, Any], duration: Callable[[float], str]) -> list[str]:
+    """Name what waits in the inbox, those that wait for something first."""
+    waits = sorted(status["waits"], key=lambda one: bool(one["reason"] == ITS_TURN))
+    if not waits:
+        return []
+    eta = f", about {duration(status['eta_s'])} of work" if status["eta_s"] else ""
+    named = [f"         {one['path']}: {one['reason']}" for one in waits[:MAX_LISTED]]
+    more = [f"         and {len(waits) - MAX_LISTED} more"] if len(waits) > MAX_LISTED else []
+    return [f"waits    {counted(len(waits), 'file')}{eta}", *named, *more]
 
 
 def _holder(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -290,6 +309,7 @@ def status_lines(status: Mapping[str, Any], duration: Callable[[float], str]) ->
     if run := status["running"]:
         left = f", about {duration(run['left_s'])} left" if "left_s" in run else ""
         lines.append(f"running  {run['name']}, step {run['step']} of {run['steps']}{left}")
+    lines += _waiting_lines(status, duration)
     lines.append(
         f"done     {status['done']} in the last 30 days, {status['throughput_per_hour']} in the last hour"
     )

@@ -24,8 +24,7 @@ from .inbox import (
     marker_path,
     scan_inbox,
 )
-from .names import composed
-from .routes import namesake, read_library
+from .routes import namesake, namesakes, read_library
 
 SETTLE_S, NETWORK_SETTLE_S = 2.0, 30.0
 # Between scans where no events come.
@@ -156,11 +155,8 @@ class Watcher:
 
     def _say_namesakes(self, styles: list[Seen]) -> None:
         """Say which files of the style library are not used, as another has their name."""
-        used: dict[str, Path] = {}
-        for seen in styles:
-            first = used.setdefault(composed(seen.relative.stem), seen.relative)
-            if first != seen.relative:
-                self.say_once(seen.relative, "ignored", namesake(first))
+        for path, first in namesakes(styles):
+            self.say_once(path, "ignored", namesake(first))
 
     def file_moved_out(self) -> None:
         """Say that a file just left the inbox for a folder that is not watched.
@@ -189,6 +185,11 @@ class Watcher:
         return any(
             first.get(s.relative) == s.identity and s not in quiet for s in (*files, *self._scan.styles)
         )
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """The files that are no whole pictures yet, with the reasons."""
+        return {str(path): reason for path, reason in self.settling.unreadable.items()}
 
     def is_overdue(self, seen: Seen, by_age: bool) -> bool:
         """Tell whether a file had its time to become whole; `by_age` counts what passed before this run."""

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from fakes import Recorder
+from watching import Watched, wait_until
 
 from pipeline.claims import Claims
-from pipeline.config import Config, WatchConfig
+from pipeline.config import Config, WatchConfig, read_config
 from pipeline.display import duration
 from pipeline.errors import DeviceError, DiskError, PipelineError, WorkerLost
 from pipeline.files import Disk
@@ -482,3 +483,32 @@ def test_what_the_runner_tells_is_passed_on(beating: Beating) -> None:
 def test_a_fault_is_any_error(beating: Beating) -> None:
     beating.pulse.paused(PipelineError("Odd."))
     assert beating.shown.told == [("paused", "paused: Odd.")]
+
+
+def test_what_waits_is_named_with_its_reason_with_and_without_a_daemon(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, settle_s=0.001, routes={"prints": {"styles": ["missing"]}})
+    (watched.inbox / "styles" / "s.jpg").write_bytes(b"another")
+    for name in ("a.png", "half.png", "prints/p.png", "night.yaml"):
+        watched.drop(name)
+    config = read_config(watched.folder / "config.yaml")
+    with closing(Ledger(config.state_dir)) as ledger:
+        ledger.write_daemon(config.watch.inbox, {"broken": {"half.png": "cut short"}})
+        ledger.note_speed("vgg19-slim", "cpu", 1e6)
+        wait_until(
+            lambda: all(one["reason"] != "to settle" for one in read_status(config, ledger)["waits"]),
+            "settle",
+        )
+        status = read_status(config, ledger)
+    assert {one["path"]: one["reason"] for one in status["waits"]} == {
+        "a.png": "its turn",
+        "night.yaml": "its turn",
+        "half.png": "to become a whole picture: cut short",
+        "prints/p.png": "the style 'missing' is not in styles/, or still being copied",
+        "styles/s.png": "is not used: s.jpg has the same name without its suffix; rename one of them",
+    }
+    assert status["eta_s"] > 0
+    lines = status_lines(status, duration)
+    assert any(line.startswith("waits    5 files, about ") for line in lines)
+    assert lines.index("         half.png: to become a whole picture: cut short") < lines.index(
+        "         a.png: its turn"
+    )

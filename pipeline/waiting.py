@@ -1,0 +1,72 @@
+"""What lies in the inbox and waits, why, and for how long: told with a daemon and without one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .claims import Claims
+from .config import Config
+from .errors import DiskError
+from .estimate import expected_seconds
+from .files import Disk
+from .inbox import Seen, scan_inbox
+from .ledger import Ledger
+from .recipe import Recipe
+from .routes import Plan, Router, Waiting, namesake, namesakes, read_library
+from .watcher import default_settle_s
+
+ITS_TURN = "its turn"
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A file of the inbox and what it waits for. `seconds` is what its pictures will take; 0 if unknown."""
+
+    path: str
+    reason: str
+    seconds: float = 0.0
+
+
+def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> list[Wait]:
+    """Return what waits, in the order of paths; `state` is what the last daemon said of itself."""
+    watch, disk = config.watch, Disk()
+    try:
+        scan = scan_inbox(watch.inbox, disk, config.ignore)
+    except DiskError:
+        return []  # `paused` or the daemon says so
+    library = read_library(scan.styles, set(scan.styles), watch.inbox)
+    waits = [Wait(str(path), namesake(first)) for path, first in namesakes(scan.styles)]
+    claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, disk)
+    broken, router = state.get("broken", {}), Router(config, {})
+    settle_s, expected = watch.settle_s or default_settle_s(watch.inbox), expected_seconds(ledger)
+    for seen in scan.files:
+        if scan.markers and claims.is_left(seen.relative):
+            continue
+        plan = None if router.is_manifest(seen.relative) else router.plan(seen.relative, library)
+        reason = broken.get(str(seen.relative))
+        if reason and seen.identity.ctime_ns / 1e9 <= state.get(
+            "beat", math.inf
+        ):  # unchanged since it was said
+            waits.append(Wait(str(seen.relative), f"to become a whole picture: {reason}"))
+        elif isinstance(plan, Waiting):
+            waits.append(Wait(str(seen.relative), plan.reason))
+        else:
+            reason = "to settle" if _age_s(seen) < settle_s else ITS_TURN
+            waits.append(Wait(str(seen.relative), reason, _seconds(plan, expected, state)))
+    return waits
+
+
+def _seconds(plan: Plan | None, expected: Callable[[Recipe, str], float], state: Mapping[str, Any]) -> float:
+    if plan is None:
+        return 0.0
+    encoder = plan.recipe.encoder
+    encoder = state.get("encoder") or "vgg19-slim" if encoder == "auto" else encoder
+    return len(plan.styles) * expected(plan.recipe, encoder)
+
+
+def _age_s(seen: Seen) -> float:
+    return abs(time.time() - seen.identity.ctime_ns / 1e9)
