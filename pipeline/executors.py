@@ -83,6 +83,9 @@ class Executor(Protocol):
             MachineError: the machine's fault, not a job's.
         """
 
+    def progress(self, key: str) -> int:
+        """Return how many steps a job's checkpoint has; 0 where there is none."""
+
     def forget(self, key: str) -> None:
         """Drop a job's checkpoint; called when its picture is safely published, and not before."""
 
@@ -298,6 +301,11 @@ class InProcessExecutor:
             raise
         except Exception as error:  # what a file cannot hold is no reason for the others not to be there
             return unexpected_failure(task.job, error)
+
+    def progress(self, key: str) -> int:
+        from .neural.headers import steps_of_checkpoint
+
+        return steps_of_checkpoint(checkpoint_path(self.config, key))
 
     def forget(self, key: str) -> None:
         checkpoint_path(self.config, key).unlink(missing_ok=True)

@@ -21,6 +21,10 @@ CREATE TABLE IF NOT EXISTS attempts (
     job_key TEXT PRIMARY KEY,
     count   INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS progress (
+    job_key TEXT PRIMARY KEY,
+    steps   INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS speeds (
     encoder TEXT PRIMARY KEY,
     device  TEXT NOT NULL,
@@ -124,9 +128,19 @@ class Ledger:
     def any_attempts(self, least: int) -> bool:
         return self._execute("SELECT 1 FROM attempts WHERE count >= ? LIMIT 1", (least,)) is not None
 
-    def begin(self, key: str) -> None:
-        """Record an attempt, on disk before this returns: what follows may kill the process."""
+    def progress(self, key: str) -> int:
+        """Return how many steps of a job were done when its last attempt began."""
+        row = self._execute("SELECT steps FROM progress WHERE job_key = ?", (key,))
+        return int(row[0]) if row else 0
+
+    def begin(self, key: str, steps: int = 0) -> None:
+        """Record an attempt, on disk before this returns: what follows may kill the process.
+
+        So many steps of the job were done before.
+        """
         self._settle()
+        if steps != self.progress(key):
+            self._execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", (key, steps))
         self._execute(
             "INSERT INTO attempts VALUES (?, 1) ON CONFLICT (job_key) DO UPDATE SET count = count + 1", (key,)
         )

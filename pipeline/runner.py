@@ -423,7 +423,7 @@ class Runner:
         job = ready.job
         self._announce(job.recipe.encoder)
         self.observer.job_started(job, ready.place.name)
-        self.ledger.begin(ready.key)
+        self.ledger.begin(ready.key, self.executor.progress(ready.key))
         running[ready.key] = ready
         # A worker could choose another encoder for `auto` than the key was made with.
         encoder = self.executor.encoder_info(job.recipe.encoder).name
@@ -654,8 +654,15 @@ class Runner:
         return place.done or bool(place.older) or (place.missing and not self.options.missing)
 
     def is_set_aside(self, key: str) -> bool:
-        """Tell whether a job ended the process too often."""
-        return self.ledger.attempts(key) >= self.options.max_attempts
+        """Tell whether a job ended the process too often without coming further.
+
+        Its steps are finite, so one that comes further each time comes to an end.
+        """
+        attempts = self.ledger.attempts(key)
+        if attempts and self.executor.progress(key) > self.ledger.progress(key):
+            self.ledger.end(key)
+            return False
+        return attempts >= self.options.max_attempts
 
     def any_set_aside(self) -> bool:
         return self.ledger.any_attempts(self.options.max_attempts)

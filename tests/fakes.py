@@ -61,6 +61,7 @@ class FakeExecutor:
     ran: list[str] = field(default_factory=list)
     groups: list[list[str]] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    checkpoints: dict[str, int] = field(default_factory=dict)
     after_step: Callable[[Job, int], None] = lambda job, step: None
 
     def encoder_info(self, name: str) -> EncoderInfo:
@@ -89,6 +90,9 @@ class FakeExecutor:
             if isinstance(path, Path) and self.faults.get(path.stem) == "check_kill":
                 os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments)
+
+    def progress(self, key: str) -> int:
+        return self.checkpoints.get(key, 0)
 
     def forget(self, key: str) -> None:
         self.forgotten.append(key)

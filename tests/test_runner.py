@@ -424,6 +424,25 @@ def test_a_file_name_that_is_no_text_stops_no_night(workshop: Workshop) -> None:
     assert (failing.summary.done, failing.summary.failed) == (4, 2)
 
 
+def test_attempts_end_with_progress(workshop: Workshop) -> None:
+    """A job that comes further at each attempt is not the one that ends its process."""
+    executor = FakeExecutor({"a": "lost"})
+    keys: list[str] = []
+
+    def begin(ledger: Ledger, key: str, steps: int = 0) -> None:
+        keys.append(key)
+        real_begin(ledger, key, steps)
+        executor.checkpoints[key] = min(len(keys), 5)  # five attempts come further, the others do not
+
+    real_begin = Ledger.begin
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "begin", begin)
+        workshop.manifest.write_text("pairs: [{content: photos/a.png, style: styles/s.png}]")
+        ran = workshop.run(executor)
+    assert ran.summary.failed == 1
+    assert len(keys) == 5 + 3
+
+
 # Faults of the machine
 
 
