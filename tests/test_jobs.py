@@ -412,6 +412,7 @@ def test_exit_codes_are_those_of_the_design() -> None:
         "JobError": 1,
         "ImageError": 1,
         "DivergedError": 1,
+        "PathError": 1,
         "Unexpected": 70,
         "UsageError": 2,
         "MachineError": 3,
