@@ -25,6 +25,7 @@ from .documents import Document, KeyPath, Part, Problem, listed, problems, read_
 from .errors import UsageError
 from .globs import Unwanted, as_on_disk, find, in_other_case, is_glob
 from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_color, safe_name
+from .names import composed
 from .recipe import ALIASES, INIT_MODES, Recipe, layer_recipe
 
 NOTHING_UNWANTED = Unwanted()
@@ -194,7 +195,7 @@ class Batch:
     below: tuple[Mapping[str, Any], ...]
     above: Mapping[str, Any]
     sweep: Sweep = field(default_factory=Sweep)
-    # What globs passed over, a sentence for each of them.
+    # What globs passed over, and names that several styles have, a sentence for each.
     passed_over: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -281,7 +282,7 @@ def read_manifest(
         below=(config_fields, anchor_init(manifest.recipe, folder)),
         above=flag_fields,
         sweep=_read_sweep(manifest.sweep, flag_fields, folder),
-        passed_over=tuple(reader.passed_over),
+        passed_over=(*reader.passed_over, *_namesakes(styles)),
     )
     recipes = batch.sweep.count * (1 + sum(map(bool, pair_fields)))
     if (most := max(batch.count, recipes)) > MAX_JOBS:
@@ -294,6 +295,16 @@ def read_manifest(
     if found:
         raise document.error(dict.fromkeys(found))
     return batch
+
+
+def _namesakes(styles: Iterable[Style]) -> list[str]:
+    """Say which names several styles have: their results are told apart by a short id."""
+    first: dict[str, Style] = {}
+    shared = {style.name for style in styles if first.setdefault(composed(style.name), style) != style}
+    return [
+        f"{name}: several styles have this name; give each a name of its own, or results get a short id"
+        for name in sorted(shared)
+    ]
 
 
 def unwanted(config: Config) -> Unwanted:

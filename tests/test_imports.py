@@ -33,7 +33,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "globs":     ("names",                                                     ""),
     "config":    ("documents errors globs names recipe",                       ""),
     "jobs":      ("errors recipe",                                             ""),
-    "manifest":  ("config documents errors globs jobs recipe",                 ""),
+    "manifest":  ("config documents errors globs jobs names recipe",           ""),
     "ledger":    ("errors files",                                              ""),
     "outbox":    ("errors files",                                              ""),
     "inbox":     ("errors files names",                                        ""),

@@ -919,3 +919,12 @@ def test_a_batch_names_its_inputs_without_making_jobs(make_picture: Any, read: A
         + "sweep: {init: [start.png, content]}\n"
     )
     assert batch.input_paths() == {path for job in batch.jobs() for path in job.input_paths}
+
+
+def test_styles_of_one_name_are_said(make_picture: Any, read: Any) -> None:
+    make_picture("styles/s.jpg")
+    batch = read("contents: [photos/a.jpg]\nstyles: [styles/s.png, styles/s.jpg]\n")
+    assert batch.passed_over == (
+        "s: several styles have this name; give each a name of its own, or results get a short id",
+    )
+    assert read("contents: [photos/a.jpg]\nstyles: [styles/s.png, styles/s.png]\n").passed_over == ()
