@@ -94,10 +94,11 @@ class BatchFolder:
 
     def has_record(self, name: str, suffix: str) -> bool:
         """Tell whether a name is in use; if not, no key is needed to know that its job is to be run."""
+        # Text, not Path: this is all that is done for most jobs of a plan, and each Path interns its parts.
         return (
             _folded(name) in self._taken
-            or os.path.exists(self.record_path(name))
-            or os.path.exists(self.image_path(name, suffix))
+            or os.path.exists(f"{self.logs}/{name}.json")
+            or os.path.exists(f"{self.folder}/{name}{suffix}")
         )
 
     def has_older(self) -> bool:
