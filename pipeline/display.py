@@ -22,7 +22,7 @@ from rich.text import Text
 
 from .errors import WorkerLost
 from .estimate import unknown_seconds
-from .files import one_line
+from .files import make_private, one_line
 from .jobs import EncoderInfo, Job, StepProgress
 from .logfile import rotated
 from .recipe import Recipe
@@ -243,10 +243,10 @@ def first_time(folder: Path) -> Callable[[str], bool]:
 
     def is_news(text: str) -> bool:
         mark = folder / "said" / hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
-        if mark.exists():
-            return False
         with suppress(OSError):  # then it is said again
-            mark.parent.mkdir(parents=True, exist_ok=True)
+            if mark.exists():
+                return False
+            make_private(mark.parent)
             mark.touch()
         return True
 

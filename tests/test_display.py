@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -273,6 +274,27 @@ def test_a_note_about_the_encoder_is_said_once(tmp_path: Path) -> None:
     other = replace(encoder, note="No network.")
     WatchLog(written.append, False, first_time(tmp_path)).encoder_chosen(other)
     assert written[-1].endswith("No network.")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_what_was_said_is_kept_for_its_owner_alone_and_said_again_where_it_cannot_be(tmp_path: Path) -> None:
+    state = tmp_path / "home/state"
+    assert first_time(state)("a note")
+    assert [folder.stat().st_mode & 0o777 for folder in (state.parent, state, state / "said")] == [0o700] * 3
+    (tmp_path / "file").touch()
+    is_news = first_time(tmp_path / "file")
+    assert is_news("a note")
+    assert is_news("a note")
+
+
+def test_a_state_that_may_not_be_looked_at_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert first_time(tmp_path)("a note")
 
 
 def test_a_skipped_job_needs_no_start() -> None:
