@@ -157,6 +157,7 @@ class Ledger:
     def end(self, key: str) -> None:
         """Forget a job's attempts: the process survived it. As `take_back` where it cannot be written."""
         self._owed.append(("DELETE FROM attempts WHERE job_key = ?", key))
+        self._owed.append(("DELETE FROM progress WHERE job_key = ?", key))
         self._settle()
 
     def _settle(self) -> None:
@@ -245,11 +246,15 @@ class LedgerCopy(Ledger):
 
     def _open(self) -> None:
         self._database = sqlite3.connect(":memory:", isolation_level=None)
-        with self._guarded():
-            if self.path.is_file():
-                with closing(_read_only(self.path)) as stored:
-                    stored.backup(self._database)
-            self._database.executescript(_SCHEMA)
+        try:
+            with self._guarded():
+                if self.path.is_file():
+                    with closing(_read_only(self.path)) as stored:
+                        stored.backup(self._database)
+                self._database.executescript(_SCHEMA)
+        except DiskError:
+            self._database.close()
+            raise
         self._inode = inode_of(self.path)
 
 

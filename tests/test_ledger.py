@@ -425,6 +425,32 @@ def test_a_copy_of_a_damaged_ledger_names_it(tmp_path: Path) -> None:
         LedgerCopy(tmp_path)
 
 
+def test_a_copy_that_cannot_be_made_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ledger.sqlite3").write_bytes(b"no database, but long enough to look like one" * 100)
+    connect, made = sqlite3.connect, []
+
+    def noted(*arguments: object, **options: Any) -> sqlite3.Connection:
+        made.append(connect(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", noted)
+    with pytest.raises(DiskError):
+        LedgerCopy(tmp_path)
+    assert made
+    for database in made:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            database.execute("SELECT 1")
+
+
+def test_a_job_that_ended_leaves_no_row(ledger: Ledger) -> None:
+    ledger.begin(KEY, 40)
+    assert ledger.progress(KEY) == 40
+    ledger.end(KEY)
+    assert (ledger.attempts(KEY), ledger.progress(KEY)) == (0, 0)
+
+
 class Broken:
     """A ledger whose writes fail so many times."""
 
