@@ -274,7 +274,7 @@ class Runner:
             summary.stopped = not isinstance(error, Exception)
             summary.reason = "stopped" if summary.stopped else "fault"
             summary.fault = "" if summary.stopped else str(error) or type(error).__name__
-            with suppress(DiskError):  # what ended the run is to be told
+            with suppress(DiskError, PathError):  # what ended the run is to be told
                 self._write_summary(summary, jobs, started)
             raise
         self._write_summary(summary, jobs, started)

@@ -1066,6 +1066,11 @@ def test_what_ended_a_run_is_told_though_the_summary_cannot_be_written(workshop:
     full = failing("write", matches=lambda path: path.parent == workshop.batch_folder)
     with pytest.raises(DeviceError):
         workshop.run(FakeExecutor({"a": "machine"}), disk=HookedDisk(full))
+    in_its_place = workshop.batch_folder / "summary.json"
+    in_its_place.mkdir()
+    with pytest.raises(DeviceError):
+        workshop.run(FakeExecutor({"a": "machine"}))
+    in_its_place.rmdir()
     with pytest.raises(DiskError, match=r"summary\.json"):
         workshop.run(disk=HookedDisk(full))
 
