@@ -170,12 +170,8 @@ class InProcessExecutor:
 
     def steps_taken(self) -> Callable[[str], int] | None:
         """Return what tells, by a job's key, how many steps its checkpoint is after; None: there are none."""
-        from .neural.headers import steps_of_checkpoint
-
         folder = self.config.state_dir / "checkpoints"
-        if not any(folder.glob("*.safetensors")):
-            return None
-        return lambda key: steps_of_checkpoint(checkpoint_path(self.config, key))
+        return self.progress if any(folder.glob("*.safetensors")) else None
 
     def together(self, recipe: Recipe) -> int:
         if isinstance(self.config.together, int):
@@ -308,7 +304,14 @@ class InProcessExecutor:
         return steps_of_checkpoint(checkpoint_path(self.config, key))
 
     def forget(self, key: str) -> None:
-        checkpoint_path(self.config, key).unlink(missing_ok=True)
+        path = checkpoint_path(self.config, key)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise DiskError(
+                f"{path}: the checkpoint cannot be deleted ({error.strerror or error}).",
+                "Check that state_dir can be written, then run the same command again.",
+            ) from error
 
     def close(self) -> None:
         self._sessions.clear()

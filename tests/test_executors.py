@@ -17,7 +17,8 @@ from PIL import ExifTags, Image
 from test_profiles import LOOKUP, PROFILES, formula, make_profile
 
 from pipeline.config import read_config
-from pipeline.executors import Fit, InProcessExecutor
+from pipeline.errors import DiskError
+from pipeline.executors import Fit, InProcessExecutor, checkpoint_path
 from pipeline.jobs import Job, JobResult, Masks, StepProgress, Style, Task
 from pipeline.neural import writing
 from pipeline.neural.memory import LargeStyle, OutOfMemory
@@ -410,6 +411,12 @@ def test_stopped_together_they_go_on_together_or_apart(executor, make_task) -> N
     assert (again.together, second.together, second.resumed_from_step) == (1, 1, 2)
     for result, wanted in ((first, expected[0]), (again, expected[0]), (second, expected[1])):
         assert np.abs(pixels(result) - wanted).max() <= 2
+
+
+def test_a_checkpoint_that_cannot_be_deleted_is_a_fault_of_the_machine(executor) -> None:
+    checkpoint_path(executor.config, "k").mkdir(parents=True)
+    with pytest.raises(DiskError, match="the checkpoint cannot be deleted"):
+        executor.forget("k")
 
 
 def test_a_cpu_makes_one_picture_at_a_time_unless_told_otherwise(executor) -> None:
