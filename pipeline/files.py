@@ -267,28 +267,23 @@ def _begun(path: Path) -> tuple[Path, BinaryIO]:
 def sweep_unfinished(folder: Path) -> None:
     """Remove what processes that are dead were writing in a folder; several may share it."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with suppress(OSError):  # litter costs space, and is no reason not to begin
-            remove_unfinished(path)
+        remove_unfinished(path)
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove a file of `published`, unless some process is still writing it.
+    """Remove a file of `published`, unless some process is still writing it, or the system refuses."""
+    with suppress(OSError):  # litter costs space, and is no reason not to begin
+        _remove_unless_locked(path)
 
-    Raises:
-        OSError: it cannot be removed.
-    """
+
+def _remove_unless_locked(path: Path) -> None:
     if not fcntl or path.is_symlink():
         path.unlink(missing_ok=True)  # Windows removes no file that is open
         return
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its writer holds it
         path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return  # its writer holds it
     finally:
         os.close(descriptor)
 
