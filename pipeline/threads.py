@@ -1,8 +1,11 @@
-"""How the threads that compute wait for each other."""
+"""What threads share: how they wait for each other, and settings of the whole process."""
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 
 
 def sleep_while_waiting() -> None:
@@ -12,3 +15,28 @@ def sleep_while_waiting() -> None:
     is busy. It is read once, when torch is loaded, and so has to be said before; child processes inherit it.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+class SharedContext:
+    """A change of a setting that belongs to the process, while any thread is inside.
+
+    The first thread in enters what `make` returns, the last one out leaves it.
+    """
+
+    def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._entered = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._entered.enter_context(self._make())
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._entered.close()

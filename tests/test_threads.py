@@ -1,11 +1,15 @@
-"""How threads wait is said before torch is loaded, and the user's word counts."""
+"""How threads wait is said before torch is loaded, and the user's word counts; settings that they share."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
+
+from pipeline.threads import SharedContext
 
 # Says, at the moment torch is imported, what OpenMP is going to read.
 SPY = """
@@ -32,3 +36,20 @@ def test_threads_sleep_while_they_wait(program, given, found, tmp_path, monkeypa
         [sys.executable, "-c", SPY + program], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.strip() == found, done.stderr
+
+
+def test_a_shared_context_is_entered_by_the_first_and_left_by_the_last():
+    said = []
+
+    @contextmanager
+    def change() -> Iterator[None]:
+        said.append("changed")
+        yield
+        said.append("restored")
+
+    shared = SharedContext(change)
+    for _ in range(2):
+        with shared, shared:
+            assert said[-1] == "changed"
+        assert said[-1] == "restored"
+    assert said == ["changed", "restored"] * 2

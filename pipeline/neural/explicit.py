@@ -14,8 +14,8 @@ regions of a picture.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..recipe import Recipe
+from ..threads import SharedContext
 from .canvas import without_margin
 from .encoder import Encoder
 from .losses import (
@@ -532,35 +533,16 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-class _Bfloat16Factors:
-    """Lets products of float32 matrices take their factors as bfloat16: exact where that is what they are.
-
-    The setting is the process's, and threads may be within at once: the first to enter changes it, the last
-    to leave puts back what it was.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before = ""
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                matmul = _matmul_settings()
-                self._before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                _matmul_settings().fp32_precision = self._before
-
-
-def _matmul_settings() -> Any:
+@contextmanager
+def _factors_in_bfloat16() -> Iterator[None]:
+    """Let products of float32 matrices take their factors as bfloat16: exact where that is what they are."""
     backend: Any = torch.backends.mkldnn  # its module does not declare what it holds
-    return backend.matmul
+    before, backend.matmul.fp32_precision = backend.matmul.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        backend.matmul.fp32_precision = before
 
 
-_bfloat16_factors = _Bfloat16Factors()
+# The setting is the process's.
+_bfloat16_factors = SharedContext(_factors_in_bfloat16)

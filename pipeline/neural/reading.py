@@ -9,7 +9,6 @@ import io
 import os
 import stat
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
+from ..threads import SharedContext
 from . import png
 from .colorspaces import read_nclx, said_colors
 from .directories import beginning_at, is_tiff, picture_page, read_pages
@@ -151,34 +151,16 @@ def decode_picture(data: bytes, name: str) -> Decoded:
         return replace(decoded, exif=exif, notes=notes)
 
 
-class _Quiet:
-    """Silences what Pillow says of odd metadata in pictures that are fine, while any thread is inside.
-
-    Filters of warnings belong to the process: the first thread in changes them, the last one out restores
-    them.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._filters = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif\.")
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._filters.__exit__(None, None, None)
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence what Pillow says of odd metadata in pictures that are fine."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif\.")
+        yield
 
 
-_QUIET = _Quiet()
+# Filters of warnings belong to the process.
+_QUIET = SharedContext(_without_warnings)
 
 
 @dataclass(frozen=True)
