@@ -8,16 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from .errors import WorkerLost
@@ -34,9 +32,8 @@ from .words import counted, duration
 STOPPING = "Stopping after the current step; once more to stop at once."
 # Seconds between lines about a long job.
 SAY_EVERY_S = 30.0
-# Seconds between two drawings of a running job, and the columns of a row about one.
+# Seconds between two drawings of a running job.
 DRAW_EVERY_S = 0.1
-NAME_WIDTH, SHORTEST_NAME, BAR_WIDTH = 24, 8, 12
 
 
 class LogLines:
@@ -115,6 +112,10 @@ class _Running:
     left: str = ""
     more: tuple[str, ...] = ()
 
+    def advance(self, progress: StepProgress) -> None:
+        self.step, self.steps = progress.step, progress.steps
+        self.left = f"{duration(self.pace.left_s(progress.step, progress.steps))} left"
+
     @property
     def row(self) -> Row:
         return Row(self.name, self.step, self.steps, self.left, self.more)
@@ -171,8 +172,7 @@ class LiveDisplay(LogLines):
 
     def job_step(self, name: str, progress: StepProgress) -> None:
         job = self.jobs[name]
-        job.step, job.steps = progress.step, progress.steps
-        job.left = f"{duration(job.pace.left_s(progress.step, progress.steps))} left"
+        job.advance(progress)
         job.more = (f"{progress.width} x {progress.height}", *losses(progress))
 
     def job_finished(self, finished: Finished) -> None:
@@ -423,10 +423,8 @@ class WatchLive(WatchLog):
         super().__init__(self._print, as_json=False, **options)
         self.console = console
         self.clock = clock
-        self._pace = Pace(clock)
         self._queue = ""
-        self._job: str | None = None
-        self._step, self._steps, self._left = 0, 0, ""
+        self._running: _Running | None = None
         self._drawn_at = clock()
         self._live = Live(console=console, get_renderable=self._row, auto_refresh=False, transient=True)
 
@@ -445,18 +443,17 @@ class WatchLive(WatchLog):
         self._draw()
 
     def job_started(self, job: Job, name: str) -> None:
-        self._job, self._step, self._steps, self._left = one_line(name), 0, job.recipe.total_steps, ""
-        self._pace = Pace(self.clock)
+        self._running = _Running(one_line(name), job.recipe.total_steps, Pace(self.clock))
         super().job_started(job, name)
 
     def job_step(self, name: str, progress: StepProgress) -> None:
-        self._step, self._steps = progress.step, progress.steps
-        self._left = f"{duration(self._pace.left_s(progress.step, progress.steps))} left"
+        if self._running is not None:
+            self._running.advance(progress)
         if self.clock() - self._drawn_at >= DRAW_EVERY_S:
             self._draw()
 
     def job_finished(self, finished: Finished) -> None:
-        self._job = None
+        self._running = None
         super().job_finished(finished)
         self._draw()
 
@@ -465,19 +462,13 @@ class WatchLive(WatchLog):
         with suppress(OSError):  # it is drawn again within a second
             self._live.refresh()
 
-    def _row(self) -> Table:
+    def _row(self) -> RenderableType:
         """Return the row, which fits a terminal of 80 columns: name and bar give way to the rest."""
-        if self._job is None:
-            return _grid(Text("waiting"), Text(self._queue))
-        rest = "  ".join(filter(None, (f"{self._step}/{self._steps}", self._left, self._queue)))
-        room = self.console.width - cell_len(rest) - 1
-        bar = []
-        if room > BAR_WIDTH + SHORTEST_NAME:
-            bar = [ProgressBar(self._steps, self._step, BAR_WIDTH)]
-            room -= BAR_WIDTH + 1
-        name = Text(self._job)
-        name.truncate(min(NAME_WIDTH, max(room, SHORTEST_NAME)), overflow="ellipsis")
-        return _grid(name, *bar, Text(rest))
+        if self._running is None:
+            return Text(f"waiting {self._queue}", no_wrap=True, overflow="ellipsis")
+        row = self._running.row
+        rest = "  ".join(filter(None, (row.left, self._queue)))
+        return progress_table([replace(row, left=rest)], self.console.width)
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -500,14 +491,6 @@ def watch_display(
     else:
         with rotated(file) as append:
             yield WatchLog(append, as_json, is_news)
-
-
-def _grid(*cells: Text | ProgressBar) -> Table:
-    """Set cells side by side in one line; what does not fit ends with an ellipsis."""
-    columns = [Column(no_wrap=True, overflow="ellipsis") for _ in cells]
-    grid = Table(*columns, box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
-    grid.add_row(*cells)
-    return grid
 
 
 def _now() -> str:

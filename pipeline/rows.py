@@ -35,16 +35,17 @@ class Widths:
 
     name: int
     bar: int
+    left: int
     more: int
 
 
 def plan_widths(rows: Sequence[Row], width: int) -> Widths:
     """Share out a terminal's width: first count and time left, then a bar, names, and what else there is."""
-    must = [_widest([_count(row) for row in rows]), _widest([row.left for row in rows])]
-    room = width - FREE - sum(column + GAP for column in must if column)
+    count, left = _widest([_count(row) for row in rows]), _widest([row.left for row in rows])
+    room = width - FREE - sum(column + GAP for column in (count, left) if column)
     names = min(_widest([row.name for row in rows]), LONGEST_NAME)
     bar = SHORTEST_BAR if room >= SHORTEST_BAR + GAP + min(names, SHORTEST_NAME) else 0
-    name = max(min(names, room - (bar + GAP if bar else 0)), 1)
+    name = max(min(names, room - (bar + GAP if bar else 0)), min(names, SHORTEST_NAME), 1)
     room -= name + (bar + GAP if bar else 0)
     more = 0
     for column in range(max((len(row.more) for row in rows), default=0)):
@@ -53,7 +54,9 @@ def plan_widths(rows: Sequence[Row], width: int) -> Widths:
             break
         room -= needed
         more += 1
-    return Widths(name, min(bar + max(room, 0), LONGEST_BAR) if bar else 0, more)
+    # On a terminal that is narrower still, the beginning of each is seen.
+    left = max(min(left, width - name - count - 2 * GAP), 0)
+    return Widths(name, min(bar + max(room, 0), LONGEST_BAR) if bar else 0, left, more)
 
 
 def progress_table(rows: Sequence[Row], width: int) -> Table:
@@ -74,7 +77,9 @@ def progress_table(rows: Sequence[Row], width: int) -> Table:
         if widths.bar:
             bar = [ProgressBar(max(row.total, 1), row.done, widths.bar)]
         more = [row.more[i] if i < len(row.more) else "" for i in range(widths.more)]
-        table.add_row(name, *bar, Text(_count(row)), Text(row.left), *map(Text, more))
+        left = Text(row.left)
+        left.truncate(widths.left)
+        table.add_row(name, *bar, Text(_count(row)), left, *map(Text, more))
     return table
 
 
