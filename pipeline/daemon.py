@@ -364,10 +364,11 @@ class Daemon:
     def _judge_manifests(self) -> None:
         """Set manifests with mistakes aside at once, whatever was dropped before them."""
         for seen in self.watcher.ready:
-            if not self.router.is_manifest(seen.relative) or seen in self._read_well:
+            known = not self.router.is_manifest(seen.relative) or seen in self._read_well
+            if known or not self._is_unchanged(seen):
                 continue
-            if self._examine(seen) is not None and (claim := self._take(seen)) is not None:
-                self._pending.append(claim)  # it is without mistakes by now
+            if (failure := self._examine(seen)) is not None:
+                self._claim_to_set_aside(seen, failure)
 
     def _next_claim(self) -> Claim | None:
         """Return something to work on: first what was claimed before, then what has settled."""
@@ -404,19 +405,25 @@ class Daemon:
 
     def _take(self, seen: Seen) -> Claim | None:
         """Claim a settled file if it is a whole picture or a manifest; one past hope is set aside."""
-        if identity_of(self.inbox / seen.relative) != seen.identity:
-            return None  # it was taken, or changed, since that look
+        if not self._is_unchanged(seen):
+            return None
         try:
             failure = self._examine(seen)
         except _NotYet:
             return None
-        claim = self._claim(seen)
+        if failure is not None:
+            return self._claim_to_set_aside(seen, failure)
         self._read_well.discard(seen)
-        if claim is not None and failure is not None:
+        return self._claim(seen)
+
+    def _is_unchanged(self, seen: Seen) -> bool:
+        """Tell whether a file was neither taken nor changed since the look that saw it."""
+        return identity_of(self.inbox / seen.relative) == seen.identity
+
+    def _claim_to_set_aside(self, seen: Seen, failure: PipelineError) -> None:
+        if (claim := self._claim(seen)) is not None:
             self._set_aside(claim, _report(failure.message, failure.next_step or MEND))
             self.ledger.end(_reading_key(seen.identity))
-            return None
-        return claim
 
     def _examine(self, seen: Seen) -> PipelineError | None:
         """Decode a picture or read a manifest in the worker; return what is wrong with it for good.
@@ -483,7 +490,7 @@ class Daemon:
 
     def _claim(self, seen: Seen) -> Claim | None:
         """Move a file out of the inbox, unless it changed at the last moment."""
-        if identity_of(self.inbox / seen.relative) != seen.identity:
+        if not self._is_unchanged(seen):
             return None
         drop = new_id()
         self.ledger.claim(drop, self.inbox, seen.relative, time.time())
@@ -515,6 +522,9 @@ class Daemon:
         except _NotYet:
             self._pending.append(claim)
             return
+        except _StopNow:
+            self._pending.append(claim)  # it is left for the next time, and counted so
+            raise
         except LockedError as error:
             self._wait_for_lock(claim, error)
             return

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from fakes import FakeExecutor, Recorder, picture_bytes
@@ -177,6 +177,51 @@ def test_it_says_in_the_end_what_it_did(tmp_path: Path) -> None:
     tally, heard = run_once(watched)
     assert tally == Tally(done=1, set_aside=1, left=0)
     assert heard.texts("ended") == ["ended: 1 done, 1 set aside, 0 left for the next time"]
+
+
+@dataclass
+class Reading(FakeExecutor):
+    """Notes what it reads for the daemon, and calls `before` each time."""
+
+    before: Callable[[], None] = lambda: None
+    read: list[Path] = field(default_factory=list)
+
+    def call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        self.read += [path for path in arguments if isinstance(path, Path) and path.is_absolute()]
+        self.before()
+        return super().call(function, *arguments)
+
+
+def test_a_manifest_with_a_mistake_is_read_once(tmp_path: Path) -> None:
+    watched, executor = Watched(tmp_path), Reading()
+    watched.drop("bad.yaml", b"contnets: [a.png]\n")
+    config, waker = read_config(watched.folder / "config.yaml"), Waker(watched.inbox, "off")
+    tally = watch_inbox(config, WatchOptions(once=True), Heard(), lambda config, tick: executor, waker)
+    assert tally.set_aside == 1
+    assert executor.read == [watched.inbox / "bad.yaml"]
+
+
+def test_what_was_claimed_when_a_stop_came_is_counted_as_left(tmp_path: Path) -> None:
+    watched, heard, reads = Watched(tmp_path), Heard(), []
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("a", "s"):
+        (elsewhere / f"{name}.png").write_bytes(picture_bytes(name))
+    watched.drop("night.yaml", f"contents: [{elsewhere}/a.png]\nstyles: [{elsewhere}/s.png]\n".encode())
+
+    def make(config: Config, tick: Callable[[], None]) -> Reading:
+        def stop_at_the_second() -> None:  # the first is before it is claimed
+            reads.append(1)
+            if len(reads) == 2:
+                tick()
+
+        return Reading(before=stop_at_the_second)
+
+    config, waker = read_config(watched.folder / "config.yaml"), Waker(watched.inbox, "off")
+    options = WatchOptions(once=True)
+    tally = watch_inbox(config, options, heard, make, waker, should_stop=lambda: len(reads) >= 2)
+    assert tally == Tally(left=1)
+    watched.assert_promises()
 
 
 def test_a_name_that_is_long_only_when_written_out_does_not_stop_the_start(tmp_path: Path) -> None:
