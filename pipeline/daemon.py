@@ -412,7 +412,8 @@ class Daemon:
         except _NotYet:
             return None
         if failure is not None:
-            return self._claim_to_set_aside(seen, failure)
+            self._claim_to_set_aside(seen, failure)
+            return None
         self._read_well.discard(seen)
         return self._claim(seen)
 
