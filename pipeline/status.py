@@ -211,34 +211,19 @@ class Pulse:
 
 
 def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
-    """Return what is known of the inbox of a configuration, as plain data.
+    """Return what is known of an inbox as plain data: what `read_daemon_status` returns, and its files.
 
-    `alive` says whether a process holds the inbox now, or gave a sign of life just now while the inbox is
-    away, and its lock with it. Times are in seconds, and those of the day as `time()` has them. `done` counts
-    drops finished in the last 30 days, `throughput_per_hour` those in the last hour. `waits` names what lies
-    in the inbox and why, and `eta_s` says how long its pictures will take.
+    `done` counts drops finished in the last 30 days, `throughput_per_hour` those in the last hour. `waits`
+    names what lies in the inbox and why, and `eta_s` says how long its pictures will take.
     """
     watch, now = config.watch, time.time()
-    owner, state = Owner(watch.inbox, Disk()), ledger.read_daemon(watch.inbox)
-    unseen = not os.path.lexists(owner.lock_path)
-    alive = abs(now - state.get("beat", 0.0)) < RECENT_S if unseen else owner.is_held()
+    state = ledger.read_daemon(watch.inbox)
     done = [row for row in ledger.finished_since(watch.inbox, now - MONTH_S) if row.state == "done"]
     waits = read_waiting(config, ledger, state)
     aside = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk()).quarantined()
     return {
-        "inbox": str(watch.inbox),
-        "alive": alive,
-        "holder": (owner.holder() or _holder(state)) if alive else {},
-        "since": state.get("since") if alive else None,
-        "last_beat_s": round(now - state["beat"], 1) if "beat" in state else None,
-        "encoder": state.get("encoder", ""),
-        "device": state.get("device", ""),
-        "watching": state.get("watching"),
-        "paused": state.get("paused", "") if alive else "",
-        "waiting": state.get("waiting", 0) if alive else None,
-        "settling": state.get("settling", 0) if alive else None,
+        **read_daemon_status(config, state, now),
         "claimed": len(ledger.claimed(watch.inbox)),
-        "running": state.get("running") if alive else None,
         "waits": [{"path": one.path, "reason": one.reason} for one in waits],
         "eta_s": round(sum(one.seconds for one in waits)),
         "done": len(done),
@@ -251,6 +236,31 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
             }
             for one in aside
         ],
+    }
+
+
+def read_daemon_status(config: Config, state: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """Return what is known of a daemon itself; `state` is what the last one said.
+
+    `alive` says whether a process holds the inbox now, or gave a sign of life just now while the inbox is
+    away, and its lock with it. Times are in seconds, and those of the day as `time()` has them.
+    """
+    owner = Owner(config.watch.inbox, Disk())
+    unseen = not os.path.lexists(owner.lock_path)
+    alive = abs(now - state.get("beat", 0.0)) < RECENT_S if unseen else owner.is_held()
+    return {
+        "inbox": str(config.watch.inbox),
+        "alive": alive,
+        "holder": (owner.holder() or _holder(state)) if alive else {},
+        "since": state.get("since") if alive else None,
+        "last_beat_s": round(now - state["beat"], 1) if "beat" in state else None,
+        "encoder": state.get("encoder", ""),
+        "device": state.get("device", ""),
+        "watching": state.get("watching"),
+        "paused": state.get("paused", "") if alive else "",
+        "waiting": state.get("waiting", 0) if alive else None,
+        "settling": state.get("settling", 0) if alive else None,
+        "running": state.get("running") if alive else None,
     }
 
 
@@ -271,7 +281,7 @@ def _holder(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def examine_daemon(config: Config, ledger: Ledger) -> list[Check]:
     """Check a running daemon: is it there, does it give signs of life, does it see events, is there room."""
-    status = read_status(config, ledger)
+    status = read_daemon_status(config, ledger.read_daemon(config.watch.inbox), time.time())
     age = status["last_beat_s"]
     checks = [
         Check("daemon", "is running" if status["alive"] else "nobody watches the inbox", status["alive"]),

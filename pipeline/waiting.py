@@ -41,16 +41,14 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> li
     library = read_library(scan.styles, set(scan.styles), watch.inbox)
     waits = [Wait(str(path), namesake(first)) for path, first in namesakes(scan.styles)]
     claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, disk)
-    broken, router = state.get("broken", {}), Router(config, {})
+    broken, said_s, router = state.get("broken", {}), state.get("beat", math.inf), Router(config, {})
     settle_s, expected = watch.settle_s or default_settle_s(watch.inbox), expected_seconds(ledger)
     for seen in scan.files:
         if scan.markers and claims.is_left(seen.relative):
             continue
         plan = None if router.is_manifest(seen.relative) else router.plan(seen.relative, library)
         reason = broken.get(str(seen.relative))
-        if reason and seen.identity.ctime_ns / 1e9 <= state.get(
-            "beat", math.inf
-        ):  # unchanged since it was said
+        if reason and seen.identity.ctime_ns / 1e9 <= said_s:  # unchanged since
             waits.append(Wait(str(seen.relative), f"to become a whole picture: {reason}"))
         elif isinstance(plan, Waiting):
             waits.append(Wait(str(seen.relative), plan.reason))

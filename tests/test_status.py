@@ -379,6 +379,18 @@ def test_too_little_room_is_bad_for_ones_health(config: Config, ledger: Ledger, 
         assert str(config.outbox) in text
 
 
+def test_the_checks_of_a_daemon_read_no_inbox(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are asked for every few seconds, and there may be 100,000 files."""
+
+    def scanned(*_: object) -> None:
+        pytest.fail("the inbox was scanned")
+
+    monkeypatch.setattr("pipeline.waiting.scan_inbox", scanned)
+    assert checks(config, ledger)["daemon"] == (False, "nobody watches the inbox")
+
+
 # The pulse
 
 
