@@ -27,7 +27,7 @@ from .recipe import Recipe
 from .rows import Row, progress_table
 from .runner import Finished, Summary
 from .status import Display, Pace, Queue
-from .words import counted, duration
+from .words import counted, duration, first_few
 
 STOPPING = "Stopping after the current step; once more to stop at once."
 # Seconds between lines about a long job.
@@ -326,8 +326,7 @@ def failure_lines(summary: Summary, most: int = 10) -> list[str]:
         groups.setdefault((failure["error"], failure["next_step"]), []).append(failure["name"])
     lines = []
     for (error, next_step), names in list(groups.items())[:most]:
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        lines.append(f"failed {shown}: {error} {next_step}".rstrip())
+        lines.append(f"failed {first_few(names, 3)}: {error} {next_step}".rstrip())
     if len(groups) > most:
         lines.append(f"and {counted(len(groups) - most, 'other fault')}")
     return lines

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -321,6 +322,11 @@ def one_line(text: Path | str) -> str:
     """Return a name or text as one line that can be written anywhere, whatever it is made of."""
     plain = str(text).encode(errors="backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+
+
+def mount_field(text: str) -> str:
+    """Return a field of Linux' mountinfo without the escapes of its blanks; see proc_pid_mountinfo(5)."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
 
 
 def open_regular(path: Path) -> BinaryIO:

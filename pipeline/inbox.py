@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import signal
 import stat
 import sys
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import DiskError
-from .files import TEMPORARY_PREFIX, Disk
+from .files import TEMPORARY_PREFIX, Disk, mount_field
 from .names import reason_beside_a_picture, reason_to_ignore
 
 HIDDEN = ".style-pipeline"  # our own folder in the inbox: lock, claimed files
@@ -333,7 +332,7 @@ def file_system_type(path: Path, mountinfo: str) -> str:
         fields = mount.split(" ")
         if not separator or len(fields) < 5:
             continue
-        point = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4]))
+        point = Path(mount_field(fields[4]))
         # Of two mounts on one folder, the later one is seen.
         if path.is_relative_to(point) and len(point.parts) >= longest:
             best, longest = source.split(" ")[0], len(point.parts)

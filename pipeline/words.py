@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def shortened(text: str, most: int) -> str:
     """Return a text, or the beginning of one that is longer than so many characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """Return so many names at most, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def counted(number: int, noun: str) -> str:

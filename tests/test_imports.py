@@ -70,7 +70,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "cli":       ("errors files streams threads version words",                "*"),
     "__main__":  ("cli",                                                       ""),
     # The right wing: tensors, and nothing of folders, jobs or manifests.
-    "neural":    ("errors files recipe threads version",                       ""),
+    "neural":    ("errors files recipe threads version words",                 ""),
 }  # fmt: skip
 
 # Only the right wing is loaded with these; doctor and results ask for torch inside functions.

@@ -6,10 +6,11 @@ See cgroups(7) and proc_pid_mountinfo(5).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..files import mount_field
 
 # From here on a number stands for no limit: version 1 says the largest that fits its pages.
 NO_LIMIT = 1 << 60
@@ -46,7 +47,7 @@ def _groups(system: Path) -> Iterator[tuple[Path, _Files]]:
         files, controller = _version(mount)
         if files is None:
             continue
-        root, point = (_unescaped(field) for field in mount.split()[3:5])
+        root, point = (mount_field(field) for field in mount.split()[3:5])
         for line in own:
             _, controllers, path = line.split(":", 2)
             if controller in controllers.split(","):
@@ -84,7 +85,3 @@ def _left(folder: Path, files: _Files) -> int | None:
     statistics = dict(line.split(" ", 1) for line in lines)
     # Pages of files that nobody uses count as used.
     return max(0, min(limits) - used + int(statistics.get(files.reclaimable, 0)))
-
-
-def _unescaped(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)

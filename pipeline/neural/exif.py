@@ -11,6 +11,7 @@ from typing import IO
 
 from PIL import ExifTags, Image
 
+from ..words import first_few
 from .directories import Directories, file_bytes, read_directories
 
 _BASE = ExifTags.Base
@@ -84,9 +85,7 @@ def _notes(found: Directories) -> tuple[str, ...]:
     names = [_name(folder, tag) for folder, tag in found.lost]
     if not names:
         return ()
-    more = len(names) - NAMED_IN_NOTES
-    listed = ", ".join(names[:NAMED_IN_NOTES]) + (f" and {more} more" if more > 0 else "")
-    return (f"of its EXIF this cannot be read, and is left out: {listed}",)
+    return (f"of its EXIF this cannot be read, and is left out: {first_few(names, NAMED_IN_NOTES)}",)
 
 
 def _name(folder: int, tag: int | None) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 from PIL import PngImagePlugin
 
+from ..words import first_few
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Bytes that a text and all texts may have, once inflated, for Pillow to read them.
 LONGEST_TEXT, MOST_TEXT = PngImagePlugin.MAX_TEXT_CHUNK - 1, PngImagePlugin.MAX_TEXT_MEMORY
@@ -119,8 +121,7 @@ class _Reader:
     def notes(self) -> tuple[str, ...]:
         if not self.left_out:
             return ()
-        more = len(self.left_out) - NAMED_IN_NOTES
-        listed = ", ".join(self.left_out[:NAMED_IN_NOTES]) + (f" and {more} more" if more > 0 else "")
+        listed = first_few(self.left_out, NAMED_IN_NOTES)
         return (f"of what it says about itself this is damaged or too long, and left out: {listed}",)
 
 
