@@ -272,7 +272,9 @@ def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool)
     _say(*batch.passed_over, err=as_json)
     line = f"{estimate.jobs} of {counted(len(batch), 'picture')} to make"
     if estimate.jobs:
-        line += f" with {estimate.encoders}, roughly {duration(estimate.seconds)} ({estimate.basis})"
+        line += (
+            f" with {estimate.encoders}, roughly {duration(max(estimate.seconds, 0.1))} ({estimate.basis})"
+        )
     if failing:
         line += f"; {failing} cannot be made"
     _say(f"{line}.", err=as_json)

@@ -89,7 +89,7 @@ class LogLines:
     def _say(self, text: str) -> None:
         skipped, self._skipped = self._skipped, Counter()
         for what, count in skipped.items():
-            self._say(f"skipped {count} that are {what}")
+            self._say(f"skipped {count}, {what}")
         self._said_at = time.monotonic()
         # Names may hold [brackets]; they are not markup.
         self.console.print(
@@ -300,7 +300,8 @@ def finished_line(finished: Finished) -> str:
 
 def summary_line(summary: Summary, folder: str) -> str:
     """Return the last line of a run."""
-    gone = f"{summary.missing} deleted or renamed since (--missing makes them again)"
+    them = "it" if summary.missing == 1 else "them"
+    gone = f"{summary.missing} deleted or renamed since (--missing makes {them} again)"
     if summary.skipped == summary.jobs:
         all_of_them = f"all {summary.jobs} pictures are" if summary.jobs > 1 else "the picture is"
         return f"Nothing to do: {all_of_them} there already, in {folder}"
@@ -314,7 +315,8 @@ def summary_line(summary: Summary, folder: str) -> str:
     if summary.failed:
         parts.append(f"{summary.failed} failed (see {folder}/summary.json)")
     if summary.remaining:
-        limit = ", as so many may fail (max_failures)" if summary.reason == "max_failures" else ""
+        limited = summary.reason == "max_failures"
+        limit = f" (stopped after {counted(summary.failed, 'failure')}: max_failures)" if limited else ""
         parts.append(f"{summary.remaining} not begun or not finished{limit}")
     return f"{', '.join(parts)} in {duration(summary.seconds)}. Pictures are in {folder}"
 

@@ -22,7 +22,7 @@ class Estimate:
         self.ledger = ledger
         self.jobs = 0
         self.seconds = 0.0
-        self.basis = "a guess: no picture was made here yet"
+        self.basis = "a guess: no speed was measured here yet"
         self._speeds: dict[str, float] = {}
 
     def add(self, recipe: Recipe, encoder: str, steps_taken: int = 0) -> None:

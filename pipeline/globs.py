@@ -30,19 +30,23 @@ class Unwanted:
 
 @dataclass
 class Found:
-    """The files that a glob found, and what it passed over: by suffix, by name, and unreadable folders."""
+    """The files that a glob found, and what it passed over: by suffix, by name, and folders."""
 
     files: list[Path] = field(default_factory=list)
     others: set[Path] = field(default_factory=set)
     ignored: set[Path] = field(default_factory=set)
+    barred: set[Path] = field(default_factory=set)
     unreadable: dict[Path, str] = field(default_factory=dict)
 
     def passed_over(self) -> str:
         """Say what was passed over, "" if nothing was."""
         suffixes = [path.suffix.lower() or "without one" for path in self.others]
-        names = [path.name for path in self.ignored]
-        kinds = (("other suffixes", suffixes), ("ignored names", names))
-        parts = [f"{len(found)} with {kind} ({_listed(found)})" for kind, found in kinds if found]
+        kinds = (
+            ("with other suffixes", suffixes),
+            ("with ignored names", [path.name for path in self.ignored]),
+            ("for results, originals, state or cache", [path.name for path in self.barred]),
+        )
+        parts = [f"{len(found)} {kind} ({_listed(found)})" for kind, found in kinds if found]
         parts += [f"{folder}, which cannot be read ({why})" for folder, why in self.unreadable.items()]
         return ", ".join(parts)
 
@@ -165,7 +169,7 @@ class _Walk:
         """Tell whether a folder, or the file that a link leads to, is in one that is not to be entered."""
         there = path.resolve()
         if any(there.is_relative_to(folder) for folder in self._barred):
-            self.found.ignored.add(path)
+            self.found.barred.add(path)
             return True
         return False
 

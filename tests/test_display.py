@@ -90,7 +90,7 @@ def test_one_line_per_event() -> None:
         "vgg19 is not here.",
         "started a--s (64 px, 7 steps)",
         "[1/3] done a--s in 12.3 s: /out/night/a--s.png",
-        "skipped 1 that are done already",
+        "skipped 1, done already",
         "[3/3] failed a--s: /in/a.png: no picture. Look at it.",
     ]
 
@@ -458,7 +458,11 @@ def make_summary(jobs: int, **counts: Any) -> Summary:
             ["Nothing to do: 2 there", "1 deleted", "--missing"],
             ["all"],
         ),
-        (make_summary(3, failed=1, reason="max_failures"), ["2 not begun", "(max_failures)"], ["deleted"]),
+        (
+            make_summary(3, failed=1, reason="max_failures"),
+            ["2 not begun or not finished (stopped after 1 failure: max_failures)"],
+            ["deleted"],
+        ),
         (make_summary(3, done=2, missing=1), ["2 done, 1 deleted or renamed"], ["not begun"]),
         (make_summary(3, done=2, failed=1), ["2 done", "1 failed", "/out/night/summary.json"], ["not begun"]),
         (make_summary(5, done=2, stopped=True), ["2 done", "3 not begun or not finished"], ["failed"]),
@@ -794,6 +798,6 @@ def test_what_was_deleted_is_not_said_to_be_done() -> None:
         shown.job_finished(make_finished("skipped", missing=missing))
     shown.job_finished(make_finished("done", path=Path("/out/a--s.png")))
     assert lines(file)[:2] == [
-        "skipped 1 that are done already",
-        "skipped 2 that are deleted or renamed since",
+        "skipped 1, done already",
+        "skipped 2, deleted or renamed since",
     ]

@@ -150,7 +150,8 @@ def test_a_glob_does_not_take_results_for_contents(here: Path, make_manifest: Ma
     batch = read_manifest(manifest, {}, {}, unwanted=unwanted(config))
     assert [content for content, _ in pairs(batch)] == ["d.png", "b.PNG", "start.png", "s.png", "t.png"]
     assert batch.passed_over == (
-        "**/*.png: passed over: 5 with ignored names (.style-pipeline, archive, e_SMALL.png, ...)",
+        "**/*.png: passed over: 2 with ignored names (.style-pipeline, e_SMALL.png), "
+        "3 for results, originals, state or cache (archive, outbox, quarantine)",
     )
     chained = make_manifest("contents: [outbox/night/*.png]\nstyles: [styles/s.png]\n", "again.yaml")
     assert pairs(read_manifest(chained, {}, {}, unwanted=unwanted(config))) == [("a--s.png", "s")]
