@@ -212,12 +212,13 @@ class Daemon:
 
     def _say_goodbye(self) -> None:
         tally = self.tally
-        tally.left = len(self._pending) + len(self._later) + self.watcher.settled_count
+        tally.left = len(self._pending) + len(self._later) + self.watcher.left_count
         deadline = self.options.deadline
         cut_short = deadline is not None and deadline.over and not self._finished and tally.left > 0
         tally.out_of_time |= cut_short
         text = f"ended: {tally.done} done, {tally.set_aside} set aside, {tally.left} left for the next time"
         self.pulse.tell("ended", text, done=tally.done, set_aside=tally.set_aside, left=tally.left)
+        self._beat(last=True)
 
     def _settle_row(self, drop: DropRow) -> None:
         """A drop that is claimed in the ledger only was never taken, or its last step was not noted."""
@@ -289,10 +290,10 @@ class Daemon:
             self._fault = error  # raised when the job is over
         self._beat()
 
-    def _beat(self) -> None:
+    def _beat(self, last: bool = False) -> None:
         waiting = len(self._pending) + len(self._later) + self.watcher.settled_count
         queue = Queue(waiting, self.watcher.settling_count, self.tally.done, self.tally.set_aside)
-        self.pulse.beat(queue, self.waker.alive, self.watcher.broken)
+        self.pulse.beat(queue, self.waker.alive, self.watcher.broken, last)
 
     def _is_over(self) -> bool:
         deadline = self.options.deadline
@@ -423,7 +424,7 @@ class Daemon:
 
     def _claim_to_set_aside(self, seen: Seen, failure: PipelineError) -> None:
         if (claim := self._claim(seen)) is not None:
-            self._set_aside(claim, _report(failure.message, failure.next_step or MEND))
+            self._set_aside(claim, _report("; ".join(failure.lines), failure.next_step or MEND))
             self.ledger.end(_reading_key(seen.identity))
 
     def _examine(self, seen: Seen) -> PipelineError | None:
@@ -449,8 +450,8 @@ class Daemon:
         except ImageError as error:
             if self.watcher.is_overdue(seen, by_age=self.options.once):
                 return error
-            self.watcher.mark_unreadable(seen, error.message)
             reason = error.message.removeprefix(f"{path}: ")
+            self.watcher.mark_unreadable(seen, reason)
             self.watcher.say_once(seen.relative, "waits", f"waits to become a whole picture: {reason}")
             raise _NotYet from error
         except JobError as error:
@@ -553,7 +554,7 @@ class Daemon:
         except (*FAULTS, _NotYet):
             raise
         except PipelineError as error:
-            return _report(error.message, error.next_step or MEND)
+            return _report("; ".join(error.lines), error.next_step or MEND)
         except Exception as error:  # a fault of ours: the other drops still get their turn
             if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
                 raise

@@ -143,7 +143,7 @@ def namesakes(styles: Iterable[Seen]) -> list[tuple[Path, Path]]:
 
 def namesake(used: Path) -> str:
     """Say why a file of the style library is not used; `used` is the one that is."""
-    return f"is not used: {used.name} has the same name without its suffix; rename one of them"
+    return f"not used, as {used.name} has the same name but for its suffix; rename one of them"
 
 
 def manifest_jobs(batch: Batch, claim: Claim) -> Iterable[Job]:
@@ -167,7 +167,8 @@ def _named_styles(
             styles.append(style)
     if missing:
         listed = ", ".join(f"'{name}'" for name in sorted(missing))
-        return Waiting(f"the style {listed} is not in {STYLES}/, or still being copied")
+        styles_are = f"the style {listed} is" if len(missing) == 1 else f"the styles {listed} are"
+        return Waiting(f"{styles_are} not in {STYLES}/, or still being copied")
     return tuple(styles)
 
 

@@ -192,9 +192,15 @@ class Pulse:
     def stopping(self) -> None:
         self.notifier.stopping()
 
-    def beat(self, queue: Queue, watching: bool, broken: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Give a sign of life, about once a second however often it is called."""
-        if self.clock() < self._next:
+    def beat(
+        self,
+        queue: Queue,
+        watching: bool,
+        broken: Mapping[str, str] = MappingProxyType({}),
+        last: bool = False,
+    ) -> None:
+        """Give a sign of life, about once a second however often it is called, and the last in any case."""
+        if self.clock() < self._next and not last:
             return
         self._next = self.clock() + BEAT_S
         self.display.queue(queue)
@@ -214,18 +220,20 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     """Return what is known of an inbox as plain data: what `read_daemon_status` returns, and its files.
 
     `done` counts drops finished in the last 30 days, `throughput_per_hour` those in the last hour. `waits`
-    names what lies in the inbox and why, and `eta_s` says how long its pictures will take.
+    names what lies in the inbox and why, and `eta_s` says how long its pictures will take; `unused` names
+    styles that are not used, and why.
     """
     watch, now = config.watch, time.time()
     state = ledger.read_daemon(watch.inbox)
     done = [row for row in ledger.finished_since(watch.inbox, now - MONTH_S) if row.state == "done"]
-    waits = read_waiting(config, ledger, state)
+    waits, unused = read_waiting(config, ledger, state)
     aside = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk()).quarantined()
     return {
         **read_daemon_status(config, state, now),
         "claimed": len(ledger.claimed(watch.inbox)),
         "waits": [{"path": one.path, "reason": one.reason} for one in waits],
         "eta_s": round(sum(one.seconds for one in waits)),
+        "unused": [{"path": one.path, "reason": one.reason} for one in unused],
         "done": len(done),
         "throughput_per_hour": sum((row.ended or 0.0) >= now - HOUR_S for row in done),
         "set_aside": [
@@ -313,13 +321,16 @@ def status_lines(status: Mapping[str, Any], duration: Callable[[float], str]) ->
         lines.append(f"daemon   running for {up}, process {status['holder'].get('pid')}{where}")
         lines.append(f"queue    {status['waiting']} waiting, {status['settling']} settling")
     else:
-        lines.append(f"daemon   not running, {status['claimed']} claimed and to be gone on with")
+        claimed = status["claimed"]
+        begun = f"; {counted(claimed, 'file')} begun, and gone on with when it starts" if claimed else ""
+        lines.append(f"daemon   not running{begun}")
     if status["paused"]:
         lines.append(f"paused   {status['paused']}")
     if run := status["running"]:
         left = f", about {duration(run['left_s'])} left" if "left_s" in run else ""
         lines.append(f"running  {run['name']}, step {run['step']} of {run['steps']}{left}")
     lines += _waiting_lines(status, duration)
+    lines += [f"unused   {one['path']}: {one['reason']}" for one in status["unused"]]
     lines.append(
         f"done     {status['done']} in the last 30 days, {status['throughput_per_hour']} in the last hour"
     )

@@ -24,22 +24,25 @@ ITS_TURN = "its turn"
 
 @dataclass(frozen=True)
 class Wait:
-    """A file of the inbox and what it waits for. `seconds` is what its pictures will take; 0 if unknown."""
+    """A file of the inbox and why it waits. `seconds` is what its pictures will take; 0 if unknown."""
 
     path: str
     reason: str
     seconds: float = 0.0
 
 
-def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> list[Wait]:
-    """Return what waits, in the order of paths; `state` is what the last daemon said of itself."""
+def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tuple[list[Wait], list[Wait]]:
+    """Return what waits, in the order of paths, and styles that are not used.
+
+    `state` is what the last daemon said of itself.
+    """
     watch, disk = config.watch, Disk()
     try:
         scan = scan_inbox(watch.inbox, disk, config.ignore)
     except DiskError:
-        return []  # `paused` or the daemon says so
+        return [], []  # `paused` or the daemon says so
     library = read_library(scan.styles, set(scan.styles), watch.inbox)
-    waits = [Wait(str(path), namesake(first)) for path, first in namesakes(scan.styles)]
+    waits: list[Wait] = []
     claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, disk)
     broken, said_s, router = state.get("broken", {}), state.get("beat", math.inf), Router(config, {})
     settle_s, expected = watch.settle_s or default_settle_s(watch.inbox), expected_seconds(ledger)
@@ -55,7 +58,7 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> li
         else:
             reason = "to settle" if _age_s(seen) < settle_s else ITS_TURN
             waits.append(Wait(str(seen.relative), reason, _seconds(plan, expected, state)))
-    return waits
+    return waits, [Wait(str(path), namesake(first)) for path, first in namesakes(scan.styles)]
 
 
 def _seconds(plan: Plan | None, expected: Callable[[Recipe, str], float], state: Mapping[str, Any]) -> float:

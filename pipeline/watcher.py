@@ -90,6 +90,11 @@ class Watcher:
         return self._settled
 
     @property
+    def left_count(self) -> int:
+        """How many files have settled and are still there, pictures that are not whole among them."""
+        return len({seen.relative for seen in self.settling.quiet} | self.settling.unreadable.keys())
+
+    @property
     def is_empty(self) -> bool:
         """Whether there was nothing to take at the last look."""
         return self.looked and not self._files
@@ -138,7 +143,7 @@ class Watcher:
         """Take a style into the library, or leave it out for a fault."""
         self._judged[seen] = fault
         if fault:
-            self.say_once(seen.relative, "ignored", f"is no style: {fault}")
+            self.say_once(seen.relative, "ignored", f"not used as a style: {fault}")
         self._read_library()
 
     def is_settled_style(self, path: Path) -> bool:

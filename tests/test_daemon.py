@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +21,8 @@ from pipeline.events import Waker
 from pipeline.folders import Folders
 from pipeline.jobs import EncoderInfo, Job
 from pipeline.ledger import Ledger
-from pipeline.status import Pulse, Queue
+from pipeline.status import Pulse, Queue, read_status, status_lines
+from pipeline.words import duration
 
 
 @dataclass
@@ -166,7 +168,7 @@ def test_styles_of_one_name_are_said(tmp_path: Path) -> None:
     tally, heard = run_once(watched)
     assert tally.done == 1
     assert [text for text in heard.texts("ignored") if "not used" in text] == [
-        "styles/s.png: is not used: s.jpg has the same name without its suffix; rename one of them"
+        "styles/s.png: not used, as s.jpg has the same name but for its suffix; rename one of them"
     ]
 
 
@@ -222,6 +224,31 @@ def test_what_was_claimed_when_a_stop_came_is_counted_as_left(tmp_path: Path) ->
     tally = watch_inbox(config, options, heard, make, waker, should_stop=lambda: len(reads) >= 2)
     assert tally == Tally(left=1)
     watched.assert_promises()
+
+
+def test_pictures_that_are_not_whole_are_left_for_the_next_time_and_status_knows(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.drop("a.png")
+    for name in ("b.png", "z.png"):
+        watched.drop(name, b"no picture")
+    tally, _ = run_once(watched)
+    assert (tally.done, tally.set_aside, tally.left) == (1, 0, 2)
+    config = read_config(watched.folder / "config.yaml")
+    with closing(Ledger(config.state_dir)) as ledger:
+        lines = status_lines(read_status(config, ledger), duration)
+    assert "daemon   not running" in lines
+    waits = [line.strip() for line in lines if "to become a whole picture" in line]
+    assert [line.split(":")[0] for line in waits] == ["b.png", "z.png"]
+    assert not any(str(watched.inbox) in line for line in waits)
+
+
+def test_several_mistakes_of_a_manifest_are_said_in_one_line(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.drop("night.yaml", b"contents: x.png\nstyls: y.png\n")
+    _, heard = run_once(watched)
+    (text,) = heard.texts("set_aside")
+    assert "\\n" not in text
+    assert "no such file; " in text
 
 
 def test_a_name_that_is_long_only_when_written_out_does_not_stop_the_start(tmp_path: Path) -> None:

@@ -1261,7 +1261,7 @@ def test_what_is_no_picture_is_no_style(tmp_path: Path) -> None:
     stray.write_text("Styles go here.")
     watched.drop("a.png")
     daemon = watched.start()
-    assert "is no style" in daemon.until("ignored", path="styles/readme.txt")["text"]
+    assert "not used as a style" in daemon.until("ignored", path="styles/readme.txt")["text"]
     daemon.until("done", name="a--s")
     (tmp_path / "whole").write_bytes(picture_bytes("another style"))
     (tmp_path / "whole").rename(stray)

@@ -151,7 +151,8 @@ def test_a_picture_waits_for_its_styles(styles: list[Any], missing: list[str]) -
     waiting = make_router({"styles": styles}).plan(Path("a.png"), LIBRARY)
     assert isinstance(waiting, Waiting)
     listed = ", ".join(f"'{name}'" for name in missing)
-    assert f"the style {listed} is not in styles/" in waiting.reason
+    said = "style {listed} is" if len(missing) == 1 else "styles {listed} are"
+    assert waiting.reason == f"the {said.format(listed=listed)} not in styles/, or still being copied"
 
 
 def test_a_route_waits_for_its_own_styles_only() -> None:

@@ -331,7 +331,7 @@ def test_drops_are_counted(config: Config, ledger: Ledger) -> None:
     assert (status["done"], status["throughput_per_hour"], status["claimed"]) == (3, 2, 1)
     lines = status_lines(status, duration)
     assert "done     3 in the last 30 days, 2 in the last hour" in lines
-    assert "daemon   not running, 1 claimed and to be gone on with" in lines
+    assert "daemon   not running; 1 file begun, and gone on with when it starts" in lines
 
 
 def test_what_was_set_aside_is_listed(config: Config, ledger: Ledger) -> None:
@@ -516,11 +516,13 @@ def test_what_waits_is_named_with_its_reason_with_and_without_a_daemon(tmp_path:
         "night.yaml": "its turn",
         "half.png": "to become a whole picture: cut short",
         "prints/p.png": "the style 'missing' is not in styles/, or still being copied",
-        "styles/s.png": "is not used: s.jpg has the same name without its suffix; rename one of them",
     }
+    not_used = "not used, as s.jpg has the same name but for its suffix; rename one of them"
+    assert status["unused"] == [{"path": "styles/s.png", "reason": not_used}]
     assert status["eta_s"] > 0
     lines = status_lines(status, duration)
-    assert any(line.startswith("waits    5 files, about ") for line in lines)
+    assert any(line.startswith("waits    4 files, about ") for line in lines)
+    assert f"unused   styles/s.png: {not_used}" in lines
     assert lines.index("         half.png: to become a whole picture: cut short") < lines.index(
         "         a.png: its turn"
     )
