@@ -246,6 +246,16 @@ def test_a_folder_that_cannot_hold_a_lock_costs_time_only(tmp_path):
     assert same(computed, targets(1))
 
 
+def test_a_disk_without_locks_costs_time_only(tmp_path, monkeypatch):
+    def refuse(_lock: object) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("pipeline.neural.targets.FileLock.__enter__", refuse)
+    computed, found = TargetCache(tmp_path).fetch("ab", CHANNELS, lambda: targets(1))
+    assert not found
+    assert same(computed, targets(1))
+
+
 def test_spectra_are_kept_in_memory_and_join():
     cache = TargetCache(None)
     one, _ = cache.fetch("1", CHANNELS, lambda: targets(1), decomposed=True)

@@ -161,7 +161,7 @@ class TargetCache:
         # A few locks for all entries, so that no file stays behind for each.
         lock = FileLock(self.directory / f"{key[0]}.lock", timeout=LOCK_S)
         with ExitStack() as stack:
-            with suppress(OSError, Timeout):
+            with suppress(OSError, Timeout, NotImplementedError):  # the last: older versions of filelock
                 make_private(self.directory)
                 stack.enter_context(lock)
             yield
