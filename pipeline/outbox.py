@@ -40,7 +40,8 @@ LOG, RECORD = "log.csv", "record.json"
 LOCK = ".lock"
 # Where results go whose names newer ones take, and the runs before the last.
 OLDER, RUNS = "older", "runs.jsonl"
-RUNS_KEPT = 100
+# So many runs, and as many bytes of them as can be read and written again at the end of every run.
+RUNS_KEPT, RUNS_BYTES = 100, 64 << 20
 
 # Tells whether a job's result replaces the one that a record is of.
 Replaces = Callable[[Mapping[str, Any]], bool]
@@ -368,12 +369,15 @@ class BatchFolder:
         return path
 
     def add_run(self, summary: Mapping[str, Any]) -> None:
-        """Add a line about a run to those of the runs before it, of which the last hundred are kept."""
+        """Add a line about a run to those of the runs before it, of which the last are kept."""
         path = self.logs / RUNS
         with self._disk_errors(path):
             lines = path.read_bytes().splitlines() if path.is_file() else []
         lines.append(json.dumps(summary, ensure_ascii=False).encode(errors="backslashreplace"))
-        self._put(path, b"".join(line + b"\n" for line in lines[-RUNS_KEPT:]))
+        del lines[:-RUNS_KEPT]
+        while len(lines) > 1 and sum(map(len, lines)) > RUNS_BYTES:
+            del lines[0]
+        self._put(path, b"".join(line + b"\n" for line in lines))
 
     def _put(self, path: Path, data: bytes) -> None:
         with self._disk_errors(path):

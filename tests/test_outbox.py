@@ -405,6 +405,18 @@ def test_the_runs_before_the_last_are_kept_up_to_a_hundred(folder: BatchFolder) 
     assert [json.loads(line)["done"] for line in lines] == list(range(3, 103))
 
 
+def test_of_runs_with_very_many_pictures_fewer_are_kept(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.outbox.RUNS_BYTES", 150)
+    kept = []
+    for number, length in enumerate((30, 30, 30, 200, 30)):  # a line has 27 more
+        folder.add_run({"done": number, "pictures": "x" * length})
+        lines = (folder.logs / "runs.jsonl").read_bytes().splitlines()
+        kept.append([json.loads(line)["done"] for line in lines])
+    assert kept == [[0], [0, 1], [1, 2], [3], [4]]
+
+
 # Done
 
 
