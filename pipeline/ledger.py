@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import filelock
+
 from .errors import DiskError
-from .files import inode_of, make_private
+from .files import inode_of, make_private, remove_unfinished
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS attempts (
-    job_key TEXT PRIMARY KEY,
-    count   INTEGER NOT NULL
+CREATE TABLE IF NOT EXISTS attempts_of (
+    job_key TEXT NOT NULL,
+    owner   TEXT NOT NULL,
+    count   INTEGER NOT NULL,
+    PRIMARY KEY (job_key, owner)
 );
 CREATE TABLE IF NOT EXISTS progress (
     job_key TEXT PRIMARY KEY,
@@ -71,7 +76,9 @@ class Ledger:
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "ledger.sqlite3"
-        self._owed: deque[tuple[str, str]] = deque()  # changes of attempts that could not be written yet
+        self._owner = _Owner(state_dir / "owners")
+        # Changes of attempts that could not be written yet.
+        self._owed: deque[tuple[str, tuple[str, ...]]] = deque()
         self._open()
 
     def _open(self) -> None:
@@ -120,13 +127,20 @@ class Ledger:
                 raise sqlite3.DatabaseError("its tables are not those of a ledger")
 
     def attempts(self, key: str) -> int:
-        """Return how often a job was begun and not ended, by success, failure or a stop."""
+        """Return how often a job was begun and not ended, by success, failure or a stop.
+
+        What other processes have begun counts when they are dead: until then they may be well on their way.
+        """
         self._settle()
-        row = self._execute("SELECT count FROM attempts WHERE job_key = ?", (key,))
-        return int(row[0]) if row else 0
+        with self._guarded():
+            query = "SELECT owner, count FROM attempts_of WHERE job_key = ?"
+            begun = self._database.execute(query, (key,)).fetchall()
+            return sum(count for owner, count in begun if not self._owner.is_another_alive(owner))
 
     def any_attempts(self, least: int) -> bool:
-        return self._execute("SELECT 1 FROM attempts WHERE count >= ? LIMIT 1", (least,)) is not None
+        """Tell whether any job may have been begun so often: those of living processes are not told apart."""
+        query = "SELECT 1 FROM attempts_of GROUP BY job_key HAVING SUM(count) >= ? LIMIT 1"
+        return self._execute(query, (least,)) is not None
 
     def progress(self, key: str) -> int:
         """Return how many steps of a job were done when its last attempt began."""
@@ -139,31 +153,37 @@ class Ledger:
         So many steps of the job were done before.
         """
         self._settle()
+        self._show_alive()
         if steps != self.progress(key):
             self._execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", (key, steps))
-        self._execute(
-            "INSERT INTO attempts VALUES (?, 1) ON CONFLICT (job_key) DO UPDATE SET count = count + 1", (key,)
-        )
+        query = "INSERT INTO attempts_of VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1"
+        self._execute(query, (key, self._owner.name))
+
+    def _show_alive(self) -> None:
+        with self._guarded():
+            self._owner.show_alive()
 
     def take_back(self, *keys: str) -> None:
         """Take an attempt of each job back that ended by no fault of it; those before it stay counted.
 
         Where this cannot be written now, it still counts for this process, and is written later.
         """
-        self._owed.extend(("UPDATE attempts SET count = count - 1 WHERE job_key = ?", key) for key in keys)
-        self._owed.extend(("DELETE FROM attempts WHERE job_key = ? AND count <= 0", key) for key in keys)
+        mine = "WHERE job_key = ? AND owner = ?"
+        for key in keys:
+            which = (key, self._owner.name)
+            self._owed.append((f"UPDATE attempts_of SET count = count - 1 {mine}", which))
+            self._owed.append((f"DELETE FROM attempts_of {mine} AND count <= 0", which))
         self._settle()
 
     def end(self, key: str) -> None:
         """Forget a job's attempts: the process survived it. As `take_back` where it cannot be written."""
-        self._owed.append(("DELETE FROM attempts WHERE job_key = ?", key))
-        self._owed.append(("DELETE FROM progress WHERE job_key = ?", key))
+        self._owed.append(("DELETE FROM attempts_of WHERE job_key = ?", (key,)))
+        self._owed.append(("DELETE FROM progress WHERE job_key = ?", (key,)))
         self._settle()
 
     def _settle(self) -> None:
         while self._owed:
-            query, key = self._owed[0]
-            self._execute(query, (key,))
+            self._execute(*self._owed[0])
             self._owed.popleft()
 
     def note_speed(self, encoder: str, device: str, seconds_per_megapixel_step: float) -> None:
@@ -239,6 +259,45 @@ class Ledger:
 
     def close(self) -> None:
         self._database.close()
+        self._owner.close()
+
+
+class _Owner:
+    """Whose attempts are whose: a process has a name, and a file of that name, locked while it lives."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = secrets.token_hex(8)
+        self._lock = filelock.FileLock(folder / self.name)
+
+    def show_alive(self) -> None:
+        """Lock the file, so that other processes know: the kernel unlocks it, however this one ends."""
+        if self._lock.is_locked:
+            return
+        make_private(self.folder)
+        for path in self.folder.iterdir():
+            remove_unfinished(path)  # of the dead
+        with suppress(NotImplementedError):  # a file system without locks: what is begun counts at once
+            self._lock.acquire()
+
+    def is_another_alive(self, name: str) -> bool:
+        if name == self.name or not (self.folder / name).is_file():
+            return False
+        lock = filelock.FileLock(self.folder / name, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            return True
+        except NotImplementedError:
+            return False
+        lock.release()
+        return False
+
+    def close(self) -> None:
+        if self._lock.is_locked:
+            self._lock.release(force=True)
+            with suppress(OSError):
+                (self.folder / self.name).unlink(missing_ok=True)
 
 
 class LedgerCopy(Ledger):
@@ -256,6 +315,9 @@ class LedgerCopy(Ledger):
             self._database.close()
             raise
         self._inode = inode_of(self.path)
+
+    def _show_alive(self) -> None:
+        """Nobody else reads what is begun here."""
 
 
 def _read_only(path: Path) -> sqlite3.Connection:

@@ -169,7 +169,7 @@ class World:
             path.unlink()
 
     def delete_ledger(self) -> None:
-        for path in self.state.glob("*"):
+        for path in self.state.glob("ledger*"):
             path.unlink()
 
     # What the program does
@@ -286,7 +286,7 @@ class World:
         if not (self.state / "ledger.sqlite3").exists():
             return []
         with closing(Ledger(self.state)) as ledger:
-            return [row[0] for row in ledger._database.execute("SELECT count FROM attempts")]
+            return [row[0] for row in ledger._database.execute("SELECT count FROM attempts_of")]
 
     # The promises
 

@@ -51,7 +51,7 @@ def attempts(workshop: Workshop) -> int:
     """Attempts begun and not ended, over all jobs."""
     ledger = Ledger(workshop.state)
     try:
-        return sum(count for (count,) in ledger._database.execute("SELECT count FROM attempts"))
+        return sum(count for (count,) in ledger._database.execute("SELECT count FROM attempts_of"))
     finally:
         ledger.close()
 

@@ -226,7 +226,7 @@ class Watched:
             return []
         database = sqlite3.connect(path)
         try:
-            return [row[0] for row in database.execute("SELECT count FROM attempts")]
+            return [row[0] for row in database.execute("SELECT count FROM attempts_of")]
         except sqlite3.OperationalError:  # it is just being made
             return []
         finally:
