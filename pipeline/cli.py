@@ -56,7 +56,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of the recipe; repeatable.")
 ]
 ForOption = Annotated[
-    str | None, typer.Option("--for", metavar="SPAN", help="Stop after so long, such as 90min or 2h30m.")
+    str | None, typer.Option("--for", metavar="SPAN", help="Stop after this time, such as 90min or 2h30m.")
 ]
 UntilOption = Annotated[
     str | None, typer.Option("--until", metavar="HH:MM", help="Stop at this time of day.")
@@ -87,7 +87,7 @@ def _exit_code() -> int:
     except typer.Abort:
         return 128 + signal.SIGINT
     except CommandLineError as error:
-        error.message = "\n".join(map(one_line, error.message.split("\n")))
+        error.message = "\n".join(map(one_line, _in_plain_words(error).split("\n")))
         error.show()
         return int(error.exit_code)
     except PipelineError as error:
@@ -95,6 +95,16 @@ def _exit_code() -> int:
     except Exception as error:
         details = "".join(traceback.format_exception(error))
         return _complain(Unexpected(f"unexpected {type(error).__name__}: {error}", details))
+
+
+def _in_plain_words(error: Any) -> str:
+    """Return what is wrong with a command line as config.yaml and manifests would say it."""
+    from pydantic import ValidationError
+
+    from .documents import explain_value
+
+    cause = error.__cause__
+    return explain_value(cause) if isinstance(cause, ValidationError) else str(error.message)
 
 
 def _complain(error: PipelineError) -> int:
@@ -158,13 +168,15 @@ def run(
     device: DeviceOption = None,
     preset: PresetOption = None,
     assignments: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made and why; write nothing.")
+    ] = False,
     max_failures: Annotated[
-        int | None, typer.Option(min=0, help="Stop after so many failures; 0: never.")
+        int | None, typer.Option(min=0, help="Stop after this many failures; 0: never.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Make pictures again that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make also what is there already.")] = False,
     missing: Annotated[
-        bool, typer.Option("--missing", help="Make pictures again that were deleted or renamed.")
+        bool, typer.Option("--missing", help="Make also what was made before and then deleted or renamed.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per job on stdout.")] = False,
     for_: ForOption = None,
@@ -347,7 +359,7 @@ def status(
     _answer(*([json.dumps(found)] if as_json else status_lines(found, duration)))
 
 
-@app.command()
+@app.command(short_help="Put files that were set aside back into the inbox.")
 def retry(
     job: Annotated[
         str | None, typer.Argument(help="The id or the name of a file that was set aside.")
@@ -363,7 +375,9 @@ def retry(
     settings = _settings(config)
     watch = settings.watch
     if (job is None) == (not everything):
-        raise UsageError("Name a file that was set aside, or give --all-quarantined.", "See `status`.")
+        raise UsageError(
+            "Name a file that was set aside, or give --all-quarantined.", "See `style-pipeline status`."
+        )
     claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk())
     found = claims.quarantined() if job is None else [_called(job, claims.quarantined())]
     if not found:
@@ -397,9 +411,9 @@ def _called(name: str, found: Sequence[Quarantined]) -> Quarantined:
     return named[0]
 
 
-@app.command()
+@app.command(short_help="Check that the daemon runs and has room.")
 def health(config: ConfigOption = None) -> None:
-    """Check the daemon: is it there, alive, awake, and is there room. Exit code 0 or 3."""
+    """Check that the daemon runs, is awake, and has room on its disks. Exit code 0, or 3 if not."""
     from .ledger import Ledger
     from .status import examine_daemon
 
@@ -489,7 +503,7 @@ def presets(
     _answer_document(dump_yaml({"recipe": recipe}))
 
 
-@app.command()
+@app.command(short_help="Print how a picture was made.")
 def inspect(
     picture: Annotated[Path, typer.Argument(help="A result of style-pipeline.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -504,7 +518,7 @@ def inspect(
         _answer_document(manifest_text(picture, found))
 
 
-@app.command()
+@app.command(short_help="Print a JSON schema for editors.")
 def schema(kind: Annotated[Literal["manifest", "config"], typer.Argument(help="Which file.")]) -> None:
     """Print the JSON schema of a manifest or of config.yaml, for editors."""
     from .config import Config
@@ -514,7 +528,7 @@ def schema(kind: Annotated[Literal["manifest", "config"], typer.Argument(help="W
     _answer_document(json.dumps(model.model_json_schema(), indent=2) + "\n")
 
 
-@app.command()
+@app.command(short_help="Check this machine: torch, devices, weights, folders.")
 def doctor(config: ConfigOption = None, device: DeviceOption = None) -> None:
     """Check this machine: Python, torch, devices, weights, folders, disk."""
     from .doctor import examine
@@ -536,7 +550,7 @@ def weights_show(config: ConfigOption = None) -> None:
     _answer(*weights_lines(_settings(config)))
 
 
-@weights_app.command("fetch")
+@weights_app.command("fetch", short_help="Download VGG-19's weights (548 MB).")
 def weights_fetch(config: ConfigOption = None) -> None:
     """Download VGG-19's weights (548 MB) and keep the 80 MB that are needed."""
     from .display import download_lines
@@ -549,7 +563,7 @@ def weights_fetch(config: ConfigOption = None) -> None:
     _say(f"vgg19 {found.digest[:8]} is ready: {found.path}")
 
 
-@weights_app.command("import")
+@weights_app.command("import", short_help="Take VGG-19's weights from a file.")
 def weights_import(
     path: Annotated[Path, typer.Argument(help="A VGG-19 checkpoint in torchvision's format.")],
     config: ConfigOption = None,

@@ -249,6 +249,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
     return [_dotted(problem) for problem in problems(error, model)]
 
 
+def explain_value(error: ValidationError) -> str:
+    """Say what is wrong with a single value that belongs to no model."""
+    return "; ".join(_problem(detail, BaseModel).text for detail in error.errors())
+
+
 # What the constructors of PyYAML raise besides its own errors, for tags that do not fit (`!!int ""`).
 _CONSTRUCTION_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 

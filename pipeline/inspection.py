@@ -27,7 +27,7 @@ def read_origin(path: Path) -> dict[str, Any]:
     if found is None:
         raise UsageError(
             f"{path}: says nothing about how it was made.",
-            "Only results of style-pipeline do, as they were written: many programs drop metadata.",
+            "Only results of style-pipeline do, and many programs drop that when they save a picture.",
         )
     if LEFT_OUT in found:
         raise UsageError(

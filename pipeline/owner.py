@@ -56,7 +56,7 @@ class Owner:
         except filelock.Timeout as error:
             raise LockedError(
                 f"{self.inbox}: {_named(self.holder())} is watching it.",
-                "Nothing is to be done: that one takes what is dropped there.",
+                "You need not do anything: that process takes what is dropped there.",
             ) from error
         except OSError as error:
             raise DiskError(

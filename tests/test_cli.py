@@ -1155,3 +1155,31 @@ def test_help_of_every_command_of_the_watch_is_quick():
         [sys.executable, "-c", HELP, *commands], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "text"),
+    [
+        ("--max-failures", "x", "expected a whole number, found 'x'"),
+        ("--max-failures", "-1", "must be at least 0, found"),
+        ("--workers", "65", "must be at most 64, found"),
+    ],
+)
+def test_a_flag_that_is_typed_wrongly_is_told_of_in_plain_words(cli, night, flag, value, text):
+    code, _, err = cli("run", night, flag, value)
+    assert code == 2
+    assert f"Invalid value for '{flag}': {text}" in err
+    assert "Input should be" not in err
+
+
+def test_every_command_has_a_help_that_fits(cli):
+    for command in ((), ("weights",), ("service",)):
+        code, out, _ = cli(*command, "--help")
+        assert code == 0
+        assert "..." not in out.partition("Commands:")[2]
+
+
+def test_a_folder_is_no_name_for_a_result(cli, night):
+    code, _, err = cli("stylize", "a.png", "s.png", "-o", ".")
+    assert code == 2
+    assert ".: is a folder.\nName a file in it, such as result.png." in err

@@ -140,7 +140,7 @@ def test_a_raw_is_refused_and_not_its_thumbnail_taken(photometric):
     raw = PageOf((48, 32), BLUE, tags={262: photometric})
     preview = PageOf((50, 34), RED, 0, [raw])
     for data in (tiff(PageOf((6, 4), RED, REDUCED, [raw])), tiff(raw), tiff(THUMBNAIL, raw), tiff(preview)):
-        with pytest.raises(ImageError, match=r"p\.dng: the raw data of a camera") as caught:
+        with pytest.raises(ImageError, match=r"p\.dng: a camera's raw data") as caught:
             decode_picture(data, "p.dng")
         assert "Develop it" in caught.value.next_step
 
@@ -150,7 +150,7 @@ def test_a_raw_is_refused_and_not_its_thumbnail_taken(photometric):
     [b"II*\0\x10\0\0\0CR\2\0", b"FUJIFILMCCD-RAW 0201", b"IIU\0\x18\0\0\0", b"\0\0\0\x18ftypcrx \0\0\0\1"],
 )
 def test_other_raws_say_what_they_are(head):
-    with pytest.raises(ImageError, match="the raw data of a camera"):
+    with pytest.raises(ImageError, match="a camera's raw data"):
         decode_picture(head + bytes(60) + tiff(PageOf((6, 4), RED)), "p.raw")
 
 

@@ -17,7 +17,7 @@ from pipeline.neural.reading import FIRST_FRAME, decode_picture
 from pipeline.neural.writing import encode_image, read_provenance
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
-LEFT_OUT = "p.png: of what it says about itself this is damaged or too long, and left out: {}."
+LEFT_OUT = "p.png: some of its metadata is damaged or too long, and was left out: {}."
 
 
 def chunk(name: bytes, body: bytes, wrong: int = 0) -> bytes:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from pipeline.neural.devices import list_devices
 from pipeline.threads import SharedContext
 
 # Says, at the moment torch is imported, what OpenMP is going to read.
@@ -53,3 +54,8 @@ def test_a_shared_context_is_entered_by_the_first_and_left_by_the_last():
             assert said[-1] == "changed"
         assert said[-1] == "restored"
     assert said == ["changed", "restored"] * 2
+
+
+def test_one_thread_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    assert list_devices()[-1].label == "CPU, 1 thread"

@@ -111,7 +111,7 @@ def _of_codes(primaries: int, transfer: int, is_grey: bool) -> Said | None:
         return None
     if transfer in HDR:
         note = (
-            f"it is of high dynamic range ({HDR[transfer]}); what is brighter than white elsewhere is white"
+            f"it has a high dynamic range ({HDR[transfer]}); what is brighter than usual white became white"
         )
         return Said(rgb_profile(curve, points, is_grey), (note,), is_kept=False)
     return Said(_unless_srgb(curve, points, is_grey))

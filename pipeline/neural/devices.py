@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..errors import DeviceError
+from ..words import counted
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def list_devices() -> list[DevicePlan]:
         plans.append(DevicePlan(f"cuda:{index}", properties.name, dtype, properties.total_memory))
     if torch.backends.mps.is_available():
         plans.append(DevicePlan("mps", "Apple GPU", "float32", torch.mps.recommended_max_memory()))
-    threads = f"{torch.get_num_threads()} threads"
+    threads = counted(torch.get_num_threads(), "thread")
     return [*plans, DevicePlan("cpu", f"CPU, {threads}", cpu_dtype(_cpuinfo()), _system_memory_bytes())]
 
 

@@ -280,7 +280,7 @@ def _is_raw(data: bytes) -> bool:
 
 def _raw(name: str) -> ImageError:
     return ImageError(
-        f"{name}: the raw data of a camera, which is no picture yet.",
+        f"{name}: a camera's raw data, which is not a picture yet.",
         "Develop it, with darktable, RawTherapee or the camera's own program, and save it as TIFF or JPEG.",
     )
 
