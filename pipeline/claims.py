@@ -214,12 +214,12 @@ class Claims:
             for target in (folder / (f"original-{name}" if name == ERROR_NAME else name), folder / plain):
                 full = {**report, "id": claim.id, "inbox": self._inbox_from_quarantine()}
                 full |= {"path": str(claim.relative), "file": target.name}
-                # ASCII keeps names that are no UTF-8.
+                # ASCII: names need not be valid UTF-8.
                 self.disk.put(folder / ERROR_NAME, (json.dumps(full, indent=2) + "\n").encode())
                 try:
                     self.disk.move(claim.path, target)
                     break
-                except OSError as error:  # this disk may not have names like that
+                except OSError as error:  # the quarantine's disk may not allow this name
                     if error.errno not in OF_ONE_NAME or target.name == plain:
                         raise
             self._clean(claim)
@@ -272,7 +272,7 @@ class Claims:
         return home
 
     def _check_stays_inside(self, quarantined: Quarantined, home: Path) -> None:
-        """Anyone may write a report: what it names is moved from its own folder only, and into the inbox."""
+        """Refuse a report that would move another file than its own, or move it out of the inbox."""
         report = quarantined.file.with_name(ERROR_NAME)
         own = self.quarantine_folder / quarantined.id
         if quarantined.file.parent != own or not is_inside(quarantined.file, self.quarantine_folder):
@@ -337,7 +337,7 @@ def _mark(path: Path) -> dict[str, int]:
 
 
 def _is_file(path: Path) -> bool:
-    """Tell whether there is a file and no link; never follows one."""
+    """Tell whether this is a regular file. Links are not followed."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except (OSError, ValueError):  # a NUL

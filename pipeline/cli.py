@@ -441,7 +441,7 @@ def _user_name() -> str:
 
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # nobody gave this number a name; a unit takes either
+    except (KeyError, OSError):  # this user id has no name; a unit accepts the number
         return str(os.getuid())
 
 
@@ -674,7 +674,7 @@ def _batch_display(settings: Config, total: int, as_json: bool = False) -> Itera
     try:
         with closing(LedgerCopy(settings.state_dir)) as ledger:
             expected = expected_seconds(ledger)
-    except MachineError:  # what needs the ledger will say so; a guess of the time does not
+    except MachineError:  # whatever needs the ledger will report this; an estimate does not need it
         expected = unknown_seconds
     json_to, is_news = sys.stdout if as_json else None, first_time(settings.state_dir)
     with batch_display(_console(), _write_to_stderr, total, json_to, expected, is_news) as observer:

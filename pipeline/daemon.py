@@ -44,7 +44,7 @@ from .words import counted, shortened
 
 T = TypeVar("T")
 
-# What a report holds of a text, and of a batch's failures.
+# Longest text in a report, and how many of a batch's failures it lists.
 MAX_TEXT, MAX_FAILURES = 20_000, 100
 MEND = "Mend it and drop it again."
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
@@ -121,7 +121,7 @@ class Daemon:
         self.disk = disk or Disk()
         self.clock = clock
         self.tally = Tally()
-        self._wanted: Config | None = None  # read, and not taken up yet
+        self._wanted: Config | None = None  # read, but not in use yet
         self._reload_fault = ""
         self._finished = False
         self._announced = False
@@ -263,7 +263,7 @@ class Daemon:
             self._tidy_at = self.clock() + DAY_S
             self.ledger.forget_finished(time.time() - REMEMBER_S)
         if self.options.once and self.watcher.is_empty and not self._pending:
-            self._finished = True  # nothing to wait for, nor to warm the worker for
+            self._finished = True  # nothing to do, so the worker need not start
             return
         if not self._announced:
             self._announce()
@@ -463,7 +463,7 @@ class Daemon:
         return self._read(relative, identity, ask)
 
     def _read(self, relative: Path, identity: Identity, ask: Callable[[], T]) -> T:
-        """Ask the worker for something that may end it, with an attempt counted.
+        """Ask the worker for something that may crash it, and count the attempt.
 
         Raises:
             JobError: it ended the worker too often.
@@ -525,7 +525,7 @@ class Daemon:
             self._pending.append(claim)
             return
         except _StopNow:
-            self._pending.append(claim)  # it is left for the next time, and counted so
+            self._pending.append(claim)  # so that it counts as left
             raise
         except LockedError as error:
             self._wait_for_lock(claim, error)

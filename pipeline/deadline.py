@@ -16,8 +16,8 @@ _SECONDS = {"h": 3600, "min": 60, "m": 60, "s": 1}
 
 
 def clock_that_never_sleeps() -> float:
-    """Return seconds that go on while the machine is suspended; no change of the wall clock moves them."""
-    # Linux and macOS stop time.monotonic() for a suspension, each with another clock that goes on.
+    """Return seconds from a monotonic clock that keeps running while the machine is suspended."""
+    # On Linux and macOS time.monotonic() stops during suspension; each has another clock that does not.
     for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW" if sys.platform == "darwin" else ""):
         if (clock := getattr(time, name, None)) is not None:
             return time.clock_gettime(clock)
@@ -26,7 +26,7 @@ def clock_that_never_sleeps() -> float:
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment on a clock that no change of the wall clock moves, and that a suspension does not stop."""
+    """A moment on a monotonic clock that keeps running while the machine is suspended."""
 
     at: float
     clock: Callable[[], float] = clock_that_never_sleeps
@@ -71,7 +71,7 @@ def _until_s(text: str, now: datetime) -> float:
         today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     except ValueError as error:
         raise UsageError(f"--until {text}: expected a time of day such as 06:30.") from error
-    # Where the clocks change, a time of day may come twice, or be left out: then the next one counts.
+    # When daylight saving begins or ends, a time of day may occur twice or not at all: take the next one.
     times = [day.replace(fold=fold) for day in (today, today + timedelta(days=1)) for fold in (0, 1)]
     moments = [at.timestamp() for at in times if datetime.fromtimestamp(at.timestamp()) >= at]
     return min(moment for moment in moments if moment > now.timestamp()) - now.timestamp()

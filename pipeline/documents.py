@@ -26,11 +26,11 @@ from .files import open_regular
 from .words import counted, shortened
 
 MAX_DEPTH = 50
-# A manifest of a hundred thousand pairs has 6 MB.
+# A manifest of a hundred thousand pairs is about 6 MB.
 MAX_BYTES = 8 << 20
-# Scalars, lists and mappings, those that aliases stand for counted each time.
+# Scalars, lists and mappings; what an alias refers to counts every time it is used.
 MAX_VALUES = 1_000_000
-# Of what is wrong in a document so much is told.
+# Limits on what an error message lists.
 MAX_PROBLEMS, MAX_PROBLEM_CHARACTERS = 50, 1000
 
 KeyPath = tuple[str | int, ...]
@@ -48,7 +48,7 @@ _CORE_SCHEMA = {
         r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
         list("-+.0123456789"),
     ),
-    "merge": (r"<<", ["<"]),  # not of the core schema, but of use
+    "merge": (r"<<", ["<"]),  # not in the core schema, but widely used
 }
 
 
@@ -59,7 +59,7 @@ class _Loader(_BaseLoader):  # type: ignore[misc]
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.1 or 1.2 would read as anything but text."""
+    """Quotes text that YAML 1.1 or 1.2 would read as another type."""
 
 
 for _kind, (_pattern, _first) in _CORE_SCHEMA.items():
@@ -156,7 +156,7 @@ class Document:
         return UsageError.of_lines(lines)
 
     def _written(self, keys: KeyPath) -> KeyPath:
-        """Leave out the place in a list of a value that was written without one."""
+        """Leave out the index of a single value that was written without a list."""
         return tuple(
             key
             for index, key in enumerate(keys)
@@ -240,7 +240,7 @@ def parse_value(text: str) -> Any:
 
 
 def dump_yaml(data: Any) -> str:
-    """Return data as YAML that `read_document` reads as it was, keys in their order."""
+    """Return data as YAML that `read_document` reads back unchanged, with keys in their order."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True)
 
 
@@ -259,7 +259,7 @@ _CONSTRUCTION_ERRORS = (ValueError, LookupError, TypeError, AttributeError, Arit
 
 
 def _check_extent(text: str) -> None:
-    """Refuse what is too deep, for which the C loader kills the process, and what aliases make too large."""
+    """Refuse text nested so deep that the C loader would crash, or that aliases expand too far."""
     opened: list[
         tuple[str | None, int]
     ] = []  # collections with their anchors, and how many values were before
@@ -316,7 +316,7 @@ def problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     return [_problem(detail, model) for detail in error.errors(include_url=False)]
 
 
-# What pydantic finds, in plain words; in braces are parts of its context.
+# pydantic's error types in plain words; braces are filled from the error's context.
 _PLAIN = {
     **dict.fromkeys(
         ("dict_type", "model_type", "model_attributes_type"),
@@ -364,7 +364,7 @@ def _problem(detail: Any, model: type[BaseModel]) -> Problem:
 
 
 def unknown_key(keys: KeyPath, accepted: Sequence[str]) -> Problem:
-    """Say that the last of `keys` is none of those accepted beside it."""
+    """Say that the last of `keys` is unknown, and which keys are accepted there."""
     hint = did_you_mean(str(keys[-1]), accepted) or "."
     return Problem(keys, f"unknown key{hint} Accepted: {', '.join(accepted)}" if accepted else "unknown key")
 
@@ -375,7 +375,7 @@ def listed(value: Any) -> Any:
 
 
 def expecting(what: str) -> WrapValidator:
-    """Say in one sentence what a field accepts where several kinds are."""
+    """Describe in one sentence what a field of several types accepts."""
 
     def check(value: Any, validate: Callable[[Any], Any]) -> Any:
         try:

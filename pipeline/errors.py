@@ -40,7 +40,7 @@ class ImageError(JobError):
 
 
 class PathError(JobError):
-    """A name that cannot be used where it is to stand; other names can."""
+    """A file name that cannot be used in its folder; other names can."""
 
 
 class DivergedError(JobError):

@@ -63,7 +63,7 @@ class Executor(Protocol):
         """
 
     def call(self, function: Callable[..., T], *arguments: object) -> T:
-        """Call a function that reads what may be anything; it and its arguments can be pickled.
+        """Call a function that reads untrusted input; it and its arguments must be picklable.
 
         Raises:
             JobError: it raised what nobody foresaw.
@@ -169,7 +169,7 @@ class InProcessExecutor:
         return wanted and find_vgg19(weights_dir(self.config), self.config.weights) is None
 
     def steps_taken(self) -> Callable[[str], int] | None:
-        """Return what tells, by a job's key, how many steps its checkpoint is after; None: there are none."""
+        """Return a function that tells the steps of a job's checkpoint by its key; None if there are none."""
         folder = self.config.state_dir / "checkpoints"
         return self.progress if any(folder.glob("*.safetensors")) else None
 
@@ -337,7 +337,7 @@ class InProcessExecutor:
             sweep_unfinished(folder)
         _remove_old_checkpoints(checkpoints)
         cache = TargetCache(targets, self.config.cache_max_mb << 20)
-        # Another device than the configured one is only tried alone.
+        # A fallback device runs one job at a time.
         share_bytes = None if device else self.share_bytes
         plan = plan_device(device or self.config.device)
         return Session(plan, cache, self.threads, self.owns_process, share_bytes)

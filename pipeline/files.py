@@ -26,7 +26,7 @@ TEMPORARY_PREFIX = ".unfinished-"
 # How much of a file is read at a time to hash it.
 HASH_BYTES = 1 << 20
 
-# What the system says of one name (something else has it, it is too long, or not allowed), not of its disk.
+# Errors about one name (taken, too long, not allowed), not about its disk.
 OF_ONE_NAME = frozenset(
     {
         errno.EEXIST,
@@ -39,7 +39,7 @@ OF_ONE_NAME = frozenset(
         errno.ENOTEMPTY,
     }
 )
-# What it says of a disk or of itself, never of a single file.
+# Errors about a disk or the system, never about a single file.
 OF_THE_MACHINE = frozenset(
     {
         errno.EDQUOT,
@@ -262,11 +262,11 @@ def _begun(path: Path) -> tuple[Path, BinaryIO]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if temporary.exists():
             return temporary, file
-        file.close()  # a sweep was quicker than the lock
+        file.close()  # a sweep removed it before it was locked
 
 
 def sweep_unfinished(folder: Path) -> None:
-    """Remove what processes that are dead were writing in a folder; several may share it."""
+    """Remove what dead processes left unfinished in a folder that several processes may share."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         remove_unfinished(path)
 
@@ -309,7 +309,7 @@ def walk(folder: Path, strict: bool = True) -> Iterator[os.DirEntry[str]]:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Tell whether a path is below a folder when its dots and links are followed, but for its own name."""
+    """Tell whether a path is below a folder once `..` and links are resolved, except in its last part."""
     if path.name in {"", ".."} or "\0" in str(path):
         return False
     try:
@@ -325,7 +325,7 @@ def one_line(text: Path | str) -> str:
 
 
 def mount_field(text: str) -> str:
-    """Return a field of Linux' mountinfo without the escapes of its blanks; see proc_pid_mountinfo(5)."""
+    """Return a field of Linux' mountinfo with its octal escapes decoded; see proc_pid_mountinfo(5)."""
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
 
 
@@ -344,7 +344,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def sha256_of(path: Path, tick: Callable[[], None]) -> str:
-    """Return a regular file's sha256; `tick` is called as it is read, and what it raises goes on.
+    """Return a regular file's sha256; `tick` is called between reads, and may raise.
 
     Raises:
         OSError: it cannot be read, or holds more than its size: it grows, or a kernel makes it up.

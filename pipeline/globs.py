@@ -16,13 +16,13 @@ from pathlib import Path
 from .names import composed, is_picture, matches, reason_to_ignore
 
 WILDCARDS = frozenset("*?[")
-# So many names are told of each kind that is passed over.
+# How many names are listed of each kind that is skipped.
 EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Unwanted:
-    """What no wildcard finds: patterns of names, beside those of `names`, and folders."""
+    """What wildcards never match: more patterns of names besides those in `names`, and folders."""
 
     names: tuple[str, ...] = ()
     folders: tuple[Path, ...] = ()
@@ -56,7 +56,7 @@ def is_glob(entry: str) -> bool:
 
 
 def as_on_disk(path: Path) -> Path:
-    """Return a path as the disk spells it, where it is there under the same name, otherwise spelt."""
+    """Return a path in the Unicode form that the disk uses, where it exists under an equivalent name."""
     if os.path.lexists(path):
         return path
     there = Path(path.anchor)
@@ -66,7 +66,7 @@ def as_on_disk(path: Path) -> Path:
 
 
 def in_other_case(path: Path) -> str:
-    """Return the name of a file that is there in other letters, large or small; "" if none is."""
+    """Return the name of a file that differs in case only; "" if there is none."""
     try:
         with os.scandir(path.parent) as entries:
             alike = [entry.name for entry in entries if matches(entry.name, (glob.escape(path.name),))]
@@ -88,7 +88,7 @@ def find(start: Path, parts: Sequence[str], unwanted: Unwanted = Unwanted()) -> 
 
 
 class _Walk:
-    """Where a walk stands is a folder and the number of the part that is to be found in it."""
+    """Walks folders for a pattern. A position is a folder and the index of the part to match in it."""
 
     def __init__(self, parts: Sequence[str], unwanted: Unwanted) -> None:
         self.parts = parts
@@ -109,7 +109,7 @@ class _Walk:
                 self._look_in(*place)
 
     def _named(self, start: Path) -> Path:
-        """Return the folder, or the file, to which a pattern leads before its first wildcard."""
+        """Return the folder or file that a pattern names before its first wildcard."""
         folder = start
         for part in self.parts:
             child = _child(folder, part)
@@ -166,7 +166,7 @@ class _Walk:
         return True
 
     def _is_barred(self, path: Path) -> bool:
-        """Tell whether a folder, or the file that a link leads to, is in one that is not to be entered."""
+        """Tell whether a folder, or a link's target, is inside a folder that must not be entered."""
         there = path.resolve()
         if any(there.is_relative_to(folder) for folder in self._barred):
             self.found.barred.add(path)
@@ -185,7 +185,7 @@ class _Walk:
 
 
 def _child(folder: Path, name: str) -> Path | None:
-    """Return what a folder holds under a name, spelt so or otherwise."""
+    """Return the entry of a folder with this name, in any Unicode form."""
     if name == ".." or os.path.lexists(folder / name):
         return folder / name
     try:
@@ -198,7 +198,7 @@ def _child(folder: Path, name: str) -> Path | None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Name the most frequent, each with its number where there are several of it."""
+    """List the most frequent names, with their counts where there are several."""
     counts = Counter(sorted(names))
     named = [name if count == 1 else f"{name} {count} times" for name, count in counts.most_common(EXAMPLES)]
     return ", ".join([*named, *(["..."] if len(counts) > EXAMPLES else [])])

@@ -56,7 +56,7 @@ def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
 
 
 def read_state(job: Job, levels: Sequence[Level], checkpoint: Path) -> tuple[RunState, tuple[str, ...]]:
-    """Return where a job goes on, and a note where its checkpoint cannot be used: then at its start."""
+    """Return the state to resume from, and a note if the checkpoint is unusable and the job starts over."""
     from .neural.checkpoints import RunState, read_checkpoint
     from .neural.sealed import DamagedError
 
@@ -107,7 +107,7 @@ def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request
 
 
 def check_shows(pictures: Iterable[tuple[Picture, Path | str]]) -> None:
-    """Check that something is to be seen of each picture; its name is for messages.
+    """Check that each picture has visible pixels; its name is for messages.
 
     Raises:
         ImageError: one is transparent all over.

@@ -49,7 +49,7 @@ def read_origin(path: Path) -> dict[str, Any]:
 
 
 def _is_deeper(found: Any, depth: int) -> bool:
-    """Tell whether lists and mappings lie within each other more than `depth` deep."""
+    """Tell whether lists and mappings are nested more than `depth` deep."""
     level = [found]
     for _ in range(depth):
         below = [list(each.values()) if isinstance(each, dict) else each for each in level]

@@ -164,7 +164,7 @@ class Ledger:
             self._owner.show_alive()
 
     def take_back(self, *keys: str) -> None:
-        """Take an attempt of each job back that ended by no fault of it; those before it stay counted.
+        """Uncount one attempt of each job, which ended through no fault of its own; earlier ones still count.
 
         Where this cannot be written now, it still counts for this process, and is written later.
         """
@@ -321,7 +321,7 @@ class LedgerCopy(Ledger):
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    # Where no process has it open, there is no log of changes beside it, and nothing need be made to read it.
+    # With no write-ahead log beside it no process has it open, and it can be read without creating one.
     log = path.with_name(f"{path.name}-wal")
     mode = "mode=ro" if log.exists() else "immutable=1"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30)
@@ -354,8 +354,8 @@ def open_ledger(state_dir: Path) -> tuple[Ledger, str]:
 
 
 def _advice(error: OSError | sqlite3.Error) -> str:
-    """Return what to do about a ledger; only one that is damaged, and in nobody's use, may go."""
-    if type(error) is sqlite3.DatabaseError:  # its subclasses speak of locks and full disks
+    """Return what to do about a ledger; only a damaged one that nobody uses may be deleted."""
+    if type(error) is sqlite3.DatabaseError:  # its subclasses are about locks and full disks
         return "It is damaged, and may be deleted when no process uses it."
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return "Another process is busy with it, or hangs: wait for that one, or end it."

@@ -1,4 +1,4 @@
-"""What a name says of a file: is it one that is left alone, is it a picture, is it the same as another."""
+"""What a file's name tells: whether it is ignored, whether it is a picture, whether it equals another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-# How pictures are called that the decoder reads.
+# Suffixes of the pictures that the decoder reads.
 _PICTURES = """
     .apng .avif .avifs .bmp .dib .gif .heic .heics .heif .heifs .hif .jfif .jpe .jpeg .jpg .mpo .pbm .pfm .pgm
     .png .pnm .ppm .tif .tiff .webp
@@ -41,12 +41,12 @@ OF_SYSTEMS = (
 
 
 def composed(name: str) -> str:
-    """Return a name as names are compared: é is one character, or an e with an accent, by the system."""
+    """Return a name in NFC, in which names are compared: some systems decompose é into e and an accent."""
     return unicodedata.normalize("NFC", name)
 
 
 def is_picture(name: str) -> bool:
-    """Tell whether a file is called like a picture that is read."""
+    """Tell whether a file has the suffix of a picture that can be read."""
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
@@ -66,7 +66,7 @@ def reason_to_ignore(name: str, more: tuple[str, ...] = ()) -> str:
 
 
 def reason_beside_a_picture(name: str) -> str:
-    """Say why a file is left alone that cameras and other programs put beside pictures, "" if it is none."""
+    """Say why a file that cameras or programs put beside pictures is ignored, "" if it is not one."""
     suffix = os.path.splitext(name)[1].lower()
     if suffix in SIDECAR_SUFFIXES:
         return "a sidecar, which goes with a picture of its name"

@@ -38,9 +38,9 @@ ID_LENGTHS = (8, 16, 64)
 # What a staged result consists of, besides its image. They leave the stage in the order log, image, record.
 LOG, RECORD = "log.csv", "record.json"
 LOCK = ".lock"
-# Where results go whose names newer ones take, and the runs before the last.
+# The folder for results replaced by newer ones of the same name, and the file with earlier runs.
 OLDER, RUNS = "older", "runs.jsonl"
-# So many runs, and as many bytes of them as can be read and written again at the end of every run.
+# Limits of that file, which is read and rewritten at the end of every run.
 RUNS_KEPT, RUNS_BYTES = 100, 64 << 20
 
 # Tells whether a job's result replaces the one that a record is of.
@@ -77,7 +77,7 @@ class BatchFolder:
         self.disk = disk or Disk()
         self._taken: dict[str, str] = {}
         self._lock_inode = 0
-        # What was found on the stage, and neither published nor removed: a sentence about each.
+        # A sentence about each thing on the stage that was neither published nor removed.
         self.left_alone: tuple[str, ...] = ()
 
     def image_path(self, name: str, suffix: str) -> Path:
@@ -103,7 +103,7 @@ class BatchFolder:
         )
 
     def has_older(self) -> bool:
-        """Tell whether there are older results: which jobs have one, only their keys can tell."""
+        """Tell whether there are older results; which jobs they belong to can only be told from keys."""
         return os.path.isdir(self.logs / OLDER)
 
     def has_done(self, name: str, key: str) -> bool:
@@ -171,7 +171,7 @@ class BatchFolder:
         return not os.path.lexists(self.image_path(name, suffix))  # else someone put it there
 
     def check_name(self, name: str, suffix: str) -> None:
-        """Make sure that files of a name could be there, before anything is computed for them.
+        """Check that a name can be used before anything is computed for it.
 
         Raises:
             PathError: the name is too long, or a file is where a folder should be.
@@ -182,7 +182,7 @@ class BatchFolder:
                 path.lstat()
 
     def _find_older(self, name: str, key: str) -> str:
-        """Return under which name a job's result is kept, or "" if it is not, or not whole."""
+        """Return the name under `older/` that holds a job's whole result, or ""."""
         if not self.has_older():
             return ""
         kept = ((each, read_record(self.record_path(each))) for each in _older_names(name, key))
@@ -221,7 +221,7 @@ class BatchFolder:
         return staged
 
     def _older_name(self, name: str, key: str) -> str:
-        """Return where the result goes that has this name and another key; "" where there is none."""
+        """Return where another job's result of this name has to move; "" if there is none."""
         held = read_record(self.record_path(name))
         if held.get("status") != "done" or held.get("key") == key:
             return ""
@@ -296,7 +296,7 @@ class BatchFolder:
         return path
 
     def _remove_staged(self, staged: Path) -> None:
-        """Remove the folder of a result that has left; a file that is not ours, and its folder, stay."""
+        """Remove a published result's folder on the stage, unless it holds a file that is not ours."""
         try:
             self.disk.rmdir(staged)
         except OSError as error:
@@ -312,7 +312,7 @@ class BatchFolder:
         self.disk.sync_folder(target.parent)
 
     def _move_to_older(self, name: str, held: Mapping[str, Any], older: str) -> None:
-        """Move a result, or what is left of it, out of the way of the one on the stage: its record last.
+        """Move the result whose name the staged one takes, or what is left of it, to `older/`, record last.
 
         Cut off anywhere, the same call goes on from there. Nothing happens where a staged record names
         another place than it can have, or another file came there: the staged result then gets an id.
@@ -430,8 +430,8 @@ class BatchFolder:
             sweep_unfinished(self.folder.parent)
 
     def _end_staged(self, staged: Path) -> None:
-        """Publish a result; one whose name cannot be used stays, and is no hindrance to others."""
-        if not _staged_record(staged):  # its record, the last to leave, has left
+        """Publish a staged result; one whose name cannot be used stays there, and the others go on."""
+        if not _staged_record(staged):  # its record, the last file to move, is gone
             for path in (staged / LOG, staged / RECORD, *staged.glob("image.*")):
                 self.disk.remove(path)
             return self._remove_staged(staged)
@@ -442,7 +442,7 @@ class BatchFolder:
 
     @contextmanager
     def _disk_errors(self, path: Path, consequence: str = "") -> Iterator[None]:
-        """Tell what the system says of a name below the outbox from what it says of the disk."""
+        """Raise PathError for errors about one name in the outbox, DiskError for all others."""
         try:
             yield
         except OSError as error:
@@ -541,12 +541,12 @@ def _with_ids(name: str, key: str) -> tuple[str, ...]:
 
 
 def _older_names(name: str, key: str) -> tuple[str, ...]:
-    """Return the names under which a result may be kept whose name a newer one took."""
+    """Return the names that a result may get when a newer one takes its name."""
     return _with_ids(f"{OLDER}/{name}", key)
 
 
 def _suffix_of(record: Mapping[str, Any], name: str) -> str:
-    """Return the suffix of a result's image; of a record that names another file one that no image has."""
+    """Return the suffix of a result's image; for a record that names another file, one that no image has."""
     stem, suffix = os.path.splitext(str(record.get("image")))
     return suffix if stem == name else ".none"
 

@@ -15,7 +15,7 @@ from .outbox import Place, read_record
 from .runner import ReadingStopped, Runner
 from .words import counted
 
-# Fields of a recipe that do not count among what changed.
+# Fields of a recipe that a job's key leaves out.
 NAMES = frozenset({"name", "preset", "encoder"})
 
 
@@ -57,7 +57,7 @@ def is_finished(runner: Runner, jobs: Callable[[], Iterable[Job]]) -> bool:
 
 
 class _Planner:
-    """Plans jobs one by one, with the keys of those only that need them: that is what keeps it quick."""
+    """Plans jobs one by one, and is quick because it computes a key only where one is needed."""
 
     def __init__(self, runner: Runner, steps_taken: Callable[[str], int] | None) -> None:
         self.runner = runner

@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Widths:
-    """Columns of a table of rows: none where a width is 0; `more` says how many of those there are."""
+    """Widths of a table's columns, 0 for a column left out; `more` is the number of further columns."""
 
     name: int
     bar: int
@@ -54,7 +54,7 @@ def plan_widths(rows: Sequence[Row], width: int) -> Widths:
             break
         room -= needed
         more += 1
-    # On a terminal that is narrower still, the beginning of each is seen.
+    # On an even narrower terminal every column is cut at its end.
     left = max(min(left, width - name - count - 2 * GAP), 0)
     return Widths(name, min(bar + max(room, 0), LONGEST_BAR) if bar else 0, left, more)
 

@@ -47,7 +47,7 @@ Status = Literal["done", "failed", "skipped", "stopped", "postponed"]
 # Why a run ended: nothing was left to do; it was told to stop; the time was over; so many jobs failed; the
 # machine, or this program, has a fault.
 Reason = Literal["finished", "stopped", "deadline", "max_failures", "fault"]
-# In which count of a summary a job is.
+# The field of a summary that counts jobs of each status.
 COUNTS: Mapping[Status, str] = {
     "done": "done",
     "failed": "failed",
@@ -137,7 +137,7 @@ class Summary:
         picture = {"name": finished.name, "status": status}
         if finished.key:
             picture["key"] = finished.key
-        # What a drop asked for may have been fetched, and is done all the same.
+        # The picture of a drop may have been fetched already; the job is done all the same.
         gone = finished.missing or (finished.job.drop and finished.path and not finished.path.is_file())
         if finished.path is not None and not gone:
             picture["path"] = finished.path.relative_to(folder).as_posix()
@@ -274,7 +274,7 @@ class Runner:
             summary.stopped = not isinstance(error, Exception)
             summary.reason = "stopped" if summary.stopped else "fault"
             summary.fault = "" if summary.stopped else str(error) or type(error).__name__
-            with suppress(DiskError, PathError):  # what ended the run is to be told
+            with suppress(DiskError, PathError):  # the error that ended the run matters more
                 self._write_summary(summary, jobs, started)
             raise
         self._write_summary(summary, jobs, started)
@@ -335,7 +335,7 @@ class Runner:
             except BaseException:
                 for key, ready in running.items():
                     summary.count(Finished(ready.job, ready.place.name, "stopped", key), self.folder.folder)
-                with suppress(DiskError):  # the ledger makes up for it, and this is not the fault to tell of
+                with suppress(DiskError):  # the ledger retries it, and the other error matters more
                     self.ledger.take_back(*running)
                 raise
 
@@ -345,7 +345,7 @@ class Runner:
         try:
             return next(groups, None)
         except ReadingStopped:
-            self._may_begin(summary)  # to note why
+            self._may_begin(summary)  # notes the reason
             return None
 
     def _may_begin(self, summary: Summary) -> bool:
@@ -475,7 +475,7 @@ class Runner:
         if result.status == "stopped":
             self.ledger.take_back(key)
             return Finished(job, place.name, "stopped", key)
-        try:  # first what took long to make: it must not depend on the ledger
+        try:  # publish first: a picture that took long must not depend on the ledger
             failed = result.status == "failed"
             finished = (self._fail if failed else self._publish)(job, place, key, result)
         finally:
@@ -609,7 +609,7 @@ class Runner:
         return job_key(job, self._digests, self.executor.encoder_info(job.recipe.encoder))
 
     def take_names(self, jobs: Callable[[], Iterable[Job]]) -> None:
-        """Take over the jobs of a whole batch: only among them can be seen which results are old."""
+        """Remember the jobs of the whole batch, which are needed to tell which results are old."""
         self._all_jobs, self._is_batch = jobs, True
         self._wanted_twice = self._contested = None
 
@@ -648,7 +648,7 @@ class Runner:
         return self._contested
 
     def need_not_run(self, place: Place) -> bool:
-        """Tell whether a job has its picture already, or had it and is not asked for it again."""
+        """Tell whether a job's picture exists, or existed and is not asked for again."""
         if self.options.force:
             return False
         return place.done or bool(place.older) or (place.missing and not self.options.missing)

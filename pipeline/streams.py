@@ -1,4 +1,4 @@
-"""Standard output and error, which no work may depend on: what they refuse is dropped, and remembered."""
+"""Standard output and error that never raise: what cannot be written is dropped, and the error kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-# Those who read have gone, on purpose: `| head`, or a terminal that was closed.
+# The reader is gone on purpose: `| head`, or a closed terminal.
 GONE = frozenset({errno.EPIPE, errno.EIO, errno.ENXIO})
 
 
@@ -48,13 +48,13 @@ class Outlet(io.RawIOBase):
 
     def _write_some(self, data: memoryview) -> int:
         written: int | None = self._stream.write(data)
-        if written is None:  # another program made it one that does not wait
+        if written is None:  # another program made the stream non-blocking
             select.select([], [self._stream], [])
         return written or 0
 
 
 def refused(stream: TextIO) -> OSError | None:
-    """Return why something written to a guarded stream is lost, though somebody may wait for it; or None."""
+    """Return the error that lost output of a guarded stream, unless its reader is gone; or None."""
     error = getattr(getattr(stream, "buffer", None), "error", None)
     return error if isinstance(error, OSError) and error.errno not in GONE else None
 
@@ -75,7 +75,7 @@ def guarded(stream: TextIO | None, descriptor: int) -> TextIO:
         with suppress(OSError):
             stream.flush()
         raw = getattr(stream.buffer, "raw", stream.buffer)
-    else:  # text in memory, put there by whoever called
+    else:  # a StringIO of the caller
         return stream
     encoding = stream.encoding if stream else "utf-8"
     outlet = cast(BinaryIO, Outlet(raw))
@@ -83,7 +83,7 @@ def guarded(stream: TextIO | None, descriptor: int) -> TextIO:
 
 
 def open_closed() -> None:
-    """Give closed standard streams a file that takes everything, lest another file takes their place."""
+    """Open the null device for closed standard streams, so that no other file gets their descriptors."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

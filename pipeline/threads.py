@@ -18,7 +18,7 @@ def sleep_while_waiting() -> None:
 
 
 class SharedContext:
-    """A change of a setting that belongs to the process, while any thread is inside.
+    """A process-wide setting, changed while any thread is inside.
 
     The first thread in enters what `make` returns, the last one out leaves it.
     """

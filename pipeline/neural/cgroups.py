@@ -1,4 +1,4 @@
-"""What control groups leave a process of the memory: the limits of systemd, Slurm and containers on Linux.
+"""How much memory control groups leave a process: the limits of systemd, Slurm and containers on Linux.
 
 A process is in one group of each hierarchy, and every group above it may have a limit, too: the least counts.
 See cgroups(7) and proc_pid_mountinfo(5).
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from ..files import mount_field
 
-# From here on a number stands for no limit: version 1 says the largest that fits its pages.
+# Numbers from here on mean no limit: version 1 writes the largest multiple of the page size.
 NO_LIMIT = 1 << 60
 
 
 @dataclass(frozen=True)
 class _Files:
-    """How a version calls the limits, what is used, and which part of that is given up for the asking."""
+    """A version's files for the limits and the usage, and its statistic for memory that can be reclaimed."""
 
     limits: tuple[str, ...]
     used: str
@@ -67,7 +67,7 @@ def _version(mount: str) -> tuple[_Files | None, str]:
 
 
 def _below(path: str, root: str) -> str:
-    """Return a group's path below what is mounted; a group outside of that is seen at its top."""
+    """Return a group's path below the mount's root; a group outside of it counts as the root."""
     inside = path == root or path.startswith(f"{root.rstrip('/')}/")
     return path.removeprefix(root).lstrip("/") if inside and ".." not in path.split("/") else ""
 
@@ -83,5 +83,5 @@ def _left(folder: Path, files: _Files) -> int | None:
     except (OSError, ValueError):  # the topmost group has no such files
         return None
     statistics = dict(line.split(" ", 1) for line in lines)
-    # Pages of files that nobody uses count as used.
+    # The usage includes the page cache, which is reclaimed on demand.
     return max(0, min(limits) - used + int(statistics.get(files.reclaimable, 0)))

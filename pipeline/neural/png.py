@@ -16,23 +16,23 @@ from PIL import PngImagePlugin
 from ..words import first_few
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Bytes that a text and all texts may have, once inflated, for Pillow to read them.
+# Pillow's limits, in bytes, for one inflated text and for all of them.
 LONGEST_TEXT, MOST_TEXT = PngImagePlugin.MAX_TEXT_CHUNK - 1, PngImagePlugin.MAX_TEXT_MEMORY
 # Profiles of tables for printing have some megabytes.
 LONGEST_PROFILE = 1 << 24
 NAMED_IN_NOTES = 5
 
-# Frames after the picture are never read, and those that are damaged would refuse it.
+# Frames after the picture are never read, and Pillow would refuse the picture for a damaged one.
 _ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
 _TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
-# The least bytes that these have.
+# Minimum lengths in bytes.
 _LEAST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"pHYs": 9}
 _GREY, _RGB = 0, 2
 
 
 @dataclass(frozen=True)
 class PngFile:
-    """A PNG as Pillow is to see it; `info` is what it then has to be told."""
+    """A PNG as Pillow will see it; `info` holds what it will not find there."""
 
     data: bytes
     info: dict[str, Any]
@@ -41,7 +41,7 @@ class PngFile:
 
 
 def read_chunks(data: bytes) -> PngFile:
-    """Read what a PNG says about its picture, and leave out what cannot be read, and frames."""
+    """Read a PNG's metadata, and leave out frames and whatever cannot be read."""
     reader, kept, start = _Reader(), [], 0
     for name, place, end in _chunks(data):
         body = memoryview(data)[place + 8 : end - 4]
@@ -73,7 +73,7 @@ class _Reader:
     kind: int = _RGB
 
     def keeps(self, name: bytes, body: memoryview, crc: int) -> bool:
-        """Tell whether Pillow is to see a chunk, having read it."""
+        """Read a chunk, and tell whether Pillow gets to see it."""
         if name == b"IHDR" and len(body) >= 10:
             self.depth, self.kind = body[8], body[9]
         if not name[:1].islower() or not name.isalpha():  # critical, or no name: Pillow's to judge
@@ -113,7 +113,7 @@ class _Reader:
 
     def _reads_transparency(self, body: bytes) -> bool:
         if self.kind == _GREY and self.depth < 8 and len(body) >= 2:
-            # Pillow makes samples of 8 bits of them, and leaves the one that is transparent as it is.
+            # Pillow scales the samples to 8 bits, but not the transparent one.
             top = (1 << self.depth) - 1
             self.info["transparency"] = (body[1] & top) * 255 // top
         return len(body) >= {_GREY: 2, _RGB: 6}.get(self.kind, 0)
@@ -137,7 +137,7 @@ def _text_length(name: bytes, body: bytes) -> int | None:
 
 
 def _inflated(packed: bytes, most: int) -> bytes | None:
-    """Inflate what has so many bytes at most; None if there are more, or it is damaged."""
+    """Inflate at most `most` bytes; None if there are more, or the data is damaged."""
     try:
         data = zlib.decompressobj().decompress(packed, most + 1)
     except zlib.error:

@@ -13,20 +13,20 @@ from torch import Tensor
 
 from ..files import make_private, published
 
-# The sha256 of the whole file, as if zeros stood in its own place.
+# The sha256 of the whole file, computed with zeros in place of the sha256 itself.
 _NAME = b'"sha256":"'
 _ZEROS = b"0" * 64
-# safetensors allows no longer header.
+# The limit of safetensors.
 _LONGEST_HEADER = 100_000_000
 _CHUNK = 1 << 20
 
 
 class DamagedError(Exception):
-    """A file that is not what was written; the text continues a sentence that begins with its name."""
+    """A file that is not as it was written. The message continues a sentence that begins with its name."""
 
 
 class Sealed:
-    """Tensors and metadata as the bytes of a file. Large ones are not copied to put the checksum in."""
+    """Tensors and metadata as the bytes of a file. The checksum is inserted without a copy of the tensors."""
 
     def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         data = save(dict(tensors), metadata={**metadata, "sha256": _ZEROS.decode()})
@@ -63,7 +63,7 @@ def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             _check(file)
         with safe_open(path, framework="pt") as stored:
             metadata = dict(stored.metadata() or {})
-            # Cloned: tensors mapped from a file are aligned otherwise, and sums then round otherwise.
+            # Cloned: tensors mapped from a file have another alignment, which changes how sums round.
             tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise DamagedError("is damaged") from error
