@@ -268,11 +268,11 @@ def _begun(path: Path) -> tuple[Path, BinaryIO]:
 def sweep_unfinished(folder: Path) -> None:
     """Remove what dead processes left unfinished in a folder that several processes may share."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        remove_unfinished(path)
+        remove_unlocked(path)
 
 
-def remove_unfinished(path: Path) -> None:
-    """Remove a file of `published`, unless some process is still writing it, or the system refuses."""
+def remove_unlocked(path: Path) -> None:
+    """Remove a file, unless a process holds a lock on it or the system refuses."""
     with suppress(OSError):  # litter costs space, and is no reason not to begin
         _remove_unless_locked(path)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import filelock
 
 from .errors import DiskError
-from .files import inode_of, make_private, remove_unfinished
+from .files import inode_of, make_private, remove_unlocked
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempts_of (
@@ -276,7 +276,7 @@ class _Owner:
             return
         make_private(self.folder)
         for path in self.folder.iterdir():
-            remove_unfinished(path)  # of the dead
+            remove_unlocked(path)  # of the dead
         with suppress(NotImplementedError):  # a file system without locks: what is begun counts at once
             self._lock.acquire()
 

@@ -25,7 +25,7 @@ from .files import (
     Disk,
     inode_of,
     is_inside,
-    remove_unfinished,
+    remove_unlocked,
     same_bytes,
     sweep_unfinished,
     walk,
@@ -426,7 +426,7 @@ class BatchFolder:
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 else:
-                    remove_unfinished(path)
+                    remove_unlocked(path)
             sweep_unfinished(self.folder.parent)
 
     def _end_staged(self, staged: Path) -> None:
