@@ -18,6 +18,7 @@ import filelock
 
 from .errors import DiskError
 from .files import inode_of, make_private, remove_unlocked
+from .locks import is_locked
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempts_of (
@@ -281,17 +282,7 @@ class _Owner:
             self._lock.acquire()
 
     def is_another_alive(self, name: str) -> bool:
-        if name == self.name or not (self.folder / name).is_file():
-            return False
-        lock = filelock.FileLock(self.folder / name, timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            return True
-        except NotImplementedError:
-            return False
-        lock.release()
-        return False
+        return name != self.name and is_locked(self.folder / name)
 
     def close(self) -> None:
         if self._lock.is_locked:

@@ -16,6 +16,7 @@ import filelock
 from .errors import DiskError, LockedError
 from .files import Disk, inode_of
 from .inbox import HIDDEN
+from .locks import is_locked
 
 # A look at the lock by `status` lasts no time at all; an owner that starts just then waits it out.
 PATIENCE_S = 0.5
@@ -89,20 +90,13 @@ class Owner:
 
     def is_held(self) -> bool:
         """Tell whether any process holds the inbox now."""
-        if not self.lock_path.exists():
-            return False
-        lock = filelock.FileLock(self.lock_path, timeout=0)
         try:
-            lock.acquire()
-        except filelock.Timeout:
-            return True
+            return is_locked(self.lock_path)
         except OSError as error:
             raise DiskError(
                 f"{self.lock_path}: cannot be asked who holds it ({error.strerror or error}).",
                 "Ask as the user that the daemon runs as.",
             ) from error
-        lock.release()
-        return False
 
 
 def _holder() -> dict[str, Any]:
