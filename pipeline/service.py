@@ -42,13 +42,13 @@ UNIT = """\
 Description=style-pipeline: restyles what is dropped into {inbox}
 After=local-fs.target remote-fs.target
 RequiresMountsFor={mounts}
-# Who fails ten times within five minutes stays stopped until `systemctl start`.
+# A service that fails ten times within five minutes stays stopped until `systemctl start`.
 StartLimitIntervalSec=300
 StartLimitBurst=10
 
 [Service]
 Type=notify
-{account}# A folder that is not there cannot be made writable; + does this outside of what shuts the rest off.
+{account}# Only folders that exist can be made writable below; + makes them outside of the restrictions.
 ExecStartPre=+{make_open} {open_folders}
 ExecStartPre=+{make_private} {private_folders}
 ExecStart={command}
@@ -65,9 +65,9 @@ WatchdogSec=120
 # The running job keeps a checkpoint within this time.
 TimeoutStopSec=20
 Nice=10
-# A picture for which there is no memory ends the worker, and the daemon goes on without it.
+# A picture for which there is no memory ends its worker; the daemon stays, and starts another.
 OOMPolicy=continue
-# The memory there is, as far as the daemon is concerned: leaves the rest of the machine alone.
+# The most memory that the daemon and its workers may use, so that the rest of the machine has some.
 #MemoryMax=75%
 
 NoNewPrivileges=yes
@@ -96,13 +96,13 @@ MAKE_FOR = (
 )
 MAKE_OWN = "mkdir -m {mode} -p --"
 
-ROOT = "# Printed by root, so the daemon is root: better name a user whose pictures they are.\n"
+ROOT = "# Printed by root, so the daemon would run as root: name here the user who owns the pictures.\n"
 # Of the system's manager alone: a user's own has no right to take these away. Root without them would not
 # even read what others drop.
 NO_CAPABILITIES = "CapabilityBoundingSet=\n"
 NO_DEVICES = "PrivateDevices=yes\n"
 DEVICES = (
-    "# Would hide GPUs; where there are none, or with device: cpu, it should be yes.\n#PrivateDevices=yes\n"
+    "# Hides GPUs, so it is set with device: cpu only; set it where there are none.\n#PrivateDevices=yes\n"
 )
 # Where the folders are that config.yaml does not name; a service has none of its caller's environment.
 FOLDERS_OF_THE_ENVIRONMENT = ("XDG_STATE_HOME", "XDG_CACHE_HOME", "TORCH_HOME")

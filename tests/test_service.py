@@ -163,7 +163,7 @@ def test_devices_are_hidden_where_no_gpu_is_wanted(tmp_path: Path) -> None:
 
 def test_a_service_of_root_says_so_and_a_users_own_keeps_what_it_cannot_give_away(tmp_path: Path) -> None:
     text = systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user="root")
-    assert "root: better name a user" in text.partition("\nUser=root\n")[0].splitlines()[-1]
+    assert "would run as root: name here the user" in text.partition("\nUser=root\n")[0].splitlines()[-1]
     assert "CapabilityBoundingSet" not in text
     for user in ("me", ""):
         assert "better name a user" not in systemd_unit(make_config(tmp_path), COMMAND, tmp_path, user)
