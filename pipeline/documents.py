@@ -358,9 +358,12 @@ def _problem(detail: Any, model: type[BaseModel]) -> Problem:
     text += f", found {shown(value)}"
     if kind == "literal_error":
         text += did_you_mean(str(value), re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
-    if kind == "string_type" and isinstance(value, int | float):
-        text += f"; in quotes it is text: '{shown(value)}'"
-    return Problem(keys, text)
+    return Problem(keys, text + (in_quotes(value) if kind == "string_type" else ""))
+
+
+def in_quotes(value: Any) -> str:
+    """Say how a number is written where text is meant, "" of what is no number."""
+    return f"; in quotes it is text: '{shown(value)}'" if isinstance(value, int | float) else ""
 
 
 def unknown_key(keys: KeyPath, accepted: Sequence[str]) -> Problem:

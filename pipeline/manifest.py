@@ -21,7 +21,18 @@ from pydantic import (
 )
 
 from .config import Config, RecipeFields, Share, anchor_init
-from .documents import Document, KeyPath, Part, Problem, listed, problems, read_document, shown, unknown_key
+from .documents import (
+    Document,
+    KeyPath,
+    Part,
+    Problem,
+    in_quotes,
+    listed,
+    problems,
+    read_document,
+    shown,
+    unknown_key,
+)
 from .errors import UsageError
 from .globs import Unwanted, as_on_disk, find, in_other_case, is_glob
 from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_color, safe_name
@@ -37,7 +48,8 @@ def _style_mapping(value: Any) -> Any:
         return {"image": value}
     if not isinstance(value, Mapping | StyleEntry):
         example = "{image: a.jpg, name: night}"
-        raise ValueError(f"expected a path, or keys and values such as {example}, found {shown(value)}")
+        problem = f"expected a path, or keys and values such as {example}, found {shown(value)}"
+        raise ValueError(problem + in_quotes(value))
     return value
 
 
@@ -151,7 +163,7 @@ class Manifest(Part):
     def _something_to_do(self) -> Manifest:
         if bool(self.contents) != bool(self.styles):
             missing = "styles" if self.contents else "contents"
-            raise ValueError(f"{missing} is missing: contents and styles go together")
+            raise ValueError(f"there are no {missing}: contents and styles go together")
         if not self.contents and not self.pairs:
             raise ValueError("nothing to do: give contents and styles, or pairs")
         return self

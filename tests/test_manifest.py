@@ -642,8 +642,9 @@ def test_unknown_keys_are_named_with_what_is_accepted(read: Any) -> None:
     [
         ("", "1", "nothing to do"),
         ("batch: x\n", "1", "nothing to do"),
-        ("contents: [photos/a.jpg]\n", "1", "styles is missing"),
-        ("styles: [styles/s.png]\n", "1", "contents is missing"),
+        ("contents: [photos/a.jpg]\n", "1", "there are no styles"),
+        ("styles: [styles/s.png]\n", "1", "there are no contents"),
+        ("contents: [photos/a.jpg]\nstyles: [2024]\n", "2", "found 2024; in quotes it is text: '2024'"),
         ("contents: []\nstyles: []\n", "1", "nothing to do"),
         ("contents: {a: b}\nstyles: [styles/s.png]\n", "1", "expected text"),
         (ONE + "batch: ''\n", "3", "batch"),

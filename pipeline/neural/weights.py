@@ -390,7 +390,9 @@ def _next_step(path: Path) -> str:
         return "Install style-pipeline again."
     if path.name.startswith(COPY_STEM):
         return "Delete it and run again; it will be made anew from its source."
-    return f"Delete or replace it and run again, or {IMPORT}."
+    if path == _hub_checkpoint():
+        return f"Delete or replace it and run again, or {IMPORT}."
+    return f"Give a VGG-19 checkpoint in torchvision's format, such as {CHECKPOINT_NAME}, or {IMPORT}."
 
 
 def _not_vgg19(path: Path, reason: str) -> WeightsError:
