@@ -425,6 +425,7 @@ class Daemon:
     def _claim_to_set_aside(self, seen: Seen, failure: PipelineError) -> None:
         if (claim := self._claim(seen)) is not None:
             self._set_aside(claim, _report("; ".join(failure.lines), failure.next_step or MEND))
+            self.watcher.file_moved_out()
             self.ledger.end(_reading_key(seen.identity))
 
     def _examine(self, seen: Seen) -> PipelineError | None:

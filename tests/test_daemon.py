@@ -242,6 +242,31 @@ def test_pictures_that_are_not_whole_are_left_for_the_next_time_and_status_knows
     assert not any(str(watched.inbox) in line for line in waits)
 
 
+class Asked(Waker):
+    """Keeps for how long it was asked to wait, and has events as far as one can tell."""
+
+    has_events = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "off")
+        self.seconds = 0.0
+
+    def wait(self, timeout_s: float) -> bool:
+        self.seconds += timeout_s
+        return super().wait(timeout_s)
+
+
+@pytest.mark.parametrize("name", ["bad.png", "bad.yaml"])
+def test_once_ends_without_another_scan_when_all_there_was_is_set_aside(name: str, tmp_path: Path) -> None:
+    watched = Watched(tmp_path, settle_max_s=0.01, rescan_s=5)
+    watched.drop(name, b"- no picture and no manifest")
+    config, waker = read_config(watched.folder / "config.yaml"), Asked(watched.inbox)
+    options = WatchOptions(once=True)
+    tally = watch_inbox(config, options, Heard(), lambda config, tick: FakeExecutor(), waker)
+    assert tally == Tally(set_aside=1)
+    assert waker.seconds < 0.5
+
+
 def test_several_mistakes_of_a_manifest_are_said_in_one_line(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     watched.drop("night.yaml", b"contents: x.png\nstyls: y.png\n")
