@@ -404,7 +404,7 @@ def did_you_mean(word: str, accepted: Iterable[str]) -> str:
 
 def _accepted(model: type[BaseModel], keys: KeyPath) -> list[str]:
     """Name the keys accepted at `keys` below `model`, as far as its JSON schema tells."""
-    schema = model.model_json_schema()
+    schema = _schema(model)
     place: Any = schema
     for key in keys:
         if isinstance(key, int):
@@ -413,6 +413,11 @@ def _accepted(model: type[BaseModel], keys: KeyPath) -> list[str]:
         else:
             place = _value_of(_resolve(place, schema), str(key))
     return list(_resolve(place, schema).get("properties", {}))
+
+
+@cache  # it takes milliseconds, and a document may have an unknown key in each of 100,000 pairs
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _value_of(place: Any, key: str) -> Any:

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from pipeline import documents
 from pipeline.config import Blend, Config, Route, WatchConfig
 from pipeline.documents import Document, dump_yaml, listed, parse_document, parse_value, read_document
 from pipeline.errors import UsageError
@@ -480,6 +481,22 @@ def test_any_data_is_a_manifest_or_a_usage_error(data: dict[str, Any]) -> None:
     if not isinstance(found, Manifest):
         assert isinstance(found, UsageError)
         assert found.message.startswith(f"{PATH}:")
+
+
+def test_a_schema_is_made_once_however_many_keys_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, make = [], Manifest.model_json_schema
+
+    def counted(**options: Any) -> dict[str, Any]:
+        made.append(options)
+        return make(**options)
+
+    monkeypatch.setattr(Manifest, "model_json_schema", counted)
+    documents._schema.cache_clear()
+    pairs = [{"content": "a", "style": "b", "recipe": {}, f"key{number}": 1} for number in range(20)]
+    found = parse_document(yaml.safe_dump({"pairs": pairs}), PATH).check(Manifest)
+    assert isinstance(found, list)
+    assert len(found) == 20
+    assert len(made) == 1
 
 
 def test_no_more_than_a_limit_is_read(tmp_path: Path) -> None:
