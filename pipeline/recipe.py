@@ -463,7 +463,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         # extracts, so the nearest of those, conv4_1, is taken. It names neither weights, steps, size
         # nor learning rate: weights are the paper's ratio 1e-3, steps and size ours.
         "gatys-adam": Preset(
-            summary="source 000: the paper's formulas, Adam",
+            summary="published system 000: the paper's formulas, Adam",
             fields={
                 **_SOURCE,
                 "content_layers": {"conv4_1": 1.0},
@@ -476,7 +476,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         # An "epoch" of source 001 is one call of L-BFGS; torch's would make up to 20 iterations in it.
         # Its 1000 epochs are taken as 1000 iterations, which is what its loss curves can mean.
         "gatys-lbfgs": Preset(
-            summary="source 001: L-BFGS, 1 : 1e6, 512 x 512, a snapshot every 100 steps",
+            summary="published system 001: L-BFGS, 1 : 1e6, 512 x 512, a snapshot every 100 steps",
             fields={
                 **_SOURCE,
                 "optimizer": "lbfgs",
@@ -495,7 +495,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         # Source 002 gives each style layer a weight but no numbers; these are the usual tutorial's,
         # which favour the fine layers. Its course names no steps or rates either.
         "layer-weights": Preset(
-            summary="source 002: Adam, a weight for every style layer",
+            summary="published system 002: Adam, a weight for every style layer",
             fields={
                 **_SOURCE,
                 "style_layers": {
@@ -514,7 +514,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         # "a blank (or content) image" and "a copy of the content image" start it: content by default,
         # `init: blank` for the other.
         "content-start": Preset(
-            summary="source 003: Adam from a copy of the content (or init: blank)",
+            summary="published system 003: Adam from a copy of the content (or init: blank)",
             fields={
                 **_SOURCE,
                 "init": "content",
@@ -524,7 +524,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             },
         ),
         "thumbnail": Preset(
-            summary="source 004: Adam 0.1 at 128 x 128, scaled back to the content's own size",
+            summary="published system 004: Adam 0.1 at 128 x 128, scaled back to the content's own size",
             fields={
                 **_SOURCE,
                 "learning_rate": 0.1,
