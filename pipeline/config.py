@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, WrapValidator, field_validator, mod
 
 from .documents import Part, expecting, listed, read_document, shown
 from .errors import UsageError
-from .globs import as_on_disk
+from .globs import Names
 from .names import reason_to_ignore
 from .recipe import INIT_MODES, Recipe, canonical_keys
 
@@ -255,7 +255,7 @@ def anchor_init(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not isinstance(init, str) or init in INIT_MODES:
         return fields
     try:
-        return {**fields, "init": str(as_on_disk(folder / Path(init).expanduser()).resolve())}
+        return {**fields, "init": str(Names().as_on_disk(folder / Path(init).expanduser()).resolve())}
     except (RuntimeError, ValueError, OSError):  # the home of nobody, a NUL: no such file, as will be said
         return fields
 

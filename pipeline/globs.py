@@ -6,10 +6,10 @@ or ignored one; hidden and ignored folders are not entered, nor those with resul
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,24 +55,43 @@ def is_glob(entry: str) -> bool:
     return not WILDCARDS.isdisjoint(entry)
 
 
-def as_on_disk(path: Path) -> Path:
-    """Return a path in the Unicode form that the disk uses, where it exists under an equivalent name."""
-    if os.path.lexists(path):
-        return path
-    there = Path(path.anchor)
-    for part in path.relative_to(there).parts:
-        there = _child(there, part) or there / part
-    return there
+class Names:
+    """Names in folders, each of which is read once: a manifest may list 100,000 files of one."""
 
+    def __init__(self) -> None:
+        self._read: dict[Path, tuple[dict[str, str], dict[str, str]]] = {}
 
-def in_other_case(path: Path) -> str:
-    """Return the name of a file that differs in case only; "" if there is none."""
-    try:
-        with os.scandir(path.parent) as entries:
-            alike = [entry.name for entry in entries if matches(entry.name, (glob.escape(path.name),))]
-    except OSError:
-        return ""
-    return min(alike, default="")
+    def child(self, folder: Path, name: str) -> Path | None:
+        """Return the entry of a folder with this name, in any Unicode form."""
+        if name == ".." or os.path.lexists(folder / name):
+            return folder / name
+        found = self._names(folder)[0].get(composed(name))
+        return folder / found if found else None
+
+    def as_on_disk(self, path: Path) -> Path:
+        """Return a path in the Unicode form that the disk uses, where it exists under an equivalent name."""
+        if os.path.lexists(path):
+            return path
+        there = Path(path.anchor)
+        for part in path.relative_to(there).parts:
+            there = self.child(there, part) or there / part
+        return there
+
+    def in_other_case(self, path: Path) -> str:
+        """Return the name of a file that differs in case only; "" if there is none."""
+        return self._names(path.parent)[1].get(composed(path.name).lower(), "")
+
+    def _names(self, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the names in a folder by their composed form, and by that in lower case."""
+        if folder not in self._read:
+            by_form: dict[str, str] = {}
+            by_case: dict[str, str] = {}
+            with suppress(OSError):  # not there, or not readable: no name is found in it either way
+                for name in sorted(os.listdir(folder)):
+                    by_form.setdefault(composed(name), name)
+                    by_case.setdefault(composed(name).lower(), name)
+            self._read[folder] = by_form, by_case
+        return self._read[folder]
 
 
 def find(start: Path, parts: Sequence[str], unwanted: Unwanted = Unwanted()) -> Found:
@@ -94,6 +113,7 @@ class _Walk:
         self.parts = parts
         self.unwanted = unwanted
         self.found = Found()
+        self._names = Names()
         self._barred: list[Path] = []
         self._todo: list[tuple[Path, int]] = []
 
@@ -112,7 +132,7 @@ class _Walk:
         """Return the folder or file that a pattern names before its first wildcard."""
         folder = start
         for part in self.parts:
-            child = _child(folder, part)
+            child = self._names.child(folder, part)
             if child is None:
                 break
             folder = child
@@ -123,7 +143,7 @@ class _Walk:
         if part == "**":
             self._look_below(folder, number)
         elif not is_glob(part):
-            if child := _child(folder, part):
+            if child := self._names.child(folder, part):
                 self._take(child, number, wild=False)
         else:
             paths = [Path(entry.path) for entry in self._entries(folder)]
@@ -182,19 +202,6 @@ class _Walk:
         except OSError as error:
             self.found.unreadable[folder] = error.strerror or str(error)
             return []
-
-
-def _child(folder: Path, name: str) -> Path | None:
-    """Return the entry of a folder with this name, in any Unicode form."""
-    if name == ".." or os.path.lexists(folder / name):
-        return folder / name
-    try:
-        with os.scandir(folder) as entries:
-            return min(
-                (Path(one.path) for one in entries if composed(one.name) == composed(name)), default=None
-            )
-    except OSError:
-        return None  # not there, or not to be looked into: `name` itself is not there either way
 
 
 def _listed(names: Sequence[str]) -> str:

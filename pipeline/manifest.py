@@ -34,7 +34,7 @@ from .documents import (
     unknown_key,
 )
 from .errors import UsageError
-from .globs import Unwanted, as_on_disk, find, in_other_case, is_glob
+from .globs import Names, Unwanted, find, is_glob
 from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_color, safe_name
 from .names import composed
 from .recipe import ALIASES, INIT_MODES, Recipe, layer_recipe
@@ -335,6 +335,7 @@ class _Reader:
         self.problems: list[Problem] = []
         self.passed_over: list[str] = []
         self._found: dict[str, list[Path]] = {}
+        self._names = Names()
 
     def try_raw(self, data: Any) -> None:
         """Look for the files of whatever makes sense in a manifest that has other faults."""
@@ -386,11 +387,11 @@ class _Reader:
 
     def _files(self, entry: str, keys: KeyPath) -> list[Path]:
         expanded = Path(entry).expanduser()
-        path = as_on_disk(self.folder / expanded)
+        path = self._names.as_on_disk(self.folder / expanded)
         if path.is_file():
             return [path.resolve()]
         if not is_glob(entry):
-            self.problems.append(Problem(keys, f"{entry}: {_why_no_file(path, entry)}"))
+            self.problems.append(Problem(keys, f"{entry}: {_why_no_file(path, entry, self._names)}"))
             return []
         start = Path(expanded.anchor) if expanded.anchor else self.folder
         found = find(start, expanded.relative_to(expanded.anchor).parts, self.unwanted)
@@ -444,13 +445,13 @@ class _Reader:
         return found[0] if found else None
 
 
-def _why_no_file(path: Path, entry: str) -> str:
+def _why_no_file(path: Path, entry: str, names: Names) -> str:
     if path.is_dir():
         return f"is a folder; name its pictures, as in {entry.rstrip('/')}/*.jpg"
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        there = in_other_case(path)
+        there = names.in_other_case(path)
         return f"no such file; there is '{there}'" if there else "no such file"
     return "is no file, but a pipe or a device"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.globs import Unwanted, as_on_disk, find
+from pipeline.globs import Names, Unwanted, find
 
 COMPOSED = "Müller"
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
@@ -134,15 +134,15 @@ def test_a_name_may_be_spelt_in_two_ways(tmp_path: Path, on_disk: str, typed: st
     path.write_bytes(b"x")
     for pattern in (f"{typed}/*", f"{typed[:4]}*/{typed}.jpg", f"**/{typed}.*", f"*/{typed.lower()}.*"):
         assert find(tmp_path, Path(pattern).parts).files == [path.resolve()], pattern
-    assert as_on_disk(tmp_path / typed / f"{typed}.jpg") == path
-    assert as_on_disk(tmp_path / typed / "missing" / typed) == tmp_path / on_disk / "missing" / typed
+    assert Names().as_on_disk(tmp_path / typed / f"{typed}.jpg") == path
+    assert Names().as_on_disk(tmp_path / typed / "missing" / typed) == tmp_path / on_disk / "missing" / typed
 
 
 @two_spellings
 def test_of_two_spellings_the_one_that_is_typed_counts(tmp_path: Path) -> None:
     for name in (COMPOSED, DECOMPOSED):
         (tmp_path / f"{name}.jpg").write_bytes(name.encode())
-        assert as_on_disk(tmp_path / f"{name}.jpg").read_bytes() == name.encode()
+        assert Names().as_on_disk(tmp_path / f"{name}.jpg").read_bytes() == name.encode()
     assert len(find(tmp_path, ("*.jpg",)).files) == 2
 
 
@@ -182,3 +182,22 @@ def test_many_stars_take_no_time(tmp_path: Path) -> None:
     (folder / "x.jpg").touch()
     assert find(tmp_path, ("**", "d", "**", "d", "**", "d", "**", "*a*a*a*a*a*b")).files == []
     assert len(find(tmp_path, (*("**", "d") * 8, "**")).files) == 1
+
+
+def test_a_folder_is_read_once_however_many_names_are_looked_for(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, listdir = [], os.listdir
+
+    def counted(folder: Path) -> list[str]:
+        read.append(folder)
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", counted)
+    names = Names()
+    for number in range(20):
+        path = tree / f"{number}.jpg"
+        assert names.as_on_disk(path) == path
+        assert names.in_other_case(path) == ""
+    assert names.in_other_case(tree / "b.jpg") == "B.JPG"
+    assert read.count(tree) == 1
