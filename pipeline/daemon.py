@@ -649,10 +649,10 @@ class Daemon:
         if identity is not None:
             self.ledger.end(_reading_key(identity))
         self.tally.set_aside += 1
+        reason = _sentence(report["error"].removeprefix(f"{self.inbox / claim.relative}: "))
         self.pulse.tell(
             "set_aside",
-            f"set aside {name}: {_sentence(report['error'])} It is in {one_line(place)}. "
-            f"{report['next_step']}",
+            f"set aside {name}: {reason} It is in {one_line(place)}. {report['next_step']}",
             path=name,
             id=claim.id,
             error=report["error"],

@@ -335,4 +335,7 @@ def status_lines(status: Mapping[str, Any], duration: Callable[[float], str]) ->
         f"done     {status['done']} in the last 30 days, {status['throughput_per_hour']} in the last hour"
     )
     lines.append(f"aside    {len(status['set_aside'])}")
-    return [*lines, *(f"         {one['id']}  {one['path']}: {one['error']}" for one in status["set_aside"])]
+    for one in status["set_aside"]:
+        error = one["error"].removeprefix(f"{Path(status['inbox'], one['path'])}: ")
+        lines.append(f"         {one['id']}  {one['path']}: {error}")
+    return lines

@@ -267,6 +267,18 @@ def test_once_ends_without_another_scan_when_all_there_was_is_set_aside(name: st
     assert waker.seconds < 0.5
 
 
+def test_what_is_set_aside_is_named_once(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, settle_max_s=0.01)
+    watched.drop("bad.png", b"no picture")
+    _, heard = run_once(watched)
+    (text,) = heard.texts("set_aside")
+    assert text.startswith("set aside bad.png: no whole picture.")
+    config = read_config(watched.folder / "config.yaml")
+    with closing(Ledger(config.state_dir)) as ledger:
+        *_, line = status_lines(read_status(config, ledger), duration)
+    assert line.partition("  ")[2].lstrip().partition("  ")[2].startswith("bad.png: no whole picture.")
+
+
 def test_several_mistakes_of_a_manifest_are_said_in_one_line(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     watched.drop("night.yaml", b"contents: x.png\nstyls: y.png\n")
