@@ -225,7 +225,7 @@ def main() -> None:
         pictures = [render(strip, panel, options.size) for panel in strip.panels]
         sheet = arrange(pictures, [panel.caption for panel in strip.panels], SHOWN)
         path = options.out / f"{name}.jpg"
-        sheet.save(path, quality=80, optimize=True)
+        sheet.save(path, quality=75, optimize=True)
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {time.perf_counter() - started:.0f} s")
 
 
