@@ -155,16 +155,14 @@ def _named_styles(
 ) -> tuple[Style, ...] | Waiting:
     if names is None and not library:
         return Waiting(f"there is no style yet; put a picture into {STYLES}/")
-    styles: list[Style] = []
+    styles: dict[Style, None] = {}  # in their order, each once
     missing: set[str] = set()
     for name in sorted(library) if names is None else names:
         parts = name.blend if isinstance(name, Blend) else {name: 1.0}
         paths = {part: library.get(composed(part)) for part in parts}
         missing |= {part for part, path in paths.items() if path is None}
         images = tuple((path, parts[part]) for part, path in paths.items() if path is not None)
-        style = Style(name.name if isinstance(name, Blend) else name, images)
-        if style not in styles:
-            styles.append(style)
+        styles[Style(name.name if isinstance(name, Blend) else name, images)] = None
     if missing:
         listed = ", ".join(f"'{name}'" for name in sorted(missing))
         styles_are = f"the style {listed} is" if len(missing) == 1 else f"the styles {listed} are"

@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from .claims import Claims
@@ -46,24 +48,28 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tu
     claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, disk)
     broken, said_s, router = state.get("broken", {}), state.get("beat", math.inf), Router(config, {})
     settle_s, expected = watch.settle_s or default_settle_s(watch.inbox), expected_seconds(ledger)
+
+    @cache  # many pictures lie in one folder, and it alone decides what they ask for
+    def asked(folder: Path) -> Waiting | float:
+        plan = router.plan(folder / "picture", library)
+        return plan if isinstance(plan, Waiting) else _seconds(plan, expected, state)
+
     for seen in scan.files:
         if scan.markers and claims.is_left(seen.relative):
             continue
-        plan = None if router.is_manifest(seen.relative) else router.plan(seen.relative, library)
-        reason = broken.get(str(seen.relative))
+        name = str(seen.relative)
+        wait = 0.0 if router.is_manifest(seen.relative) else asked(seen.relative.parent)
+        reason = broken.get(name)
         if reason and seen.identity.ctime_ns / 1e9 <= said_s:  # unchanged since
-            waits.append(Wait(str(seen.relative), f"to become a whole picture: {reason}"))
-        elif isinstance(plan, Waiting):
-            waits.append(Wait(str(seen.relative), plan.reason))
+            waits.append(Wait(name, f"to become a whole picture: {reason}"))
+        elif isinstance(wait, Waiting):
+            waits.append(Wait(name, wait.reason))
         else:
-            reason = "to settle" if _age_s(seen) < settle_s else ITS_TURN
-            waits.append(Wait(str(seen.relative), reason, _seconds(plan, expected, state)))
+            waits.append(Wait(name, "to settle" if _age_s(seen) < settle_s else ITS_TURN, wait))
     return waits, [Wait(str(path), namesake(first)) for path, first in namesakes(scan.styles)]
 
 
-def _seconds(plan: Plan | None, expected: Callable[[Recipe, str], float], state: Mapping[str, Any]) -> float:
-    if plan is None:
-        return 0.0
+def _seconds(plan: Plan, expected: Callable[[Recipe, str], float], state: Mapping[str, Any]) -> float:
     encoder = plan.recipe.encoder
     encoder = state.get("encoder") or "vgg19-slim" if encoder == "auto" else encoder
     return len(plan.styles) * expected(plan.recipe, encoder)

@@ -25,6 +25,7 @@ from pipeline.jobs import EncoderInfo, Job, StepProgress, Style
 from pipeline.ledger import Ledger
 from pipeline.owner import Owner
 from pipeline.recipe import Recipe
+from pipeline.routes import Router
 from pipeline.runner import Finished
 from pipeline.service import Notifier
 from pipeline.status import BEAT_S, LATE_S, RECENT_S, Pulse, Queue, examine_daemon, read_status, status_lines
@@ -389,6 +390,25 @@ def test_the_checks_of_a_daemon_read_no_inbox(
 
     monkeypatch.setattr("pipeline.waiting.scan_inbox", scanned)
     assert checks(config, ledger)["daemon"] == (False, "nobody watches the inbox")
+
+
+def test_what_a_folder_asks_for_is_worked_out_once(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An inbox may have thousands of pictures, and a library hundreds of styles."""
+    (config.watch.inbox / "styles").mkdir(parents=True, exist_ok=True)
+    (config.watch.inbox / "styles" / "s.png").touch()
+    for number in range(20):
+        (config.watch.inbox / f"{number}.png").touch()
+    planned, plan = [], Router.plan
+
+    def counted(router: Router, relative: Path, *more: Any) -> Any:
+        planned.append(relative)
+        return plan(router, relative, *more)
+
+    monkeypatch.setattr(Router, "plan", counted)
+    assert len(read_status(config, ledger)["waits"]) == 20
+    assert len(planned) == 1
 
 
 # The pulse
