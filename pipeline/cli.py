@@ -174,9 +174,9 @@ def run(
     max_failures: Annotated[
         int | None, typer.Option(min=0, help="Stop after this many failures; 0: never.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Make also what is there already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make again what is there already.")] = False,
     missing: Annotated[
-        bool, typer.Option("--missing", help="Make also what was made before and then deleted or renamed.")
+        bool, typer.Option("--missing", help="Make again what was made, then deleted or renamed.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per job on stdout.")] = False,
     for_: ForOption = None,

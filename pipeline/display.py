@@ -306,7 +306,8 @@ def summary_line(summary: Summary, folder: str) -> str:
         all_of_them = f"all {summary.jobs} pictures are" if summary.jobs > 1 else "the picture is"
         return f"Nothing to do: {all_of_them} there already, in {folder}"
     if summary.skipped + summary.missing == summary.jobs:
-        return f"Nothing to do: {summary.skipped} there already, {gone}, in {folder}"
+        there = f"{summary.skipped} there already, " if summary.skipped else ""
+        return f"Nothing to do: {there}{gone}, in {folder}"
     parts = [f"{summary.done} done"]
     if summary.skipped:
         parts.append(f"{summary.skipped} there already")

@@ -160,6 +160,8 @@ class Summary:
         self.stopped &= self.remaining > 0
         if not self.remaining and self.reason != "fault":
             self.reason = "finished"
+        elif self.postponed and self.reason == "finished":
+            self.reason = "deadline"
 
 
 @dataclass(frozen=True)

@@ -919,7 +919,7 @@ def test_a_run_begins_nothing_that_would_overrun(workshop: Workshop) -> None:
     executor = FakeExecutor(after_step=lambda job, step: now.__setitem__(0, now[0] + 900))
     ran = workshop.run(executor, deadline=Deadline(9000, lambda: now[0]))
     assert list(ran.observer.statuses.values()) == ["done", "done", "postponed", "postponed"]
-    assert (ran.summary.postponed, ran.summary.remaining) == (2, 2)
+    assert (ran.summary.postponed, ran.summary.remaining, ran.summary.reason) == (2, 2, "deadline")
     assert len(executor.ran) == 2
     assert now[0] <= 9000
     ran = workshop.run()
