@@ -24,6 +24,7 @@ from .inbox import (
     marker_path,
     scan_inbox,
 )
+from .names import composed
 from .routes import namesake, namesakes, read_library
 
 SETTLE_S, NETWORK_SETTLE_S = 2.0, 30.0
@@ -65,7 +66,7 @@ class Watcher:
         self.settle_s = watch.settle_s or default_settle_s(watch.inbox)
         self.settling = Settling(clock, self.settle_s, watch.settle_max_s, self._is_written)
         self.style_settling = Settling(clock, self.settle_s, watch.settle_max_s, self._is_written)
-        self.library: dict[str, Path | None] = {}
+        self._library: dict[str, Path | None] | None = {}  # None: to be read again
         self._judged: dict[Seen, str] = {}  # settled styles, with what is wrong with them
         self.known_styles: set[str] = set()  # also of styles that are broken or gone
         self.settling_count = 0
@@ -144,23 +145,28 @@ class Watcher:
         self._judged[seen] = fault
         if fault:
             self.say_once(seen.relative, "ignored", f"not used as a style: {fault}")
-        self._read_library()
+        self._library = None
 
     def is_settled_style(self, path: Path) -> bool:
         """Tell whether a style's file is still the one that was taken into the library."""
         identity = identity_of(path)
         return identity is not None and Seen(path.relative_to(self.inbox), identity) in self._judged
 
-    def _read_library(self) -> None:
-        styles = [seen for seen in self._scan.styles if not self._judged.get(seen)]
-        settled = {seen for seen, fault in self._judged.items() if not fault}
-        self.library = read_library(styles, settled, self.inbox)
-        self._say_namesakes(styles)
-        self.known_styles |= read_library(self._scan.styles, (), self.inbox).keys()
+    @property
+    def library(self) -> dict[str, Path | None]:
+        """The style library, as `read_library` returns it."""
+        if self._library is None:
+            settled = {seen for seen, fault in self._judged.items() if not fault}
+            self._library = read_library(self._usable_styles(), settled, self.inbox)
+        return self._library
 
-    def _say_namesakes(self, styles: list[Seen]) -> None:
+    def _usable_styles(self) -> list[Seen]:
+        """Return the files of the style library in which no fault was found."""
+        return [seen for seen in self._scan.styles if not self._judged.get(seen)]
+
+    def _say_namesakes(self) -> None:
         """Say which files of the style library are not used, as another has their name."""
-        for path, first in namesakes(styles):
+        for path, first in namesakes(self._usable_styles()):
             self.say_once(path, "ignored", namesake(first))
 
     def file_moved_out(self) -> None:
@@ -218,8 +224,11 @@ class Watcher:
         before = set(self.settling.quiet)
         self.settling.observe(files)
         self.style_settling.observe(self._scan.styles)
-        self._judged = {seen: fault for seen, fault in self._judged.items() if seen in self._scan.styles}
-        self._read_library()
+        there = set(self._scan.styles)
+        self._judged = {seen: fault for seen, fault in self._judged.items() if seen in there}
+        self._library = None
+        self.known_styles |= {composed(seen.relative.stem) for seen in there}
+        self._say_namesakes()
         quiet = self.settling.quiet
         self._ready, self._settled = deque(quiet), len(quiet)
         self.settling_count = self.settling.waiting

@@ -43,7 +43,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "owner":     ("errors files inbox locks",                                  ""),
     "service":   ("config",                                                    ""),
     "routes":    ("claims config documents errors inbox jobs manifest names recipe", ""),
-    "watcher":   ("claims config events files inbox routes",                   ""),
+    "watcher":   ("claims config events files inbox names routes",             ""),
     "inputs":    ("errors jobs recipe",                                        "neural"),
     "results":   ("inputs jobs recipe version",                                "neural"),
     "executors": ("config errors files inputs jobs recipe results",            "neural"),
