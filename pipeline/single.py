@@ -117,11 +117,13 @@ def run_single(
     A picture that says it was made by this very job is not made again: `skipped`.
 
     Raises:
-        UsageError: there is something else at `path`.
+        UsageError: there is something else at `path`, or an input.
         JobError: the job failed.
         Unexpected: it met a fault of ours or of a library.
         DiskError: the picture cannot be written.
     """
+    if _is_one_of(path, job.input_paths):
+        raise UsageError(f"{path}: is one of the pictures that go in.", "Name another with -o.")
     there = os.path.lexists(path) and not force
     made_by = _key_of(path) if there else ""
     if there and not made_by:
@@ -135,7 +137,7 @@ def run_single(
     encoder = executor.encoder_info(job.recipe.encoder)
     key = job_key(job, digests, encoder)
     if there and made_by != key:
-        raise _in_the_way(path, "is not what comes of these pictures with this recipe")
+        raise _in_the_way(path, "was made of other pictures or by another recipe")
     if there:
         return Finished(job, job.name, "skipped", key, path)
     observer.encoder_chosen(encoder)
@@ -157,6 +159,11 @@ def run_single(
     finished = Finished(job, job.name, result.status, key, path, result.seconds, notes=result.notes)
     observer.job_finished(finished)
     return finished
+
+
+def _is_one_of(path: Path, inputs: Sequence[Path]) -> bool:
+    """Tell whether a result would replace an input, which may be the only copy."""
+    return path.exists() and any(one.exists() and path.samefile(one) for one in inputs)
 
 
 def _in_the_way(path: Path, why: str) -> UsageError:

@@ -428,7 +428,7 @@ def test_stylize_one_pair(cli, night):
     assert "a--s.png is there already; --force makes it again.\n" in err
     code, _, err = cli("stylize", "a.png", "s.png", *flags, "--set=steps=3")
     assert code == 2
-    assert "a--s.png: exists already, and is not what comes of these pictures with this recipe." in err
+    assert "a--s.png: exists already, and was made of other pictures or by another recipe." in err
     assert Path("a--s.png").stat().st_mtime_ns == before  # never replaced unasked
     assert cli("stylize", "a.png", "s.png", "-o", "b.png", *flags)[0] == 2
     assert cli("stylize", "a.png", "s.png", *flags, "--force")[0] == 0
@@ -1183,3 +1183,11 @@ def test_a_folder_is_no_name_for_a_result(cli, night):
     code, _, err = cli("stylize", "a.png", "s.png", "-o", ".")
     assert code == 2
     assert ".: is a folder.\nName a file in it, such as result.png." in err
+
+
+def test_a_result_never_replaces_a_picture_it_is_made_of(cli, night):
+    before = Path("a.png").read_bytes()
+    code, _, err = cli("stylize", "a.png", "s.png", "-o", "a.png", "--force")
+    assert code == 2
+    assert "a.png: is one of the pictures that go in.\nName another with -o." in err
+    assert Path("a.png").read_bytes() == before
