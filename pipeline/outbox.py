@@ -530,9 +530,11 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def _cannot_be_written(path: Path, error: OSError) -> DiskError:
+    in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+    check = "that no file is where a folder should be" if in_the_way else "free space and permissions"
     return DiskError(
         f"{path}: cannot be written ({error.strerror or error}).",
-        "Check free space and permissions, then run the same command again.",
+        f"Check {check}, then run the same command again.",
     )
 
 

@@ -1191,3 +1191,10 @@ def test_a_result_never_replaces_a_picture_it_is_made_of(cli, night):
     assert code == 2
     assert "a.png: is one of the pictures that go in.\nName another with -o." in err
     assert Path("a.png").read_bytes() == before
+
+
+def test_a_file_in_the_place_of_the_outbox_is_not_told_of_as_a_full_disk(cli, night):
+    code, _, err = cli("run", night, "--outbox", "a.png")
+    assert code == 3
+    assert "a.png/night: cannot be written" in err
+    assert "Check that no file is where a folder should be" in err
