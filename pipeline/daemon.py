@@ -6,7 +6,7 @@ import hashlib
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from .inbox import Identity, Seen, identity_of, is_being_written, is_network_fil
 from .jobs import Job
 from .ledger import DropRow, Ledger, open_ledger
 from .manifest import Batch
-from .outbox import BatchFolder
+from .outbox import BatchFolder, batch_names
 from .owner import Owner
 from .routes import Router, Waiting, manifest_jobs
 from .runner import Runner, RunOptions, Summary
@@ -182,11 +182,18 @@ class Daemon:
         """Make the folders, and take up what an earlier process left claimed."""
         self.claims.make_folders()
         self.folders.mark_outbox()
+        self._put_batches_right()
         self._take_up()
         self._prepared = True
         if self._pending:
             count = len(self._pending)
             self.pulse.tell("recovered", f"{count} claimed before and not finished: going on", count=count)
+
+    def _put_batches_right(self) -> None:
+        """Publish what dead processes staged, and remove what they left half written, in every batch."""
+        for name in batch_names(self.config.outbox):
+            with suppress(LockedError), self._runner(name):  # one that is locked is in good hands
+                pass
 
     def _take_up(self) -> None:
         """Go by what lies in the claimed folder, as after a crash: a step may have been cut off anywhere."""

@@ -455,6 +455,11 @@ class BatchFolder:
             raise _cannot_be_written(path, error) from error
 
 
+def batch_names(outbox: Path) -> list[str]:
+    """Return the names of the batches that were ever worked on in an outbox."""
+    return sorted(path.parent.name for path in outbox.glob(f"*/{LOCK}"))
+
+
 def _unfinished(folder: Path) -> Iterator[Path]:
     """Find unfinished files and folders at any depth. `rglob` takes twice as long among 100,000 results."""
     for entry in walk(folder, strict=False):

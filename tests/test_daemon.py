@@ -21,6 +21,7 @@ from pipeline.events import Waker
 from pipeline.folders import Folders
 from pipeline.jobs import EncoderInfo, Job
 from pipeline.ledger import Ledger
+from pipeline.outbox import BatchFolder
 from pipeline.status import Pulse, Queue, read_status, status_lines
 from pipeline.words import duration
 
@@ -159,6 +160,23 @@ def test_an_empty_inbox_wakes_no_engine_and_waits_for_nothing(tmp_path: Path) ->
     tally = watch_inbox(config, WatchOptions(once=True), heard, lambda config, tick: Untouched(), waker)
     assert tally == Tally()
     assert asked == []
+
+
+def test_the_start_puts_every_batch_right_that_nobody_works_on(tmp_path: Path) -> None:
+    """Also where nothing in the inbox asks for it; and it makes nothing of what is no batch."""
+    watched = Watched(tmp_path)
+    files = {}
+    for batch in ("dead", "living", "no batch"):
+        files[batch] = watched.outbox / batch / "logs" / ".unfinished-0"
+        files[batch].parent.mkdir(parents=True)
+    for batch in ("dead", "living"):
+        with BatchFolder(watched.outbox, batch).locked():
+            pass
+    for file in files.values():
+        file.touch()
+    with BatchFolder(watched.outbox, "living").locked(sweep=False):
+        run_once(watched)
+    assert [batch for batch, file in files.items() if file.exists()] == ["living", "no batch"]
 
 
 def test_styles_of_one_name_are_said(tmp_path: Path) -> None:
