@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import DivergedError, ImageError, PipelineError, UsageError
-from pipeline.inputs import read_picture
-from pipeline.neural.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, smallest_side
-from pipeline.neural.images import fit_size, to_image, to_tensor
-from pipeline.neural.losses import moments
-from pipeline.neural.weights import read_convolutions
+from pipeline.execution.inputs import read_picture
+from pipeline.transfer.images import fit_size, to_image, to_tensor
+from pipeline.transfer.losses import moments
+from pipeline.vgg.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, smallest_side
+from pipeline.vgg.weights import read_convolutions
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYER = "relu4_2"

@@ -102,7 +102,7 @@ def _start(side: Side, device: str) -> None:
     global _device
     _device = device
     if side == "ours":
-        from pipeline.neural.allocator import keep_freed_memory
+        from pipeline.transfer.allocator import keep_freed_memory
 
         keep_freed_memory()
 
@@ -125,7 +125,7 @@ def make_step(side: Side, weights: dict[str, Any], contents: Any, style: Any, de
     from benchmarks.command import SAME_LOSS
     from benchmarks.ours import Ours, build_encoder, quickest_dtype, style_targets
     from benchmarks.reference import Loop, Network
-    from pipeline.recipe import Recipe
+    from pipeline.spec.recipe import Recipe
 
     if side == "reference":
         return Loop(Network(weights).to(device), contents, style).step

@@ -8,14 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.neural.devices import plan_device
-from pipeline.neural.encoder import Encoder
-from pipeline.neural.explicit import ExplicitObjective
-from pipeline.neural.lbfgs import LBFGS
-from pipeline.neural.losses import Moments
-from pipeline.neural.objective import Losses
-from pipeline.neural.targets import StyleTargets, gram_targets
-from pipeline.recipe import Recipe
+from pipeline.spec.recipe import Recipe
+from pipeline.transfer.devices import plan_device
+from pipeline.transfer.explicit import ExplicitObjective
+from pipeline.transfer.lbfgs import LBFGS
+from pipeline.transfer.losses import Moments
+from pipeline.transfer.objective import Losses
+from pipeline.transfer.targets import StyleTargets, gram_targets
+from pipeline.vgg.encoder import Encoder
 
 
 class Ours:

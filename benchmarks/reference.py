@@ -27,7 +27,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.neural.encoder import CONVOLUTIONS, IMAGENET_MEAN, IMAGENET_STD
+from pipeline.vgg.encoder import CONVOLUTIONS, IMAGENET_MEAN, IMAGENET_STD
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYER = "relu4_2"

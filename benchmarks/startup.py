@@ -28,10 +28,10 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from pipeline.files import Disk
-from pipeline.jobs import EncoderInfo, Job, job_key
-from pipeline.manifest import read_manifest
-from pipeline.outbox import BatchFolder, read_record
+from pipeline.spec.jobs import EncoderInfo, Job, job_key
+from pipeline.spec.manifest import read_manifest
+from pipeline.storage.files import Disk
+from pipeline.storage.outbox import BatchFolder, read_record
 
 # A snapshot makes the step visible in the log.
 QUICK = {"size": 32, "pyramid": 0, "steps": 1, "encoder": "vgg19-slim", "snapshot_every": 1}

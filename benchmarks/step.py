@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.reference import Loop, Network
-from pipeline.neural.allocator import keep_freed_memory
-from pipeline.neural.devices import plan_device
-from pipeline.neural.encoder import CONVOLUTIONS, Encoder
-from pipeline.neural.explicit import ExplicitObjective
-from pipeline.neural.lbfgs import LBFGS
-from pipeline.neural.targets import gram_targets
-from pipeline.recipe import Recipe
+from pipeline.spec.recipe import Recipe
+from pipeline.transfer.allocator import keep_freed_memory
+from pipeline.transfer.devices import plan_device
+from pipeline.transfer.explicit import ExplicitObjective
+from pipeline.transfer.lbfgs import LBFGS
+from pipeline.transfer.targets import gram_targets
+from pipeline.vgg.encoder import CONVOLUTIONS, Encoder
 
 CHANNELS = {"1": 64, "2": 128, "3": 256, "4": 512, "5": 512}
 # The same losses for both sides; ours with the default's bures as well.

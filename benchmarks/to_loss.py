@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.ours import Ours
-    from pipeline.recipe import Recipe
+    from pipeline.spec.recipe import Recipe
 
 Curve = Sequence[tuple[float, float]]  # seconds and loss after every step
 
@@ -80,7 +80,7 @@ def climb(
     from safetensors.torch import load_file
 
     from benchmarks.reference import Loop, Network, load
-    from pipeline.neural.allocator import keep_freed_memory
+    from pipeline.transfer.allocator import keep_freed_memory
 
     keep_freed_memory()
     device = torch.device(arguments.device)
@@ -104,7 +104,7 @@ def climb(
 
 
 def plan(arguments: argparse.Namespace) -> Recipe:
-    from pipeline.recipe import Recipe
+    from pipeline.spec.recipe import Recipe
 
     fields = {
         "size": arguments.size,

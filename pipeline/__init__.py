@@ -9,14 +9,14 @@ from . import version
 
 if TYPE_CHECKING:
     from .api import stylize
-    from .jobs import StepProgress
-    from .recipe import Recipe
+    from .spec.jobs import StepProgress
+    from .spec.recipe import Recipe
 
 __all__ = ["Recipe", "StepProgress", "__version__", "stylize"]
 
 __version__ = version.VERSION
 
-_HOMES = {"stylize": "api", "Recipe": "recipe", "StepProgress": "jobs"}
+_HOMES = {"stylize": "api", "Recipe": "spec.recipe", "StepProgress": "spec.jobs"}
 
 
 def __getattr__(name: str) -> Any:

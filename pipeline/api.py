@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from .config import Share, read_config
-from .documents import explain
 from .errors import ImageError, UsageError
-from .executors import InProcessExecutor, style_too_large
-from .inputs import check_layers, check_shows, find_regions, read_picture, request_notes
-from .jobs import Color, StepProgress, check_regions, region_color
-from .recipe import INIT_MODES, Recipe, preset_recipe, recipe_error
-from .results import step_progress
+from .execution.executors import InProcessExecutor, style_too_large
+from .execution.inputs import check_layers, check_shows, find_regions, read_picture, request_notes
+from .execution.results import step_progress
+from .spec.config import Share, read_config
+from .spec.documents import explain
+from .spec.jobs import Color, StepProgress, check_regions, region_color
+from .spec.recipe import INIT_MODES, Recipe, preset_recipe, recipe_error
 from .threads import sleep_while_waiting
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .neural.engine import Progress
-    from .neural.session import Picture, Request
-    from .neural.weights import EncoderWeights
+    from .transfer.engine import Progress
+    from .transfer.session import Picture, Request
+    from .vgg.weights import EncoderWeights
 
 Source: TypeAlias = Union[str, "os.PathLike[str]", "Image"]
 
@@ -94,7 +94,7 @@ def _recipe(recipe: object) -> Recipe:
 
 def _request(content: object, style: object, recipe: Recipe, mask: Source | None) -> Request:
     """Read and check the pictures."""
-    from .neural.session import Request
+    from .transfer.session import Request
 
     colors = {} if mask is None else _colors(style)
     shares = [(path, 1.0) for path in colors] if colors else _shares(style)
@@ -164,7 +164,7 @@ def _picture(source: object, role: str) -> Picture:
 
 
 def _from_image(image: Image, name: str) -> Picture:
-    from .neural.session import Picture
+    from .transfer.session import Picture
 
     if 0 in image.size:
         raise ImageError(f"{name}: the picture has no pixels.", "Give another.")
@@ -187,7 +187,7 @@ def _name(source: object, role: str) -> str:
 
 def _check(request: Request, weights: EncoderWeights, name: str) -> tuple[str, ...]:
     """Check that a request can be run, and return what of its pictures cannot be used."""
-    from .neural.session import plan_levels
+    from .transfer.session import plan_levels
 
     check_layers(request.recipe, weights, name)
     return request_notes(request, plan_levels(request.recipe, request.content.image.size))
@@ -200,8 +200,8 @@ def _run(
     on_progress: Callable[[StepProgress], None] | None,
     style_names: Sequence[str],
 ) -> Image:
-    from .neural.engine import Hooks
-    from .neural.memory import OutOfMemory
+    from .transfer.engine import Hooks
+    from .transfer.memory import OutOfMemory
 
     def report(progress: Progress) -> None:
         if on_progress is not None:

@@ -53,7 +53,7 @@ def arithmetic(pytestconfig: pytest.Config) -> Iterator[None]:
     flags = "avx512_bf16" if pytestconfig.getoption("--bfloat16") == "taken" else ""
     # Of its own: tests undo theirs.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.neural.devices._cpuinfo", lambda: flags)
+        patch.setattr("pipeline.transfer.devices._cpuinfo", lambda: flags)
         yield
 
 

@@ -28,14 +28,17 @@ from fakes import FakeExecutor
 from watchdog.observers.api import BaseObserver, EventEmitter
 from watchdog.utils import BaseThread
 
-from pipeline import cli, daemon, display, events, pool, signals
-from pipeline.config import Config
-from pipeline.display import WatchLog
+from pipeline.cli import commands as cli
+from pipeline.cli import display, signals
+from pipeline.cli.display import WatchLog
 from pipeline.errors import DiskError, PipelineError
-from pipeline.executors import Executor
-from pipeline.files import Disk
-from pipeline.ledger import Ledger
-from pipeline.worker import WorkerExecutor
+from pipeline.execution import pool
+from pipeline.execution.executors import Executor
+from pipeline.execution.worker import WorkerExecutor
+from pipeline.spec.config import Config
+from pipeline.storage.files import Disk
+from pipeline.storage.ledger import Ledger
+from pipeline.watch import daemon, events
 
 WRITES = ("INSERT", "UPDATE", "DELETE")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.files import Disk, walk
+from pipeline.storage.files import Disk, walk
 
 When = Literal["before", "after"]
 # Told before and after every operation: when, which, and the paths it was given.

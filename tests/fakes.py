@@ -1,4 +1,4 @@
-"""Stand-ins for the right wing and the display, so that the left wing is tested without torch."""
+"""Stand-ins for the engine and the display, so that batches and the watched folder are tested without torch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from pipeline.batch.plan import Planned, plan_jobs
+from pipeline.batch.runner import Finished, Runner, RunOptions, Summary
 from pipeline.errors import DeviceError, ImageError, WorkerLost
-from pipeline.files import Disk
-from pipeline.jobs import EncoderInfo, Job, JobResult, StepProgress, Task
-from pipeline.ledger import Ledger
-from pipeline.manifest import Batch, read_manifest
-from pipeline.outbox import BatchFolder
-from pipeline.plan import Planned, plan_jobs
-from pipeline.recipe import Recipe
-from pipeline.runner import Finished, Runner, RunOptions, Summary
+from pipeline.spec.jobs import EncoderInfo, Job, JobResult, StepProgress, Task
+from pipeline.spec.manifest import Batch, read_manifest
+from pipeline.spec.recipe import Recipe
+from pipeline.storage.files import Disk
+from pipeline.storage.ledger import Ledger
+from pipeline.storage.outbox import BatchFolder
 
 # Small and quick; every test's manifest builds on it.
 QUICK = {"size": 16, "pyramid": 0, "steps": 4}

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.files import Disk
-from pipeline.ledger import Ledger
+from pipeline.storage.files import Disk
+from pipeline.storage.ledger import Ledger
 
 Entry = tuple[int, str]
 Tree = dict[Entry, int]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks import anchors
 from benchmarks.anchors import CONTENT_LAYER, STYLE_LAYERS, Gaussian
-from pipeline.neural.encoder import IMAGENET_MEAN, IMAGENET_STD, TORCHVISION_INDEX, Encoder
+from pipeline.vgg.encoder import IMAGENET_MEAN, IMAGENET_STD, TORCHVISION_INDEX, Encoder
 
 
 def layer(seed: int, channels: int = 5, height: int = 6, width: int = 7) -> Tensor:

@@ -14,9 +14,9 @@ import pipeline
 from pipeline import Recipe, StepProgress, stylize
 from pipeline.api import _executor
 from pipeline.errors import ImageError, JobError, UsageError
-from pipeline.executors import InProcessExecutor
-from pipeline.neural.engine import StyleTransfer
-from pipeline.neural.memory import OutOfMemory
+from pipeline.execution.executors import InProcessExecutor
+from pipeline.transfer.engine import StyleTransfer
+from pipeline.transfer.memory import OutOfMemory
 
 
 @pytest.fixture(autouse=True)
@@ -297,7 +297,7 @@ def test_an_error_of_too_little_memory_holds_none(make_picture, monkeypatch):
 
 def test_a_style_that_does_not_fit_is_named(make_picture, monkeypatch):
     content, a, b = (str(make_picture(f"{n}.png", i, (64, 48))) for i, n in enumerate("cab"))
-    monkeypatch.setattr("pipeline.neural.memory.free_bytes", lambda plan: 30_000_000)
+    monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 30_000_000)
     for style, name in (({a: 1, b: 1}, a), (Image.open(b), b), (Image.new("RGB", (64, 48)), "style")):
         with pytest.raises(ImageError, match="this style is looked at with 480 x 360 pixels") as caught:
             stylize(content, style, {**QUICK, "style_scale": 10}, device="cpu")

@@ -14,7 +14,7 @@ from benchmarks.__main__ import Bar, bars, parts, report
 from benchmarks.command import SAME_LOSS
 from benchmarks.ours import Ours, build_encoder, style_targets
 from benchmarks.reference import CONTENT_LAYER, STYLE_LAYERS, Loop, Network, fill_history
-from pipeline.recipe import Recipe
+from pipeline.spec.recipe import Recipe
 
 SAME = Recipe.model_validate({**SAME_LOSS, "size": 48})
 

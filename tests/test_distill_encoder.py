@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import random_image, tiny_weights
 
-from pipeline.neural.encoder import TORCHVISION_INDEX, Encoder
-from pipeline.neural.images import to_image
-from pipeline.neural.weights import SLIM_PATH
+from pipeline.transfer.images import to_image
+from pipeline.vgg.encoder import TORCHVISION_INDEX, Encoder
+from pipeline.vgg.weights import SLIM_PATH
 
 NARROW = ",".join(["3"] * 13)
 

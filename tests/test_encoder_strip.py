@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny import tiny_weights
 
-from pipeline.recipe import Recipe
+from pipeline.spec.recipe import Recipe
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import strips
 from PIL import Image
 
-from pipeline.recipe import Recipe
+from pipeline.spec.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.neural.devices import list_devices
 from pipeline.threads import SharedContext
+from pipeline.transfer.devices import list_devices
 
 # Says, at the moment torch is imported, what OpenMP is going to read.
 SPY = """
@@ -22,7 +22,7 @@ class Spy(importlib.abc.MetaPathFinder):
             os._exit(0)
 sys.meta_path.insert(0, Spy())
 """
-COMMAND = "from pipeline.cli import main; sys.argv = ['style-pipeline', 'doctor']; main()"
+COMMAND = "from pipeline.cli.commands import main; sys.argv = ['style-pipeline', 'doctor']; main()"
 IN_PYTHON = "from pipeline import stylize; stylize('content.png', 'style.png')"
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.neural.encoder import CONVOLUTIONS, Encoder
-from pipeline.recipe import Recipe
+from pipeline.spec.recipe import Recipe
+from pipeline.vgg.encoder import CONVOLUTIONS, Encoder
 
 
 def tiny_weights(width: int = 4, seed: int = 0) -> dict[str, Tensor]:

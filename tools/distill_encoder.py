@@ -37,15 +37,15 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pipeline.errors import PipelineError
-from pipeline.files import write_atomically
-from pipeline.neural.encoder import Encoder, smallest_side
-from pipeline.neural.explicit import ExplicitObjective
-from pipeline.neural.lbfgs import LBFGS
-from pipeline.neural.losses import bures_style_loss, bures_target, moments
-from pipeline.neural.reading import decode_image
-from pipeline.neural.targets import gram_targets
-from pipeline.neural.weights import read_convolutions, weights_digest
-from pipeline.recipe import Recipe
+from pipeline.images.reading import decode_image
+from pipeline.spec.recipe import Recipe
+from pipeline.storage.files import write_atomically
+from pipeline.transfer.explicit import ExplicitObjective
+from pipeline.transfer.lbfgs import LBFGS
+from pipeline.transfer.losses import bures_style_loss, bures_target, moments
+from pipeline.transfer.targets import gram_targets
+from pipeline.vgg.encoder import Encoder, smallest_side
+from pipeline.vgg.weights import read_convolutions, weights_digest
 
 # What the pictures are for: the layers and losses of `default`.
 RECIPE = Recipe(margin=0)

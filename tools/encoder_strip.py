@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make docs/images/encoders.jpg: the example pictures by several encoders, side by side.
 
-    python tools/encoder_strip.py vgg19=vgg19.pth vgg19-slim=pipeline/neural/vgg19-slim.safetensors
+    python tools/encoder_strip.py vgg19=vgg19.pth vgg19-slim=pipeline/vgg/vgg19-slim.safetensors
 
 Every encoder is CAPTION=FILE: a checkpoint in torchvision's format, or safetensors with `conv1_1.weight` ...
 """
@@ -16,12 +16,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.errors import PipelineError
-from pipeline.inputs import read_picture
-from pipeline.neural.devices import plan_device
-from pipeline.neural.session import Request, Session
-from pipeline.neural.targets import TargetCache
-from pipeline.neural.weights import EncoderWeights, resolve_encoder
-from pipeline.recipe import Recipe
+from pipeline.execution.inputs import read_picture
+from pipeline.spec.recipe import Recipe
+from pipeline.transfer.devices import plan_device
+from pipeline.transfer.session import Request, Session
+from pipeline.transfer.targets import TargetCache
+from pipeline.vgg.weights import EncoderWeights, resolve_encoder
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES, OUT = HERE.parent / "examples", HERE.parent / "docs/images/encoders.jpg"

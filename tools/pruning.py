@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.neural.encoder import IMAGENET_MEAN, IMAGENET_STD, convolutions_up_to
+from pipeline.vgg.encoder import IMAGENET_MEAN, IMAGENET_STD, convolutions_up_to
 
 # The layers of `default`, before the ReLU.
 TAPS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv4_2", "conv5_1")

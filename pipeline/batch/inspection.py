@@ -1,0 +1,98 @@
+"""What a result says about how it was made, and a manifest that makes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ImageError, UsageError
+from ..spec.documents import MAX_DEPTH, dump_yaml
+from ..storage.files import one_line
+
+
+def read_origin(path: Path) -> dict[str, Any]:
+    """Return what a result says about how it was made: `provenance` in `results`.
+
+    Raises:
+        UsageError: there is no such picture, or it says nothing.
+    """
+    from ..images.reading import read_bytes
+    from ..images.writing import LEFT_OUT, read_provenance
+
+    try:
+        found = read_provenance(read_bytes(path), str(path))
+    except ImageError as error:
+        raise UsageError(error.message, error.next_step) from error
+    if found is None:
+        raise UsageError(
+            f"{path}: says nothing about how it was made.",
+            "Only results of style-pipeline do, and many programs drop that when they save a picture.",
+        )
+    if LEFT_OUT in found:
+        raise UsageError(
+            f"{path}: does not say how it was made, which was {one_line(found[LEFT_OUT])}.",
+            "The record of a batch, in its folder `logs`, has it all; so has a PNG, WebP or TIFF.",
+        )
+    if _is_deeper(found, MAX_DEPTH):
+        raise UsageError(
+            f"{path}: what it says is nested more than {MAX_DEPTH} deep.", "No result of style-pipeline is."
+        )
+    expected = {"content": str, "style": dict, "encoder": str, "key": str, "program": str, "recipe": dict}
+    named = {"name": str} if "name" in found else {}  # files of older versions have none
+    if not _holds(found, {**expected, **named}) or not _holds(
+        found.get("masks", {"content": "", "styles": {}}), {"content": str, "styles": dict}
+    ):
+        what = "a snapshot, and snapshots hold" if "step" in found else "its metadata holds"
+        raise UsageError(f"{path}: {what} no recipe.", "Inspect the finished picture.")
+    return found
+
+
+def _is_deeper(found: Any, depth: int) -> bool:
+    """Tell whether lists and mappings are nested more than `depth` deep."""
+    level = [found]
+    for _ in range(depth):
+        below = [list(each.values()) if isinstance(each, dict) else each for each in level]
+        level = [each for values in below for each in values if isinstance(each, dict | list)]
+    return bool(level)
+
+
+def _holds(found: Any, expected: Mapping[str, type]) -> bool:
+    return isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in expected.items())
+
+
+def manifest_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest that makes a result again, if it lies beside the pictures it names."""
+    styles, named = found["style"], {"name": found["name"]} if found.get("name") else {}
+    looks: dict[str, Any]
+    if "masks" in found:
+        looks = {"masks": {**found["masks"], **named}}
+    elif list(styles.values()) == [1]:
+        (style,) = styles
+        looks = {"style": {"image": style, **named} if named else style}
+    else:
+        looks = {"style": {"blend": styles, **named}}
+    return {
+        "batch": "again",
+        "recipe": {**found["recipe"], "encoder": found["encoder"]},
+        "pairs": [{"content": found["content"], **looks}],
+    }
+
+
+def manifest_text(path: Path, found: Mapping[str, Any]) -> str:
+    """Return the same as YAML, with what else is known in comments."""
+    masks = found.get("masks")
+    parts = masks["styles"] if masks else found["style"]
+    shares = ", ".join(f"{name} ({share})" for name, share in parts.items())
+    facts = {
+        "picture": path.name,
+        "program": found["program"],
+        "encoder": found["encoder"],
+        "content": found["content"],
+        "style": shares if len(found["style"]) > 1 else ", ".join(found["style"]),
+        **({"mask": masks["content"]} if masks else {}),
+        "key": found["key"],
+    }
+    comments = [f"# {label:<8} {one_line(text)}" for label, text in facts.items()]
+    comments.append("# Saved beside the pictures it names, this is a manifest: `style-pipeline run FILE`.")
+    return "\n".join([*comments, dump_yaml(manifest_of(found))])

@@ -1,0 +1,185 @@
+"""One pair from the command line: no batch, no outbox, one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..errors import ImageError, JobError, Unexpected, UsageError
+from ..execution.executors import Executor
+from ..spec.documents import explain
+from ..spec.jobs import (
+    Color,
+    Job,
+    Masks,
+    StepProgress,
+    Style,
+    Task,
+    check_regions,
+    job_key,
+    region_color,
+    safe_name,
+)
+from ..spec.recipe import SUFFIXES, Recipe, layer_recipe
+from ..storage.outbox import write_file
+from .runner import Digests, Finished, Observer, ReadingStopped
+
+
+def single_style(styles: Sequence[str], mask: Path | None) -> tuple[Style, Masks | None]:
+    """Return the style of a command line: one picture, or with a mask several, as PATH=COLOUR.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    if mask is None:
+        if len(styles) > 1:
+            raise UsageError(
+                f"{len(styles)} styles are given: {', '.join(styles)}.",
+                "Give one, or say with --mask where each goes; -o names the result. A blend is for `run` and "
+                "a manifest, such as {contents: [me.jpg], styles: [{blend: {a.jpg: 0.7, b.jpg: 0.3}}]}.",
+            )
+        return Style(Path(styles[0]).stem, ((Path(styles[0]).resolve(), 1.0),)), None
+    colors: dict[Path, Color] = {}
+    for text in styles:
+        name, _, color = text.rpartition("=")
+        path = Path(name).resolve()
+        try:
+            if not name or path in colors:
+                raise ValueError("with --mask each style has one colour, such as a.jpg=0 or a.jpg=#3366cc")
+            colors[path] = region_color(_number(color))
+        except ValueError as error:
+            raise UsageError(f"{text}: {error}.") from error
+    try:
+        check_regions({str(path): color for path, color in colors.items()})
+    except ValueError as error:
+        raise UsageError(f"--mask {mask}: {error}.") from error
+    style = Style("+".join(path.stem for path in colors), tuple((path, 1.0) for path in colors))
+    return style, Masks(mask.resolve(), tuple(colors.values()))
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def single_job(
+    content: Path,
+    look: tuple[Style, Masks | None],
+    out: Path | None,
+    config_fields: Mapping[str, Any],
+    flag_fields: Mapping[str, Any],
+) -> tuple[Job, Path]:
+    """Return the job of one picture, and where it goes: `out`, whose suffix decides the format.
+
+    `look` is what `single_style` returns.
+
+    Raises:
+        UsageError: a suffix of no format that is written here, or fields that do not go together.
+    """
+    style, masks = look
+    suffix = {} if out is None else {"format": _format_of(out)}
+    try:
+        recipe = layer_recipe(config_fields, flag_fields, suffix)
+    except ValidationError as error:
+        raise UsageError.of_lines(explain(error, Recipe), "See config.yaml, --set and -o.") from error
+    name = safe_name(f"{content.stem}--{style.name}")
+    return Job("", content.resolve(), style, recipe, name, masks=masks), out or Path(f"{name}{recipe.suffix}")
+
+
+def _format_of(path: Path) -> str:
+    formats = {**{suffix: name for name, suffix in SUFFIXES.items()}, ".jpeg": "jpeg", ".tiff": "tiff"}
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder.", f"Name a file in it, such as {path / 'result.png'}.")
+    if path.suffix.lower() not in formats:
+        raise UsageError(
+            f"{path}: results are PNG, JPEG, WebP or TIFF.",
+            f"Give it a name that ends in {', '.join(SUFFIXES.values())}.",
+        )
+    return formats[path.suffix.lower()]
+
+
+def run_single(
+    job: Job,
+    path: Path,
+    executor: Executor,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    force: bool = False,
+) -> Finished:
+    """Run one job and write its picture to `path`, snapshots beside it; with `force` whatever is there.
+
+    A picture that says it was made by this very job is not made again: `skipped`.
+
+    Raises:
+        UsageError: there is something else at `path`, or an input.
+        JobError: the job failed.
+        Unexpected: it met a fault of ours or of a library.
+        DiskError: the picture cannot be written.
+    """
+    if _is_one_of(path, job.input_paths):
+        raise UsageError(f"{path}: is one of the pictures that go in.", "Name another with -o.")
+    there = os.path.lexists(path) and not force
+    made_by = _key_of(path) if there else ""
+    if there and not made_by:
+        raise _in_the_way(path, "is no result of style-pipeline")
+    digests = Digests(should_stop)
+    try:
+        for input_path in job.input_paths:
+            digests[input_path]
+    except ReadingStopped:
+        return Finished(job, job.name, "stopped")
+    encoder = executor.encoder_info(job.recipe.encoder)
+    key = job_key(job, digests, encoder)
+    if there and made_by != key:
+        raise _in_the_way(path, "was made of other pictures or by another recipe")
+    if there:
+        return Finished(job, job.name, "skipped", key, path)
+    observer.encoder_chosen(encoder)
+    observer.job_started(job, job.name)
+
+    def on_step(progress: StepProgress) -> None:
+        if progress.snapshot is not None:
+            write_file(path.with_stem(f"{path.stem}-step{progress.step:05d}"), progress.snapshot)
+        observer.job_step(job.name, progress)
+
+    (result,) = executor.run([Task(job, key, digests)], on_step, should_stop)
+    if result.status == "failed" and result.details:
+        raise Unexpected(result.error, result.details)
+    if result.status == "failed":
+        raise JobError(result.error, result.next_step)
+    if result.status == "done":
+        write_file(path, result.image)
+        executor.forget(key)
+    finished = Finished(job, job.name, result.status, key, path, result.seconds, notes=result.notes)
+    observer.job_finished(finished)
+    return finished
+
+
+def _is_one_of(path: Path, inputs: Sequence[Path]) -> bool:
+    """Tell whether a result would replace an input, which may be the only copy."""
+    return path.exists() and any(one.exists() and path.samefile(one) for one in inputs)
+
+
+def _in_the_way(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{path}: exists already, and {why}.", "Name another with -o, or replace it with --force."
+    )
+
+
+def _key_of(path: Path) -> str:
+    """Return the key of the job that a picture says it was made by; "" if it says none."""
+    from ..images.reading import read_bytes
+    from ..images.writing import read_provenance
+
+    try:
+        found = read_provenance(read_bytes(path), str(path)) or {}
+    except ImageError:
+        return ""
+    key = found.get("key")
+    return key if isinstance(key, str) else ""

@@ -1,0 +1,179 @@
+"""What goes into a job: its pictures and masks, read and checked, and where it stood when it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ImageError, JobError
+from ..spec.jobs import Color, Job, Task, color_value
+from ..spec.recipe import Recipe
+
+if TYPE_CHECKING:
+    from ..transfer.checkpoints import RunState
+    from ..transfer.engine import Level
+    from ..transfer.masks import Regions
+    from ..transfer.session import Picture, Request
+    from ..vgg.weights import EncoderWeights
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job with its pictures read and its levels planned, and where it stood when it was last stopped."""
+
+    task: Task
+    request: Request
+    weights: EncoderWeights
+    levels: list[Level]
+    state: RunState
+    notes: tuple[str, ...] = ()
+
+
+def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
+    """Read and check what a job needs, and its checkpoint if there is one.
+
+    Raises:
+        ImageError: a picture cannot be used, or the result would be too large for its format.
+        JobError: the encoder lacks a layer, or a picture changed while it was waiting.
+    """
+    from ..images.writing import check_size
+    from ..transfer.session import plan_levels
+
+    job = task.job
+    check_layers(job.recipe, weights, job.content)
+    request = read_request(job, task.digests)
+    try:
+        levels = plan_levels(job.recipe, request.content.image.size)
+        if job.recipe.upscale_to_content:
+            check_size(job.recipe.format, request.content.image.size)
+    except ImageError as error:
+        raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
+    state, notes = read_state(job, levels, checkpoint)
+    return Prepared(task, request, weights, levels, state, (*request_notes(request, levels), *notes))
+
+
+def read_state(job: Job, levels: Sequence[Level], checkpoint: Path) -> tuple[RunState, tuple[str, ...]]:
+    """Return the state to resume from, and a note if the checkpoint is unusable and the job starts over."""
+    from ..transfer.checkpoints import RunState, read_checkpoint
+    from ..transfer.sealed import DamagedError
+
+    margin = job.recipe.margin
+    shapes = [(level.height + 2 * margin, level.width + 2 * margin) for level in levels]
+    try:
+        state = read_checkpoint(checkpoint)
+        if state is not None and not state.fits(shapes, [level.steps for level in levels]):
+            raise DamagedError("does not fit the job")
+    except DamagedError as damage:
+        return RunState(), (f"{job.content.name}: its checkpoint {damage}; the job starts anew.",)
+    return state or RunState(), ()
+
+
+def check_layers(recipe: Recipe, weights: EncoderWeights, content: Path | str) -> None:
+    """Check that an encoder has the layers of a recipe; `content` is named in messages.
+
+    Raises:
+        JobError: it lacks one.
+    """
+    if weights.name == "vgg19-slim" and (beyond := recipe.beyond_slim()):
+        raise JobError(
+            f"{content}: the layer {beyond[0]} is not in vgg19-slim, which ends at relu5_1.",
+            "Choose another layer, or fetch VGG-19 with `style-pipeline weights fetch`.",
+        )
+
+
+def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request:
+    """Read a job's pictures.
+
+    Raises:
+        ImageError: one cannot be used, or nothing of the content or of a style shows.
+        JobError: one changed since `digests` was made.
+    """
+    from ..transfer.session import Request
+
+    content = read_picture(job.content, digests)
+    styles = [(read_picture(path, digests), share) for path, share in job.style.images]
+    paths = [job.content, *(path for path, _ in job.style.images)]
+    check_shows(zip([content, *(style for style, _ in styles)], paths, strict=True))
+    init = read_picture(job.init_path, digests) if job.init_path else None
+    request = Request(content, styles, job.recipe, init)
+    if job.masks is None:
+        return request
+    mask, colors = read_picture(job.masks.content, digests), job.masks.colors
+    regions = find_regions(mask, content, colors, job.masks.content, [path for path, _ in job.style.images])
+    return replace(request, regions=regions)
+
+
+def check_shows(pictures: Iterable[tuple[Picture, Path | str]]) -> None:
+    """Check that each picture has visible pixels; its name is for messages.
+
+    Raises:
+        ImageError: one is transparent all over.
+    """
+    for picture, name in pictures:
+        if not picture.decoded.shows:
+            raise ImageError(
+                f"{name}: nothing of this picture shows: it is transparent all over.",
+                "Save it without transparency, or give another.",
+            )
+
+
+def find_regions(
+    mask: Picture, content: Picture, colors: Sequence[Color], path: Path | str, styles: Sequence[Path | str]
+) -> Regions:
+    """Find the regions of a content's `styles` in a mask; both are named in messages.
+
+    Raises:
+        ImageError: the mask has another shape than the content.
+    """
+    from ..transfer import masks
+
+    values = [color_value(color) for color in colors]
+    short = [value if isinstance(value, str) else f"{value:.3g}" for value in values]
+    labels = [f"{Path(style).name} ({color})" for style, color in zip(styles, short, strict=True)]
+    found = masks.find_regions(mask.image, colors, content.image.size, str(path), labels)
+    return replace(found, notes=mask.decoded.notes + found.notes)
+
+
+def request_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
+    """Say, each once, what of a request's pictures is not used, and which regions are too small for layers.
+
+    Raises:
+        ImageError: a region has no pixel.
+    """
+    from ..transfer.masks import region_notes
+
+    pictures = [request.content, *(style for style, _ in request.styles), request.init]
+    notes = [note for each in pictures if each for note in each.decoded.notes]
+    if request.regions is not None:
+        notes += region_notes(request.regions, request.recipe, [level.size for level in levels])
+    return tuple(dict.fromkeys(notes))
+
+
+def check_header(path: Path) -> None:
+    """Look at how a picture's file begins, without decoding it: damage further on is not seen.
+
+    Raises:
+        ImageError: it is missing, or no picture that is read here.
+    """
+    from ..images.reading import opened_picture, read_bytes
+
+    with opened_picture(read_bytes(path), str(path)):
+        pass
+
+
+def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Picture:
+    """Read one picture. Errors as in `read_request`."""
+    from ..images.reading import decode_picture, read_bytes
+    from ..transfer.session import Picture
+
+    try:
+        data = read_bytes(path)
+    except ValueError as error:  # a NUL, say
+        raise ImageError(f"{str(path)!r}: not a path ({error}).", "Check how it is written.") from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    if digests is not None and digests[path] != sha256:
+        raise JobError(f"{path}: the file changed while it was waiting.", "Run again to use it as it is now.")
+    return Picture(decode_picture(data, str(path)), sha256)

@@ -1,0 +1,238 @@
+"""What comes of a job: its picture with pixels and metadata as they go to a file, its log, its notes."""
+
+from __future__ import annotations
+
+import platform
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..spec.jobs import Job, JobResult, Masks, StepProgress, color_value
+from ..spec.recipe import INIT_MODES, Recipe
+from ..version import VERSION
+from .inputs import Prepared
+
+# A segment of a JPEG file has 65,535 bytes, some of them for what it is.
+JPEG_EXIF_BYTES = 65_500
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..transfer.checkpoints import LossRow
+    from ..transfer.engine import Progress
+    from ..transfer.session import Outcome, Picture, Request
+    from ..vgg.weights import EncoderWeights
+
+
+@dataclass(frozen=True)
+class Run:
+    """An outcome, and how it was run: `adjusted` says what was changed for it to fit the memory."""
+
+    outcome: Outcome
+    adjusted: tuple[str, ...]
+    together: int
+    device: str
+
+
+def job_result(prepared: Prepared, run: Run) -> JobResult:
+    """Return the result of a job that is done, as it goes to its files."""
+    from ..images.writing import encode_image
+
+    task, outcome, content = prepared.task, run.outcome, prepared.request.content
+    recipe = task.job.recipe
+    profile, profile_notes = _kept_profile(content, recipe)
+    pixels_HWC = result_pixels(outcome, content, recipe, profile)
+    metadata, metadata_notes = _fitting(provenance(task.job, task.key, prepared.weights), recipe)
+    exif, exif_notes = _kept_exif(content, recipe)
+    found = (*profile_notes, *exif_notes, *metadata_notes)
+    notes = prepared.notes + tuple(f"{task.job.content.name}: {note}." for note in found)
+    header, rows = log_table(outcome.rows)
+    return JobResult(
+        "done",
+        image=encode_image(pixels_HWC, recipe.format, recipe.quality, metadata, exif, profile),
+        log_header=header,
+        log_rows=rows,
+        width=pixels_HWC.shape[1],
+        height=pixels_HWC.shape[0],
+        seconds=outcome.seconds,
+        step_seconds=outcome.rows[-1].seconds,
+        device=run.device,
+        dtype=outcome.dtype,
+        cache_hits=outcome.cache_hits,
+        cache_misses=outcome.cache_misses,
+        resumed_from_step=len(prepared.state.rows),
+        together=run.together,
+        adjusted=run.adjusted,
+        notes=notes,
+        versions=versions(),
+    )
+
+
+def _kept_profile(content: Picture, recipe: Recipe) -> tuple[bytes, tuple[str, ...]]:
+    """Return the profile that a result gets, b"" for sRGB, and what is to be said about it."""
+    from ..images.profiles import is_curves_and_matrix, why_not_kept
+
+    profile = content.decoded.profile
+    if recipe.profile == "srgb":
+        return b"", ()
+    if reason := why_not_kept(profile):
+        return b"", (f"{reason}; the result is sRGB",)
+    if recipe.bit_depth == 16 and not is_curves_and_matrix(profile):
+        return profile, (
+            "its colour profile has more than curves and a matrix; the result is brought to it in 8 bits",
+        )
+    return profile, ()
+
+
+def _kept_exif(content: Picture, recipe: Recipe) -> tuple[bytes, tuple[str, ...]]:
+    """Return the EXIF that a result gets, and what is to be said about it."""
+    if recipe.exif == "drop":
+        return b"", ()
+    exif = content.decoded.exif
+    if recipe.format == "jpeg" and len(exif.data) > JPEG_EXIF_BYTES:
+        return b"", (*exif.notes, "its EXIF is too long for a JPEG, and left out")
+    return exif.data, exif.notes
+
+
+def _fitting(metadata: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return as much of a result's provenance as its format holds, and what is to be said about it."""
+    from ..images.writing import LEFT_OUT, fits
+
+    if fits(metadata, recipe.format):
+        return metadata, ()
+    short = {key: metadata[key] for key in ("program", "key")}
+    return {**short, LEFT_OUT: "too long for a JPEG"}, (
+        "how it was made is too long for a JPEG, and not in the file; PNG, WebP and TIFF have room for it",
+    )
+
+
+def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: bytes = b"") -> NDArray[Any]:
+    """Return a result as it goes to its file, `pixels_HWC`: with the content's transparency if it is kept.
+
+    Its colours are sRGB, or those of an RGB profile.
+    """
+    import numpy as np
+
+    from ..images.profiles import from_srgb, to_eight_bits
+    from ..images.writing import WITH_ALPHA
+    from ..transfer.images import scaled, to_pixels
+
+    assert outcome.image_BCHW is not None  # it is done
+    alpha_HW = content.decoded.alpha_HW
+    pixels_HWC = to_pixels(outcome.image_BCHW, 16 if profile else recipe.bit_depth)
+    if profile:
+        pixels_HWC = from_srgb(pixels_HWC, profile)
+        pixels_HWC = to_eight_bits(pixels_HWC) if recipe.bit_depth == 8 else pixels_HWC
+    if alpha_HW is None or recipe.transparency == "white" or recipe.format not in WITH_ALPHA:
+        return pixels_HWC
+    height, width = pixels_HWC.shape[:2]
+    top = np.iinfo(pixels_HWC.dtype).max
+    alpha_HW = (scaled(alpha_HW, (width, height)) * top).round().astype(pixels_HWC.dtype)
+    return np.dstack([pixels_HWC, alpha_HW])
+
+
+def unexpected_failure(job: Job, error: Exception) -> JobResult:
+    """Return the result of a job that met a fault of ours or of a library."""
+    return JobResult(
+        "failed",
+        error=f"{job.content}: unexpected {type(error).__name__}: {error}",
+        next_step="This is a fault in style-pipeline; please report it with this job's record.",
+        details="".join(traceback.format_exception(error)),
+    )
+
+
+def render_snapshot(progress: Progress, request: Request) -> bytes | None:
+    """Return the bytes of a snapshot's file, where the engine took one."""
+    if progress.image_BCHW is None:
+        return None
+    from ..images.writing import LONGEST, encode_image
+    from ..transfer.images import side_by_side, to_image
+
+    recipe = request.recipe
+    image = to_image(request.in_its_colors(progress.image_BCHW.float().cpu().clamp(0, 1)))
+    if recipe.snapshot_view == "side_by_side":
+        image = side_by_side([request.content.image, request.styles[0][0].image, image])
+        if limit := LONGEST.get(recipe.format):
+            image.thumbnail((limit, limit))
+    return encode_image(image, recipe.format, recipe.quality, {"step": progress.step})
+
+
+def step_progress(progress: Progress, key: str = "", snapshot: bytes | None = None) -> StepProgress:
+    """Return the engine's progress as plain values."""
+    row = progress.row
+    return StepProgress(
+        progress.step,
+        progress.steps,
+        progress.width,
+        progress.height,
+        row.total,
+        row.content,
+        row.style,
+        snapshot,
+        key,
+    )
+
+
+def _told_apart(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the name of each file, with as many folders as tell it apart from other files of that name."""
+    same: dict[str, list[Path]] = {}
+    for path in dict.fromkeys(paths):
+        same.setdefault(path.name, []).append(path)
+    return {path: name for files in same.values() for path, name in _below_common(files).items()}
+
+
+def _below_common(files: Sequence[Path]) -> dict[Path, str]:
+    """Return different names for files, with few of the folders below the one that they are all in."""
+    levels = zip(*(file.parts[:-1] for file in files), strict=False)
+    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
+    depths = range(1, max(len(file.parts) for file in files) - shared + 1)
+    tries = ({file: Path(*file.parts[shared:][-depth:]).as_posix() for file in files} for depth in depths)
+    return next(names for names in tries if len(set(names.values())) == len(files))
+
+
+def provenance(job: Job, key: str, weights: EncoderWeights) -> dict[str, Any]:
+    """Return what a result's metadata says about how it was made; of paths the names only."""
+    content = job.origin or job.content
+    names = _told_apart([content, *job.input_paths[1:]])
+    recipe = job.recipe.model_dump(mode="json")
+    if job.init_path:
+        name = names[job.init_path]
+        # A file may be called as a way to start is.
+        recipe["init"] = f"./{name}" if name in INIT_MODES else name
+    shares: dict[str, float] = {}
+    for path, share in job.style.images:
+        shares[names[path]] = shares.get(names[path], 0) + share
+    plain_name = "+".join(path.stem for path, _ in job.style.images)
+    return {
+        "program": f"style-pipeline {VERSION}",
+        "key": key,
+        "content": names[content],
+        "style": shares,
+        **({} if job.style.name == plain_name else {"name": job.style.name}),
+        **({"masks": _masks_provenance(job, job.masks, names)} if job.masks else {}),
+        "encoder": weights.name,
+        "recipe": recipe,
+    }
+
+
+def _masks_provenance(job: Job, masks: Masks, names: Mapping[Path, str]) -> dict[str, Any]:
+    """Return masks as a manifest has them."""
+    colors = {names[path]: color_value(color) for path, color in job.regions.items()}
+    return {"content": names[masks.content], "styles": colors}
+
+
+def log_table(rows: Sequence[LossRow]) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]:
+    """Return the loss log as a header and rows of numbers."""
+    header = ("step", "size", "total", "content", "style", "tv", *rows[0].layers, "seconds")
+    return header, tuple(
+        (r.step, r.size, r.total, r.content, r.style, r.tv, *r.layers.values(), r.seconds) for r in rows
+    )
+
+
+def versions() -> dict[str, str]:
+    import torch
+
+    return {"style-pipeline": VERSION, "python": platform.python_version(), "torch": str(torch.__version__)}

@@ -1,0 +1,151 @@
+"""What a picture costs in memory, and what a device has free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..spec.recipe import Recipe
+from .cgroups import memory_left
+from .devices import DevicePlan
+
+# Canvases beside the history of L-BFGS: best, gradient, direction, and the picture's own losses.
+CANVASES = 12
+# Buffers, as large as the largest feature map, that live for a moment while the pass goes on.
+BUFFERS = 7
+# Bytes of a style's pixel beside its features: in float32, normalised, and while its palette is learnt.
+STYLE_PIXEL = 60
+# Of what is free; the rest is for fragments and for what other programs do meanwhile.
+USABLE = 0.9
+
+
+def picture_bytes(recipe: Recipe, channels: Mapping[str, int], width: int, height: int, itemsize: int) -> int:
+    """Estimate what one picture of a batch needs at a level: feature maps, buffers, optimiser.
+
+    `channels` maps the convolutions that are built to their widths; `itemsize` is the network's, in bytes.
+    """
+    pixels = (width + 2 * recipe.margin) * (height + 2 * recipe.margin)
+    maps = [map_size(name, count) for name, count in channels.items()]
+    features = itemsize * (sum(maps) + BUFFERS * max(maps))
+    # Moments are taken of a copy in float32; and what a pooling chose takes eight bytes each.
+    features += 4 * max(maps) + 8 * sum(maps) / 8
+    history = 3 * 4 * (2 * recipe.history if recipe.optimizer == "lbfgs" else 2)
+    # A checkpoint holds the history twice more, as tensors and as bytes, while no features are there.
+    return round(pixels * (max(features, 2 * history) + history + 3 * 4 * CANVASES))
+
+
+def style_bytes(channels: Mapping[str, int], layers: Iterable[str], size: tuple[int, int]) -> int:
+    """Estimate what it takes to look at a style of (width, height) pixels, once: feature maps in float32."""
+    largest = max(map_size(name, count) for name, count in channels.items())
+    kept = sum(map_size(name, channels[name]) for name in ("conv" + layer[4:] for layer in layers))
+    return round(size[0] * size[1] * (4 * max(3 * largest, kept + 2 * largest) + STYLE_PIXEL))
+
+
+def map_size(convolution: str, channels: int) -> float:
+    """Return the numbers of a feature map for every pixel: each block has a quarter of the one before."""
+    return float(channels * 0.25 ** (int(convolution[4]) - 1))
+
+
+@dataclass(frozen=True)
+class LargeStyle:
+    """Which style of a request does not fit, and at what size (width, height) it is worked on."""
+
+    index: int
+    size: tuple[int, int]
+
+
+class OutOfMemory(Exception):
+    """What was asked for does not fit the device's memory; fewer or smaller pictures may.
+
+    `style` says so where it is a style that does not, which no other optimiser or batch would change.
+    """
+
+    def __init__(self, style: LargeStyle | None = None) -> None:
+        super().__init__()
+        self.style = style
+
+
+class MemoryModel:
+    """What fits a device: estimates against what is free, corrected by what was seen."""
+
+    def __init__(self, plan: DevicePlan, share_bytes: int | None = None) -> None:
+        self.plan = plan
+        # What this process may take of it while others of ours work beside it; None: there are none.
+        self.share_bytes = share_bytes
+        # What pictures took in truth, as a multiple of their estimate; known of GPUs only.
+        self.factor = 1.0
+
+    def check(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> None:
+        """Do nothing if so many pictures fit; see `fits`.
+
+        Raises:
+            OutOfMemory: they do not.
+        """
+        if not self.fits(bytes_per_picture, pictures, alone):
+            raise OutOfMemory
+
+    def fits(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> bool:
+        """Tell whether so many pictures fit, into our share unless the other processes wait (`alone`).
+
+        A single picture on a GPU is always tried, as nothing dies of it. A system's main memory is promised
+        to programs that cannot have it, and then they are killed.
+        """
+        free = free_bytes(self.plan)
+        if free is None or (pictures == 1 and self.plan.device != "cpu"):
+            return True
+        if self.share_bytes is not None and not alone:
+            free = min(free, self.share_bytes)
+        usable = free if pictures == 1 else USABLE * free
+        return bytes_per_picture * pictures * self.factor <= usable
+
+    @contextmanager
+    def learning(self, estimate: int) -> Iterator[None]:
+        """Compare what the block takes with an estimate of it, in bytes."""
+        if not self.plan.device.startswith("cuda"):
+            yield
+            return
+        torch.cuda.reset_peak_memory_stats(self.plan.device)
+        before = torch.cuda.memory_allocated(self.plan.device)
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            self.factor *= 1.5
+            raise
+        taken = torch.cuda.max_memory_allocated(self.plan.device) - before
+        self.factor = max(1.0, taken / estimate, 0.9 * self.factor)
+
+
+def free_bytes(plan: DevicePlan) -> int | None:
+    """Return the memory a device has left for us, or None where that is not known."""
+    if plan.device.startswith("cuda"):
+        # What torch holds for later does not count: recorded graphs may never give it to anything else.
+        return torch.cuda.mem_get_info(plan.device)[0]
+    if plan.device == "cpu":
+        return min((b for b in (_available_bytes(), memory_left()) if b is not None), default=None)
+    return None
+
+
+def share_bytes(plan: DevicePlan, processes: int) -> int | None:
+    """Return what each of several processes may take of a device's memory; None is all that is free.
+
+    To be asked before they begin: main memory that other programs hold now is theirs.
+    """
+    if processes == 1:
+        return None
+    # Asking a GPU what is free would make this process take some of it.
+    whole = free_bytes(plan) if plan.device == "cpu" else plan.memory_bytes
+    return whole // processes if whole else None
+
+
+def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Return what Linux says is available."""
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return None
+    values = dict(line.split(":", 1) for line in lines)
+    return int(values["MemAvailable"].split()[0]) * 1024

@@ -1,0 +1,62 @@
+"""What moves the pixels: L-BFGS and Adam, batched and without a question to the device."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..spec.recipe import Recipe
+from .lbfgs import LBFGS
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+class Optimizer(Protocol):
+    """Moves canvases, in place, by their losses (B) and gradients (BN)."""
+
+    def step(self, canvas_BN: Tensor, loss_B: Tensor, gradient_BN: Tensor) -> None: ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state: its own buffers, each with B first."""
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Copy a state into the buffers."""
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015, algorithm 1), each picture with its own count of steps.
+
+    torch's counts on the host, or once for all pictures.
+    """
+
+    def __init__(self, canvas_BN: Tensor, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
+        self.mean_BN = torch.zeros_like(canvas_BN)
+        self.square_BN = torch.zeros_like(canvas_BN)
+        self.steps_B = canvas_BN.new_zeros(len(canvas_BN))
+
+    @torch.no_grad()
+    def step(self, canvas_BN: Tensor, loss_B: Tensor, gradient_BN: Tensor) -> None:
+        self.steps_B += 1
+        self.mean_BN.lerp_(gradient_BN, 1 - BETAS[0])
+        self.square_BN.mul_(BETAS[1]).addcmul_(gradient_BN, gradient_BN, value=1 - BETAS[1])
+        mean, square = ((1 - beta**self.steps_B)[:, None] for beta in BETAS)  # how much of each is there
+        divisor_BN = (self.square_BN / square).sqrt_().add_(EPSILON)
+        canvas_BN.addcdiv_(self.mean_BN / mean, divisor_BN, value=-self.learning_rate)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"mean_BN": self.mean_BN, "square_BN": self.square_BN, "steps_B": self.steps_B}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, buffer in self.state_dict().items():
+            buffer.copy_(state[name])
+
+
+def build_optimizer(recipe: Recipe, canvas_BN: Tensor) -> Optimizer:
+    """Return the recipe's optimiser for canvases like `canvas_BN`."""
+    if recipe.optimizer == "adam":
+        return Adam(canvas_BN, recipe.learning_rate)
+    return LBFGS(canvas_BN, recipe.learning_rate, recipe.history)

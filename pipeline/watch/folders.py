@@ -1,0 +1,116 @@
+"""The folders a daemon works in: are they apart, are they the ones they were, is there room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from ..errors import DiskError, UsageError
+from ..spec.config import Config
+from ..storage.files import Disk
+from .inbox import HIDDEN
+from .owner import Owner
+
+
+class Folders:
+    """Tells an empty folder from one that was unmounted, by a marker in each.
+
+    Inbox and outbox each have our hidden folder. Errors are DiskErrors.
+    """
+
+    def __init__(self, config: Config, owner: Owner, disk: Disk) -> None:
+        self.config = config
+        self.owner = owner
+        self.disk = disk
+        self.inbox = config.watch.inbox
+        self.outbox = config.outbox
+        self.marker = config.outbox / HIDDEN
+
+    def check_known(self, known: Mapping[str, Any]) -> None:
+        """Make sure that folders which an earlier daemon marked still are; `known` is what it left."""
+        if known and not (self.inbox / HIDDEN).exists():
+            raise _replaced(self.inbox)
+        if known.get("outbox") == str(self.outbox):
+            self.check_outbox()
+
+    def mark_outbox(self) -> None:
+        try:
+            self.disk.make_folder(self.marker)
+        except OSError as error:
+            raise DiskError(
+                f"{self.outbox}: cannot be written ({error.strerror or error}).", "Check the path."
+            ) from error
+
+    def check_there(self) -> None:
+        """Make sure of both folders, and of room, before anything is taken or made."""
+        self.owner.check()
+        self.check_outbox()
+        for folder in (self.inbox, self.outbox, self.config.state_dir):
+            free = self._free_bytes(folder)
+            if free < self.config.watch.min_free_mb << 20:
+                raise DiskError(f"{folder}: {free >> 20} MB free.", "Make room; nothing is taken until then.")
+
+    def check_outbox(self) -> None:
+        if not self.marker.exists():
+            raise _replaced(self.outbox)
+
+    def _free_bytes(self, folder: Path) -> int:
+        try:
+            return self.disk.free_bytes(folder)
+        except OSError as error:
+            raise DiskError(
+                f"{folder}: {error.strerror or error}.", "Check that the disk is there."
+            ) from error
+
+
+def check_apart(config: Config) -> None:
+    """Refuse folders inside one another, through symbolic links and mounts too.
+
+    Raises:
+        UsageError: two of them are, or are the same.
+    """
+    watch = config.watch
+    places = {
+        "watch.inbox": watch.inbox,
+        "outbox": config.outbox,
+        "watch.archive": watch.archive_dir,
+        "watch.quarantine": watch.quarantine_dir,
+    }
+    private = {"state_dir": config.state_dir, "cache_dir": config.cache_dir}
+    pairs = [
+        *combinations(places.items(), 2),
+        *(((("watch.inbox", watch.inbox)), item) for item in private.items()),
+    ]
+    for (name, folder), (other_name, other) in pairs:
+        if _is_within(folder, other) or _is_within(other, folder):
+            raise UsageError(
+                f"{name} ({folder}) and {other_name} ({other}) lie in one another.",
+                "Give each a folder of its own in config.yaml.",
+            )
+
+
+def check_unmoved(old: Config, new: Config) -> None:
+    """Refuse to move what a running daemon stands on.
+
+    Raises:
+        UsageError: the inbox or state_dir changed.
+    """
+    if (old.watch.inbox, old.state_dir) != (new.watch.inbox, new.state_dir):
+        raise UsageError("another inbox or state_dir takes effect only after a restart.")
+
+
+def _replaced(folder: Path) -> DiskError:
+    return DiskError(
+        f"{folder}: is not the folder used before (unmounted, emptied or replaced).",
+        f"Mount it again; if it was made anew on purpose, `mkdir -p {folder / HIDDEN}`.",
+    )
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Tell whether `path` is `folder` or below it, by what is on the disk and not by names alone."""
+    path, folder = path.resolve(), folder.resolve()
+    if path.is_relative_to(folder):
+        return True
+    return any(step.exists() and folder.exists() and step.samefile(folder) for step in (path, *path.parents))

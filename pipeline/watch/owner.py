@@ -1,0 +1,109 @@
+"""One owner for an inbox: a kernel lock that ends with the process, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from ..errors import DiskError, LockedError
+from ..storage.files import Disk, inode_of
+from ..storage.locks import is_locked
+from .inbox import HIDDEN
+
+# A look at the lock by `status` lasts no time at all; an owner that starts just then waits it out.
+PATIENCE_S = 0.5
+
+
+class Owner:
+    """Holds an inbox. Its lock file also tells the watched folder from an empty mount point."""
+
+    def __init__(self, inbox: Path, disk: Disk) -> None:
+        self.inbox = inbox
+        self.disk = disk
+        self.lock_path = inbox / HIDDEN / "lock"
+        self._lock = filelock.FileLock(self.lock_path, timeout=PATIENCE_S)
+        self._inode = -1
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the inbox for this process.
+
+        Raises:
+            LockedError: another process does.
+            DiskError: the folder cannot be used.
+        """
+        self.take()
+        try:
+            yield
+        finally:
+            self._lock.release(force=True)
+
+    def take(self) -> None:
+        """Take the lock, again if need be: the folder may have been replaced. Errors as `held`."""
+        self._lock.release(force=True)
+        try:
+            self.disk.make_folder(self.lock_path.parent)
+            self._lock.acquire()
+            self._inode = inode_of(self.lock_path)
+            self.disk.put(self.lock_path.with_name("holder.json"), json.dumps(_holder()).encode())
+        except filelock.Timeout as error:
+            raise LockedError(
+                f"{self.inbox}: {_named(self.holder())} is watching it.",
+                "You need not do anything: that process takes what is dropped there.",
+            ) from error
+        except OSError as error:
+            raise DiskError(
+                f"{self.inbox}: cannot be used ({error.strerror or error}).", "Check the path, or mount it."
+            ) from error
+
+    def check(self) -> None:
+        """Make sure that the folder is still the one that was taken; take it anew where it is one of ours.
+
+        Raises:
+            DiskError: it was unmounted, removed or made anew.
+            LockedError: another process took it meanwhile.
+        """
+        if inode_of(self.lock_path) == self._inode:
+            return
+        if self.lock_path.parent.is_dir():
+            return self.take()
+        raise DiskError(
+            f"{self.inbox}: is not the folder that was watched (unmounted, emptied or replaced).",
+            f"Mount it again; if it was made anew on purpose, `mkdir {self.lock_path.parent}` in it.",
+        )
+
+    def holder(self) -> dict[str, Any]:
+        """Return what the present or last holder wrote of itself: pid, host, command, since."""
+        try:
+            found = json.loads(self.lock_path.with_name("holder.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def is_held(self) -> bool:
+        """Tell whether any process holds the inbox now."""
+        try:
+            return is_locked(self.lock_path)
+        except OSError as error:
+            raise DiskError(
+                f"{self.lock_path}: cannot be asked who holds it ({error.strerror or error}).",
+                "Ask as the user that the daemon runs as.",
+            ) from error
+
+
+def _holder() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def _named(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "another process"
+    return f"process {holder.get('pid')} on {holder.get('host')} (since {holder.get('since')})"

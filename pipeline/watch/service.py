@@ -1,0 +1,165 @@
+"""Running as a service: a unit for systemd, and what its manager is told. See sd_notify(3)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..spec.config import Config
+
+
+class Notifier:
+    """Tells the service manager how things are; without one, says nothing."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._address = environment.get("NOTIFY_SOCKET", "")
+
+    def ready(self) -> None:
+        self._send("READY=1")
+
+    def alive(self, status: str) -> None:
+        self._send(f"WATCHDOG=1\nSTATUS={status}")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def _send(self, message: str) -> None:
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+            try:
+                link.sendto(message.encode(), address)
+            except OSError:
+                # A manager that went away is no reason to stop working; it asks for no answer either.
+                self._address = ""
+
+
+UNIT = """\
+[Unit]
+Description=style-pipeline: restyles what is dropped into {inbox}
+After=local-fs.target remote-fs.target
+RequiresMountsFor={mounts}
+# A service that fails ten times within five minutes stays stopped until `systemctl start`.
+StartLimitIntervalSec=300
+StartLimitBurst=10
+
+[Service]
+Type=notify
+{account}# Only folders that exist can be made writable below; + makes them outside of the restrictions.
+ExecStartPre=+{make_open} {open_folders}
+ExecStartPre=+{make_private} {private_folders}
+ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
+WorkingDirectory={folder}
+{environment}# The user's group may read what is written, nobody else; with 0022 everyone may.
+UMask=0027
+Restart=on-failure
+RestartSec=5
+# 2: the configuration is wrong; 5: another process watches the inbox. Neither is mended by starting again.
+RestartPreventExitStatus=2 5
+SuccessExitStatus=130 143
+WatchdogSec=120
+# The running job keeps a checkpoint within this time.
+TimeoutStopSec=20
+Nice=10
+# A picture for which there is no memory ends its worker; the daemon stays, and starts another.
+OOMPolicy=continue
+# The most memory that the daemon and its workers may use, so that the rest of the machine has some.
+#MemoryMax=75%
+
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=strict
+ProtectHome=read-only
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectControlGroups=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+SystemCallArchitectures=native
+{shut}ReadWritePaths={writable}
+
+[Install]
+WantedBy={target}
+"""
+
+
+# Folders are made for the user. `install` alone would take from those that are there what they let others do.
+MAKE_FOR = (
+    """/bin/sh -c 'for f; do test -d "$$f" || install -d -m {mode} -o {user} -- "$$f" || exit; done' sh"""
+)
+MAKE_OWN = "mkdir -m {mode} -p --"
+
+ROOT = "# Printed by root, so the daemon would run as root: name here the user who owns the pictures.\n"
+# Of the system's manager alone: a user's own has no right to take these away. Root without them would not
+# even read what others drop.
+NO_CAPABILITIES = "CapabilityBoundingSet=\n"
+NO_DEVICES = "PrivateDevices=yes\n"
+DEVICES = (
+    "# Hides GPUs, so it is set with device: cpu only; set it where there are none.\n#PrivateDevices=yes\n"
+)
+# Where the folders are that config.yaml does not name; a service has none of its caller's environment.
+FOLDERS_OF_THE_ENVIRONMENT = ("XDG_STATE_HOME", "XDG_CACHE_HOME", "TORCH_HOME")
+
+
+def systemd_unit(
+    config: Config,
+    command: Sequence[str],
+    folder: Path,
+    user: str,
+    environment: Mapping[str, str] = os.environ,
+) -> str:
+    """Return a unit file for a daemon with this configuration; `command` starts it in `folder`.
+
+    For the system's manager `user` is the name of whom it runs as; for a user's own it is "".
+    """
+    watch = config.watch
+    places = [watch.inbox, config.outbox, watch.archive_dir, watch.quarantine_dir]
+    private = [config.state_dir, config.cache_dir]
+    make = MAKE_FOR if user else MAKE_OWN
+    shut = NO_DEVICES if config.device == "cpu" else DEVICES
+    return UNIT.format(
+        inbox=_escaped(watch.inbox),
+        account=_account(user),
+        environment=_environment(environment),
+        make_open=make.format(user=_escaped(user), mode="0755"),
+        make_private=make.format(user=_escaped(user), mode="0700"),
+        mounts=" ".join(_quoted(place) for place in places[:2]),
+        open_folders=_command_line([str(place) for place in places]),
+        private_folders=_command_line([str(place) for place in private]),
+        command=_command_line(command),
+        folder=_escaped(folder),
+        shut=(NO_CAPABILITIES if user != "root" else "") + shut if user else "",
+        writable=" ".join(_quoted(place) for place in [*places, *private]),
+        target="multi-user.target" if user else "default.target",
+    )
+
+
+def _account(user: str) -> str:
+    return (ROOT if user == "root" else "") + f"User={_escaped(user)}\n" if user else ""
+
+
+def _environment(environment: Mapping[str, str]) -> str:
+    names = [name for name in FOLDERS_OF_THE_ENVIRONMENT if environment.get(name)]
+    return "".join(f"Environment={_quoted(f'{name}={environment[name]}')}\n" for name in names)
+
+
+def _escaped(text: Path | str) -> str:
+    """Double what systemd would expand."""
+    return str(text).replace("%", "%%")
+
+
+def _command_line(parts: Sequence[str]) -> str:
+    """Quote the words of a command; only there systemd would expand what begins with a dollar."""
+    return " ".join(_quoted(part).replace("$", "$$") for part in parts)
+
+
+def _quoted(text: Path | str) -> str:
+    plain = _escaped(text).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{plain}"' if any(c.isspace() or c in "\"'\\" for c in plain) else plain

@@ -1,0 +1,349 @@
+"""What a daemon says of itself, and what `status` and `health` make of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from ..batch.runner import Finished, Observer
+from ..errors import DiskError, PipelineError, WorkerLost
+from ..spec.config import Config
+from ..spec.jobs import EncoderInfo, Job, StepProgress
+from ..spec.words import counted, shortened
+from ..storage.files import Disk
+from ..storage.ledger import Ledger
+from ..version import VERSION
+from .claims import Claims
+from .owner import Owner
+from .service import Notifier
+from .waiting import ITS_TURN, read_waiting
+
+BEAT_S = 1.0
+# Of why a file was set aside; its error.json says more.
+MAX_ERROR = 500
+# Of what waits in the inbox; --json names all.
+MAX_LISTED = 20
+# A daemon that has not said anything for so long is not well.
+LATE_S = 30.0
+# With the lock out of sight, a daemon that beat so lately is alive.
+RECENT_S = 5.0
+HOUR_S = 3600.0
+MONTH_S = 30 * 24 * HOUR_S
+EVENTS = {True: "watched", False: "stopped", None: "not watched yet"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report."""
+
+    label: str
+    text: str
+    ok: bool = True
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Drops by where they are: ready or begun, still settling, and what this daemon has finished."""
+
+    waiting: int
+    settling: int
+    done: int
+    set_aside: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.waiting} waiting, {self.settling} settling, {self.done} done, {self.set_aside} set aside"
+        )
+
+    @property
+    def short(self) -> str:
+        """The same for a row of 80 columns; what is nought and need not be known is left out."""
+        settling = f"{self.settling} settling, " if self.settling else ""
+        aside = f", {self.set_aside} aside" if self.set_aside else ""
+        return f"{self.waiting} wait, {settling}{self.done} done{aside}"
+
+
+class Pace:
+    """Tells how long a job will take from what it took so far; made when the job begins."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._first_step = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the job began."""
+        return self._clock() - self._began
+
+    def left_s(self, step: int, steps: int) -> float:
+        """Return about how many seconds are left after a step; call it for every step."""
+        self._first_step = self._first_step or step  # one that was resumed does not begin with 1
+        return self.seconds * (steps - step) / (step - self._first_step + 1)
+
+
+class Display(Observer, Protocol):
+    """Shows what a daemon does."""
+
+    def tell(self, kind: str, text: str, **facts: object) -> None: ...
+
+    def queue(self, queue: Queue) -> None: ...
+
+
+class Pulse:
+    """Passes on what happens to a display, and keeps what `status` wants to know in the ledger.
+
+    It also tells the service manager, which restarts a daemon that falls silent.
+    """
+
+    every_s = BEAT_S
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        config: Config,
+        display: Display,
+        notifier: Notifier,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ledger = ledger
+        self.inbox = config.watch.inbox
+        self.display = display
+        self.notifier = notifier
+        self.clock = clock
+        self._next = 0.0
+        self._pace = Pace(clock)
+        self._unwritten = ""
+        self._encoder = EncoderInfo("", "")
+        self.state: dict[str, Any] = {
+            "version": VERSION,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.time(),
+            "encoder": "",
+            "device": "",
+            "paused": "",
+            "running": None,
+        }
+        self.configured(config)
+
+    @property
+    def running(self) -> dict[str, Any] | None:
+        """The job that runs now, as `status` shows it."""
+        running: dict[str, Any] | None = self.state["running"]
+        return running
+
+    def configured(self, config: Config) -> None:
+        """Note where results go, so that the next start knows which folder to look for."""
+        self.state["outbox"] = str(config.outbox)
+
+    # What the runner tells
+
+    def encoder_chosen(self, encoder: EncoderInfo) -> None:
+        if encoder != self._encoder:
+            self._encoder = encoder
+            self.state["encoder"] = encoder.name
+            self.display.encoder_chosen(encoder)
+
+    def device_chosen(self, device: str) -> None:
+        if device != self.state["device"]:
+            self.state["device"] = device
+            self.tell("device", f"device {device}", device=device)
+
+    def job_started(self, job: Job, name: str) -> None:
+        self._pace = Pace(self.clock)
+        self.state["running"] = {"name": name, "step": 0, "steps": job.recipe.total_steps, "seconds": 0.0}
+        self.display.job_started(job, name)
+
+    def job_step(self, name: str, progress: StepProgress) -> None:
+        self.state["running"] |= {
+            "step": progress.step,
+            "steps": progress.steps,
+            "seconds": round(self._pace.seconds, 1),
+            "left_s": round(self._pace.left_s(progress.step, progress.steps), 1),
+        }
+        self.display.job_step(name, progress)
+
+    def worker_lost(self, job: Job, error: WorkerLost) -> None:
+        self.display.worker_lost(job, error)
+
+    def job_finished(self, finished: Finished) -> None:
+        self.state["running"] = None
+        self.display.job_finished(finished)
+
+    # What the daemon tells
+
+    def tell(self, kind: str, text: str, **facts: object) -> None:
+        self.display.tell(kind, text, **facts)
+
+    def paused(self, error: PipelineError) -> None:
+        """Note a fault of the machine, which has cut short what ran; the same one is said once."""
+        self.state["running"] = None
+        if error.message != self.state["paused"]:
+            self.state["paused"] = error.message
+            self.tell("paused", f"paused: {error}", error=error.message, next_step=error.next_step)
+
+    def resumed(self) -> None:
+        if self.state["paused"]:
+            self.state["paused"] = ""
+            self.tell("resumed", "going on")
+
+    def ready(self) -> None:
+        self.notifier.ready()
+
+    def stopping(self) -> None:
+        self.notifier.stopping()
+
+    def beat(
+        self,
+        queue: Queue,
+        watching: bool,
+        broken: Mapping[str, str] = MappingProxyType({}),
+        last: bool = False,
+    ) -> None:
+        """Give a sign of life, about once a second however often it is called, and the last in any case."""
+        if self.clock() < self._next and not last:
+            return
+        self._next = self.clock() + BEAT_S
+        self.display.queue(queue)
+        self.notifier.alive(str(queue))
+        self.state |= {"beat": time.time(), "watching": watching, "broken": dict(broken), **asdict(queue)}
+        try:
+            self.ledger.write_daemon(self.inbox, self.state)
+        except DiskError as error:
+            if error.message != self._unwritten:  # said once; what needs the ledger will pause for it
+                self.tell("ledger", str(error), error=error.message, next_step=error.next_step)
+            self._unwritten = error.message
+        else:
+            self._unwritten = ""
+
+
+def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
+    """Return what is known of an inbox as plain data: what `read_daemon_status` returns, and its files.
+
+    `done` counts drops finished in the last 30 days, `throughput_per_hour` those in the last hour. `waits`
+    names what lies in the inbox and why, and `eta_s` says how long its pictures will take; `unused` names
+    styles that are not used, and why.
+    """
+    watch, now = config.watch, time.time()
+    state = ledger.read_daemon(watch.inbox)
+    done = [row for row in ledger.finished_since(watch.inbox, now - MONTH_S) if row.state == "done"]
+    waits, unused = read_waiting(config, ledger, state)
+    aside = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk()).quarantined()
+    return {
+        **read_daemon_status(config, state, now),
+        "claimed": len(ledger.claimed(watch.inbox)),
+        "waits": [{"path": one.path, "reason": one.reason} for one in waits],
+        "eta_s": round(sum(one.seconds for one in waits)),
+        "unused": [{"path": one.path, "reason": one.reason} for one in unused],
+        "done": len(done),
+        "throughput_per_hour": sum((row.ended or 0.0) >= now - HOUR_S for row in done),
+        "set_aside": [
+            {
+                "id": one.id,
+                "path": one.report["path"],
+                "error": shortened(str(one.report.get("error", "")), MAX_ERROR),
+            }
+            for one in aside
+        ],
+    }
+
+
+def read_daemon_status(config: Config, state: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """Return what is known of a daemon itself; `state` is what the last one said.
+
+    `alive` says whether a process holds the inbox now, or gave a sign of life just now while the inbox is
+    away, and its lock with it. Times are in seconds, and those of the day as `time()` has them.
+    """
+    owner = Owner(config.watch.inbox, Disk())
+    unseen = not os.path.lexists(owner.lock_path)
+    alive = abs(now - state.get("beat", 0.0)) < RECENT_S if unseen else owner.is_held()
+    return {
+        "inbox": str(config.watch.inbox),
+        "alive": alive,
+        "holder": (owner.holder() or _holder(state)) if alive else {},
+        "since": state.get("since") if alive else None,
+        "last_beat_s": round(now - state["beat"], 1) if "beat" in state else None,
+        "encoder": state.get("encoder", ""),
+        "device": state.get("device", ""),
+        "watching": state.get("watching"),
+        "paused": state.get("paused", "") if alive else "",
+        "waiting": state.get("waiting", 0) if alive else None,
+        "settling": state.get("settling", 0) if alive else None,
+        "running": state.get("running") if alive else None,
+    }
+
+
+def _waiting_lines(status: Mapping[str, Any], duration: Callable[[float], str]) -> list[str]:
+    """Name what waits in the inbox, those that wait for something first."""
+    waits = sorted(status["waits"], key=lambda one: bool(one["reason"] == ITS_TURN))
+    if not waits:
+        return []
+    eta = f", about {duration(status['eta_s'])} of work" if status["eta_s"] else ""
+    named = [f"         {one['path']}: {one['reason']}" for one in waits[:MAX_LISTED]]
+    more = [f"         and {len(waits) - MAX_LISTED} more"] if len(waits) > MAX_LISTED else []
+    return [f"waits    {counted(len(waits), 'file')}{eta}", *named, *more]
+
+
+def _holder(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: state[key] for key in ("pid", "host") if key in state}
+
+
+def examine_daemon(config: Config, ledger: Ledger) -> list[Check]:
+    """Check a running daemon: is it there, does it give signs of life, does it see events, is there room."""
+    status = read_daemon_status(config, ledger.read_daemon(config.watch.inbox), time.time())
+    age = status["last_beat_s"]
+    checks = [
+        Check("daemon", "is running" if status["alive"] else "nobody watches the inbox", status["alive"]),
+        Check(
+            "heartbeat", f"{age} s ago" if age is not None else "none yet", age is not None and age < LATE_S
+        ),
+        Check("events", EVENTS[status["watching"]], status["watching"] is not False),
+        Check("pause", status["paused"] or "none", not status["paused"]),
+    ]
+    free_needed = config.watch.min_free_mb << 20
+    folders = (config.watch.inbox, config.outbox, config.state_dir)
+    return [*checks, *(_room(folder, free_needed) for folder in folders)]
+
+
+def _room(folder: Path, needed: int) -> Check:
+    try:
+        free = Disk().free_bytes(folder)
+    except OSError as error:
+        return Check("disk", f"{folder}: {error.strerror or error}", False)
+    return Check("disk", f"{folder}: {free >> 20} MB free", free >= needed)
+
+
+def status_lines(status: Mapping[str, Any], duration: Callable[[float], str]) -> list[str]:
+    """Return a status in a few lines for people."""
+    lines = [f"inbox    {status['inbox']}"]
+    if status["alive"]:
+        up = duration(time.time() - status["since"]) if status["since"] else "a moment"
+        where = f" ({status['encoder']} on {status['device']})" if status["device"] else ""
+        lines.append(f"daemon   running for {up}, process {status['holder'].get('pid')}{where}")
+        lines.append(f"queue    {status['waiting']} waiting, {status['settling']} settling")
+    else:
+        claimed = status["claimed"]
+        begun = f"; {counted(claimed, 'file')} begun, and gone on with when it starts" if claimed else ""
+        lines.append(f"daemon   not running{begun}")
+    if status["paused"]:
+        lines.append(f"paused   {status['paused']}")
+    if run := status["running"]:
+        left = f", about {duration(run['left_s'])} left" if "left_s" in run else ""
+        lines.append(f"running  {run['name']}, step {run['step']} of {run['steps']}{left}")
+    lines += _waiting_lines(status, duration)
+    lines += [f"unused   {one['path']}: {one['reason']}" for one in status["unused"]]
+    lines.append(
+        f"done     {status['done']} in the last 30 days, {status['throughput_per_hour']} in the last hour"
+    )
+    lines.append(f"aside    {len(status['set_aside'])}")
+    for one in status["set_aside"]:
+        error = one["error"].removeprefix(f"{Path(status['inbox'], one['path'])}: ")
+        lines.append(f"         {one['id']}  {one['path']}: {error}")
+    return lines

@@ -1,0 +1,573 @@
+"""Jobs that run together, with the bundled encoder on very small pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import MakePicture
+from icc_profiles import LOOKUP, PROFILES, formula, make_profile
+from PIL import ExifTags, Image
+
+from pipeline.errors import DiskError
+from pipeline.execution.executors import Fit, InProcessExecutor, checkpoint_path
+from pipeline.images import writing
+from pipeline.images.profiles import srgb_profile
+from pipeline.images.reading import decode_picture
+from pipeline.spec.config import read_config
+from pipeline.spec.jobs import Job, JobResult, Masks, StepProgress, Style, Task
+from pipeline.spec.recipe import Recipe
+from pipeline.transfer.memory import LargeStyle, OutOfMemory
+from pipeline.transfer.session import Session
+
+SMALL = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 3, "margin": 0, "precision": "float32"}
+
+
+@pytest.fixture
+def executor(environment: Path) -> InProcessExecutor:
+    paths = {"cache_dir": environment / "cache", "state_dir": environment / "state"}
+    return InProcessExecutor(read_config(None).model_copy(update={"device": "cpu", **paths}))
+
+
+@pytest.fixture
+def make_task(make_picture: MakePicture) -> Callable[..., Task]:
+    """Return a function that makes a task from the number of a picture; number 3 is upright."""
+    style = make_picture("style.png", 99, (48, 48))
+
+    def make(number: int, **fields: Any) -> Task:
+        size = (36, 48) if number == 3 else (48, 36)
+        content = make_picture(f"{number}.png", number, size)
+        job = Job("night", content, Style("s", ((style, 1.0),)), Recipe(**{**SMALL, **fields}), str(number))
+        digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in job.input_paths}
+        return Task(job, f"{number:064x}", digests)
+
+    return make
+
+
+def run(
+    executor: InProcessExecutor, tasks: Sequence[Task], should_stop: Callable[[], bool] = lambda: False
+) -> list[JobResult]:
+    return executor.run(tasks, lambda progress: None, should_stop)
+
+
+def pixels(result: JobResult) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(result.image)), int)
+
+
+def test_pictures_of_one_size_share_a_tensor_and_come_out_as_alone(executor, make_task) -> None:
+    tasks = [make_task(number) for number in (1, 2, 3, 4)]
+    seen: list[StepProgress] = []
+    results = executor.run(tasks, seen.append, lambda: False)
+    assert [(result.status, result.together) for result in results] == [
+        ("done", 3), ("done", 3), ("done", 1), ("done", 3),
+    ]  # fmt: skip
+    assert {(progress.key, progress.step) for progress in seen} == {
+        (task.key, step) for task in tasks for step in (1, 2, 3)
+    }
+    for task, result in zip(tasks, results, strict=True):
+        (alone,) = run(executor, [task])
+        assert (alone.width, alone.height) == (result.width, result.height)
+        assert np.abs(pixels(alone) - pixels(result)).max() <= 2
+
+
+def test_another_recipe_does_not_share_but_another_seed_or_format_does(executor, make_task) -> None:
+    tasks = [make_task(1), make_task(2, tv_weight=1.0), make_task(4, init="noise", seed=5, format="jpeg")]
+    assert [result.together for result in run(executor, tasks)] == [2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"color": "content"},
+        {"color": "luminance"},
+        {"color": "match", "match_when": "after"},
+        {"color": "match", "match_when": "after", "match_by": "histogram"},
+    ],
+    ids=str,
+)
+def test_snapshots_and_results_have_the_contents_colours(executor, make_task, fields) -> None:
+    """A grey content's are none; without it, the style's come out."""
+    fields = {**fields, "init": "style", "snapshot_every": 1, "margin": 4}
+    task = make_task(1, **fields)
+    Image.open(task.job.content).convert("L").save(task.job.content)
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in task.job.input_paths}
+    seen: list[StepProgress] = []
+    (result,) = executor.run([replace(task, digests=digests)], seen.append, lambda: False)
+    shots = [np.asarray(Image.open(io.BytesIO(progress.snapshot or b"")), int) for progress in seen]
+    # Matched channels are equal but for float32, which may round to another level.
+    most = 1 if fields["color"] == "match" else 0
+    assert all(np.ptp(shot, axis=2).max() <= most for shot in (*shots, pixels(result)))
+    assert len(shots) == 3
+    (plain,) = run(executor, [make_task(2, init="style")])
+    assert np.ptp(pixels(plain), axis=2).max() > 20
+
+
+def test_a_picture_that_cannot_be_read_leaves_its_company_alone(executor, make_task) -> None:
+    tasks = [make_task(number) for number in (1, 2)]
+    changed, fine = tasks
+    Image.new("RGB", (48, 36)).save(changed.job.content)
+    broken, done = run(executor, [changed, fine])
+    assert (broken.status, done.status, done.together) == ("failed", "done", 1)
+    assert "changed while it was waiting" in broken.error
+
+
+class Cramped:
+    """Stands before `Session.stylize`: what `fits` refuses is out of memory. Keeps what it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fits: Callable[[Sequence[Any]], bool]) -> None:
+        self.asked: list[tuple[int, int]] = []
+        stylize = Session.stylize
+
+        def cramped(session: Session, requests: Sequence[Any], *rest: Any) -> Any:
+            self.asked.append((len(requests), requests[0].recipe.history))
+            if not fits(requests):
+                raise OutOfMemory
+            return stylize(session, requests, *rest)
+
+        monkeypatch.setattr(Session, "stylize", cramped)
+
+
+def test_what_does_not_fit_together_is_halved(executor, make_task, monkeypatch) -> None:
+    cramped = Cramped(monkeypatch, lambda requests: len(requests) <= 2)
+    results = run(executor, [make_task(number) for number in (1, 2, 4, 5, 6)])
+    assert [count for count, _ in cramped.asked] == [5, 3, 2, 1, 2]
+    assert [result.together for result in results] == [2, 2, 1, 2, 2]
+    assert all(result.status == "done" and result.adjusted == () for result in results)
+
+
+def test_what_does_not_fit_alone_gets_a_shorter_history(executor, make_task, monkeypatch) -> None:
+    cramped = Cramped(monkeypatch, lambda requests: requests[0].recipe.history <= 3)
+    (result,) = run(executor, [make_task(1)])
+    assert cramped.asked == [(1, 10), (1, 3)]
+    assert result.status == "done"
+    assert result.adjusted == ("history 3: the memory was too small for more",)
+
+
+def test_what_never_fits_fails_and_never_the_same_is_tried_twice(executor, make_task, monkeypatch) -> None:
+    cramped = Cramped(monkeypatch, lambda requests: False)
+    one, two = run(executor, [make_task(1), make_task(2)])
+    assert cramped.asked == [(2, 10), (1, 10), (1, 3), (1, 10), (1, 3)]
+    for number, result in ((1, one), (2, two)):
+        assert result.status == "failed"
+        assert result.out_of_memory
+        assert f"{number}.png: 48 x 36 pixels do not fit the memory of cpu" in result.error
+        assert result.next_step == "Lower size."
+
+
+def test_exif_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> None:
+    task = make_task(1, format="jpeg", exif="keep")
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "x" * 70_000
+    with Image.open(task.job.content) as image:
+        image.save(task.job.content, exif=exif)
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in task.job.input_paths}
+    (result,) = run(executor, [replace(task, digests=digests)])
+    assert result.status == "done"
+    assert result.notes == ("1.png: its EXIF is too long for a JPEG, and left out.",)
+
+
+def test_exif_that_cannot_be_read_is_said_where_it_is_wanted(executor, make_task) -> None:
+    for wanted, notes in (
+        ("keep", ("1.png: its EXIF cannot be read, and is left out.",)),
+        ("drop", ()),
+    ):
+        task = make_task(1, format="jpeg", exif=wanted)
+        with Image.open(task.job.content) as image:
+            image.save(task.job.content, exif=b"Exif\0\0XX*\0\0\0\0\x08")
+        digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in task.job.input_paths}
+        (result,) = run(executor, [replace(task, digests=digests)])
+        assert result.status == "done"
+        assert result.notes == notes
+
+
+def test_provenance_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> None:
+    for image_format, notes in (
+        ("jpeg", ("1.png: how it was made is too long for a JPEG, and not in the file; PNG",)),
+        ("png", ()),
+    ):
+        task = make_task(1, format=image_format)
+        style = replace(task.job.style, name="x" * 66_000)
+        (result,) = run(executor, [replace(task, job=replace(task.job, style=style))])
+        assert result.status == "done"
+        assert [note[: len(start)] for note, start in zip(result.notes, notes, strict=True)] == [*notes]
+        found = writing.read_provenance(result.image, "result")
+        assert found is not None
+        assert ("recipe" in found, writing.LEFT_OUT in found) == (not notes, bool(notes))
+        assert found["key"] == task.key
+
+
+def test_a_result_that_its_file_cannot_hold_fails_its_own_job_only(executor, make_task, monkeypatch) -> None:
+    encode, refused = writing.encode_image, []
+
+    def encode_image(*arguments: Any) -> bytes:
+        if not refused:
+            refused.append(True)
+            raise ValueError("it is too long")
+        return encode(*arguments)
+
+    monkeypatch.setattr(writing, "encode_image", encode_image)
+    results = run(executor, [make_task(1), make_task(2)])
+    assert sorted(result.status for result in results) == ["done", "failed"]
+
+
+def masked(task: Task, styles: int = 2, **drawn: Any) -> Task:
+    """The same task with its style, and copies of it, in stripes from left to right."""
+    job = task.job
+    width, height = drawn.get("size", (48, 36))
+    levels = np.repeat(np.arange(styles), width // styles)[None].repeat(height, 0) * (255 // (styles - 1))
+    mask = job.content.with_name(f"{job.content.stem}-mask.png")
+    Image.fromarray(levels.astype(np.uint8)).save(mask)
+    images = [job.style.images[0][0]]
+    for number in range(1, styles):
+        images.append(job.content.with_name(f"style{number}.png"))
+        Image.open(images[0]).rotate(90 * number).save(images[-1])
+    colors = tuple((255 // (styles - 1) * n / 255,) * 3 for n in range(styles))
+    style = Style("s", tuple((path, 1.0) for path in images))
+    job = replace(job, style=style, masks=Masks(mask, drawn.get("colors", colors)))
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in job.input_paths}
+    return Task(job, task.key, digests)
+
+
+MASKED = {"style_layers": {"relu1_1": 1.0, "relu2_1": 1.0}, "content_layers": {"relu2_1": 1.0}, "margin": 5}
+
+
+def test_jobs_with_as_many_regions_share_a_tensor_and_come_out_as_alone(executor, make_task) -> None:
+    tasks = [masked(make_task(number, **MASKED)) for number in (1, 2)]
+    tasks += [make_task(4, **MASKED), masked(make_task(5, **MASKED), styles=3)]
+    results = run(executor, tasks)
+    assert [(result.status, result.together, result.notes) for result in results] == [
+        ("done", 2, ()), ("done", 2, ()), ("done", 1, ()), ("done", 1, ()),
+    ]  # fmt: skip
+    for task, result in zip(tasks, results, strict=True):
+        (alone,) = run(executor, [task])
+        assert np.abs(pixels(alone) - pixels(result)).max() <= 2
+
+
+def test_a_masked_job_goes_on_from_its_checkpoint(executor, make_task) -> None:
+    task = masked(make_task(1, **MASKED))
+    (whole,) = run(executor, [task])
+    looks = iter([False, False, True])
+    (stopped,) = run(executor, [task], lambda: next(looks))
+    (resumed,) = run(executor, [task])
+    assert (stopped.status, resumed.status, resumed.resumed_from_step) == ("stopped", "done", 2)
+    assert np.abs(pixels(whole) - pixels(resumed)).max() <= 1
+
+
+def test_regions_too_small_are_noted(executor, make_task) -> None:
+    (result,) = run(executor, [masked(make_task(1), styles=3)])
+    assert result.status == "done"
+    assert [note.partition(" is too small for ")[0] for note in result.notes] == [
+        "1-mask.png: the region of style.png (0)",
+        "1-mask.png: the region of style1.png (0.498)",
+        "1-mask.png: the region of style2.png (0.996)",
+    ]
+    assert all("relu5_1 at 48 pixels" in note for note in result.notes)
+
+
+def test_masks_that_cannot_be_used_fail_their_own_job(executor, make_task) -> None:
+    tall = masked(make_task(1, **MASKED), size=(36, 48))
+    unseen = masked(
+        make_task(2, **MASKED), colors=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)), styles=3
+    )
+    results = run(executor, [tall, unseen, masked(make_task(4, **MASKED))])
+    assert [result.status for result in results] == ["failed", "failed", "done"]
+    assert "1-mask.png: this mask has 36 x 48 pixels" in results[0].error
+    assert "2-mask.png: the colour of style2.png (#ff0000) is nowhere in this mask" in results[1].error
+    assert all(result.next_step for result in results[:2])
+
+
+def test_beside_others_nothing_is_made_worse(executor, make_task, monkeypatch) -> None:
+    """The runner tries it again without them."""
+    cramped = Cramped(monkeypatch, lambda requests: False)
+    (result,) = run(executor, [replace(make_task(1), alone=False)])
+    assert cramped.asked == [(1, 10)]
+    assert result.out_of_memory
+
+
+def test_beside_others_a_job_keeps_to_its_share_of_the_memory(executor, make_task, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 1 << 40)
+    executor.share_bytes = 1000
+    beside, alone = replace(make_task(1), alone=False), make_task(1)
+    assert [run(executor, [task])[0].out_of_memory for task in (beside, alone)] == [True, False]
+
+
+def test_what_was_kept_is_given_up_before_anything_is_made_worse(executor, make_task, monkeypatch) -> None:
+    cramped = Cramped(monkeypatch, lambda requests: len(cramped.asked) > 1)
+    kept = iter([True, False])
+    monkeypatch.setattr(Session, "free_memory", lambda session: next(kept))
+    results = run(executor, [make_task(1), make_task(2)])
+    assert cramped.asked == [(2, 10), (2, 10)]
+    assert [result.together for result in results] == [2, 2]
+
+
+def test_a_checkpoint_of_a_shorter_history_goes_on_with_the_picture(executor, make_task, monkeypatch) -> None:
+    Cramped(monkeypatch, lambda requests: requests[0].recipe.history <= 3)
+    task = make_task(1, steps=6)
+    looks = iter([False, False, False, True, False])
+    (stopped,) = run(executor, [task], lambda: next(looks))
+    assert stopped.status == "stopped"
+    (still_tight,) = run(executor, [task], lambda: next(looks, True))
+    assert still_tight.status == "stopped"
+    monkeypatch.undo()
+    (result,) = run(executor, [task])
+    assert (result.status, result.resumed_from_step) == ("done", 4)
+    assert [row[0] for row in result.log_rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_last_way_out_is_the_cpu() -> None:
+    recipe = Recipe()
+    short = Fit().smaller(recipe, "cuda:0")
+    assert short is not None
+    assert short.recipe(recipe).history == 3
+    cpu = short.smaller(short.recipe(recipe), "cuda:0")
+    assert cpu == Fit(device="cpu")
+    assert cpu.recipe(recipe) == recipe
+    assert cpu.words == ("device cpu: the memory of the other was too small",)
+    adam = Fit().smaller(Recipe(optimizer="adam"), "cuda:0")
+    assert adam == cpu
+
+
+def test_a_fault_nobody_expected_fails_its_own_job_only(executor, make_task, monkeypatch) -> None:
+    culprit = make_task(2)
+
+    def fits(requests: Sequence[Any]) -> bool:
+        if any(request.content.sha256 == culprit.digests[culprit.job.content] for request in requests):
+            raise ZeroDivisionError("by whom?")
+        return True
+
+    Cramped(monkeypatch, fits)
+    results = run(executor, [make_task(1), culprit, make_task(4)])
+    assert [result.status for result in results] == ["done", "failed", "done"]
+    assert "unexpected ZeroDivisionError" in results[1].error
+
+
+def test_a_fault_nobody_expected_holds_no_memory_while_its_company_runs(
+    executor, make_task, monkeypatch
+) -> None:
+    """What the failed attempt had allocated is free before the next begins."""
+
+    class Tensors:
+        pass
+
+    held: list[weakref.ref[Tensors]] = []
+    alive: list[bool] = []
+
+    def fits(requests: Sequence[Any]) -> bool:
+        alive.append(any(each() is not None for each in held))
+        tensors = Tensors()
+        held.append(weakref.ref(tensors))
+        raise ZeroDivisionError("by whom?")
+
+    Cramped(monkeypatch, fits)
+    results = run(executor, [make_task(1), make_task(2)])
+    assert alive == [False, False, False]
+    assert all("in fits" in result.details and "by whom?" in result.error for result in results)
+
+
+def test_a_style_that_does_not_fit_is_to_blame_and_not_its_content(executor, make_task, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 30_000_000)
+    one, other = run(executor, [make_task(1, style_scale=10), make_task(2)])
+    assert other.status == "done"
+    assert (one.status, one.out_of_memory) == ("failed", True)
+    style = make_task(1).job.style.images[0][0]
+    assert one.error.startswith(f"{style}: this style is looked at with 480 x ")
+    assert "do not fit the memory of cpu" in one.error
+    assert one.next_step == "Lower style_scale or size."
+
+
+def test_a_style_that_does_not_fit_needs_another_device_and_no_shorter_history() -> None:
+    large, recipe = LargeStyle(0, (2880, 2160)), Recipe()
+    assert Fit().smaller(recipe, "cuda:0", large) == Fit(device="cpu")
+    assert Fit().smaller(recipe, "cpu", large) is None
+    assert Fit().smaller(recipe, "cpu") == Fit(history=Fit.SHORT_HISTORY)
+
+
+def test_what_fits_nowhere_names_the_device_it_was_tried_on_last(executor, make_task, monkeypatch) -> None:
+    """Given up on the CPU after the GPU; here both are the CPU, by two names."""
+    Cramped(monkeypatch, lambda requests: False)
+    gpu = executor.session()
+    monkeypatch.setattr(gpu, "device", replace(gpu.device, device="cuda:0"))
+    (result,) = run(executor, [make_task(1)])
+    assert "do not fit the memory of cpu." in result.error
+
+
+def test_stopped_together_they_go_on_together_or_apart(executor, make_task) -> None:
+    tasks = [make_task(number) for number in (1, 2)]
+    expected = [pixels(result) for result in run(executor, tasks)]
+    looks = iter([False, False, True])
+    assert {result.status for result in run(executor, tasks, lambda: next(looks))} == {"stopped"}
+    (first,) = run(executor, tasks[:1])
+    assert (first.status, first.resumed_from_step, first.together) == ("done", 2, 1)
+    executor.forget(tasks[0].key)
+    # The first starts anew now, so the two are no longer at one point.
+    again, second = run(executor, tasks)
+    assert (again.together, second.together, second.resumed_from_step) == (1, 1, 2)
+    for result, wanted in ((first, expected[0]), (again, expected[0]), (second, expected[1])):
+        assert np.abs(pixels(result) - wanted).max() <= 2
+
+
+def test_a_checkpoint_that_cannot_be_deleted_is_a_fault_of_the_machine(executor) -> None:
+    checkpoint_path(executor.config, "k").mkdir(parents=True)
+    with pytest.raises(DiskError, match="the checkpoint cannot be deleted"):
+        executor.forget("k")
+
+
+def test_a_cpu_makes_one_picture_at_a_time_unless_told_otherwise(executor) -> None:
+    assert executor.together(Recipe()) == 1
+    told = InProcessExecutor(executor.config.model_copy(update={"together": 5}))
+    assert told.together(Recipe()) == 5
+
+
+def transparent_task(make_task: Callable[..., Task], **fields: Any) -> Task:
+    """A content that is transparent on its left half, at 16 bits if asked for, and has EXIF."""
+    task = make_task(1, **fields)
+    pixels = np.array(Image.open(task.job.content))
+    alpha = np.full(pixels.shape[:2], 255, np.uint8)
+    alpha[:, :24] = 0
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Camera", 1
+    Image.fromarray(np.dstack([pixels, alpha])).save(task.job.content, exif=exif)
+    digest = hashlib.sha256(task.job.content.read_bytes()).hexdigest()
+    return Task(task.job, task.key, {**task.digests, task.job.content: digest})
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp", "tiff"])
+def test_transparency_comes_out_at_the_size_of_the_result(executor, make_task, image_format) -> None:
+    task = transparent_task(make_task, size=64, format=image_format)
+    (result,) = run(executor, [task])
+    picture = pixels(result)
+    assert picture.shape == (48, 64, 4)
+    assert picture[:, :28, 3].max() <= 8
+    assert picture[:, 36:, 3].min() >= 247
+    white = run(executor, [transparent_task(make_task, size=64, format=image_format, transparency="white")])
+    assert pixels(white[0]).shape == (48, 64, 3)
+    # What is beneath is the same picture.
+    difference = np.abs(pixels(white[0])[:, 36:] - picture[:, 36:, :3])
+    assert difference.max() <= (40 if image_format == "webp" else 0)
+
+
+def test_jpeg_is_on_white(executor, make_task) -> None:
+    (result,) = run(executor, [transparent_task(make_task, format="jpeg")])
+    assert pixels(result).shape == (36, 48, 3)
+
+
+def test_a_result_of_sixteen_bits_has_them(executor, make_task) -> None:
+    tasks = [transparent_task(make_task, format="tiff", bit_depth=bits) for bits in (8, 16)]
+    eight, sixteen = (
+        decode_picture(result.image, "result") for task in tasks for result in run(executor, [task])
+    )
+    assert eight.deep_HWC is None
+    assert sixteen.deep_HWC is not None
+    assert len(np.unique(sixteen.deep_HWC & 255)) > 200
+    assert np.abs(np.asarray(eight.image, int) - np.asarray(sixteen.image)).max() <= 1
+    assert np.array_equal(np.unique(sixteen.alpha_HW), [0, 65535])
+
+
+def with_profile(task: Task, profile: bytes, mode: str = "RGB") -> Task:
+    """The same job with a content whose pixels are meant in another profile."""
+    content = task.job.content
+    Image.open(content).convert(mode).save(content, "TIFF", icc_profile=profile)
+    return replace(task, digests={**task.digests, content: hashlib.sha256(content.read_bytes()).hexdigest()})
+
+
+@pytest.mark.parametrize(
+    ("image_format", "bits"), [("png", 8), ("png", 16), ("tiff", 16), ("jpeg", 8), ("webp", 8)]
+)
+def test_a_result_can_keep_the_contents_profile(executor, make_task, image_format, bits) -> None:
+    """Read again, it is the picture that would have been in sRGB."""
+    profile = PROFILES["Display P3"]
+    fields = {"format": image_format, "bit_depth": bits, "quality": 100}
+    tasks = [
+        with_profile(make_task(number, profile=wanted, **fields), profile)
+        for number, wanted in enumerate(("srgb", "keep"))
+    ]
+    tasks[1] = replace(
+        tasks[1], job=replace(tasks[1].job, content=tasks[0].job.content), digests=tasks[0].digests
+    )
+    results = run(executor, tasks)
+    assert [result.notes for result in results] == [(), ()]
+    assert {result.together for result in results} == {2}
+    files = [Image.open(io.BytesIO(result.image)) for result in results]
+    assert [file.info["icc_profile"] == profile for file in files] == [False, True]
+    assert np.abs(pixels(results[0]) - pixels(results[1])).max() > 10
+    found = [decode_picture(result.image, "result") for result in results]
+    assert [picture.deep_HWC is not None for picture in found] == [bits == 16] * 2
+    plain, kept = (np.asarray(picture.image, int) for picture in found)
+    if image_format in {"png", "tiff"}:
+        assert np.abs(plain - kept).mean() < (0.5 if bits == 8 else 0.01)
+
+
+def test_transparency_and_a_profile_go_together(executor, make_task) -> None:
+    task = transparent_task(make_task, profile="keep")
+    with Image.open(task.job.content) as image:
+        image.load()
+    image.save(task.job.content, icc_profile=PROFILES["Adobe RGB"])
+    digest = hashlib.sha256(task.job.content.read_bytes()).hexdigest()
+    (result,) = run(executor, [replace(task, digests={**task.digests, task.job.content: digest})])
+    assert result.notes == ()
+    assert np.array_equal(np.unique(pixels(result)[:, :, 3]), [0, 255])
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile", "bits", "note"),
+    [
+        ("RGB", b"", 8, "it has no colour profile to keep; the result is sRGB"),
+        ("L", make_profile(formula(0, 1.8), None), 8, "its colour profile is not one of RGB"),
+        (
+            "CMYK",
+            srgb_profile().replace(b"RGB XYZ", b"CMYKLab", 1),
+            8,
+            "its colour profile is not one of RGB",
+        ),
+        ("RGB", LOOKUP, 16, "its colour profile has more than curves and a matrix; the result is"),
+    ],
+)
+def test_a_profile_that_is_not_kept_as_it_is_is_said(executor, make_task, mode, profile, bits, note) -> None:
+    task = with_profile(make_task(1, profile="keep", bit_depth=bits), profile, mode)
+    (result,) = run(executor, [task])
+    assert result.status == "done"
+    assert [said for said in result.notes if said.startswith(f"1.png: {note}")]
+    found = Image.open(io.BytesIO(result.image)).info["icc_profile"]
+    assert found == (LOOKUP if profile == LOOKUP else srgb_profile())
+
+
+def test_exif_is_kept_if_asked_for(executor, make_task) -> None:
+    for wanted, kept in (("keep", {0x010F: "Camera"}), ("drop", {})):
+        (result,) = run(executor, [transparent_task(make_task, exif=wanted, format="jpeg")])
+        assert dict(Image.open(io.BytesIO(result.image)).getexif()) == kept
+
+
+def test_what_could_not_be_used_is_noted(executor, make_task) -> None:
+    task = make_task(1)
+    frames = [Image.fromarray(np.full((36, 48, 3), grey, np.uint8)) for grey in (90, 180)]
+    frames[0].save(task.job.content, save_all=True, append_images=frames[1:])
+    digest = hashlib.sha256(task.job.content.read_bytes()).hexdigest()
+    (result,) = run(executor, [Task(task.job, task.key, {**task.digests, task.job.content: digest})])
+    assert result.status == "done"
+    assert result.notes == ("1.png: there are several frames or pages; the first is taken.",)
+    assert run(executor, [make_task(2)])[0].notes == ()
+
+
+def test_a_side_too_long_for_its_format_is_refused_before_the_work(executor, make_task, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.images.writing.LONGEST", {"webp": 40})
+    (result,) = run(executor, [make_task(1, format="webp", upscale_to_content=True)])
+    assert result.status == "failed"
+    assert "1.png: webp holds at most 40 pixels on a side, not 48." in result.error
+
+
+def test_what_a_killed_process_left_unfinished_is_swept_at_the_start(executor) -> None:
+    config = executor.config
+    folders = [config.state_dir, config.state_dir / "checkpoints", config.cache_dir / "targets"]
+    folders.append(config.cache_dir / "weights")
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".unfinished-0123456789abcdef").write_bytes(b"half")
+    executor.session()
+    assert [path for folder in folders for path in folder.glob(".unfinished-*")] == []

@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny import asking_for_nothing, random_image, tiny_encoder
+
+from pipeline.spec.recipe import Recipe
+from pipeline.transfer.checkpoints import LossRow, RunState, read_checkpoint, write_checkpoint
+from pipeline.transfer.engine import Hooks, Level, LevelInputs, Progress, Result, StyleTransfer
+from pipeline.transfer.objective import ReferenceObjective
+from pipeline.transfer.targets import gram_targets
+
+LEVELS = [Level(32, 32, 6), Level(46, 40, 5)]
+
+
+def recipe_for(**fields) -> Recipe:
+    return Recipe(**{"size": 46, "pyramid": 32, "history": 5, "margin": 0, **fields})
+
+
+def leaping(recipe: Recipe) -> Recipe:
+    """A recipe, which is refused to users, whose second step finds numbers that are not finite."""
+    return recipe.model_copy(update={"learning_rate": 1e30})
+
+
+def as_it_is(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
+    return image
+
+
+def mirrored(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
+    return image.flip(3)
+
+
+def rolled(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
+    """Another start of the next level for every picture."""
+    return (1 - 0.1 * index) * image.roll(7 * (index + 1), 3)
+
+
+def transfer_for(
+    recipe: Recipe, levels=LEVELS, carried=as_it_is, dtype=torch.float32, **hooks
+) -> StyleTransfer:
+    """Pictures of different contents, styles and starts: number `index` is alike whoever is with it."""
+    encoder = tiny_encoder(recipe).to(dtype)
+
+    def inputs(level: Level, index: int) -> LevelInputs:
+        style = gram_targets(encoder, random_image(seed=20 + index).to(dtype), list(recipe.style_layers))
+        return LevelInputs(random_image(level.height, level.width, seed=10 + index).to(dtype), style)
+
+    def first(level: Level, index: int) -> torch.Tensor:
+        return random_image(level.height, level.width, seed=30 + index).to(dtype)
+
+    dtypes = [dtype] * len(levels)
+    return StyleTransfer(encoder, recipe, levels, inputs, first, carried, Hooks(**hooks), dtypes)
+
+
+def run_one(transfer: StyleTransfer, state: RunState | None = None) -> tuple[torch.Tensor, list[LossRow]]:
+    (result,) = transfer.run([state or RunState()])
+    assert result.status == "done"
+    return result.image_BCHW, result.state.rows
+
+
+def stop_after(recipe: Recipe, steps: int, levels=LEVELS, carried=as_it_is) -> RunState:
+    seen: list[Progress] = []
+    stopping = {"on_progress": seen.append, "should_stop": lambda: len(seen) == steps}
+    transfer = transfer_for(recipe, levels, carried, **stopping)
+    (result,) = transfer.run([RunState()])
+    assert result.status == "stopped"
+    return result.state
+
+
+RECIPES = {
+    "lbfgs": recipe_for(),
+    "adam": recipe_for(optimizer="adam", learning_rate=0.004),
+    "margin": recipe_for(margin=7),
+    "gram": recipe_for(style_loss="gram", loss="mean", style_weight=1e3),
+    "imagenet": recipe_for(optimizer="adam", learning_rate=0.01, canvas="imagenet"),
+}
+
+
+# Nearly quadratic, so that L-BFGS does not carry a last bit to the first.
+SMOOTH = {"content_layers": ["relu1_1"], "style_weight": 0.0, "tv_weight": 20.0}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_loss_falls_and_the_best_picture_is_returned(name):
+    transfer = transfer_for(RECIPES[name])
+    image, rows = run_one(transfer)
+    assert [row.step for row in rows] == list(range(1, 12))
+    assert [row.size for row in rows] == [32] * 6 + [46] * 5
+    assert image.shape == (1, 3, 40, 46)
+    first, last = rows[6], min(row.total for row in rows[6:])
+    assert last < first.total
+    if transfer.recipe.margin == 0:
+        inputs = transfer.level_inputs(LEVELS[-1], 0)
+        recipe = transfer.recipe.at_level(46)
+        objective = ReferenceObjective(transfer.encoder, recipe, inputs.content_BCHW, inputs.style)
+        assert float(objective(image).total) == pytest.approx(last, rel=1e-5)
+
+
+def test_lbfgs_steps_back_from_a_step_far_too_long(tmp_path):
+    """A factor of 30 on every step makes plain L-BFGS overshoot; the job recovers, and resumes alike."""
+    recipe = recipe_for(learning_rate=30.0, style_loss="gram", loss="mean", style_weight=1e6)
+    levels = [Level(32, 32, 30)]
+    image, rows = run_one(transfer_for(recipe, levels))
+    best = float("inf")
+    overshoots = 0
+    for row in rows:
+        overshoots += row.total > 2 * best
+        best = min(best, row.total)
+    assert overshoots > 0
+    assert best < 0.5 * rows[0].total
+
+    write_checkpoint(tmp_path / "state", stop_after(recipe, 20, levels))
+    resumed, _ = run_one(transfer_for(recipe, levels), read_checkpoint(tmp_path / "state"))
+    assert torch.equal(resumed, image)
+
+
+def test_the_row_adds_up():
+    recipe = RECIPES["lbfgs"]
+    _, rows = run_one(transfer_for(recipe))
+    for row in rows:
+        style = recipe.at_level(row.size).style_weight * sum(
+            weight * row.layers[f"style_{layer}"] for layer, weight in recipe.style_layers.items()
+        )
+        assert row.style == pytest.approx(style, rel=1e-5)
+        content = sum(row.layers[f"content_{layer}"] for layer in recipe.content_layers)
+        assert row.content == pytest.approx(content, rel=1e-5)
+        assert row.total >= (row.content + row.style + row.tv) * (1 - 1e-5)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_same_twice(name):
+    first, _ = run_one(transfer_for(RECIPES[name]))
+    second, _ = run_one(transfer_for(RECIPES[name]))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("stop_at", [1, 4, 6, 9])
+def test_stopped_and_resumed_from_a_file_is_as_if_it_had_not_been(name, stop_at, tmp_path):
+    expected, expected_rows = run_one(transfer_for(RECIPES[name], carried=mirrored))
+    write_checkpoint(tmp_path / "state", stop_after(RECIPES[name], stop_at, carried=mirrored))
+    transfer = transfer_for(RECIPES[name], carried=mirrored)
+    image, rows = run_one(transfer, read_checkpoint(tmp_path / "state"))
+    assert torch.equal(image, expected)
+    assert [row.total for row in rows] == [row.total for row in expected_rows]
+
+
+def test_checkpoints_come_by_the_clock():
+    now = iter(range(10_000))
+    states: list[tuple[int, RunState]] = []
+    hooks = {"on_checkpoint": lambda *state: states.append(state), "clock": lambda: next(now)}
+    run_one(transfer_for(RECIPES["lbfgs"], **hooks, checkpoint_s=5.0))
+    assert states
+    assert all(index == 0 and state.optimizer is not None for index, state in states)
+
+
+def test_progress_tells_step_size_and_loss():
+    seen = []
+    run_one(transfer_for(RECIPES["adam"], on_progress=seen.append))
+    assert [(p.step, p.steps) for p in seen] == [(step, 11) for step in range(1, 12)]
+    assert (seen[-1].width, seen[-1].height) == (46, 40)
+    assert all(p.row.total > 0 and p.image_BCHW is None for p in seen)
+
+
+def test_snapshots_where_the_recipe_asks():
+    seen = []
+    run_one(transfer_for(recipe_for(snapshot_every=4), on_progress=seen.append))
+    assert [p.step for p in seen if p.image_BCHW is not None] == [4, 8]
+
+
+@pytest.mark.parametrize("style_loss", ["gram", "bures"])
+def test_a_loss_that_is_not_finite_names_layer_and_step_and_keeps_the_last_good_canvas(style_loss):
+    recipe = leaping(recipe_for(optimizer="adam", style_loss=style_loss))
+    (result,) = transfer_for(recipe).run([RunState()])
+    assert result.status == "diverged"
+    message = str(result.error)
+    assert "relu" in message
+    assert "step 2" in message
+    state = result.state
+    assert state.canvas is not None
+    assert torch.equal(state.canvas, random_image(32, 32, seed=30))
+    assert math.isfinite(state.best_loss)
+
+
+def test_diverged_at_a_levels_first_step_it_goes_on_from_the_levels_start(tmp_path):
+    recipe = RECIPES["lbfgs"]
+    expected, rows = run_one(transfer_for(recipe))
+    transfer = transfer_for(recipe)
+    inputs = transfer.level_inputs
+
+    def broken(level: Level, index: int) -> LevelInputs:
+        given = inputs(level, index)
+        factor = math.nan if level is LEVELS[1] else 1.0
+        return LevelInputs(given.content_BCHW * factor, given.style)
+
+    transfer.level_inputs = broken
+    (result,) = transfer.run([RunState()])
+    assert result.status == "diverged"
+    assert f"step {LEVELS[0].steps + 1}" in str(result.error)
+    write_checkpoint(tmp_path / "state.safetensors", result.state)
+    state = read_checkpoint(tmp_path / "state.safetensors")
+    assert (state.level, state.step, len(state.rows)) == (1, 0, LEVELS[0].steps)
+    image, gone_on = run_one(transfer_for(recipe), state)
+    assert torch.equal(image, expected)
+    assert [row.total for row in gone_on] == [row.total for row in rows]
+
+
+def test_a_margin_is_mirrored_and_cut_off_again():
+    """With nothing to optimise for, what comes out is what went in, at its own size."""
+    image, _ = run_one(transfer_for(asking_for_nothing(recipe_for(margin=9)), levels=LEVELS[:1]))
+    assert torch.equal(image, random_image(32, 32, seed=30))
+
+
+def test_a_level_starts_from_what_is_made_of_the_one_before():
+    image, _ = run_one(transfer_for(asking_for_nothing(recipe_for(margin=9)), carried=mirrored))
+    larger = torch.nn.functional.interpolate(
+        random_image(32, 32, seed=30), (40, 46), mode="bicubic", align_corners=False
+    )
+    assert torch.equal(image, larger.flip(3))
+
+
+def test_the_canvas_is_never_clamped_between_steps():
+    recipe = recipe_for(
+        range_weight=0.0, tv_weight=0.0, content_weight=0.0, optimizer="adam", learning_rate=0.5
+    )
+    image, _ = run_one(transfer_for(recipe))
+    assert image.min() < 0 or image.max() > 1
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_the_range_loss_brings_pixels_back_to_the_visible(optimizer):
+    """A content beyond it, which the canvas starts from, holds the canvas there but for that loss."""
+
+    def beyond(level: Level, index: int) -> torch.Tensor:
+        return 2 * random_image(level.height, level.width, seed=30) - 0.5
+
+    excess = []
+    for weight in (0.0, 1000.0):
+        fields = {"optimizer": optimizer, "learning_rate": 1.0 if optimizer == "lbfgs" else 0.05}
+        recipe = recipe_for(**SMOOTH | {"tv_weight": 0.0}, range_weight=weight, **fields)
+        transfer = transfer_for(recipe, [Level(32, 32, 20)])
+        transfer.first_image = beyond
+        style = transfer.level_inputs(LEVELS[0], 0).style
+        transfer.level_inputs = lambda level, index, style=style: LevelInputs(beyond(level, index), style)
+        image, _ = run_one(transfer)
+        excess.append(float((image - image.clamp(0, 1)).abs().mean()))
+    assert excess[0] > 0.05
+    assert excess[1] < 0.1 * excess[0]
+
+
+# Several pictures together
+
+
+@pytest.mark.parametrize("carried", [as_it_is, rolled])
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_picture_is_the_same_alone_and_in_company(name, carried):
+    """In float64, where what differs is small enough to be told from what is mixed up.
+
+    Sums of a batch differ in their last bits, by the processor. Adam moves a pixel whose gradient is nearly
+    nothing by a whole step, wherever those bits point, and a ReLU or a pooling that turns makes more of it:
+    in float32 one total of eleven may be 0.3 % off, or far more.
+    """
+    recipe, kind = RECIPES[name], {"carried": carried, "dtype": torch.float64}
+    together = transfer_for(recipe, **kind).run([RunState() for _ in range(3)])
+    for index, result in enumerate(together):
+        alone = alone_as(recipe, index, **kind)
+        totals = [row.total for row in result.state.rows]
+        assert totals == pytest.approx([row.total for row in alone.state.rows], rel=1e-6)
+        assert (result.image_BCHW - alone.image_BCHW).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_in_float32_the_first_step_is_the_same_alone_and_in_company(name):
+    """Nothing is carried on yet: the losses of one evaluation differ by its roundings."""
+    recipe, levels = RECIPES[name], [Level(46, 40, 1)]
+    together = transfer_for(recipe, levels).run([RunState() for _ in range(3)])
+    for index, result in enumerate(together):
+        (row,), (alone,) = result.state.rows, alone_as(recipe, index, levels=levels).state.rows
+        assert row.layers == pytest.approx(alone.layers, rel=1e-4)
+        assert row.total == pytest.approx(alone.total, rel=1e-4)
+
+
+def alone_as(recipe: Recipe, index: int, **hooks) -> Result:
+    """Run number `index` of a batch by itself."""
+    transfer = transfer_for(recipe, **hooks)
+    inputs, first, carried = transfer.level_inputs, transfer.first_image, transfer.carried_image
+    transfer.level_inputs = lambda level, _: inputs(level, index)
+    transfer.first_image = lambda level, _: first(level, index)
+    transfer.carried_image = lambda image, level, _: carried(image, level, index)
+    return transfer.run([RunState()])[0]
+
+
+def test_one_that_diverges_does_not_touch_its_company():
+    """Nor does the last picture take its place: each goes on from a start of its own."""
+    recipe, kind = RECIPES["lbfgs"], {"carried": rolled, "dtype": torch.float64}
+    transfer = transfer_for(recipe, **kind)
+    first = transfer.first_image
+    transfer.first_image = lambda level, index: first(level, index) * (math.nan if index == 1 else 1)
+    results = transfer.run([RunState() for _ in range(3)])
+    assert [result.status for result in results] == ["done", "diverged", "done"]
+    assert "step 1" in str(results[1].error)
+    for index in (0, 2):
+        alone = alone_as(recipe, index, **kind).image_BCHW
+        assert (results[index].image_BCHW - alone).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "adam"])
+def test_stopped_together_each_goes_on_by_itself(name, tmp_path):
+    recipe, seen = RECIPES[name], []
+    expected = transfer_for(recipe).run([RunState() for _ in range(2)])
+    stopping = transfer_for(recipe, on_progress=seen.append, should_stop=lambda: len(seen) == 2 * 8)
+    stopped = stopping.run([RunState() for _ in range(2)])
+    assert [(result.status, result.state.level, result.state.step) for result in stopped] == [
+        ("stopped", 1, 2)
+    ] * 2
+    for index, result in enumerate(stopped):
+        write_checkpoint(tmp_path / str(index), result.state)
+    states = [read_checkpoint(tmp_path / str(index)) for index in range(2)]
+    for one, other in zip(transfer_for(recipe).run(states), expected, strict=True):
+        assert torch.equal(one.image_BCHW, other.image_BCHW)
+        assert [row.total for row in one.state.rows] == [row.total for row in other.state.rows]
+
+
+def test_a_level_ends_when_the_loss_is_flat():
+    levels = [Level(32, 32, 60), Level(46, 40, 60)]
+    image, rows = run_one(transfer_for(recipe_for(**SMOOTH, stop_tolerance=0.1), levels))
+    _, all_rows = run_one(transfer_for(recipe_for(**SMOOTH), levels))
+    assert len(all_rows) == 120
+    for size in (32, 46):
+        totals = [row.total for row in rows if row.size == size]
+        assert 10 < len(totals) < 60
+        assert min(totals) > 0.9 * min(totals[:-10])  # flat at the end, and not a step before
+        assert len(totals) == 11 or min(totals[:-1]) <= 0.9 * min(totals[:-11])
+    assert next(row.step for row in rows if row.size == 46) == 61
+    assert image.isfinite().all()
+
+
+def test_who_is_flat_first_waits_for_the_others_and_is_as_if_alone():
+    recipe, levels = recipe_for(**SMOOTH, stop_tolerance=0.1), [Level(32, 32, 60)]
+    results = transfer_for(recipe, levels).run([RunState() for _ in range(3)])
+    assert len({len(result.state.rows) for result in results}) > 1, "the pictures of this test must differ"
+    for index, result in enumerate(results):
+        alone = alone_as(recipe, index, levels=levels)
+        assert len(alone.state.rows) == pytest.approx(len(result.state.rows), abs=2)
+        assert result.state.best_loss == pytest.approx(alone.state.best_loss, rel=1e-3)
+        assert result.state.best_loss == pytest.approx(min(row.total for row in result.state.rows))
+
+
+def test_losses_read_in_bunches_are_the_same(monkeypatch, tmp_path):
+    """As on a GPU, where reading every step would make it wait."""
+    recipe, levels = recipe_for(snapshot_every=4), [Level(32, 32, 11), Level(46, 40, 7)]
+    expected = transfer_for(recipe, levels).run([RunState(), RunState()])
+    monkeypatch.setattr("pipeline.transfer.engine.read_every", lambda stepper: 3)
+    seen: list[Progress] = []
+    results = transfer_for(recipe, levels, on_progress=seen.append).run([RunState(), RunState()])
+    for one, other in zip(results, expected, strict=True):
+        assert torch.equal(one.image_BCHW, other.image_BCHW)
+        assert [row.total for row in one.state.rows] == [row.total for row in other.state.rows]
+        assert [row.seconds for row in one.state.rows] == sorted(row.seconds for row in one.state.rows)
+    assert [p.step for p in seen if p.index == 0] == [3, 4, 7, 8, 11, 12, 15, 16, 18]
+    assert [p.step for p in seen if p.index == 1 and p.image_BCHW is not None] == [4, 8, 12, 16]
+
+    # Stopped where a bunch ends, it goes on to the same picture.
+    seen.clear()
+    stopping = transfer_for(recipe, levels, on_progress=seen.append, should_stop=lambda: len(seen) >= 6)
+    stopped = stopping.run([RunState(), RunState()])
+    assert {(result.status, result.state.level, result.state.step) for result in stopped} == {
+        ("stopped", 0, 7)
+    }
+    resumed = transfer_for(recipe, levels).run([result.state for result in stopped])
+    for one, other in zip(resumed, expected, strict=True):
+        assert torch.equal(one.image_BCHW, other.image_BCHW)
+
+
+def test_a_loss_not_finite_in_the_middle_of_a_bunch_ends_there(monkeypatch):
+    monkeypatch.setattr("pipeline.transfer.engine.read_every", lambda stepper: 5)
+    (result,) = transfer_for(leaping(recipe_for(optimizer="adam"))).run([RunState()])
+    assert result.status == "diverged"
+    assert "step 2" in str(result.error)
+    assert [row.step for row in result.state.rows] == [1]

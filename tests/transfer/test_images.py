@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.transfer.images import (
+    fit_size,
+    resized,
+    scaled,
+    side_by_side,
+    style_size,
+    to_image,
+    to_pixels,
+    to_tensor,
+)
+
+RED = (200, 30, 20)
+
+
+def halves() -> Image.Image:
+    """Red on the left, white on the right, wider than high."""
+    image = Image.new("RGB", (40, 20), "white")
+    image.paste(RED, (0, 0, 20, 20))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("size", "edge", "square", "expected"),
+    [
+        ((640, 480), 512, False, (512, 384)),
+        ((480, 640), 512, False, (384, 512)),
+        ((100, 100), 512, False, (512, 512)),
+        ((640, 480), 512, True, (512, 512)),
+        ((10_000, 3), 512, False, (512, 1)),
+    ],
+)
+def test_fit_size(size, edge, square, expected):
+    assert fit_size(size, edge, square) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "edge", "square", "expected"),
+    [
+        ((640, 480), 512, False, (512, 384)),
+        ((64, 48), 5120, False, (5120, 3840)),  # as the recipe asks
+        ((4000, 400), 64, False, (320, 32)),
+        ((400, 4000), 64, False, (32, 320)),
+        ((640, 480), 16, False, (43, 32)),
+        ((20_000, 1), 64, False, (2048, 32)),
+        ((20_000, 1), 4096, False, (4096, 32)),
+        ((1, 89_000_000), 64, False, (32, 2048)),
+        ((1000, 20), 64, False, (1000, 32)),
+        ((20, 1), 64, False, (64, 32)),
+        ((20_000, 1), 16, True, (32, 32)),
+    ],
+)
+def test_a_narrow_style_is_no_larger_than_needed(size, edge, square, expected):
+    assert style_size(size, edge, 32, square) == expected
+
+
+def test_tensor_and_back():
+    image = halves()
+    tensor = to_tensor(image, image.size)
+    assert tensor.shape == (1, 3, 20, 40)
+    assert tensor.is_contiguous()
+    assert tensor[0, :, 0, 0].mul(255).round().tolist() == list(RED)
+    assert to_image(tensor).tobytes() == image.tobytes()
+    assert to_tensor(image, (10, 6)).shape == (1, 3, 6, 10)
+
+
+def test_out_of_range_is_clipped_on_the_way_out():
+    image = to_image(torch.tensor([-1.0, 0.5, 2.0]).view(1, 3, 1, 1))
+    assert image.getpixel((0, 0)) == (0, 128, 255)
+
+
+def test_side_by_side_has_the_height_of_the_last():
+    sheet = side_by_side([halves(), Image.new("RGB", (10, 10), RED), Image.new("RGB", (30, 40))], gap=2)
+    assert sheet.size == (80 + 2 + 40 + 2 + 30, 40)
+
+
+def test_sixteen_bits_keep_their_steps():
+    ramp_HWC = np.arange(48, dtype=np.uint16).reshape(4, 4, 3) + 30_000
+    tensor = to_tensor(ramp_HWC, (4, 4))
+    assert tensor.shape == (1, 3, 4, 4)
+    assert np.array_equal(to_pixels(tensor, 16), ramp_HWC)
+    assert to_pixels(tensor, 8).dtype == np.uint8
+
+
+def test_sixteen_bits_are_scaled_as_eight_are():
+    noise_HWC = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    eight = to_tensor(Image.fromarray(noise_HWC), (12, 7))
+    sixteen = to_tensor(noise_HWC.astype(np.uint16) * 257, (12, 7))
+    assert (eight - sixteen).abs().max() < 1 / 255
+    assert (resized(to_tensor(Image.fromarray(noise_HWC), (30, 20)), (12, 7)) - sixteen).abs().max() < 1e-6
+
+
+def test_scaled_knows_the_range_of_what_it_is_given():
+    for channel_HW in (
+        np.full((2, 3), 255, np.uint8),
+        np.full((2, 3), 65535, np.uint16),
+        np.ones((2, 3), np.float32),
+    ):
+        assert (scaled(channel_HW, (5, 4)) == np.ones((4, 5), np.float32)).all()

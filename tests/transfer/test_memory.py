@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+
+from pipeline.spec.recipe import Recipe
+from pipeline.transfer import memory
+from pipeline.transfer.devices import DevicePlan
+from pipeline.transfer.memory import MemoryModel, OutOfMemory, picture_bytes, style_bytes
+
+VGG = {"conv1_1": 64, "conv1_2": 64, "conv2_1": 128, "conv3_1": 256, "conv4_1": 512, "conv5_1": 512}
+CPU, GPU = (DevicePlan(device, "", "bfloat16", 0) for device in ("cpu", "cuda:0"))
+
+
+def test_memory_grows_with_pixels_width_precision_and_history():
+    recipe = Recipe(margin=0)
+    plain = picture_bytes(recipe, VGG, 512, 512, 2)
+    assert picture_bytes(recipe, VGG, 1024, 512, 2) == 2 * plain
+    assert picture_bytes(recipe, VGG, 512, 512, 4) > 1.3 * plain
+    assert picture_bytes(recipe, {"conv1_1": 16}, 512, 512, 2) < 0.6 * plain
+    assert picture_bytes(Recipe(margin=16), VGG, 480, 480, 2) == plain
+    canvas = 12 * 512 * 512
+    assert picture_bytes(Recipe(margin=0, history=11), VGG, 512, 512, 2) == plain + 2 * canvas
+    assert picture_bytes(Recipe(margin=0, optimizer="adam"), VGG, 512, 512, 2) == plain - 18 * canvas
+    # A checkpoint holds a long history thrice.
+    assert picture_bytes(Recipe(margin=0, history=200), VGG, 512, 512, 2) > 3 * 400 * canvas
+
+
+def test_memory_of_a_style_grows_with_its_pixels_and_what_is_kept_of_it():
+    """Measured: 769 bytes a pixel with the first layers of five blocks, and with one; 1,025 with three."""
+    first = [f"relu{block}_1" for block in range(1, 6)]
+    plain = style_bytes(VGG, first, (700, 500))
+    assert 769 * 350_000 < plain < 1.5 * 769 * 350_000
+    assert style_bytes(VGG, first, (1400, 500)) == 2 * plain
+    assert 769 * 350_000 < style_bytes(VGG, ["relu4_1"], (700, 500)) < plain
+    assert style_bytes(VGG, ["conv1_1", "conv1_2", "relu5_1"], (700, 500)) > 1025 * 350_000
+    assert style_bytes({"conv1_1": 16}, ["relu1_1"], (700, 500)) < 0.4 * plain
+
+
+def test_what_is_free_decides(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 1000)
+    MemoryModel(CPU).check(1000, 1)
+    MemoryModel(CPU).check(300, 3)
+    for size, pictures in ((1001, 1), (301, 3), (100, 10)):
+        with pytest.raises(OutOfMemory):
+            MemoryModel(CPU).check(size, pictures)
+
+
+def test_one_picture_is_always_tried_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 1000)
+    MemoryModel(GPU).check(5000, 1)
+    with pytest.raises(OutOfMemory):
+        MemoryModel(GPU).check(5000, 2)
+
+
+def test_what_was_seen_corrects_the_estimate(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 1000)
+    model = MemoryModel(GPU)
+    model.check(400, 2)
+    model.factor = 1.5
+    with pytest.raises(OutOfMemory):
+        model.check(400, 2)
+
+
+def test_where_nothing_is_known_everything_is_tried(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: None)
+    MemoryModel(CPU).check(1 << 60, 8)
+
+
+def test_the_systems_memory(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  24684084 kB\nMemFree:  19660168 kB\nMemAvailable:   22392096 kB\n")
+    assert memory._available_bytes(meminfo) == 22392096 * 1024
+    assert memory._available_bytes(tmp_path / "absent") is None
+
+
+def test_beside_others_a_process_takes_its_share_and_alone_all(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 1000)
+    model = MemoryModel(CPU, share_bytes=400)
+    model.check(400, 1, alone=False)
+    model.check(1000, 1)
+    for size, pictures in ((401, 1), (181, 2)):  # of several at once nine tenths
+        model.check(size, pictures)
+        with pytest.raises(OutOfMemory):
+            model.check(size, pictures, alone=False)
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 100)  # others took more than their share
+    with pytest.raises(OutOfMemory):
+        model.check(101, 1, alone=False)
+
+
+def test_processes_share_what_is_free_before_they_begin(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 1000)
+    assert [memory.share_bytes(CPU, count) for count in (1, 2, 3)] == [None, 500, 333]
+    assert memory.share_bytes(DevicePlan("cuda:0", "", "bfloat16", 90), 2) == 45
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: None)
+    assert memory.share_bytes(CPU, 2) is None

@@ -1,0 +1,764 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from disks import HookedDisk, Points, When, deep_folders, failing
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.errors import DiskError, JobError, UsageError
+from pipeline.storage.files import TEMPORARY_PREFIX, Disk
+from pipeline.watch.claims import Claim, Claims, new_id
+from pipeline.watch.inbox import marker_path, scan_inbox
+
+ID, OTHER = "20240229-120000-0000000a", "20240229-120000-0000000b"
+REPORT = {"error": "It broke.", "next_step": "Mend it.", "keys": ["k1", "k2"]}
+LONG = "x" * 251 + ".png"
+ODD_NAMES = [
+    "a.png",
+    os.fsdecode(b"caf\xe9.png"),
+    "a\nb.png",
+    "-rf",
+    " ",
+    "ü" * 127,
+    LONG,
+    "error.json",
+    "{0}",
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def claims(tmp_path: Path) -> Claims:
+    return make_claims(tmp_path)
+
+
+def make_claims(folder: Path, disk: Disk | None = None) -> Claims:
+    claims = Claims(folder / "inbox", folder / "archive", folder / "quarantine", disk or Disk())
+    claims.make_folders()
+    return claims
+
+
+def with_disk(claims: Claims, hook: Callable[..., None]) -> Claims:
+    return Claims(claims.inbox, claims.archive_folder, claims.quarantine_folder, HookedDisk(hook))
+
+
+def drop(claims: Claims, name: str, data: bytes = b"picture") -> Path:
+    path = claims.inbox / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return Path(name)
+
+
+def taken(claims: Claims, name: str, data: bytes = b"picture", id: str = ID) -> Claim:
+    claim = claims.take(drop(claims, name, data), id)
+    assert claim is not None
+    return claim
+
+
+def below(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder: files with their bytes, folders with None."""
+    return {
+        os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace"): (
+            None if path.is_dir() else path.read_bytes()
+        )
+        for path in folder.rglob("*")
+    }
+
+
+def files(*folders: Path) -> Counter[bytes]:
+    found = (path for folder in folders for path in folder.rglob("*"))
+    return Counter(path.read_bytes() for path in found if path.is_file())
+
+
+def across_file_systems(*roots: Path) -> Callable[[When, str, tuple[Path, ...]], None]:
+    """A hook that lets nothing be renamed from below one of these folders to outside, or the reverse."""
+
+    def root(path: Path) -> Path | None:
+        return next((root for root in roots if root in path.parents), None)
+
+    def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
+        if when == "before" and operation == "rename" and root(paths[0]) != root(paths[1]):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(paths[0]))
+
+    return hook
+
+
+# Taking
+
+
+@pytest.mark.parametrize("name", ["a.png", "style/a.png", "a/b/c.png"])
+def test_a_file_is_taken_with_its_path(claims: Claims, name: str) -> None:
+    claim = taken(claims, name)
+    assert (claim.id, claim.relative) == (ID, Path(name))
+    assert claim.path == claims.claimed_folder / ID / name
+    assert claim.folder == claims.claimed_folder / ID
+    assert claim.path.read_bytes() == b"picture"
+    assert not (claims.inbox / name).exists()
+    assert (claims.inbox / name).parent.is_dir()  # a person's folder is theirs
+    assert [path for path in below(claims.claimed_folder) if "." in path] == [f"{ID}/{name}"]
+
+
+@pytest.mark.parametrize("name", ["gone.png", "gone/a.png"])
+def test_someone_else_may_be_quicker(claims: Claims, name: str) -> None:
+    assert claims.take(Path(name), ID) is None
+    assert below(claims.inbox) == {".style-pipeline": None, ".style-pipeline/claimed": None, "styles": None}
+
+
+def test_someone_else_may_be_quicker_at_the_last_moment(claims: Claims) -> None:
+    relative = drop(claims, "sub/a.png")
+
+    def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
+        if (when, operation) == ("before", "rename"):
+            paths[0].unlink()
+
+    assert with_disk(claims, hook).take(relative, ID) is None
+    assert below(claims.claimed_folder) == {}
+
+
+def test_nothing_is_made_where_the_inbox_was_unmounted(claims: Claims) -> None:
+    relative = drop(claims, "a.png")
+    claims.inbox.rename(claims.inbox.with_name("away"))
+    assert claims.take(relative, ID) is None
+    assert not claims.inbox.exists()
+
+
+def test_of_two_claimers_one_gets_the_file(claims: Claims) -> None:
+    relative = drop(claims, "a.png")
+    first, second = claims.take(relative, ID), claims.take(relative, OTHER)
+    assert first is not None
+    assert second is None
+    assert below(claims.claimed_folder) == {ID: None, f"{ID}/a.png": b"picture"}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_file_that_may_not_be_moved_is_no_fault_of_the_machine(claims: Claims, number: int) -> None:
+    relative = drop(claims, "sub/a.png")
+    refusing = with_disk(claims, failing("rename", number))
+    with pytest.raises(JobError, match=r"sub/a\.png: cannot be taken") as caught:
+        refusing.take(relative, ID)
+    assert not isinstance(caught.value, DiskError)
+    assert caught.value.next_step
+    assert below(claims.claimed_folder) == {}
+    assert (claims.inbox / relative).read_bytes() == b"picture"
+
+
+@pytest.mark.parametrize("operation", ["mkdir", "rename", "sync_folder"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_any_other_refusal_is_the_machines(claims: Claims, operation: str, number: int) -> None:
+    relative = drop(claims, "sub/a.png")
+    with pytest.raises(DiskError, match=str(claims.inbox)):
+        with_disk(claims, failing(operation, number)).take(relative, ID)
+    assert files(claims.inbox) == Counter([b"picture"])
+
+
+# Putting back
+
+
+@pytest.mark.parametrize("name", ["a.png", "a/b/c.png"])
+def test_a_file_is_put_back(claims: Claims, name: str) -> None:
+    claim = taken(claims, name)
+    assert claims.put_back(claim)
+    assert (claims.inbox / name).read_bytes() == b"picture"
+    assert below(claims.claimed_folder) == {}
+
+
+def test_a_file_is_put_back_into_a_folder_that_is_gone(claims: Claims) -> None:
+    claim = taken(claims, "a/b/c.png")
+    (claims.inbox / "a/b").rmdir()
+    (claims.inbox / "a").rmdir()
+    assert claims.put_back(claim)
+    assert (claims.inbox / "a/b/c.png").read_bytes() == b"picture"
+
+
+@pytest.mark.parametrize("there", ["a.png", "a.png/folder", "sub"])
+def test_a_file_is_never_put_back_over_another(claims: Claims, there: str) -> None:
+    claim = taken(claims, "sub/a.png" if there == "sub" else "a.png")
+    if there == "sub":
+        (claims.inbox / "sub").rmdir()
+    drop(claims, there, b"another")
+    assert not claims.put_back(claim)
+    assert claim.path.read_bytes() == b"picture"
+    assert (claims.inbox / there).read_bytes() == b"another"
+
+
+# What was claimed before
+
+
+def test_what_was_claimed_is_found_by_the_folder_alone(claims: Claims) -> None:
+    claims_made = [taken(claims, name, id=id) for id, name in ((OTHER, "b/b.png"), (ID, "a.png"))]
+    assert make_claims(claims.inbox.parent).recover() == claims_made[::-1]
+
+
+def test_nothing_is_pending_in_a_new_inbox(tmp_path: Path) -> None:
+    claims = Claims(tmp_path / "inbox", tmp_path / "archive", tmp_path / "quarantine", Disk())
+    assert claims.recover() == []
+    assert claims.claimed_folder.is_dir()
+
+
+def test_what_a_killed_process_left_is_tidied(claims: Claims) -> None:
+    (claims.claimed_folder / "empty/a/b").mkdir(parents=True)
+    (claims.claimed_folder / "copying/sub").mkdir(parents=True)
+    (claims.claimed_folder / f"copying/sub/{TEMPORARY_PREFIX}0123").write_bytes(b"half a pic")
+    claim = taken(claims, "a.png")
+    (claim.folder / f"{TEMPORARY_PREFIX}4567").write_bytes(b"half a pic")
+    assert claims.recover() == [claim]
+    assert below(claims.claimed_folder) == {ID: None, f"{ID}/a.png": b"picture"}
+
+
+def test_stray_files_and_links_are_left_alone(claims: Claims) -> None:
+    (claims.claimed_folder / "stray").write_bytes(b"mine")
+    (claims.claimed_folder / "link").symlink_to(claims.inbox)
+    drop(claims, "a.png")
+    before = below(claims.claimed_folder)
+    assert claims.recover() == []
+    assert below(claims.claimed_folder) == before
+
+
+# Archiving
+
+
+def test_an_original_is_archived_under_its_own_path(claims: Claims) -> None:
+    assert claims.archive(taken(claims, "style/a.png")) == claims.archive_folder / "style/a.png"
+    assert (claims.archive_folder / "style/a.png").read_bytes() == b"picture"
+    assert below(claims.claimed_folder) == {}
+
+
+def test_nothing_in_the_archive_is_replaced(claims: Claims) -> None:
+    places = [claims.archive(taken(claims, "a.png", bytes([n]), id)) for n, id in enumerate((ID, OTHER))]
+    places.append(claims.archive(taken(claims, "a.png", b"\2", OTHER)))
+    assert [place.relative_to(claims.archive_folder).as_posix() for place in places] == [
+        "a.png",
+        f"a-{OTHER}.png",
+        f"{OTHER}/a.png",
+    ]
+    assert [place.read_bytes() for place in places] == [b"\0", b"\1", b"\2"]
+
+
+@pytest.mark.parametrize("name", ["style/a.png", "style/b/a.png"])
+def test_a_folder_of_the_archive_may_be_a_file(claims: Claims, name: str) -> None:
+    (claims.archive_folder / "style").write_bytes(b"a file")
+    assert claims.archive(taken(claims, name)) == claims.archive_folder / ID / "a.png"
+    assert (claims.archive_folder / "style").read_bytes() == b"a file"
+    assert below(claims.claimed_folder) == {}
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_any_name_can_be_archived_twice(claims: Claims, name: str) -> None:
+    places = {claims.archive(taken(claims, name, b"%d" % n, f"{ID}{n}")) for n in range(3)}
+    assert sorted(place.read_bytes() for place in places) == [b"0", b"1", b"2"]
+    assert all(claims.archive_folder in place.parents for place in places)
+
+
+def test_a_long_suffix_can_be_archived_twice(claims: Claims) -> None:
+    name = "a." + "x" * 253
+    places = [claims.archive(taken(claims, name, b"%d" % n, f"{ID}{n}")) for n in range(3)]
+    assert [place.read_bytes() for place in places] == [b"0", b"1", b"2"]
+
+
+def test_an_archive_where_every_name_is_taken_is_the_machines_fault(claims: Claims) -> None:
+    for name in ("a.png", f"a-{ID}.png", f"{ID}/a.png", f"{ID}/original.png"):
+        place = claims.archive_folder / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"theirs")
+    claim = taken(claims, "a.png")
+    with pytest.raises(DiskError, match="exists already"):
+        claims.archive(claim)
+    assert claim.path.read_bytes() == b"picture"
+    assert files(claims.archive_folder) == Counter({b"theirs": 4})
+
+
+def test_what_succeeds_after_all_leaves_no_report(claims: Claims) -> None:
+    for end in (claims.archive, claims.delete):
+        claim = taken(claims, "a.png")
+        report = claims.quarantine_folder / ID / "error.json"
+        report.parent.mkdir()
+        report.write_text("{}")
+        end(claim)
+        assert below(claims.quarantine_folder) == {}
+
+
+def test_an_original_is_deleted(claims: Claims) -> None:
+    claims.delete(taken(claims, "sub/a.png"))
+    assert files(claims.inbox.parent) == Counter()
+    assert below(claims.claimed_folder) == {}
+
+
+# Leaving
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, "sub/a.png"])
+def test_an_original_is_left_with_a_marker(claims: Claims, name: str) -> None:
+    claim = taken(claims, name)
+    assert not claims.is_left(claim.relative)
+    home = claims.leave(claim)
+    assert home == claims.inbox / name
+    assert home.read_bytes() == b"picture"
+    assert claims.is_left(claim.relative)
+    scan = scan_inbox(claims.inbox, Disk())
+    assert scan.markers == {marker_path(claim.relative)}
+    assert [seen.relative for seen in scan.files] == [claim.relative]
+    assert below(claims.claimed_folder) == {}
+
+
+def test_a_file_that_replaced_one_that_was_left_is_new(claims: Claims) -> None:
+    home = claims.leave(taken(claims, "a.png"))
+    home.with_name("new").write_bytes(b"picture")
+    home.with_name("new").replace(home)
+    assert not claims.is_left(Path("a.png"))
+
+
+def test_a_file_that_was_edited_is_new(claims: Claims) -> None:
+    home = claims.leave(taken(claims, "a.png"))
+    home.write_bytes(b"another picture")
+    assert not claims.is_left(Path("a.png"))
+
+
+@pytest.mark.parametrize("marker", [b"", b"{", b"[]", b"null", b'{"inode": 1}'])
+def test_a_marker_that_says_something_else_marks_nothing(claims: Claims, marker: bytes) -> None:
+    home = claims.leave(taken(claims, "a.png"))
+    marker_path(home).write_bytes(marker)
+    assert not claims.is_left(Path("a.png"))
+
+
+def test_a_marker_is_removed(claims: Claims) -> None:
+    home = claims.leave(taken(claims, "a.png"))
+    claims.remove_marker(marker_path(Path("a.png")))
+    assert not claims.is_left(Path("a.png"))
+    assert home.exists()
+    claims.remove_marker(marker_path(Path("a.png")))  # gone already
+
+
+def test_an_original_is_not_left_over_another_file(claims: Claims) -> None:
+    claim = taken(claims, "a.png")
+    drop(claims, "a.png", b"another")
+    assert claims.leave(claim) == claims.archive_folder / "a.png"
+    assert (claims.inbox / "a.png").read_bytes() == b"another"
+    assert not claims.is_left(Path("a.png"))
+
+
+def test_a_marker_is_not_replaced_by_another_drops(claims: Claims) -> None:
+    first, second = taken(claims, "a.png", b"1", ID), taken(claims, "a.png", b"2", OTHER)
+    assert claims.leave(first) == claims.inbox / "a.png"
+    assert claims.leave(second) == claims.archive_folder / "a.png"
+    assert claims.is_left(Path("a.png"))
+
+
+# Quarantine
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, "sub/a.png"])
+def test_a_file_is_set_aside_under_its_own_name_and_comes_back(claims: Claims, name: str) -> None:
+    claim = taken(claims, name)
+    place = claims.quarantine(claim, REPORT)
+    expected = "original-error.json" if name == "error.json" else Path(name).name
+    assert place == claims.quarantine_folder / ID / expected
+    assert place.read_bytes() == b"picture"
+    report = claims.report(ID)
+    assert report == {"id": ID, "inbox": "../inbox", "path": name, "file": expected, **REPORT}
+    assert (place.parent / "error.json").read_bytes().isascii()
+    assert below(claims.claimed_folder) == {}
+
+    (aside,) = claims.quarantined()
+    assert (aside.id, aside.file, aside.report) == (ID, place, report)
+    assert claims.retry(aside) == claims.inbox / name
+    assert (claims.inbox / name).read_bytes() == b"picture"
+    assert below(claims.quarantine_folder) == {}
+    assert claims.quarantined() == []
+
+
+def test_the_report_is_written_before_the_file_is_moved(claims: Claims) -> None:
+    """From then on the decision stands: a process that is killed in between does not run the job again."""
+    claim = taken(claims, "a.png")
+    with pytest.raises(DiskError):
+        with_disk(claims, failing("rename")).quarantine(claim, REPORT)
+    assert claims.report(ID)["error"] == "It broke."
+    assert claims.quarantined() == []  # not there yet
+    assert claims.recover() == [claim]
+    assert claims.quarantine(claim, claims.report(ID)).read_bytes() == b"picture"
+    assert len(claims.quarantined()) == 1
+
+
+def test_without_a_report_nothing_is_moved(claims: Claims) -> None:
+    claim = taken(claims, "a.png")
+    with pytest.raises(DiskError):
+        with_disk(claims, failing("write")).quarantine(claim, REPORT)
+    assert claim.path.read_bytes() == b"picture"
+    assert claims.report(ID) == {}
+
+
+@pytest.mark.parametrize("report", [b"", b"{", b"[]", b"{}", b"\xff"])
+def test_a_report_that_cannot_be_read_is_none(claims: Claims, report: bytes) -> None:
+    place = claims.quarantine(taken(claims, "a.png"), REPORT)
+    (place.parent / "error.json").write_bytes(report)
+    assert claims.report(ID) == {}
+    assert claims.quarantined() == []
+
+
+def test_what_is_no_report_is_passed_over(claims: Claims) -> None:
+    (claims.quarantine_folder / "notes.txt").write_bytes(b"mine")
+    (claims.quarantine_folder / "mine").mkdir()
+    for id in (OTHER, ID):
+        claims.quarantine(taken(claims, "a.png", id=id), REPORT)
+    assert [aside.id for aside in claims.quarantined()] == [ID, OTHER]
+
+
+def test_without_a_quarantine_nothing_is_set_aside(claims: Claims) -> None:
+    claims.quarantine_folder.rmdir()
+    assert claims.quarantined() == []
+
+
+@pytest.mark.parametrize("there", ["a.png", "a.png/x", "sub"])
+def test_a_file_is_not_brought_back_over_another(claims: Claims, there: str) -> None:
+    claims.quarantine(taken(claims, "sub/a.png" if there == "sub" else "a.png"), REPORT)
+    if there == "sub":
+        (claims.inbox / "sub").rmdir()
+    drop(claims, there, b"another")
+    before = below(claims.inbox.parent)
+    with pytest.raises(UsageError, match="exists already"):
+        claims.retry(claims.quarantined()[0])
+    assert below(claims.inbox.parent) == before
+
+
+def test_names_that_a_file_answers_to(claims: Claims) -> None:
+    claims.quarantine(taken(claims, "sub/a.png"), REPORT)
+    (aside,) = claims.quarantined()
+    assert all(aside.answers_to(name) for name in (ID, ID[:8], "a.png", "sub/a.png"))
+    assert not any(aside.answers_to(name) for name in ("", "a", "sub", OTHER, f"{ID}0", "b/a.png", "."))
+
+
+@pytest.mark.parametrize("name", ["caf\xe9", "cafe\u0301"])
+def test_a_name_may_be_spelt_in_two_ways(claims: Claims, name: str) -> None:
+    claims.quarantine(taken(claims, f"{name}/{name}.png"), REPORT)
+    (aside,) = claims.quarantined()
+    for typed in ("caf\xe9", "cafe\u0301"):
+        assert aside.answers_to(f"{typed}.png")
+        assert aside.answers_to(f"{typed}/{typed}.png")
+
+
+# Across file systems
+
+
+def test_a_file_is_moved_across_file_systems(claims: Claims) -> None:
+    across = with_disk(claims, across_file_systems(claims.claimed_folder, claims.archive_folder))
+    claim = across.take(drop(claims, "sub/a.png"), ID)
+    assert claim is not None
+    os.utime(claim.path, (1, 1))
+    assert files(claims.inbox) == Counter([b"picture"])
+    place = across.archive(claim)
+    assert files(claims.inbox, claims.archive_folder) == Counter([b"picture"])
+    assert place.stat().st_mtime == 1  # a copy keeps the times
+    assert below(claims.claimed_folder) == {}
+
+
+def test_an_original_is_left_across_file_systems(claims: Claims) -> None:
+    """A copy has another inode; the marker speaks of the copy."""
+    across = with_disk(claims, across_file_systems(claims.claimed_folder))
+    assert across.leave(taken(claims, "a.png")) == claims.inbox / "a.png"
+    (claims.inbox / "a.png").replace(claims.inbox / "renamed")  # and no inode is used again
+    across.leave(taken(claims, "a.png", b"another"))
+    assert claims.is_left(Path("a.png"))
+
+
+def test_an_original_that_was_copied_and_not_removed_is_claimed_once(claims: Claims) -> None:
+    """Killed between the copy and the unlink: the file is in both places, and is to be in one."""
+    relative = drop(claims, "sub/a.png")
+    exdev = across_file_systems(claims.claimed_folder)
+
+    def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
+        exdev(when, operation, paths)
+        if (when, operation) == ("before", "unlink"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        with_disk(claims, hook).take(relative, ID)
+    assert files(claims.inbox) == Counter({b"picture": 2})
+    assert [claim.relative for claim in claims.recover()] == [relative]
+    assert files(claims.inbox) == Counter([b"picture"])
+
+
+@pytest.mark.parametrize("data", [b"picture", b"another"])
+def test_what_is_dropped_after_a_claim_is_not_taken_for_its_copy(claims: Claims, data: bytes) -> None:
+    claim = taken(claims, "a.png")
+    home = claims.inbox / drop(claims, "a.png", data)
+    while home.stat().st_ctime_ns <= claim.path.stat().st_ctime_ns:
+        os.utime(home)  # until the file system's clock has ticked
+    assert claims.recover() == [claim]
+    assert home.read_bytes() == data
+
+
+def test_another_file_is_not_replaced_across_file_systems(claims: Claims) -> None:
+    (claims.archive_folder / "a.png").write_bytes(b"theirs")
+    across = with_disk(claims, across_file_systems(claims.archive_folder))
+    assert across.archive(taken(claims, "a.png")).name == f"a-{ID}.png"
+    assert files(claims.archive_folder) == Counter([b"theirs", b"picture"])
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler for exceptions runs, here none for Exception."""
+
+
+def killed() -> None:
+    raise Killed
+
+
+def moved(name: str, claims: Claims, claim: Claim) -> None:
+    if name == "quarantine":
+        claims.quarantine(claim, REPORT)
+    elif name == "retry":
+        for aside in claims.quarantined():
+            claims.retry(aside)
+    else:
+        getattr(claims, name)(claim)
+
+
+@pytest.mark.parametrize("operation", ["archive", "quarantine", "put_back", "retry"])
+def test_a_move_across_that_was_cut_off_anywhere_is_ended_by_the_same_call(
+    operation: str, tmp_path: Path
+) -> None:
+    at, was_cut = 0, True
+    while was_cut:
+        claims = make_claims(tmp_path / str(at))
+        claim = taken(claims, "sub/a.png")
+        if operation == "retry":
+            claims.quarantine(claim, REPORT)
+        roots = (claims.claimed_folder, claims.archive_folder, claims.quarantine_folder)
+        points, exdev = Points(at, killed), across_file_systems(*roots)
+
+        def hook(
+            when: When, name: str, paths: tuple[Path, ...], exdev: Any = exdev, points: Any = points
+        ) -> None:
+            points(when, name, paths)
+            exdev(when, name, paths)
+
+        was_cut = False
+        try:
+            moved(operation, with_disk(claims, hook), claim)
+        except Killed:
+            was_cut = True
+        homes = (claims.inbox, claims.archive_folder, claims.quarantine_folder)
+        assert files(*homes)[b"picture"] >= 1, points.passed[-1]
+        again = with_disk(claims, exdev)
+        if claim.path.exists() or operation == "retry":
+            assert operation == "retry" or again.recover() == [claim], points.passed[-1]
+            moved(operation, again, claim)
+        assert files(*homes)[b"picture"] == 1, points.passed[-1]
+        again.recover()
+        assert below(claims.claimed_folder) == {}, points.passed[-1]
+        at += 1
+    assert at > 15, "nothing was cut off"
+
+
+def test_a_copy_that_differs_is_not_trusted(claims: Claims) -> None:
+    def corrupt(when: When, operation: str, paths: tuple[Path, ...]) -> None:
+        if when == "after" and operation == "copy":
+            paths[1].write_bytes(b"pictur\0")
+        across_file_systems(claims.archive_folder)(when, operation, paths)
+
+    claim = taken(claims, "a.png")
+    with pytest.raises(DiskError, match="differs"):
+        with_disk(claims, corrupt).archive(claim)
+    assert claim.path.read_bytes() == b"picture"
+    assert files(claims.archive_folder) == Counter()
+
+
+# Anything at all
+
+NAMES = (
+    st.binary(min_size=1, max_size=255)
+    .map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"_"))
+    .filter(lambda name: name not in {b".", b"..", b".style-pipeline"})
+)
+PATHS = st.lists(NAMES, min_size=1, max_size=3)
+
+
+@given(PATHS, st.binary(max_size=20))
+@example([b"error.json"], b"1")
+@example([b"error.json", b"error.json"], b"2")
+@example([b"\xff\xfe", b"\n", b" "], b"3")
+@example([b"a" * 255] * 3, b"4")
+@example(["e\u0301.png".encode(), "\xe9.png".encode()], b"5")
+def test_any_path_comes_back_as_it_was(parts: list[bytes], data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        claims = make_claims(Path(folder))
+        name = os.fsdecode(b"/".join(parts))
+        home = claims.inbox / name
+        for bring_back in (claims.put_back, lambda claim: set_aside_and_retry(claims, claim)):
+            bring_back(taken(claims, name, data))
+            assert home.read_bytes() == data
+            assert os.listdir(os.fsencode(home.parent)).count(parts[-1]) == 1
+            assert files(Path(folder)) == Counter([data])
+            assert below(claims.claimed_folder) == below(claims.quarantine_folder) == {}
+            home.unlink()
+
+
+def set_aside_and_retry(claims: Claims, claim: Claim) -> None:
+    claims.quarantine(claim, REPORT)
+    (aside,) = claims.quarantined()
+    assert str(claim.relative) == aside.report["path"]
+    assert aside.answers_to(str(claim.relative))
+    claims.retry(aside)
+
+
+def test_ids_are_sortable_and_unlike_each_other() -> None:
+    ids = [new_id() for _ in range(100)]
+    assert len(set(ids)) == 100
+    assert all(id.startswith("20") and len(id) == len(ID) for id in ids)
+    assert sorted(ids, key=lambda id: id[:15]) == ids
+
+
+def test_a_report_is_plain_json(claims: Claims) -> None:
+    place = claims.quarantine(taken(claims, "a.png"), REPORT)
+    assert json.loads((place.parent / "error.json").read_bytes())["next_step"] == "Mend it."
+
+
+def test_two_inboxes_may_share_a_quarantine(tmp_path: Path) -> None:
+    one, other = (
+        Claims(tmp_path / name, tmp_path / "archive", tmp_path / "q", Disk()) for name in ("1", "2")
+    )
+    for claims in (one, other):
+        claims.make_folders()
+    (tmp_path / "1" / "a.png").write_bytes(b"picture")
+    claim = one.take(Path("a.png"), ID)
+    assert claim is not None
+    one.quarantine(claim, REPORT)
+    assert [aside.id for aside in one.quarantined()] == [ID]
+    assert other.quarantined() == []
+
+
+# Reports and names that lead elsewhere
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"path": "../escaped.png"},
+        {"path": "sub/../../escaped.png"},
+        {"path": "OUTSIDE/escaped.png"},
+        {"path": "link/escaped.png"},
+        {"path": ".style-pipeline/lock"},
+        {"path": "a\0.png"},
+        {"path": ""},
+        {"path": ".."},
+        {"file": "../../outside/secret.txt"},
+        {"file": "OUTSIDE/secret.txt"},
+        {"file": f"../{OTHER}/b.png"},
+        {"file": f"../{ID}/../{OTHER}/b.png"},
+    ],
+)
+def test_a_report_leads_nowhere_else(claims: Claims, change: dict[str, str], tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.txt").write_bytes(b"secret")
+    (claims.inbox / "link").symlink_to(outside)
+    claims.quarantine(taken(claims, "a.png"), REPORT)
+    claims.quarantine(taken(claims, "b.png", b"other", OTHER), REPORT)
+    report = claims.quarantine_folder / ID / "error.json"
+    changed = {key: text.replace("OUTSIDE", str(outside)) for key, text in change.items()}
+    report.write_text(json.dumps({**json.loads(report.read_bytes()), **changed}))
+    before = below(tmp_path)
+    (one,) = [each for each in claims.quarantined() if each.id == ID]
+    with pytest.raises(UsageError, match=r"leads out of the inbox|is not in that folder") as caught:
+        claims.retry(one)
+    assert str(report) in caught.value.message
+    assert caught.value.next_step
+    assert below(tmp_path) == before
+    (other,) = [each for each in claims.quarantined() if each.id == OTHER]
+    assert claims.retry(other).read_bytes() == b"other"
+
+
+@pytest.mark.parametrize("report", [[], {"path": 3}, {"path": None}, {}, "deep", "link"])
+def test_a_report_that_is_none_sets_nothing_aside(claims: Claims, report: object, tmp_path: Path) -> None:
+    claims.quarantine(taken(claims, "a.png"), REPORT)
+    path = claims.quarantine_folder / ID / "error.json"
+    if report == "link":
+        path.rename(tmp_path / "report.json")
+        path.symlink_to(tmp_path / "report.json")
+    else:
+        path.write_text("[" * 100_000 if report == "deep" else json.dumps(report))
+    assert claims.quarantined() == []
+    assert claims.report(ID) == {}
+
+
+def test_a_report_says_nothing_of_where_a_file_goes(claims: Claims) -> None:
+    """One that was there before is written again, with what is so now."""
+    claim = taken(claims, "a.png")
+    place = claims.quarantine(claim, {**REPORT, "path": "../b.png", "file": "../../c.png", "id": "x"})
+    written = json.loads((claims.quarantine_folder / ID / "error.json").read_bytes())
+    assert (written["path"], written["file"], written["id"]) == ("a.png", "a.png", ID)
+    assert place == claims.quarantine_folder / ID / "a.png"
+
+
+def test_a_name_that_the_quarantine_cannot_hold_gets_another(claims: Claims) -> None:
+    claim = taken(claims, "a:b.png")
+    strict = failing("rename", errno.EINVAL, lambda path: path.parent.name == ID and ":" in path.name)
+
+    def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
+        strict(when, operation, paths[-1:])
+
+    place = with_disk(claims, hook).quarantine(claim, REPORT)
+    assert place.name == "original.png"
+    (one,) = claims.quarantined()
+    assert (one.file, one.report["path"]) == (place, "a:b.png")
+    assert claims.retry(one) == claims.inbox / "a:b.png"
+
+
+def test_a_name_that_the_archive_cannot_hold_gets_another(claims: Claims) -> None:
+    claim = taken(claims, "a:b.png")
+
+    def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
+        if when == "before" and operation == "rename" and ":" in paths[-1].name:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    assert with_disk(claims, hook).archive(claim) == claims.archive_folder / ID / "original.png"
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ])
+def test_a_name_that_cannot_be_claimed_is_refused_and_stays(claims: Claims, number: int) -> None:
+    drop(claims, "sub/a.png")
+    broken = with_disk(claims, failing("rename", number))
+    with pytest.raises(JobError, match="cannot be taken") as caught:
+        broken.take(Path("sub/a.png"), ID)
+    assert not isinstance(caught.value, DiskError)
+    assert (claims.inbox / "sub/a.png").read_bytes() == b"picture"
+    assert list(claims.claimed_folder.iterdir()) == []
+
+
+def test_a_path_too_long_to_be_claimed_is_refused_and_stays(claims: Claims) -> None:
+    """It has room for the inbox's path, and not for that of the claimed folder."""
+    room = 4_080 - len(os.fsencode(claims.inbox)) - 1
+    parts = ["d" * 200] * (room // 201)
+    name = "/".join([*parts, "f" * (room - 201 * len(parts))])
+    drop(claims, name)
+    with pytest.raises(JobError, match="too long"):
+        claims.take(Path(name), ID)
+    assert (claims.inbox / name).read_bytes() == b"picture"
+    assert list(claims.claimed_folder.iterdir()) == []
+
+
+def test_a_file_in_a_thousand_folders_is_claimed_found_and_archived(claims: Claims) -> None:
+    with deep_folders(claims.inbox.parent):
+        deep = claims.inbox.joinpath(*["d"] * 1_000)
+        Disk().make_folder(deep)
+        claim = taken(claims, str((deep / "a.png").relative_to(claims.inbox)))
+        assert claims.recover() == [claim]
+        assert claims.archive(claim).read_bytes() == b"picture"
+        assert claims.recover() == []
+
+
+def test_no_room_for_a_marker_sends_the_original_to_the_archive(claims: Claims) -> None:
+    claim = taken(claims, "a.png")
+    long = failing("replace", errno.ENAMETOOLONG, lambda path: path.name.endswith(".done"))
+    assert with_disk(claims, long).leave(claim) == claims.archive_folder / "a.png"

@@ -1,0 +1,337 @@
+"""What of the daemon is best seen from within; the rest is in test_faults_*."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from fakes import FakeExecutor, Recorder, picture_bytes
+from watching import Watched
+
+from pipeline.errors import DiskError
+from pipeline.spec.config import Config, read_config
+from pipeline.spec.jobs import EncoderInfo, Job
+from pipeline.spec.words import duration
+from pipeline.storage.ledger import Ledger
+from pipeline.storage.outbox import BatchFolder
+from pipeline.watch import daemon
+from pipeline.watch.daemon import Tally, WatchOptions, watch_inbox
+from pipeline.watch.events import Waker
+from pipeline.watch.folders import Folders
+from pipeline.watch.status import Pulse, Queue, read_status, status_lines
+
+
+@dataclass
+class Heard(Recorder):
+    """A display that keeps what it is told."""
+
+    told: list[tuple[str, str]] = field(default_factory=list)
+
+    def tell(self, kind: str, text: str, **facts: object) -> None:
+        self.told.append((kind, text))
+
+    def queue(self, queue: Queue) -> None:
+        pass
+
+    def texts(self, kind: str) -> list[str]:
+        return [text for told, text in self.told if told == kind]
+
+
+def run_once(
+    watched: Watched, after_step: Callable[[Job, int], None] = lambda job, step: None
+) -> tuple[Tally, Heard]:
+    """What `watch --once` does, in this process."""
+    heard, config = Heard(), read_config(watched.folder / "config.yaml")
+    executor = FakeExecutor(after_step=after_step)
+    tally = watch_inbox(
+        config, WatchOptions(once=True), heard, lambda config, tick: executor, Waker(watched.inbox, "off")
+    )
+    return tally, heard
+
+
+def test_a_style_that_is_replaced_while_jobs_run_is_waited_for(tmp_path: Path) -> None:
+    """Its half-written file is no fault of the picture."""
+    watched = Watched(tmp_path)
+    late = watched.inbox / "styles" / "t.png"
+    late.write_bytes(picture_bytes("t"))
+    watched.drop("a.png")
+
+    def replace(job: Job, step: int) -> None:
+        if job.style.name == "s":
+            late.write_bytes(picture_bytes("another t")[:30])
+
+    tally, heard = run_once(watched, replace)
+    assert heard.statuses["a--s"] == "done"
+    assert (tally.done, tally.set_aside, tally.left) == (0, 0, 1)
+    assert any("'t'" in text for text in heard.texts("waits"))
+    late.write_bytes(picture_bytes("another t"))
+    tally, heard = run_once(watched)
+    assert heard.statuses == {"a--s": "skipped", "a--t": "done"}
+    assert (tally.done, tally.set_aside, tally.left) == (1, 0, 0)
+    watched.assert_promises()
+
+
+@pytest.mark.parametrize("pausing", [False, True])
+def test_a_new_configuration_on_a_stale_mount_waits_until_it_can_be_checked(
+    pausing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the daemon works or pauses just then, it lives on, and nobody has to ask again."""
+    watched, heard, stopped = Watched(tmp_path), Heard(), []
+    config = read_config(watched.folder / "config.yaml")
+    answers = iter([config])
+    faults = iter([None, OSError(errno.ESTALE, "Stale file handle")])
+    real_check, real_there = daemon.check_apart, Folders.check_there
+    rooms = iter([OSError(errno.ESTALE, "Stale file handle")] if pausing else [])
+
+    def check_apart(config: Config) -> None:
+        if fault := next(faults, None):
+            raise fault
+        real_check(config)
+
+    def check_there(folders: Folders) -> None:
+        if fault := next(rooms, None):
+            raise fault
+        real_there(folders)
+
+    def reread() -> Config | None:
+        if pausing and not heard.texts("paused"):
+            return None
+        if "the configuration was read again" in heard.texts("reload"):
+            stopped.append(1)
+        return next(answers, None)
+
+    monkeypatch.setattr(daemon, "check_apart", check_apart)
+    monkeypatch.setattr(Folders, "check_there", check_there)
+    monkeypatch.setattr(daemon, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(Pulse, "every_s", 0.01)
+    watch_inbox(
+        config,
+        WatchOptions(),
+        heard,
+        lambda config, tick: FakeExecutor(),
+        Waker(watched.inbox, "off"),
+        lambda: bool(stopped),
+        reread,
+    )
+    first, second = heard.texts("reload")
+    assert "stays for now" in first
+    assert "Stale file handle" in first
+    assert second == "the configuration was read again"
+
+
+def test_a_stale_mount_at_the_start_is_the_machines_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(tmp_path)
+
+    def stale(*_: object) -> NoReturn:
+        raise OSError(errno.ESTALE, "Stale file handle", str(watched.inbox))
+
+    for place in ("pipeline.watch.daemon.check_apart", "pipeline.watch.folders.Folders.check_known"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, stale)
+            with pytest.raises(DiskError, match="inbox: Stale file handle"):
+                run_once(watched)
+
+
+def test_an_empty_inbox_wakes_no_engine_and_waits_for_nothing(tmp_path: Path) -> None:
+    watched, heard = Watched(tmp_path, settle_s=60), Heard()
+    asked: list[str] = []
+
+    class Untouched(FakeExecutor):
+        def encoder_info(self, name: str) -> EncoderInfo:
+            asked.append("encoder")
+            return super().encoder_info(name)
+
+        def device_name(self) -> str:
+            asked.append("device")
+            return super().device_name()
+
+        def check(self, path: Path) -> None:
+            asked.append("check")
+
+    config = read_config(watched.folder / "config.yaml")
+    waker = Waker(watched.inbox, "off")
+    tally = watch_inbox(config, WatchOptions(once=True), heard, lambda config, tick: Untouched(), waker)
+    assert tally == Tally()
+    assert asked == []
+
+
+def test_the_start_puts_every_batch_right_that_nobody_works_on(tmp_path: Path) -> None:
+    """Also where nothing in the inbox asks for it; and it makes nothing of what is no batch."""
+    watched = Watched(tmp_path)
+    files = {}
+    for batch in ("dead", "living", "no batch"):
+        files[batch] = watched.outbox / batch / "logs" / ".unfinished-0"
+        files[batch].parent.mkdir(parents=True)
+    for batch in ("dead", "living"):
+        with BatchFolder(watched.outbox, batch).locked():
+            pass
+    for file in files.values():
+        file.touch()
+    with BatchFolder(watched.outbox, "living").locked(sweep=False):
+        run_once(watched)
+    assert [batch for batch, file in files.items() if file.exists()] == ["living", "no batch"]
+
+
+def test_styles_of_one_name_are_said(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    (watched.inbox / "styles" / "s.jpg").write_bytes(picture_bytes("another", "jpeg"))
+    watched.drop("a.png")
+    tally, heard = run_once(watched)
+    assert tally.done == 1
+    assert [text for text in heard.texts("ignored") if "not used" in text] == [
+        "styles/s.png: not used, as s.jpg has the same name but for its suffix; rename one of them"
+    ]
+
+
+def test_it_says_in_the_end_what_it_did(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, settle_max_s=0.01)
+    watched.drop("a.png")
+    watched.drop("bad.png", b"no picture")
+    tally, heard = run_once(watched)
+    assert tally == Tally(done=1, set_aside=1, left=0)
+    assert heard.texts("ended") == ["ended: 1 done, 1 set aside, 0 left for the next time"]
+
+
+@dataclass
+class Reading(FakeExecutor):
+    """Notes what it reads for the daemon, and calls `before` each time."""
+
+    before: Callable[[], None] = lambda: None
+    read: list[Path] = field(default_factory=list)
+
+    def call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        self.read += [path for path in arguments if isinstance(path, Path) and path.is_absolute()]
+        self.before()
+        return super().call(function, *arguments)
+
+
+def test_a_manifest_with_a_mistake_is_read_once(tmp_path: Path) -> None:
+    watched, executor = Watched(tmp_path), Reading()
+    watched.drop("bad.yaml", b"contnets: [a.png]\n")
+    config, waker = read_config(watched.folder / "config.yaml"), Waker(watched.inbox, "off")
+    tally = watch_inbox(config, WatchOptions(once=True), Heard(), lambda config, tick: executor, waker)
+    assert tally.set_aside == 1
+    assert executor.read == [watched.inbox / "bad.yaml"]
+
+
+def test_what_was_claimed_when_a_stop_came_is_counted_as_left(tmp_path: Path) -> None:
+    watched, heard, reads = Watched(tmp_path), Heard(), []
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("a", "s"):
+        (elsewhere / f"{name}.png").write_bytes(picture_bytes(name))
+    watched.drop("night.yaml", f"contents: [{elsewhere}/a.png]\nstyles: [{elsewhere}/s.png]\n".encode())
+
+    def make(config: Config, tick: Callable[[], None]) -> Reading:
+        def stop_at_the_second() -> None:  # the first is before it is claimed
+            reads.append(1)
+            if len(reads) == 2:
+                tick()
+
+        return Reading(before=stop_at_the_second)
+
+    config, waker = read_config(watched.folder / "config.yaml"), Waker(watched.inbox, "off")
+    options = WatchOptions(once=True)
+    tally = watch_inbox(config, options, heard, make, waker, should_stop=lambda: len(reads) >= 2)
+    assert tally == Tally(left=1)
+    watched.assert_promises()
+
+
+def test_pictures_that_are_not_whole_are_left_for_the_next_time_and_status_knows(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.drop("a.png")
+    for name in ("b.png", "z.png"):
+        watched.drop(name, b"no picture")
+    tally, _ = run_once(watched)
+    assert (tally.done, tally.set_aside, tally.left) == (1, 0, 2)
+    config = read_config(watched.folder / "config.yaml")
+    with closing(Ledger(config.state_dir)) as ledger:
+        lines = status_lines(read_status(config, ledger), duration)
+    assert "daemon   not running" in lines
+    waits = [line.strip() for line in lines if "to become a whole picture" in line]
+    assert [line.split(":")[0] for line in waits] == ["b.png", "z.png"]
+    assert not any(str(watched.inbox) in line for line in waits)
+
+
+class Asked(Waker):
+    """Keeps for how long it was asked to wait, and has events as far as one can tell."""
+
+    has_events = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "off")
+        self.seconds = 0.0
+
+    def wait(self, timeout_s: float) -> bool:
+        self.seconds += timeout_s
+        return super().wait(timeout_s)
+
+
+@pytest.mark.parametrize("name", ["bad.png", "bad.yaml"])
+def test_once_ends_without_another_scan_when_all_there_was_is_set_aside(name: str, tmp_path: Path) -> None:
+    watched = Watched(tmp_path, settle_max_s=0.01, rescan_s=5)
+    watched.drop(name, b"- no picture and no manifest")
+    config, waker = read_config(watched.folder / "config.yaml"), Asked(watched.inbox)
+    options = WatchOptions(once=True)
+    tally = watch_inbox(config, options, Heard(), lambda config, tick: FakeExecutor(), waker)
+    assert tally == Tally(set_aside=1)
+    assert waker.seconds < 0.5
+
+
+def test_what_is_set_aside_is_named_once(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, settle_max_s=0.01)
+    watched.drop("bad.png", b"no picture")
+    _, heard = run_once(watched)
+    (text,) = heard.texts("set_aside")
+    assert text.startswith("set aside bad.png: no whole picture.")
+    config = read_config(watched.folder / "config.yaml")
+    with closing(Ledger(config.state_dir)) as ledger:
+        *_, line = status_lines(read_status(config, ledger), duration)
+    assert line.partition("  ")[2].lstrip().partition("  ")[2].startswith("bad.png: no whole picture.")
+
+
+def test_several_mistakes_of_a_manifest_are_said_in_one_line(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.drop("night.yaml", b"contents: x.png\nstyls: y.png\n")
+    _, heard = run_once(watched)
+    (text,) = heard.texts("set_aside")
+    assert "\\n" not in text
+    assert "no such file; " in text
+
+
+def test_a_name_that_is_long_only_when_written_out_does_not_stop_the_start(tmp_path: Path) -> None:
+    """A crash between the intent and the claim leaves a row for a file that is in the inbox still."""
+    watched = Watched(tmp_path)
+    path = watched.drop(b"\xff" * 200 + b".png")
+    config = read_config(watched.folder / "config.yaml")
+    ledger = Ledger(config.state_dir)
+    ledger.claim("20260101-000000-abcdef12", watched.inbox, path.relative_to(watched.inbox), 1.0)
+    ledger.claim("20260101-000000-abcdef13", watched.inbox, Path("gone.png"), 1.0)
+    ledger.close()
+    tally, _ = run_once(watched)
+    assert tally.done == 1
+    watched.assert_promises()
+
+
+def test_what_lies_beside_pictures_is_no_failure_and_is_said_once(tmp_path: Path) -> None:
+    """A card of a camera dropped whole: the JPEG is made, the others stay, and no run fails for them."""
+    watched = Watched(tmp_path, settle_max_s=0.01)
+    watched.configure(ignore="*_preview.*")
+    kept = [
+        watched.drop(name, name.encode()) for name in ("a.CR3", "a.xmp", "#recycle/x.png", "a_Preview.jpg")
+    ]
+    watched.drop("a.png")
+    tally, heard = run_once(watched)
+    assert tally == Tally(done=1, set_aside=0, left=0)
+    assert all(path.exists() for path in kept)
+    assert sorted(text.partition(":")[0] for text in heard.texts("ignored")) == [
+        "#recycle", "a.CR3", "a.xmp", "a_Preview.jpg",
+    ]  # fmt: skip
+    watched.assert_promises()

@@ -1,0 +1,659 @@
+"""A crash after any step of a run, with or without what was not yet synced, then recovery: the promises hold.
+
+See `recorded` for what a step is. The models of a power loss: "journal" undoes the last changes of each file
+system back to some moment, but never past a sync of anything there; "unordered" undoes any changes of
+folders that were not synced themselves. In both, a file that was not synced may be empty or cut short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+from unittest import mock
+
+import pytest
+import yaml
+from fakes import QUICK, FakeExecutor, picture_bytes
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from PIL import Image
+from recorded import Crash, Model, Recording, RecordingDisk, RecordingLedger
+
+from pipeline.cli.display import WatchLog
+from pipeline.errors import DeviceError
+from pipeline.spec.config import read_config
+from pipeline.storage.files import Disk
+from pipeline.storage.ledger import Ledger
+from pipeline.storage.outbox import BatchFolder, read_record
+from pipeline.watch.claims import Claims
+from pipeline.watch.daemon import Daemon, WatchOptions
+from pipeline.watch.events import Waker
+from pipeline.watch.service import Notifier
+from pipeline.watch.status import Pulse
+
+MODELS: tuple[Model, ...] = ("journal", "unordered")
+LIMIT = 3
+LedgerAfter = Literal["kept", "old", "gone"]
+# What may be said of a picture that was set aside here.
+REASONS = ("told to fail", "ended the process 3 times", "ended the worker 3 times")
+
+
+@dataclass
+class Clock:
+    """A clock that stands still unless somebody waits."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class PatientWaker(Waker):
+    """Waits by putting the clock forward."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        super().__init__(folder, "off", clock)
+        self.clock = clock
+
+    def wait(self, timeout_s: float) -> bool:
+        self.clock.now += max(timeout_s, 0.0)
+        return False
+
+
+@dataclass(frozen=True)
+class Published:
+    """A picture that left the stage: at which step of its run, for which drop and style, as what."""
+
+    step: int
+    drop: str
+    style: str
+    name: str
+    sha256: str
+
+
+@dataclass
+class Ran:
+    """A recorded run. `complete` if it came to its end with nothing left to do."""
+
+    recording: Recording
+    published: list[Published] = field(default_factory=list)
+    taken: list[tuple[int, str, str]] = field(default_factory=list)
+    complete: bool = False
+
+    @property
+    def length(self) -> int:
+        return len(self.recording.operations)
+
+
+class World:
+    """An inbox, its outbox, what a user dropped, and what a consumer took away."""
+
+    def __init__(self, originals: str = "archive", apart: tuple[str, ...] = (), styles: int = 1) -> None:
+        memory = Path("/dev/shm")
+        self.folder = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None)).resolve()
+        self.root, self.store, self.state = (self.folder / name for name in ("disk", "store", "state"))
+        self.inbox, self.outbox = self.root / "inbox", self.root / "outbox"
+        self.apart, self.originals_are = apart, originals
+        self.drops: list[tuple[str, bytes]] = []
+        self.published: list[Published] = []
+        self.taken: dict[str, str] = {}
+        self.crashes, self.lost_power, self.drop_count = 0, False, 0
+        for folder in (self.inbox / "styles", self.outbox, self.root / "archive", self.root / "quarantine"):
+            folder.mkdir(parents=True)
+        self.store.mkdir()
+        for number in range(styles):
+            (self.inbox / "styles" / f"s{number}.png").write_bytes(picture_bytes(f"style {number}"))
+        path = self.folder / "config.yaml"
+        path.write_text(yaml.safe_dump({
+            "outbox": "disk/outbox", "state_dir": "state", "cache_dir": "cache", "recipe": QUICK,
+            "max_attempts": LIMIT,
+            "watch": {
+                "inbox": "disk/inbox", "settle_s": 2, "notify": "off", "min_free_mb": 0,
+                "originals": originals,
+            },
+        }))  # fmt: skip
+        self.config = read_config(path)
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder)
+
+    @property
+    def claims(self) -> Claims:
+        return self._claims(Disk())
+
+    def _claims(self, disk: Disk) -> Claims:
+        watch = self.config.watch
+        return Claims(self.inbox, watch.archive_dir, watch.quarantine_dir, disk)
+
+    # What people do
+
+    def drop(self, name: str, data: bytes) -> None:
+        """Put a whole picture into the inbox, unless there is one of this name, or its like is claimed.
+
+        A second one is told from a copy that was cut off by its ctime, which rebuilt files do not keep.
+        """
+        path = self.inbox / name
+        claimed = self.claims.claimed_folder.glob(f"*/{name}")
+        if path.exists() or any(one.read_bytes() == data for one in claimed):
+            return
+        path.parent.mkdir(exist_ok=True)
+        outside = self.folder / "outside"
+        outside.write_bytes(data)
+        outside.rename(path)
+        self.drops.append((name, data))
+
+    def take(self) -> None:
+        """A consumer fetches every picture."""
+        for path in self.images():
+            self.taken[self._name(path)] = sha256(path)
+            path.unlink()
+
+    def delete_ledger(self) -> None:
+        for path in self.state.glob("ledger*"):
+            path.unlink()
+
+    # What the program does
+
+    def run(self, faults: Mapping[str, Any] | None = None, eager: bool = False) -> Ran:
+        """Run the daemon until nothing is left to do, and record it; an eager consumer takes all at once."""
+
+        def work(disk: Disk, ledger: Ledger) -> bool:
+            clock = Clock()
+            pulse = Pulse(ledger, self.config, WatchLog(lambda line: None, as_json=True), Notifier({}), clock)
+            waker = PatientWaker(self.inbox, clock)
+            daemon = Daemon(
+                self.config,
+                WatchOptions(once=True),
+                ledger,
+                lambda config, tick: FakeExecutor(faults=faults or {}),
+                pulse,
+                waker,
+                disk=disk,
+                clock=clock,
+            )
+            try:
+                return daemon.run().left == 0
+            except DeviceError:
+                return False
+
+        return self._record(work, eager)
+
+    def retry(self) -> Ran:
+        """Do what the command `retry --all-quarantined` does, and record it."""
+
+        def work(disk: Disk, ledger: Ledger) -> bool:
+            claims = self._claims(disk)
+            for one in claims.quarantined():
+                if not (self.inbox / str(one.report["path"])).exists():
+                    claims.retry(one)
+                    for key in one.report["keys"]:
+                        ledger.end(key)
+            return False
+
+        return self._record(work, eager=False)
+
+    def _record(self, work: Callable[[Disk, Ledger], bool], eager: bool) -> Ran:
+        recording = Recording(self.root, self.store, self.apart)
+        ran = Ran(recording)
+
+        def watch(operation: str, paths: tuple[Path, ...]) -> None:
+            target = paths[-1]
+            if operation in {"rename", "replace"} and self._is_visible_image(target):
+                record = json.loads(paths[0].with_name("record.json").read_bytes())
+                style, name, digest = record["style"]["name"], self._name(target), sha256(target)
+                ran.published.append(Published(ran.length, record["drop"], style, name, digest))
+                if eager:
+                    target.unlink()
+                    recording.note_others()
+                    ran.taken.append((ran.length, name, digest))
+
+        with (
+            closing(recording),
+            closing(RecordingLedger(self.state)) as ledger,
+            mock.patch("pipeline.watch.daemon.new_id", self._new_id),
+        ):
+            ledger.record_in(recording)
+            ran.complete = work(RecordingDisk(recording, watch), ledger)
+            recording.note_others()
+        return ran
+
+    def _new_id(self) -> str:
+        self.drop_count += 1
+        return f"drop{self.drop_count:04}"
+
+    def keep(self, ran: Ran) -> None:
+        """Let a recorded run have happened whole."""
+        self._remember(ran, ran.length)
+
+    def _remember(self, ran: Ran, length: int) -> None:
+        self.published += [one for one in ran.published if one.step <= length]
+        self.taken |= {name: digest for step, name, digest in ran.taken if step <= length}
+
+    def crash(self, ran: Ran, crash: Crash, ledger: LedgerAfter = "kept", power: bool = True) -> None:
+        """Put everything back to what a crash in a recorded run left."""
+        self._remember(ran, crash.length)
+        self.crashes += 1
+        self.lost_power |= power
+        ran.recording.rebuild(crash)
+        lengths: dict[LedgerAfter, int | None] = {"kept": crash.length, "old": 0, "gone": None}
+        ran.recording.rebuild_ledger(self.state, lengths[ledger])
+
+    # Looking
+
+    def originals(self) -> list[Path]:
+        styles = self.inbox / "styles"
+        own = {"lock", "holder.json", "error.json"}
+        roots = (self.inbox, self.root / "archive", self.root / "quarantine")
+        files = [path for root in roots if root.exists() for path in root.rglob("*") if path.is_file()]
+        return [p for p in files if p.name not in own and p.name[0] != "." and styles not in p.parents]
+
+    def images(self) -> list[Path]:
+        return sorted(path for path in self.outbox.rglob("*.png") if self._is_visible_image(path))
+
+    def _is_visible_image(self, path: Path) -> bool:
+        inside = self.outbox in path.parents and path.suffix == ".png"
+        return inside and not any(part[0] == "." for part in path.relative_to(self.outbox).parts)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.outbox / "inbox").as_posix()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every record that says done."""
+        found = [json.loads(path.read_bytes()) for path in self.outbox.glob("*/logs/**/*.json")]
+        return [record for record in found if record["status"] == "done"]
+
+    def attempts(self) -> list[int]:
+        if not (self.state / "ledger.sqlite3").exists():
+            return []
+        with closing(Ledger(self.state)) as ledger:
+            return [row[0] for row in ledger._database.execute("SELECT count FROM attempts_of")]
+
+    # The promises
+
+    def check(self) -> None:
+        """What must hold at every moment."""
+        self._check_nothing_lost(cut_off=True)
+        for path in self.images():
+            Image.open(io.BytesIO(path.read_bytes())).load()
+        for record in self.records():
+            assert self._is_delivered(record), record
+        assert all(count <= LIMIT for count in self.attempts())
+        self._check_publications()
+
+    def check_finished(self) -> None:
+        """What must hold when a run came to its end."""
+        self._check_nothing_lost(cut_off=False)
+        self.check()
+        assert [path for path in self.outbox.glob("*/.staged/**/*") if path.is_file()] == []
+        aside = self._check_set_aside()
+        self._check_inbox()
+        # A drop that fails takes the record of an earlier one with its name and bytes.
+        wanted = {drop for drop in self.drops if drop not in aside}
+        styles = [path.stem for path in (self.inbox / "styles").iterdir()]
+        records = Counter(map(_identity, self.records()))
+        for name, data in wanted:
+            for style in styles:
+                assert records[str(self.inbox / name), digest_of(data), style] == 1, (name, style)
+        assert all(count == 1 for count in records.values())
+        named = Counter(record["image"] for record in self.records())
+        assert all(named[self._name(path)] == 1 for path in self.images())
+
+    def _check_nothing_lost(self, cut_off: bool) -> None:
+        found = Counter(path.read_bytes() for path in self.originals())
+        wanted = Counter(data for _, data in self.drops)
+        where = [str(path.relative_to(self.root)) for path in self.originals()]
+        if self.originals_are == "delete":
+            done = {record["content"]["sha256"] for record in self.records()}
+            assert all(digest_of(data) in done for data in wanted - found), where
+        elif self.apart:  # of two alike drops of one name, a move between file systems leaves one
+            assert set(found) == set(wanted), ("lost", where)
+        else:
+            assert not wanted - found, ("lost", where)
+        if not (cut_off and self.apart):  # between file systems a copy exists before the original goes
+            assert not found - wanted, ("doubled", where)
+        assert set(found) <= set(wanted), where
+
+    def _is_delivered(self, record: Mapping[str, Any]) -> bool:
+        image = str(record["image"])
+        return (self.outbox / "inbox" / image).exists() or image in self.taken
+
+    def _check_publications(self) -> None:
+        """Each drop's picture in one style was published once, or after a power loss the same again."""
+        times = Counter((one.drop, one.style) for one in self.published)
+        kinds = Counter({(one.drop, one.style, one.name, one.sha256) for one in self.published})
+        different = Counter((drop, style) for drop, style, _, _ in kinds)
+        assert all(count == 1 for count in different.values()), self.published
+        if not self.lost_power:
+            assert all(count == 1 for count in times.values()), self.published
+
+    def _check_set_aside(self) -> Counter[tuple[str, bytes]]:
+        aside = self.claims.quarantined()
+        files = [path for path in self.originals() if self.root / "quarantine" in path.parents]
+        assert len(aside) == len(files)
+        for one in aside:
+            error = one.report["error"]
+            assert any(reason in error for reason in REASONS), error
+            assert "told to fail" in error or self.crashes >= LIMIT
+        return Counter((str(one.report["path"]), one.file.read_bytes()) for one in aside)
+
+    def _check_inbox(self) -> None:
+        styles, hidden = self.inbox / "styles", self.inbox / ".style-pipeline"
+        files = [path for path in self.originals() if self.inbox in path.parents]
+        for path in files:
+            assert styles not in path.parents
+            assert hidden not in path.parents
+            assert self.originals_are == "leave", path
+            assert self.claims.is_left(path.relative_to(self.inbox)), path
+
+
+def _identity(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    return record["content"]["path"], record["content"]["sha256"], record["style"]["name"]
+
+
+def sha256(path: Path) -> str:
+    return digest_of(path.read_bytes())
+
+
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+# Every prefix of a few plain stories
+
+
+@dataclass(frozen=True)
+class Story:
+    """What lies in the inbox and how the daemon is set; then it runs once."""
+
+    drops: tuple[str, ...] = ("a.png",)
+    faults: Mapping[str, Any] = field(default_factory=dict)
+    originals: str = "archive"
+    apart: tuple[str, ...] = ()
+    eager: bool = False
+
+
+STORIES = {
+    "done": Story(),
+    "fails": Story(("bad.png",), {"bad": "fail"}),
+    "left": Story(originals="leave"),
+    "across file systems": Story(apart=("archive", "quarantine", "outbox")),
+}
+LONG_STORIES = {
+    "deleted": Story(originals="delete"),
+    "in a subfolder, and fails": Story(("sub/a.png", "sub/bad.png"), {"bad": "fail"}),
+    "fails across file systems": Story(("bad.png",), {"bad": "fail"}, apart=("quarantine",)),
+    "taken at once": Story(eager=True),
+    "two of one content name": Story(("a.png", "a.jpeg")),
+}
+
+
+def walk(story: Story, ledger: LedgerAfter = "kept") -> int:
+    """Crash in every way after every step of a story, and recover; return how many states that made."""
+    world = World(story.originals, story.apart)
+    try:
+        for name in story.drops:
+            world.drop(name, picture_bytes(name))
+        ran = world.run(story.faults, story.eager)
+        assert ran.complete
+        seen: set[object] = set()
+        for kind, length in itertools.product(CRASHES, range(ran.length + 1)):
+            for crash in CRASHES[kind](ran.recording, length):
+                if (signature := ran.recording.signature(crash)) not in seen:
+                    seen.add(signature)
+                    world.published, world.taken, world.lost_power = [], {}, False
+                    world.crash(ran, crash, ledger, power=kind != "killed")
+                    check_recovery(world, story, f"{kind} after step {length}, {_last(ran, length)}: {crash}")
+        return len(seen)
+    finally:
+        world.close()
+
+
+def check_recovery(world: World, story: Story, where: str) -> None:
+    """Check the promises before recovery, after it, and after another run, which has nothing to do."""
+    try:
+        world.check()
+        again = world.run(story.faults)
+        world.keep(again)
+        assert again.complete
+        world.check_finished()
+    except AssertionError as error:
+        raise AssertionError(where) from error
+
+
+def _last(ran: Ran, length: int) -> str:
+    return ran.recording.operations[length - 1].what if length else "nothing"
+
+
+def killed(recording: Recording, length: int) -> Iterator[Crash]:
+    """Nothing is dropped; a file that was just being written is half there."""
+    node = recording.last_written(length)
+    yield Crash(length, cut={} if node is None else {node: 0.5})
+
+
+def bytes_dropped(recording: Recording, length: int) -> Iterator[Crash]:
+    """Every name is kept, and every file that was not synced is cut."""
+    yield Crash(length, cut=dict.fromkeys(recording.unsynced_files(length), 0.5))
+
+
+def one_dropped(recording: Recording, length: int) -> Iterator[Crash]:
+    """Any one change of a folder that was not synced is undone, with what cannot be without it."""
+    for number in itertools.chain.from_iterable(recording.at_risk(length, "unordered")):
+        yield Crash(length, recording.with_dependents([number], length))
+
+
+def all_dropped(model: Model, recording: Recording, length: int) -> Iterator[Crash]:
+    """Whatever can be is undone, and every file that was not synced is empty."""
+    at_risk = itertools.chain.from_iterable(recording.at_risk(length, model))
+    cut = dict.fromkeys(recording.unsynced_files(length), 0.0)
+    yield Crash(length, recording.with_dependents(at_risk, length), cut)
+
+
+CRASHES: dict[str, Callable[[Recording, int], Iterator[Crash]]] = {
+    "killed": killed,
+    "bytes dropped": bytes_dropped,
+    "one dropped": one_dropped,
+    **{f"all dropped, {model}": partial(all_dropped, model) for model in MODELS},
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_every_step_of_a_run_may_be_the_last(story: str) -> None:
+    assert walk(STORIES[story]) > 30
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("ledger", ["kept", "old", "gone"])
+@pytest.mark.parametrize("story", [*STORIES, *LONG_STORIES])
+def test_every_step_of_more_runs_may_be_the_last(story: str, ledger: LedgerAfter) -> None:
+    assert walk((STORIES | LONG_STORIES)[story], ledger) > 30
+
+
+# An older result
+
+
+OLD, NEW = picture_bytes("old"), picture_bytes("new")
+KEYS = {"a" * 64: OLD, "b" * 64: NEW}
+
+
+def make(outbox: Path, key: str, disk: Disk | None = None) -> BatchFolder:
+    """Publish the result of a pair as it is now, or bring it back from before."""
+    folder = BatchFolder(outbox, "night", disk)
+    place = folder.place("a--s", ".png", key, replaces=lambda record: True)
+    if place.older:
+        folder.publish_staged(folder.stage_older(place))
+        folder.remove_older(place)
+    elif not place.done:
+        folder.publish(place.name, ".png", KEYS[key], b"step\n", {"status": "done", "key": key})
+    return folder
+
+
+@pytest.mark.parametrize("crashes", CRASHES)
+@pytest.mark.parametrize("before", [["a"], ["a", "b"]], ids=["moved", "brought back"])
+def test_every_step_of_an_older_results_way_may_be_the_last(
+    before: list[str], crashes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result before the last is there whole after any crash, and in the end both are, by their names."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    outbox, store = tmp_path / "disk", tmp_path / "store"
+    store.mkdir()
+    for letter in before:
+        make(outbox, letter * 64)
+    wanted = ("a" if before[-1] == "b" else "b") * 64
+    kept = next(key for key in KEYS if key != wanted)
+    recording = Recording(outbox, store)
+    make(outbox, wanted, RecordingDisk(recording, lambda *_: None))
+    assert len(recording.operations) > 25
+    for length in range(len(recording.operations) + 1):
+        for crash in CRASHES[crashes](recording, length):
+            recording.rebuild(crash)
+            left = [path.read_bytes() for path in outbox.rglob("*.png")]
+            assert KEYS[kept] in left, recording.operations[length - 1].what
+            with BatchFolder(outbox, "night").locked():
+                folder = make(outbox, wanted)
+            shown = {path.relative_to(folder.folder).as_posix(): path for path in outbox.rglob("*.png")}
+            older = f"older/a--s-{kept[:8]}"
+            assert shown.pop("a--s.png").read_bytes() == KEYS[wanted]
+            assert shown.pop(f"{older}.png").read_bytes() == KEYS[kept]
+            assert [path.read_bytes() for path in shown.values()] in ([], [KEYS[wanted]])  # not yet cleared
+            assert read_record(folder.record_path("a--s"))["key"] == wanted
+            assert read_record(folder.record_path(older))["key"] == kept
+    recording.close()
+
+
+# Any story
+
+
+NAMES = st.sampled_from(["a.png", "b.png", "a.jpeg", "sub/a.png", "bad.png"])
+FAULTS = st.sampled_from([{}, {"bad": "fail"}, {"a": "machine"}, {"a": "stop"}])
+LEDGERS: st.SearchStrategy[LedgerAfter] = st.sampled_from(["kept", "kept", "old", "gone"])
+PARTS = st.sampled_from([0.0, 0.5, 1.0])
+
+
+class Crashes(RuleBasedStateMachine):
+    """Drops, runs, crashes, losses, a consumer and a user who deletes the ledger, in any order."""
+
+    world: World
+
+    @initialize(
+        originals=st.sampled_from(["archive", "leave", "delete"]),
+        apart=st.sampled_from([(), ("archive", "quarantine"), ("archive", "quarantine", "outbox")]),
+        styles=st.integers(1, 2),
+        first=NAMES,
+    )
+    def begin(self, originals: str, apart: tuple[str, ...], styles: int, first: str) -> None:
+        self.world = World(originals, apart, styles)
+        self.drop(first, 0)
+
+    @rule(name=NAMES, seed=st.integers(0, 1))
+    def drop(self, name: str, seed: int) -> None:
+        self.world.drop(name, picture_bytes(f"{name.removesuffix('.jpeg')} {seed}"))
+
+    @rule(faults=FAULTS, eager=st.booleans())
+    def run(self, faults: dict[str, Any], eager: bool) -> None:
+        self.world.keep(self._run(faults, eager))
+
+    @rule(faults=FAULTS, eager=st.booleans(), ledger=LEDGERS, data=st.data())
+    def lose_power(
+        self, faults: dict[str, Any], eager: bool, ledger: LedgerAfter, data: st.DataObject
+    ) -> None:
+        ran = self._run(faults, eager)
+        self.world.crash(ran, self._power_loss(ran, data), ledger)
+
+    @rule(faults=FAULTS, eager=st.booleans(), data=st.data())
+    def kill(self, faults: dict[str, Any], eager: bool, data: st.DataObject) -> None:
+        ran = self._run(faults, eager)
+        length = data.draw(st.integers(0, ran.length), "steps")
+        self.world.crash(ran, next(killed(ran.recording, length)), power=False)
+
+    @precondition(lambda self: self.world.claims.quarantined())
+    @rule(loses_power=st.booleans(), data=st.data())
+    def retry(self, loses_power: bool, data: st.DataObject) -> None:
+        ran = self.world.retry()
+        if loses_power:
+            self.world.crash(ran, self._power_loss(ran, data))
+        else:
+            self.world.keep(ran)
+
+    @precondition(lambda self: self.world.images())
+    @rule()
+    def take(self) -> None:
+        self.world.take()
+
+    @rule()
+    def delete_ledger(self) -> None:
+        self.world.delete_ledger()
+
+    @invariant()
+    def promises(self) -> None:
+        self.world.check()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            try:
+                self.world.keep(self._run({}, False))
+            finally:
+                self.world.close()
+
+    def _run(self, faults: dict[str, Any], eager: bool) -> Ran:
+        """Run to the end, where more must hold; a crash may then undo it."""
+        world, published, taken = self.world, list(self.world.published), dict(self.world.taken)
+        ran = world.run(faults, eager)
+        world.keep(ran)
+        world.check()
+        if ran.complete:
+            world.check_finished()
+        world.published, world.taken = published, taken
+        return ran
+
+    def _power_loss(self, ran: Ran, data: st.DataObject) -> Crash:
+        recording = ran.recording
+        length = data.draw(st.integers(0, ran.length), "steps")
+        model = data.draw(st.sampled_from(MODELS), "model")
+        dropped: list[int] = []
+        for numbers in recording.at_risk(length, model):
+            if model == "journal":
+                dropped += numbers[data.draw(st.integers(0, len(numbers)), "lasted") :]
+            else:
+                dropped += [n for n in numbers if data.draw(st.booleans(), recording.operations[n].what)]
+        cut = {node: data.draw(PARTS, "kept of a file") for node in recording.unsynced_files(length)}
+        return Crash(length, recording.with_dependents(dropped, length), cut)
+
+
+def run_machine(examples: int, steps: int, phases: Collection[Phase] = tuple(Phase)) -> None:
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        phases=phases,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(Crashes, settings=chosen)
+
+
+def test_crashes_in_any_order_lose_nothing() -> None:
+    run_machine(25, 8)
+
+
+@pytest.mark.faults
+def test_more_crashes_in_any_order_lose_nothing() -> None:
+    run_machine(500, 15, [Phase.generate])

@@ -1,0 +1,558 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import Recorder
+from watching import Watched, wait_until
+
+from pipeline.batch.runner import Finished
+from pipeline.cli.display import duration
+from pipeline.errors import DeviceError, DiskError, PipelineError, WorkerLost
+from pipeline.spec.config import Config, WatchConfig, read_config
+from pipeline.spec.jobs import EncoderInfo, Job, StepProgress, Style
+from pipeline.spec.recipe import Recipe
+from pipeline.storage.files import Disk
+from pipeline.storage.ledger import Ledger
+from pipeline.watch.claims import Claims
+from pipeline.watch.owner import Owner
+from pipeline.watch.routes import Router
+from pipeline.watch.service import Notifier
+from pipeline.watch.status import (
+    BEAT_S,
+    LATE_S,
+    RECENT_S,
+    Pulse,
+    Queue,
+    examine_daemon,
+    read_status,
+    status_lines,
+)
+
+QUEUE = Queue(waiting=3, settling=2, done=5, set_aside=1)
+JOB = Job("inbox", Path("/in/a.png"), Style("s", ()), Recipe(size=64, pyramid=0, steps=100), "a--s")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Shown(Recorder):
+    """A display that keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, str]] = []
+        self.facts: list[dict[str, object]] = []
+        self.queues: list[Queue] = []
+
+    def tell(self, kind: str, text: str, **facts: object) -> None:
+        self.told.append((kind, text))
+        self.facts.append(facts)
+
+    def queue(self, queue: Queue) -> None:
+        self.queues.append(queue)
+
+
+class Manager(Notifier):
+    """A service manager that keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.heard: list[str] = []
+
+    def _send(self, message: str) -> None:
+        self.heard.append(message)
+
+
+def make_config(folder: Path) -> Config:
+    paths = {"outbox": Path("outbox"), "state_dir": Path("state"), "cache_dir": Path("cache")}
+    return Config(**paths, watch=WatchConfig(min_free_mb=0)).resolved(folder)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "outbox").mkdir()
+    (tmp_path / "inbox").mkdir()
+    return make_config(tmp_path)
+
+
+@pytest.fixture
+def ledger(config: Config) -> Iterator[Ledger]:
+    with closing(Ledger(config.state_dir)) as opened:
+        yield opened
+
+
+class Beating:
+    """A pulse with a clock, a display and a manager of its own."""
+
+    def __init__(self, config: Config, ledger: Ledger) -> None:
+        self.clock, self.shown, self.manager = Clock(), Shown(), Manager()
+        self.pulse = Pulse(ledger, config, self.shown, self.manager, self.clock)
+
+    def beat(self, queue: Queue = QUEUE, watching: bool = True) -> None:
+        """Give a sign of life that is due."""
+        self.clock.now += BEAT_S
+        self.pulse.beat(queue, watching)
+
+
+@pytest.fixture
+def beating(config: Config, ledger: Ledger) -> Beating:
+    return Beating(config, ledger)
+
+
+# Holds an inbox and beats once, says so, and lives until its stdin ends.
+DAEMON = """
+import sys
+from pathlib import Path
+sys.path.append("..")
+from pipeline.cli.display import WatchLog
+from pipeline.storage.files import Disk
+from pipeline.spec.jobs import EncoderInfo, StepProgress
+from pipeline.storage.ledger import Ledger
+from pipeline.watch.owner import Owner
+from pipeline.watch.service import Notifier
+from pipeline.watch.status import Pulse
+from test_status import JOB, QUEUE, make_config
+
+config = make_config(Path(sys.argv[1]))
+with Owner(config.watch.inbox, Disk()).held():
+    pulse = Pulse(Ledger(config.state_dir), config, WatchLog(lambda line: None, True), Notifier({}))
+    pulse.encoder_chosen(EncoderInfo("vgg19-slim", "0" * 64))
+    pulse.device_chosen("cpu")
+    pulse.job_started(JOB, "a--s")
+    pulse.job_step("a--s", StepProgress(25, 100, 64, 48, 0.5, 0.2, 0.3))
+    pulse.beat(QUEUE, True)
+    print("beating", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def daemon(config: Config) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", DAEMON, str(config.outbox.parent)]
+    here = Path(__file__).parent  # where Python looks for test_status
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=here)
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "beating\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def checks(config: Config, ledger: Ledger) -> dict[str, tuple[bool, str]]:
+    """What `health` finds, by label; of the two disks the worse."""
+    found: dict[str, tuple[bool, str]] = {}
+    for check in examine_daemon(config, ledger):
+        if found.get(check.label, (True, ""))[0]:
+            found[check.label] = (check.ok, check.text)
+    return found
+
+
+def bad(config: Config, ledger: Ledger) -> set[str]:
+    return {label for label, (ok, _) in checks(config, ledger).items() if not ok}
+
+
+# What `status` and `health` say
+
+
+def test_where_no_daemon_ever_was(config: Config, ledger: Ledger) -> None:
+    status = read_status(config, ledger)
+    assert status["alive"] is False
+    unknown = ("since", "last_beat_s", "watching", "waiting", "settling", "running")
+    assert {key: status[key] for key in unknown} == dict.fromkeys(unknown)
+    assert (status["holder"], status["paused"], status["set_aside"]) == ({}, "", [])
+    assert (status["done"], status["claimed"], status["throughput_per_hour"]) == (0, 0, 0)
+    assert json.loads(json.dumps(status)) == status
+    lines = status_lines(status, duration)
+    assert lines[0] == f"inbox    {config.watch.inbox}"
+    assert lines[1].startswith("daemon   not running")
+    assert bad(config, ledger) == {"daemon", "heartbeat"}
+    assert checks(config, ledger)["events"] == (True, "not watched yet")
+    assert not (config.watch.inbox / ".style-pipeline").exists()  # it only looks
+
+
+def test_a_living_daemon(config: Config, ledger: Ledger) -> None:
+    with daemon(config) as process:
+        status = read_status(config, ledger)
+        assert status["alive"] is True
+        assert status["holder"]["pid"] == process.pid
+        assert time.time() - 60 < status["since"] <= time.time()
+        assert 0 <= status["last_beat_s"] < 60
+        assert (status["encoder"], status["device"], status["watching"]) == ("vgg19-slim", "cpu", True)
+        assert (status["waiting"], status["settling"]) == (3, 2)
+        assert (status["running"]["name"], status["running"]["step"], status["running"]["steps"]) == (
+            "a--s",
+            25,
+            100,
+        )
+        assert json.loads(json.dumps(status)) == status
+        lines = status_lines(status, duration)
+        assert f"process {process.pid} (vgg19-slim on cpu)" in lines[1]
+        assert lines[2] == "queue    3 waiting, 2 settling"
+        assert lines[3].startswith("running  a--s, step 25 of 100, about 0.")
+        assert bad(config, ledger) == set()
+        process.kill()
+        process.wait()
+        status = read_status(config, ledger)
+        assert status["alive"] is False
+        assert status["last_beat_s"] is not None
+        assert (status["since"], status["running"], status["waiting"]) == (None, None, None)
+        assert bad(config, ledger) == {"daemon"}
+
+
+@contextmanager
+def held(config: Config) -> Iterator[None]:
+    """Hold the inbox in this process."""
+    with Owner(config.watch.inbox, Disk()).held():
+        yield
+
+
+def test_a_daemon_that_fell_silent_is_not_well(
+    config: Config, ledger: Ledger, beating: Beating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beating.beat()
+    now = time.time()
+    with held(config):
+        monkeypatch.setattr(time, "time", lambda: now + LATE_S - 1)
+        assert bad(config, ledger) == set()
+        monkeypatch.setattr(time, "time", lambda: now + LATE_S + 1)
+        assert bad(config, ledger) == {"heartbeat"}
+        assert read_status(config, ledger)["last_beat_s"] == pytest.approx(LATE_S + 1, abs=0.2)
+
+
+def test_a_daemon_without_events_is_not_well(config: Config, ledger: Ledger, beating: Beating) -> None:
+    beating.beat(watching=False)
+    with held(config):
+        assert bad(config, ledger) == {"events"}
+        assert checks(config, ledger)["events"] == (False, "stopped")
+
+
+def test_a_paused_daemon_says_why(config: Config, ledger: Ledger, beating: Beating) -> None:
+    beating.pulse.job_started(JOB, "a--s")
+    beating.pulse.paused(DiskError("/out: full.", "Make room."))
+    beating.beat()
+    with held(config):
+        status = read_status(config, ledger)
+        assert status["paused"] == "/out: full."
+        assert status["running"] is None  # the fault has ended it
+        assert "paused   /out: full." in status_lines(status, duration)
+        assert checks(config, ledger)["pause"] == (False, "/out: full.")
+        beating.pulse.resumed()
+        beating.beat()
+        assert read_status(config, ledger)["paused"] == ""
+        assert bad(config, ledger) == set()
+
+
+def test_a_daemon_that_ended_while_it_was_paused_is_paused_no_more(
+    config: Config, ledger: Ledger, beating: Beating
+) -> None:
+    beating.pulse.paused(DiskError("/out: full.", "Make room."))
+    with held(config):
+        beating.beat()
+    assert read_status(config, ledger)["paused"] == ""
+    assert bad(config, ledger) == {"daemon"}
+
+
+def test_a_daemon_whose_inbox_went_away_is_paused(
+    config: Config, ledger: Ledger, beating: Beating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is out of sight with the inbox; what it says of itself is not."""
+    with held(config):
+        beating.pulse.paused(DiskError("/in: is not the folder that was watched.", "Mount it again."))
+        beating.beat()
+    config.watch.inbox.rename(config.watch.inbox.with_name("elsewhere"))
+    config.watch.inbox.mkdir()  # the mount point
+    status = read_status(config, ledger)
+    assert status["alive"] is True
+    assert status["paused"] == "/in: is not the folder that was watched."
+    assert status["holder"]["pid"] == os.getpid()
+    lines = status_lines(status, duration)
+    assert lines[1].startswith("daemon   running for ")
+    assert "paused   /in: is not the folder that was watched." in lines
+    assert bad(config, ledger) == {"pause"}
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + RECENT_S + 1)
+    assert read_status(config, ledger)["alive"] is False
+    assert read_status(config, ledger)["paused"] == ""
+
+
+def test_a_running_job_has_its_remaining_time(config: Config, ledger: Ledger, beating: Beating) -> None:
+    beating.pulse.job_started(JOB, "a--s")
+    beating.beat()
+    with held(config):
+        assert "running  a--s, step 0 of 100" in status_lines(read_status(config, ledger), duration)
+        for number in range(1, 26):
+            beating.clock.now += 2
+            beating.pulse.job_step("a--s", step(number))
+        beating.beat()
+        status = read_status(config, ledger)
+        assert status["running"] == {"name": "a--s", "step": 25, "steps": 100, "seconds": 51, "left_s": 153}
+        assert "running  a--s, step 25 of 100, about 3 min left" in status_lines(status, duration)
+        beating.pulse.job_finished(Finished(JOB, "a--s", "done"))
+        beating.beat()
+        assert read_status(config, ledger)["running"] is None
+
+
+def step(number: int) -> StepProgress:
+    return StepProgress(number, 100, 64, 48, 0.5, 0.2, 0.3)
+
+
+def test_a_job_that_was_resumed_has_its_remaining_time_too(beating: Beating) -> None:
+    """Steps made in an earlier run took none of this run's time."""
+    beating.pulse.job_started(JOB, "a--s")
+    for number in (81, 82, 83, 84):
+        beating.clock.now += 10
+        beating.pulse.job_step("a--s", step(number))
+    running = beating.pulse.running
+    assert running is not None
+    assert running["left_s"] == 16 * 10
+
+
+def test_drops_are_counted(config: Config, ledger: Ledger) -> None:
+    now = time.time()
+    for id, state, ended in (
+        ("1", "done", 9),
+        ("2", "done", 3500),
+        ("3", "done", 3700),
+        ("4", "set aside", 9),
+        ("0", "done", 31 * 86_400),
+    ):
+        ledger.claim(id, config.watch.inbox, "a.png", 1.0)
+        ledger.finish(id, state, now - ended)  # type: ignore[arg-type]
+    ledger.claim("5", config.watch.inbox, "a.png", 1.0)
+    ledger.claim("6", Path("/another/inbox"), "a.png", 1.0)
+    status = read_status(config, ledger)
+    assert (status["done"], status["throughput_per_hour"], status["claimed"]) == (3, 2, 1)
+    lines = status_lines(status, duration)
+    assert "done     3 in the last 30 days, 2 in the last hour" in lines
+    assert "daemon   not running; 1 file begun, and gone on with when it starts" in lines
+
+
+def test_what_was_set_aside_is_listed(config: Config, ledger: Ledger) -> None:
+    watch = config.watch
+    claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk())
+    claims.make_folders()
+    (watch.inbox / "sub").mkdir()
+    (watch.inbox / "sub/a.png").write_bytes(b"")
+    claim = claims.take(Path("sub/a.png"), "ID")
+    assert claim is not None
+    claims.quarantine(claim, {"error": "It broke.", "next_step": "Mend it."})
+    status = read_status(config, ledger)
+    assert status["set_aside"] == [{"id": "ID", "path": "sub/a.png", "error": "It broke."}]
+    assert status_lines(status, duration)[-2:] == ["aside    1", "         ID  sub/a.png: It broke."]
+
+
+def test_what_another_inbox_set_aside_is_not_listed(config: Config, ledger: Ledger) -> None:
+    """Two may share a quarantine."""
+    watch = config.watch
+    for inbox in (watch.inbox, watch.inbox.with_name("another")):
+        claims = Claims(inbox, watch.archive_dir, watch.quarantine_dir, Disk())
+        claims.make_folders()
+        (inbox / "a.png").write_bytes(b"")
+        claim = claims.take(Path("a.png"), f"of-{inbox.name}")
+        assert claim is not None
+        claims.quarantine(claim, {"error": "It broke."})
+    assert [one["id"] for one in read_status(config, ledger)["set_aside"]] == ["of-inbox"]
+    report = watch.quarantine_dir / "of-another/error.json"
+    old = json.loads(report.read_text())
+    del old["inbox"]  # as reports were once
+    report.write_text(json.dumps(old))
+    assert len(read_status(config, ledger)["set_aside"]) == 2
+
+
+def test_too_little_room_is_bad_for_ones_health(config: Config, ledger: Ledger, beating: Beating) -> None:
+    beating.beat()
+    with held(config):
+        greedy = config.model_copy(update={"watch": config.watch.model_copy(update={"min_free_mb": 1 << 40})})
+        assert bad(greedy, ledger) == {"disk"}
+        looked_at = {check.text.split(": ")[0] for check in examine_daemon(greedy, ledger) if not check.ok}
+        assert looked_at == {str(folder) for folder in (config.watch.inbox, config.outbox, config.state_dir)}
+        shutil.rmtree(config.outbox)
+        ok, text = checks(config, ledger)["disk"]
+        assert not ok
+        assert str(config.outbox) in text
+
+
+def test_the_checks_of_a_daemon_read_no_inbox(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are asked for every few seconds, and there may be 100,000 files."""
+
+    def scanned(*_: object) -> None:
+        pytest.fail("the inbox was scanned")
+
+    monkeypatch.setattr("pipeline.watch.waiting.scan_inbox", scanned)
+    assert checks(config, ledger)["daemon"] == (False, "nobody watches the inbox")
+
+
+def test_what_a_folder_asks_for_is_worked_out_once(
+    config: Config, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An inbox may have thousands of pictures, and a library hundreds of styles."""
+    (config.watch.inbox / "styles").mkdir(parents=True, exist_ok=True)
+    (config.watch.inbox / "styles" / "s.png").touch()
+    for number in range(20):
+        (config.watch.inbox / f"{number}.png").touch()
+    planned, plan = [], Router.plan
+
+    def counted(router: Router, relative: Path, *more: Any) -> Any:
+        planned.append(relative)
+        return plan(router, relative, *more)
+
+    monkeypatch.setattr(Router, "plan", counted)
+    assert len(read_status(config, ledger)["waits"]) == 20
+    assert len(planned) == 1
+
+
+# The pulse
+
+
+def test_beats_come_at_most_once_a_second(beating: Beating, ledger: Ledger, config: Config) -> None:
+    beating.pulse.beat(QUEUE, True)
+    for _ in range(9):
+        beating.clock.now += BEAT_S / 10
+        beating.pulse.beat(Queue(0, 0, 0, 0), False)
+    assert beating.shown.queues == [QUEUE]
+    assert beating.manager.heard == [f"WATCHDOG=1\nSTATUS={QUEUE}"]
+    assert ledger.read_daemon(config.watch.inbox) | {"watching": True, **asdict(QUEUE)} == (
+        ledger.read_daemon(config.watch.inbox)
+    )
+    beating.clock.now += BEAT_S / 10
+    beating.pulse.beat(Queue(0, 0, 9, 0), True)
+    assert [queue.done for queue in beating.shown.queues] == [5, 9]
+    assert len(beating.manager.heard) == 2
+
+
+def test_a_queue_is_said_in_a_few_words() -> None:
+    assert str(QUEUE) == "3 waiting, 2 settling, 5 done, 1 set aside"
+
+
+def test_a_queue_is_said_in_a_row_of_a_terminal() -> None:
+    assert QUEUE.short == "3 wait, 2 settling, 5 done, 1 aside"
+    assert Queue(0, 0, 0, 0).short == "0 wait, 0 done"
+
+
+def test_the_manager_is_told_of_start_and_end(beating: Beating) -> None:
+    beating.pulse.ready()
+    beating.beat()
+    beating.pulse.stopping()
+    assert [heard.split("\n")[0] for heard in beating.manager.heard] == [
+        "READY=1",
+        "WATCHDOG=1",
+        "STOPPING=1",
+    ]
+
+
+def test_the_same_pause_is_said_once(beating: Beating) -> None:
+    full, gone = DiskError("/out: full.", "Make room."), DeviceError("cuda:0 is gone.", "Look.")
+    for error in (full, full, DiskError("/out: full.", "Make room."), gone, full):
+        beating.pulse.paused(error)
+    assert [text for _, text in beating.shown.told] == [
+        "paused: /out: full. Make room.",
+        "paused: cuda:0 is gone. Look.",
+        "paused: /out: full. Make room.",
+    ]
+    assert beating.shown.facts[0] == {"error": "/out: full.", "next_step": "Make room."}
+    beating.shown.told.clear()
+    beating.pulse.resumed()
+    beating.pulse.resumed()
+    assert beating.shown.told == [("resumed", "going on")]
+    beating.pulse.paused(full)
+    assert len(beating.shown.told) == 2  # a new pause
+
+
+def test_a_ledger_that_cannot_be_written_is_said_once_and_survived(
+    beating: Beating, ledger: Ledger, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise DiskError("the ledger cannot be used.", "Make room.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "write_daemon", refuse)
+        for _ in range(5):
+            beating.beat()
+            beating.pulse.resumed()  # as the daemon says after every step that went well
+    assert beating.shown.told == [("ledger", "the ledger cannot be used. Make room.")]
+    assert len(beating.shown.queues) == len(beating.manager.heard) == 5  # life goes on
+    beating.beat()
+    assert ledger.read_daemon(config.watch.inbox)["waiting"] == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "write_daemon", refuse)
+        beating.beat()
+    assert len(beating.shown.told) == 2  # it is a new trouble
+
+
+def test_encoder_and_device_are_said_when_they_change(beating: Beating) -> None:
+    slim, full = EncoderInfo("vgg19-slim", "0" * 64), EncoderInfo("vgg19", "1" * 64)
+    for encoder in (slim, slim, full):
+        beating.pulse.encoder_chosen(encoder)
+    for device in ("cpu", "cpu", "cuda:0"):
+        beating.pulse.device_chosen(device)
+    assert beating.shown.encoders == [slim, full]
+    assert beating.shown.told == [("device", "device cpu"), ("device", "device cuda:0")]
+    assert (beating.pulse.state["encoder"], beating.pulse.state["device"]) == ("vgg19", "cuda:0")
+
+
+def test_what_the_runner_tells_is_passed_on(beating: Beating) -> None:
+    pulse, shown = beating.pulse, beating.shown
+    finished = Finished(JOB, "a--s", "done")
+    pulse.job_started(JOB, "a--s")
+    pulse.job_step("a--s", step(1))
+    pulse.worker_lost(JOB, WorkerLost("The worker ended."))
+    pulse.job_finished(finished)
+    assert (shown.started, shown.steps, shown.lost) == (["a--s"], [step(1)], ["The worker ended."])
+    assert shown.finished == [finished]
+    assert pulse.running is None
+
+
+def test_a_fault_is_any_error(beating: Beating) -> None:
+    beating.pulse.paused(PipelineError("Odd."))
+    assert beating.shown.told == [("paused", "paused: Odd.")]
+
+
+def test_what_waits_is_named_with_its_reason_with_and_without_a_daemon(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, settle_s=0.001, routes={"prints": {"styles": ["missing"]}})
+    (watched.inbox / "styles" / "s.jpg").write_bytes(b"another")
+    for name in ("a.png", "half.png", "prints/p.png", "night.yaml"):
+        watched.drop(name)
+    config = read_config(watched.folder / "config.yaml")
+    with closing(Ledger(config.state_dir)) as ledger:
+        ledger.write_daemon(config.watch.inbox, {"broken": {"half.png": "cut short"}})
+        ledger.note_speed("vgg19-slim", "cpu", 1e6)
+        wait_until(
+            lambda: all(one["reason"] != "to settle" for one in read_status(config, ledger)["waits"]),
+            "settle",
+        )
+        status = read_status(config, ledger)
+    assert {one["path"]: one["reason"] for one in status["waits"]} == {
+        "a.png": "its turn",
+        "night.yaml": "its turn",
+        "half.png": "to become a whole picture: cut short",
+        "prints/p.png": "the style 'missing' is not in styles/, or still being copied",
+    }
+    not_used = "not used, as s.jpg has the same name but for its suffix; rename one of them"
+    assert status["unused"] == [{"path": "styles/s.png", "reason": not_used}]
+    assert status["eta_s"] > 0
+    lines = status_lines(status, duration)
+    assert any(line.startswith("waits    4 files, about ") for line in lines)
+    assert f"unused   styles/s.png: {not_used}" in lines
+    assert lines.index("         half.png: to become a whole picture: cut short") < lines.index(
+        "         a.png: its turn"
+    )
