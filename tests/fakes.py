@@ -1,4 +1,4 @@
-"""Stand-ins for the engine and the display, so that batches and the watched folder are tested without torch."""
+"""Stand-ins for engine and display, so that batches and the watched folder are tested without torch."""
 
 from __future__ import annotations
 

@@ -185,6 +185,8 @@ def test_a_run_of_two_workers_with_the_real_engine(seed: int, tmp_path: Path, re
     done = contents_done(records)
     assert set(done.values()) == {2}  # once with each style
     assert len(done) == len(list(photos.iterdir()))
-    assert len({record["key"] for record in records}) == len(records) == 2 * len(done)
+    # A photograph that was away when its turn came has failed under a name of its own.
+    made = [record["key"] for record in records if record["status"] == "done"]
+    assert len(set(made)) == len(made) == 2 * len(done)
     assert_whole(tmp_path / "outbox", len(records))
     record_property("times", kills)
