@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(signal, "SIGHUP"):  # which `nohup` has child processes ignore
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Of processes that tests start, and of libraries that ask once.
     os.environ["OMP_NUM_THREADS"] = str(config.getoption("--threads"))
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin starve each other where cores are few
