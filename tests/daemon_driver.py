@@ -36,6 +36,7 @@ from pipeline.execution import pool
 from pipeline.execution.executors import Executor
 from pipeline.execution.worker import WorkerExecutor
 from pipeline.spec.config import Config
+from pipeline.spec.jobs import JobResult
 from pipeline.storage.files import Disk
 from pipeline.storage.ledger import Ledger
 from pipeline.watch import daemon, events
@@ -212,8 +213,17 @@ def write_line(line: str) -> None:
     sys.stdout.flush()
 
 
+class Forgetful(FakeExecutor):
+    """An engine that does not grow with what it has run: nobody asks it here."""
+
+    def run(self, *arguments: Any) -> list[JobResult]:
+        for remembered in (self.ran, self.groups, self.forgotten):
+            remembered.clear()
+        return super().run(*arguments)
+
+
 def make_executor(setup: Setup, config: Config, tick: Callable[[], None]) -> Executor:
-    make = partial(FakeExecutor, faults=setup.faults)
+    make = partial(Forgetful, faults=setup.faults)
     if setup.worker:
         watch = config.watch
         return WorkerExecutor(make, watch.job_timeout_s, watch.worker_max_jobs, tick, tick_s=0.01, stop_s=2.0)

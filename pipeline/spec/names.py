@@ -50,7 +50,6 @@ def is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
-@lru_cache(maxsize=1 << 12)  # the inbox is looked at again and again
 def reason_to_ignore(name: str, more: tuple[str, ...] = ()) -> str:
     """Say why a file or folder of this name is left alone, "" if it is not; `more` are patterns of names."""
     if name.startswith("."):
