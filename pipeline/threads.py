@@ -9,12 +9,15 @@ from contextlib import AbstractContextManager, ExitStack
 
 
 def sleep_while_waiting() -> None:
-    """Let OpenMP's threads sleep while they wait, unless the environment says otherwise.
+    """Let OpenMP's threads sleep when they have waited for a moment, unless the environment says otherwise.
 
-    Their default is to spin, which takes the core from the thread that they wait for where another program
-    is busy. It is read once, when torch is loaded, and so has to be said before; child processes inherit it.
+    Their default is to spin for milliseconds, which takes the core from the thread that they wait for where
+    another program is busy. To sleep at once costs as much where none is. It is read once, when torch is
+    loaded, and so has to be said before; child processes inherit it.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # libgomp's, which torch comes with on Linux
 
 
 class SharedContext:
