@@ -100,7 +100,7 @@ class FakeExecutor:
     def close(self) -> None:
         pass
 
-    def together(self, recipe: Recipe) -> int:
+    def micro_batch(self, recipe: Recipe) -> int:
         return self.width
 
     def run(

@@ -63,7 +63,7 @@ class _Planner:
         self.runner = runner
         self.steps_taken = steps_taken
         # A job that killed the process has left no record yet, only attempts.
-        self.needs_keys = steps_taken is not None or runner.any_set_aside() or runner.folder.has_older()
+        self.needs_keys = steps_taken is not None or runner.any_quarantined() or runner.folder.has_older()
         self._planned: set[tuple[str, str]] = set()
         self._faults: dict[Path, str] = {}
 
@@ -97,7 +97,7 @@ class _Planner:
             elif place.older:
                 reason = "made before; comes back from older/"
             return Planned(job, place.name, False, reason)
-        if self.runner.is_set_aside(key) and not options.force:
+        if self.runner.is_quarantined(key) and not options.force:
             reason = f"ended the process {counted(options.max_attempts, 'time')}; --force tries it again"
             return Planned(job, place.name, False, reason, fails=True)
         steps = self.steps_taken(key) if self.steps_taken else 0

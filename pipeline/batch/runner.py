@@ -371,11 +371,11 @@ class Runner:
                 later.append(job)  # the same picture once more: when the first is there
             else:
                 first = next(iter(group.values()), ready)
-                if first.job.recipe.family() != job.recipe.family():
+                if first.job.recipe.batch_key() != job.recipe.batch_key():
                     yield list(group.values())
                     group = {}
                 group[ready.key] = ready
-                if len(group) >= min(most(), self.executor.together(job.recipe)):
+                if len(group) >= min(most(), self.executor.micro_batch(job.recipe)):
                     yield list(group.values())
                     group = {}
         if group:
@@ -410,8 +410,8 @@ class Runner:
             if place.older and not published:
                 path = self._bring_back(job, place, key)
             return Finished(job, place.name, "skipped", key, path, missing=place.missing)
-        if self.is_set_aside(key) and not self.options.force:
-            return self._fail(job, place, key, _set_aside(job, self.options.max_attempts))
+        if self.is_quarantined(key) and not self.options.force:
+            return self._fail(job, place, key, _quarantined(job, self.options.max_attempts))
         if self.folder.is_staged(key):  # made before, when its name could not be used
             path = self.folder.publish_staged(self.folder.stage_folder / key)
             return Finished(job, place.name, "skipped", key, path)
@@ -465,8 +465,8 @@ class Runner:
         self.observer.worker_lost(ready.job, lost)
         if not by_itself:
             self.ledger.take_back(ready.key)
-        if self.is_set_aside(ready.key):
-            result = _set_aside(ready.job, self.options.max_attempts, lost)
+        if self.is_quarantined(ready.key):
+            result = _quarantined(ready.job, self.options.max_attempts, lost)
             yield self._fail(ready.job, ready.place, ready.key, result)
         else:
             later.append(ready.job)
@@ -511,7 +511,7 @@ class Runner:
         work = megapixel_steps(job.recipe, result.width / result.height)
         if work >= ENOUGH_WORK:
             # What a job costs the machine, which makes several at once.
-            seconds = result.step_seconds / result.together / at_once
+            seconds = result.step_seconds / result.micro_batch / at_once
             self.ledger.note_speed(encoder.name, result.device, seconds / work)
 
     def _fail(self, job: Job, place: Place, key: str, result: JobResult) -> Finished:
@@ -655,7 +655,7 @@ class Runner:
             return False
         return place.done or bool(place.older) or (place.missing and not self.options.missing)
 
-    def is_set_aside(self, key: str) -> bool:
+    def is_quarantined(self, key: str) -> bool:
         """Tell whether a job ended the process too often without coming further.
 
         Its steps are finite, so one that comes further each time comes to an end.
@@ -666,7 +666,7 @@ class Runner:
             return False
         return attempts >= self.options.max_attempts
 
-    def any_set_aside(self) -> bool:
+    def any_quarantined(self) -> bool:
         return self.ledger.any_attempts(self.options.max_attempts)
 
     def _count(self, summary: Summary, finished: Finished) -> Finished:
@@ -683,7 +683,7 @@ def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]
         families: dict[int, str] = {}  # by id: many jobs share a recipe, and `chunk` keeps it alive
         for job in chunk:
             if (recipe := id(job.recipe)) not in families:
-                families[recipe] = job.recipe.family()
+                families[recipe] = job.recipe.batch_key()
             styles = recipes.setdefault(families[recipe], {})
             styles.setdefault(job.style.images, []).append(job)
         for styles in recipes.values():
@@ -702,12 +702,12 @@ def _failed(error: JobError) -> JobResult:
     return JobResult("failed", error=error.message, next_step=error.next_step)
 
 
-def _set_aside(job: Job, attempts: int, lost: WorkerLost | None = None) -> JobResult:
+def _quarantined(job: Job, attempts: int, lost: WorkerLost | None = None) -> JobResult:
     reason = f" {lost.message}" if lost else ""
     again = f"with `style-pipeline retry {job.drop}`" if job.drop else "with --force"
     return JobResult(
         "failed",
-        error=f"{job.content}: set aside; this job ended the process {counted(attempts, 'time')}.{reason}",
+        error=f"{job.content}: quarantined; this job ended the process {counted(attempts, 'time')}.{reason}",
         next_step=f"Try a smaller size, or try again {again}.",
     )
 

@@ -348,7 +348,7 @@ def watch(
         raise DeadlineError(
             f"The time is over; {counted(tally.left, 'file')} left.", "The next run goes on from there."
         )
-    if once and tally.set_aside:
+    if once and tally.quarantined:
         raise typer.Exit(1)
 
 
@@ -367,15 +367,13 @@ def status(
     _answer(*([json.dumps(found)] if as_json else status_lines(found, duration)))
 
 
-@app.command(short_help="Put files that were set aside back into the inbox.")
+@app.command(short_help="Put quarantined files back into the inbox.")
 def retry(
-    job: Annotated[
-        str | None, typer.Argument(help="The id or the name of a file that was set aside.")
-    ] = None,
+    job: Annotated[str | None, typer.Argument(help="The id or the name of a quarantined file.")] = None,
     everything: Annotated[bool, typer.Option("--all-quarantined", help="Every one of them.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Put files that were set aside back into the inbox, to be tried again."""
+    """Put quarantined files back into the inbox, to be tried again."""
     from ..storage.files import Disk
     from ..storage.ledger import Ledger
     from ..watch.claims import Claims
@@ -384,12 +382,12 @@ def retry(
     watch = settings.watch
     if (job is None) == (not everything):
         raise UsageError(
-            "Name a file that was set aside, or give --all-quarantined.", "See `style-pipeline status`."
+            "Name a quarantined file, or give --all-quarantined.", "See `style-pipeline status`."
         )
     claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk())
     found = claims.quarantined() if job is None else [_called(job, claims.quarantined())]
     if not found:
-        _say("Nothing is set aside.")
+        _say("Nothing is quarantined.")
     stuck = 0
     with closing(Ledger(settings.state_dir)) as ledger:
         for one in found:
@@ -412,10 +410,10 @@ def _called(name: str, found: Sequence[Quarantined]) -> Quarantined:
     """Return the one file that a name means; a whole id wins over all else."""
     named = [one for one in found if one.id == name] or [one for one in found if one.answers_to(name)]
     if not named:
-        raise UsageError(f"Nothing that was set aside is called '{name}'.", "See `style-pipeline status`.")
+        raise UsageError(f"No quarantined file is called '{name}'.", "See `style-pipeline status`.")
     if len(named) > 1:
         ids = ", ".join(one.id for one in named)
-        raise UsageError(f"'{name}' means {len(named)} files that were set aside: {ids}.", "Give a whole id.")
+        raise UsageError(f"'{name}' means {len(named)} quarantined files: {ids}.", "Give a whole id.")
     return named[0]
 
 

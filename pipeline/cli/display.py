@@ -411,7 +411,7 @@ class WatchLog:
             self.tell(finished.status, finished_line(finished), **finished_object(finished))
             for note in finished.notes:
                 self.tell("note", f"note: {note}", name=finished.name)
-        # Else the daemon sets the picture aside, and says why in the same words.
+        # Else the daemon quarantines the picture, and says why in the same words.
 
 
 class WatchLive(WatchLog):

@@ -52,7 +52,7 @@ class Executor(Protocol):
             DeviceError: the configured device is not here.
         """
 
-    def together(self, recipe: Recipe) -> int:
+    def micro_batch(self, recipe: Recipe) -> int:
         """Return how many jobs of a recipe should run in one tensor here."""
 
     def check(self, path: Path) -> None:
@@ -173,9 +173,9 @@ class InProcessExecutor:
         folder = self.config.state_dir / "checkpoints"
         return self.progress if any(folder.glob("*.safetensors")) else None
 
-    def together(self, recipe: Recipe) -> int:
-        if isinstance(self.config.together, int):
-            return self.config.together
+    def micro_batch(self, recipe: Recipe) -> int:
+        if isinstance(self.config.micro_batch, int):
+            return self.config.micro_batch
         # Measured: two cores are no quicker with several pictures than with one after another.
         return TOGETHER if self.device_name().startswith("cuda") else 1
 
@@ -397,7 +397,7 @@ def _alike(prepared: Sequence[Prepared]) -> list[list[Prepared]]:
     """Put jobs together that can share a tensor: one recipe, size, number of regions, point of the way."""
     groups: dict[object, list[Prepared]] = {}
     for each in prepared:
-        family, state = each.task.job.recipe.family(), each.state
+        family, state = each.task.job.recipe.batch_key(), each.state
         # A history of its own, or none, would be lost beside others.
         shapes = {name: tuple(tensor.shape) for name, tensor in (state.optimizer or {}).items()}
         stands = (state.level, state.step, *shapes.items())

@@ -33,7 +33,7 @@ class Run:
 
     outcome: Outcome
     adjusted: tuple[str, ...]
-    together: int
+    micro_batch: int
     device: str
 
 
@@ -64,7 +64,7 @@ def job_result(prepared: Prepared, run: Run) -> JobResult:
         cache_hits=outcome.cache_hits,
         cache_misses=outcome.cache_misses,
         resumed_from_step=len(prepared.state.rows),
-        together=run.together,
+        micro_batch=run.micro_batch,
         adjusted=run.adjusted,
         notes=notes,
         versions=versions(),

@@ -99,8 +99,8 @@ class WorkerExecutor:
     def device_name(self) -> str:
         return str(self._ask(("device_name",)))
 
-    def together(self, recipe: Recipe) -> int:
-        return int(self._ask(("together", recipe), self.timeout_s))
+    def micro_batch(self, recipe: Recipe) -> int:
+        return int(self._ask(("micro_batch", recipe), self.timeout_s))
 
     def check(self, path: Path) -> None:
         self._ask(("check", path), self.timeout_s)

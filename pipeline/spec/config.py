@@ -94,7 +94,7 @@ class WatchConfig(Part):
         None, description="seconds without a change before a file is taken; 2, on a network share 30"
     )
     settle_max_s: Seconds = Field(
-        600, description="a file that is no whole picture after so many seconds is set aside"
+        600, description="a file that is no whole picture after so many seconds is quarantined"
     )
     notify: Literal["auto", "native", "polling", "off"] = Field(
         "auto", description="what wakes the scanner: the system's events, polling, or its own clock alone"
@@ -174,13 +174,13 @@ class Config(Part):
     ] = Field(
         "auto", description="processes that make pictures side by side in `run`; auto: what is quickest"
     )
-    together: Annotated[
+    micro_batch: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=1, le=256)],
         expecting("auto, or a whole number from 1 to 256"),
     ] = Field(
         "auto", description="pictures of one recipe and size in one tensor; auto: what is quickest and fits"
     )
-    max_attempts: Count = Field(3, description="a job that killed the process so often is set aside")
+    max_attempts: Count = Field(3, description="a job that killed the process so often is quarantined")
     max_failures: int = Field(
         0, ge=0, le=10**9, description="stop the batch after so many failed jobs; 0: never"
     )
@@ -200,6 +200,14 @@ class Config(Part):
             if "/" in pattern:
                 raise ValueError(f"expected names without folders, found '{pattern}'")
         return patterns
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, data: Any) -> Any:
+        """Accept `together`, the old name of `micro_batch`, for one more version."""
+        if isinstance(data, Mapping) and "together" in data and "micro_batch" not in data:
+            return {("micro_batch" if key == "together" else key): value for key, value in data.items()}
+        return data
 
     @model_validator(mode="after")
     def _routes_are_entered(self) -> Config:

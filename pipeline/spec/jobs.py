@@ -142,7 +142,7 @@ class JobResult:
     cache_hits: int = 0
     cache_misses: int = 0
     resumed_from_step: int = 0
-    together: int = 1
+    micro_batch: int = 1
     adjusted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     out_of_memory: bool = False

@@ -321,7 +321,7 @@ class Recipe(Part):
                     raise ValueError(f"{name}: {getattr(self, name)} does nothing without color: match")
         return self
 
-    def family(self) -> str:
+    def batch_key(self) -> str:
         """Return what is equal for recipes whose pictures, at one size, can share a tensor."""
         apart = {"preset", "name", "init", "seed", "snapshot_view", "upscale_to_content"}
         of_the_file = {"format", "bit_depth", "quality", "transparency", "exif", "profile"}

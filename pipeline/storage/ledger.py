@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS daemons (
 );
 """
 
-DropState = Literal["claimed", "done", "set aside"]
+DropState = Literal["claimed", "done", "quarantined"]
 
 
 @dataclass(frozen=True)

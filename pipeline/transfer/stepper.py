@@ -163,7 +163,7 @@ class Steppers:
         arguments = (encoder, recipe, content_BCHW, style, states, dtype)
         if not content_BCHW.is_cuda or recipe.precision == "reference":
             return Stepper(*arguments)
-        key = (encoder, recipe.family(), content_BCHW.shape, style.regions, dtype)
+        key = (encoder, recipe.batch_key(), content_BCHW.shape, style.regions, dtype)
         if kept := self._kept.get(key):
             kept.load(content_BCHW, style, states)
             return kept

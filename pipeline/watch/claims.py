@@ -43,7 +43,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A file set aside, with what its error.json says: `path` in the inbox, `error`, `next_step`, `keys`."""
+    """A quarantined file; its error.json has `path` in the inbox, `error`, `next_step`, `keys`."""
 
     id: str
     file: Path
@@ -204,7 +204,7 @@ class Claims:
             self.disk.remove(self.inbox / relative)
 
     def quarantine(self, claim: Claim, report: Mapping[str, Any]) -> Path:
-        """Set an original aside under its own name, with a report; return its path.
+        """Quarantine an original under its own name, with a report; return its path.
 
         The report is written first: from then on the decision stands, whatever happens.
         """
@@ -230,7 +230,7 @@ class Claims:
         return _read_report(self.quarantine_folder / id / ERROR_NAME)
 
     def quarantined(self) -> list[Quarantined]:
-        """Return every file of this inbox that was set aside, oldest first."""
+        """Return every file of this inbox that was quarantined, oldest first."""
         if not self.quarantine_folder.is_dir():
             return []
         found, here = [], self._inbox_from_quarantine()
@@ -249,7 +249,7 @@ class Claims:
             return str(self.inbox)
 
     def retry(self, quarantined: Quarantined) -> Path:
-        """Return a file that was set aside to its place in the inbox.
+        """Return a quarantined file to its place in the inbox.
 
         Raises:
             UsageError: there is another file of its name, or its report leads elsewhere.
@@ -302,7 +302,7 @@ class Claims:
         self.disk.remove_empty_folders(claim.path.parent, self.claimed_folder)
 
     def _drop_report(self, claim: Claim) -> None:
-        """A claim that was to be set aside and succeeded after all leaves no report behind."""
+        """A claim that was to be quarantined and succeeded after all leaves no report behind."""
         folder = self.quarantine_folder / claim.id
         if (folder / ERROR_NAME).exists():
             self.disk.remove(folder / ERROR_NAME)
@@ -351,4 +351,4 @@ def _read_report(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(report, dict) or not isinstance(report.get("path"), str):
         return {}
-    return {"error": "set aside", "next_step": "", **report}
+    return {"error": "quarantined", "next_step": "", **report}

@@ -73,7 +73,7 @@ class Tally:
     """
 
     done: int = 0
-    set_aside: int = 0
+    quarantined: int = 0
     left: int = 0
     out_of_time: bool = False
 
@@ -223,14 +223,16 @@ class Daemon:
         deadline = self.options.deadline
         cut_short = deadline is not None and deadline.over and not self._finished and tally.left > 0
         tally.out_of_time |= cut_short
-        text = f"ended: {tally.done} done, {tally.set_aside} set aside, {tally.left} left for the next time"
-        self.pulse.tell("ended", text, done=tally.done, set_aside=tally.set_aside, left=tally.left)
+        text = (
+            f"ended: {tally.done} done, {tally.quarantined} quarantined, {tally.left} left for the next time"
+        )
+        self.pulse.tell("ended", text, done=tally.done, quarantined=tally.quarantined, left=tally.left)
         self._beat(last=True)
 
     def _settle_row(self, drop: DropRow) -> None:
         """A drop that is claimed in the ledger only was never taken, or its last step was not noted."""
         if self.claims.report(drop.id):
-            self.ledger.finish(drop.id, "set aside", time.time())
+            self.ledger.finish(drop.id, "quarantined", time.time())
         elif (self.inbox / drop.path).exists() and not self.claims.is_left(drop.path):
             self.ledger.unclaim(drop.id)
         else:
@@ -299,7 +301,7 @@ class Daemon:
 
     def _beat(self, last: bool = False) -> None:
         waiting = len(self._pending) + len(self._later) + self.watcher.settled_count
-        queue = Queue(waiting, self.watcher.settling_count, self.tally.done, self.tally.set_aside)
+        queue = Queue(waiting, self.watcher.settling_count, self.tally.done, self.tally.quarantined)
         self.pulse.beat(queue, self.waker.alive, self.watcher.broken, last)
 
     def _is_over(self) -> bool:
@@ -370,13 +372,13 @@ class Daemon:
                 self.watcher.judge_style(seen, "")
 
     def _judge_manifests(self) -> None:
-        """Set manifests with mistakes aside at once, whatever was dropped before them."""
+        """Quarantine manifests with mistakes at once, whatever was dropped before them."""
         for seen in self.watcher.ready:
             known = not self.router.is_manifest(seen.relative) or seen in self._read_well
             if known or not self._is_unchanged(seen):
                 continue
             if (failure := self._examine(seen)) is not None:
-                self._claim_to_set_aside(seen, failure)
+                self._claim_to_quarantine(seen, failure)
 
     def _next_claim(self) -> Claim | None:
         """Return something to work on: first what was claimed before, then what has settled."""
@@ -412,7 +414,7 @@ class Daemon:
         return plan.reason if isinstance(plan, Waiting) else ""
 
     def _take(self, seen: Seen) -> Claim | None:
-        """Claim a settled file if it is a whole picture or a manifest; one past hope is set aside."""
+        """Claim a settled file if it is a whole picture or a manifest; one past hope is quarantined."""
         if not self._is_unchanged(seen):
             return None
         try:
@@ -420,7 +422,7 @@ class Daemon:
         except _NotYet:
             return None
         if failure is not None:
-            self._claim_to_set_aside(seen, failure)
+            self._claim_to_quarantine(seen, failure)
             return None
         self._read_well.discard(seen)
         return self._claim(seen)
@@ -429,9 +431,9 @@ class Daemon:
         """Tell whether a file was neither taken nor changed since the look that saw it."""
         return identity_of(self.inbox / seen.relative) == seen.identity
 
-    def _claim_to_set_aside(self, seen: Seen, failure: PipelineError) -> None:
+    def _claim_to_quarantine(self, seen: Seen, failure: PipelineError) -> None:
         if (claim := self._claim(seen)) is not None:
-            self._set_aside(claim, _report("; ".join(failure.lines), failure.next_step or MEND))
+            self._quarantine(claim, _report("; ".join(failure.lines), failure.next_step or MEND))
             self.watcher.file_moved_out()
             self.ledger.end(_reading_key(seen.identity))
 
@@ -554,7 +556,7 @@ class Daemon:
             self._not_before[claim.id] = self.clock() + LOCKED_S
 
     def _outcome(self, claim: Claim) -> Summary | dict[str, Any]:
-        """Return what came of a claim's jobs, or the report of why it is set aside."""
+        """Return what came of a claim's jobs, or the report of why it is quarantined."""
         if report := self.claims.report(claim.id):
             return report  # decided before this process began
         try:
@@ -629,12 +631,12 @@ class Daemon:
 
     def _finish(self, claim: Claim, outcome: Summary | dict[str, Any]) -> None:
         if isinstance(outcome, dict):
-            self._set_aside(claim, outcome)
+            self._quarantine(claim, outcome)
         elif outcome.stopped or outcome.postponed:
             self.tally.out_of_time |= outcome.postponed > 0
             self._later.append(claim)
         elif outcome.failed:
-            self._set_aside(claim, _report_of(outcome))
+            self._quarantine(claim, _report_of(outcome))
         else:
             self._complete(claim)
 
@@ -649,17 +651,17 @@ class Daemon:
         self.ledger.finish(claim.id, "done", time.time())
         self.tally.done += 1
 
-    def _set_aside(self, claim: Claim, report: dict[str, Any]) -> None:
+    def _quarantine(self, claim: Claim, report: dict[str, Any]) -> None:
         identity = identity_of(claim.path)
         name, place = one_line(claim.relative), self.claims.quarantine(claim, report)
-        self.ledger.finish(claim.id, "set aside", time.time())
+        self.ledger.finish(claim.id, "quarantined", time.time())
         if identity is not None:
             self.ledger.end(_reading_key(identity))
-        self.tally.set_aside += 1
+        self.tally.quarantined += 1
         reason = _sentence(report["error"].removeprefix(f"{self.inbox / claim.relative}: "))
         self.pulse.tell(
-            "set_aside",
-            f"set aside {name}: {reason} It is in {one_line(place)}. {report['next_step']}",
+            "quarantined",
+            f"quarantined {name}: {reason} It is in {one_line(place)}. {report['next_step']}",
             path=name,
             id=claim.id,
             error=report["error"],

@@ -25,7 +25,7 @@ from .service import Notifier
 from .waiting import ITS_TURN, read_waiting
 
 BEAT_S = 1.0
-# Of why a file was set aside; its error.json says more.
+# Of why a file was quarantined; its error.json says more.
 MAX_ERROR = 500
 # Of what waits in the inbox; --json names all.
 MAX_LISTED = 20
@@ -54,19 +54,18 @@ class Queue:
     waiting: int
     settling: int
     done: int
-    set_aside: int
+    quarantined: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.waiting} waiting, {self.settling} settling, {self.done} done, {self.set_aside} set aside"
-        )
+        ended = f"{self.done} done, {self.quarantined} quarantined"
+        return f"{self.waiting} waiting, {self.settling} settling, {ended}"
 
     @property
     def short(self) -> str:
         """The same for a row of 80 columns; what is nought and need not be known is left out."""
         settling = f"{self.settling} settling, " if self.settling else ""
-        aside = f", {self.set_aside} aside" if self.set_aside else ""
-        return f"{self.waiting} wait, {settling}{self.done} done{aside}"
+        quarantined = f", {self.quarantined} quarantined" if self.quarantined else ""
+        return f"{self.waiting} wait, {settling}{self.done} done{quarantined}"
 
 
 class Pace:
@@ -235,7 +234,7 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     state = ledger.read_daemon(watch.inbox)
     done = [row for row in ledger.finished_since(watch.inbox, now - MONTH_S) if row.state == "done"]
     waits, unused = read_waiting(config, ledger, state)
-    aside = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk()).quarantined()
+    quarantined = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk()).quarantined()
     return {
         **read_daemon_status(config, state, now),
         "claimed": len(ledger.claimed(watch.inbox)),
@@ -244,13 +243,13 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
         "unused": [{"path": one.path, "reason": one.reason} for one in unused],
         "done": len(done),
         "throughput_per_hour": sum((row.ended or 0.0) >= now - HOUR_S for row in done),
-        "set_aside": [
+        "quarantined": [
             {
                 "id": one.id,
                 "path": one.report["path"],
                 "error": shortened(str(one.report.get("error", "")), MAX_ERROR),
             }
-            for one in aside
+            for one in quarantined
         ],
     }
 
@@ -342,8 +341,8 @@ def status_lines(status: Mapping[str, Any], duration: Callable[[float], str]) ->
     lines.append(
         f"done     {status['done']} in the last 30 days, {status['throughput_per_hour']} in the last hour"
     )
-    lines.append(f"aside    {len(status['set_aside'])}")
-    for one in status["set_aside"]:
+    lines.append(f"quarantined {len(status['quarantined'])}")
+    for one in status["quarantined"]:
         error = one["error"].removeprefix(f"{Path(status['inbox'], one['path'])}: ")
         lines.append(f"         {one['id']}  {one['path']}: {error}")
     return lines

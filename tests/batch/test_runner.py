@@ -528,7 +528,7 @@ def test_a_killed_batch_goes_on_and_repeats_nothing(workshop: Workshop) -> None:
     assert attempts(workshop) == 0
 
 
-def test_a_job_that_kills_the_process_three_times_is_set_aside(workshop: Workshop) -> None:
+def test_a_job_that_kills_the_process_three_times_is_quarantine(workshop: Workshop) -> None:
     """It stands second in the first style, and first among what is left later."""
     make_one_style(workshop)
     for _ in range(3):
@@ -569,7 +569,7 @@ def test_fewer_kills_than_the_limit_are_not_enough(workshop: Workshop) -> None:
     assert workshop.run(max_attempts=4).summary.done == 1
 
 
-def test_a_changed_recipe_gives_a_job_that_was_set_aside_another_chance(workshop: Workshop) -> None:
+def test_a_changed_recipe_gives_a_job_that_was_quarantined_another_chance(workshop: Workshop) -> None:
     make_one_style(workshop)
     kill_three_times(workshop)
     assert workshop.run().summary.failed == 1
@@ -1181,7 +1181,7 @@ def test_a_plan_names_jobs_of_one_name_apart(
     assert len(set(planned)) == 2
 
 
-def test_a_plan_knows_what_is_set_aside(workshop: Workshop) -> None:
+def test_a_plan_knows_what_is_quarantine(workshop: Workshop) -> None:
     """Also before any run has said so in a record; and that force gives it another chance."""
     make_one_style(workshop)
     for _ in range(3):
@@ -1193,7 +1193,7 @@ def test_a_plan_knows_what_is_set_aside(workshop: Workshop) -> None:
     assert (forced["a--s"].run, forced["b--s"].run) == (True, True)
 
 
-def test_a_forced_plan_runs_what_was_set_aside(workshop: Workshop) -> None:
+def test_a_forced_plan_runs_what_was_quarantine(workshop: Workshop) -> None:
     make_one_style(workshop)
     kill_three_times(workshop)
     workshop.run()

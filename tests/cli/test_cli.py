@@ -287,7 +287,7 @@ def test_workers_make_what_one_process_makes(cli, night):
     assert code == 0, err
     for name, picture in alone.items():
         assert np.abs(np.asarray(opened(f"there/night/{name}.png"), int) - picture).max() <= 1
-        assert json.loads(Path(f"there/night/logs/{name}.json").read_bytes())["together"] == 1
+        assert json.loads(Path(f"there/night/logs/{name}.json").read_bytes())["micro_batch"] == 1
 
 
 def test_a_signal_stops_every_worker_at_a_checkpoint(cli, night):
@@ -670,14 +670,14 @@ class Studio:
     def ledger(self) -> Ledger:
         return Ledger(Path("state"))
 
-    def set_aside(self, *names: str) -> list[str]:
-        """Let pictures be set aside; return their ids."""
+    def quarantined(self, *names: str) -> list[str]:
+        """Let pictures be quarantined; return their ids."""
         for name in names:
             self.drop(name)
             self.executor.faults = {**self.executor.faults, Path(name).stem: "fail"}
         assert self.once()[0] == 1
         self.executor.faults = {}
-        return [one["id"] for one in json.loads(self.cli("status", "--json")[1])["set_aside"]]
+        return [one["id"] for one in json.loads(self.cli("status", "--json")[1])["quarantined"]]
 
 
 @pytest.fixture
@@ -711,7 +711,7 @@ def test_watch_once_with_a_failure_is_exit_code_1(studio):
     studio.executor.faults = {"a": "fail"}
     code, err = studio.once()
     assert code == 1
-    assert "set aside a.png" in err
+    assert "quarantined a.png" in err
     assert "told to fail" in err
     assert Path("outbox/inbox/b--s.png").is_file()
     assert len(list(Path("quarantine").glob("*/a.png"))) == 1
@@ -928,14 +928,14 @@ if Path("/dev/full").exists():
 
 
 def test_status_of_a_folder_that_nobody_watches(studio):
-    (id,) = studio.set_aside("a.png")
+    (id,) = studio.quarantined("a.png")
     studio.drop("b.png")
     assert studio.once()[0] == 0
     code, out, err = studio.cli("status", "--json")
     assert (code, err) == (0, "")
     status = json.loads(out)
     assert (status["alive"], status["done"], status["throughput_per_hour"]) == (False, 1, 1)
-    assert [(one["id"], one["path"]) for one in status["set_aside"]] == [(id, "a.png")]
+    assert [(one["id"], one["path"]) for one in status["quarantined"]] == [(id, "a.png")]
     code, out, _ = studio.cli("status")
     assert code == 0
     assert out.startswith(f"inbox    {studio.inbox}\ndaemon   not running")
@@ -962,7 +962,7 @@ def test_status_while_a_job_runs(studio):
 
 
 def test_names_of_any_kind_can_be_shown_and_retried(studio):
-    studio.set_aside("b\udce9\n.png")
+    studio.quarantined("b\udce9\n.png")
     code, out, err = studio.cli("status")
     assert (code, err) == (0, "")
     assert "b\\udce9\\n.png: " in out
@@ -974,8 +974,8 @@ def test_names_of_any_kind_can_be_shown_and_retried(studio):
 
 @pytest.mark.parametrize("by", ["id", "start of the id", "name", "path"])
 def test_retry_one(studio, by):
-    ids = studio.set_aside("sub/a.png", "b.png")
-    found = json.loads(studio.cli("status", "--json")[1])["set_aside"]
+    ids = studio.quarantined("sub/a.png", "b.png")
+    found = json.loads(studio.cli("status", "--json")[1])["quarantined"]
     id = next(one["id"] for one in found if one["path"] == "sub/a.png")
     # The other's id may well begin with the same second.
     word = {"id": id, "start of the id": id[:-1], "name": "a.png", "path": "sub/a.png"}[by]
@@ -990,18 +990,18 @@ def test_retry_one(studio, by):
 
 
 def test_retry_all(studio):
-    ids = studio.set_aside("a.png", "b.png")
+    ids = studio.quarantined("a.png", "b.png")
     code, out, _ = studio.cli("retry", "--all-quarantined")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ids
     assert list(Path("quarantine").iterdir()) == []
-    assert studio.cli("retry", "--all-quarantined") == (0, "Nothing is set aside.\n", "")
+    assert studio.cli("retry", "--all-quarantined") == (0, "Nothing is quarantined.\n", "")
     assert studio.once()[0] == 0
 
 
 def test_retry_all_goes_on_after_one_that_cannot_go_back(studio):
-    studio.set_aside("a.png", "b.png")
-    ids = {one["path"]: one["id"] for one in json.loads(studio.cli("status", "--json")[1])["set_aside"]}
+    studio.quarantined("a.png", "b.png")
+    ids = {one["path"]: one["id"] for one in json.loads(studio.cli("status", "--json")[1])["quarantined"]}
     first, second = ids["a.png"], ids["b.png"]
     studio.drop("a.png", b"newer")
     code, out, err = studio.cli("retry", "--all-quarantined")
@@ -1014,11 +1014,11 @@ def test_retry_all_goes_on_after_one_that_cannot_go_back(studio):
 
 
 def test_retry_of_a_name_that_several_have_lists_their_ids(studio):
-    ids = studio.set_aside("a.png", "sub/a.png")
+    ids = studio.quarantined("a.png", "sub/a.png")
     for word in ("a.png", ids[0][:2]):
         code, out, err = studio.cli("retry", word)
         assert (code, out) == (2, "")
-        assert f"'{word}' means 2 files" in err
+        assert f"'{word}' means 2 quarantined files" in err
         assert all(id in err for id in ids)
     assert studio.cli("retry", "sub/a.png")[0] == 0  # a path is but one's
     assert not (studio.inbox / "a.png").exists()
@@ -1026,7 +1026,7 @@ def test_retry_of_a_name_that_several_have_lists_their_ids(studio):
 
 def test_retry_of_a_whole_id_means_that_one(studio):
     """Though another's id begins so, and a third is called so."""
-    (id,) = studio.set_aside("a.png")
+    (id,) = studio.quarantined("a.png")
     longer = Path("quarantine", f"{id}0")
     longer.mkdir()
     report = json.loads(Path("quarantine", id, "error.json").read_text())
@@ -1036,8 +1036,8 @@ def test_retry_of_a_whole_id_means_that_one(studio):
 
 
 def test_retry_forgets_the_attempts(studio):
-    """Else what was set aside for ending the worker would be set aside again at once."""
-    studio.set_aside("a.png")
+    """Else what was quarantined for ending the worker would be quarantined again at once."""
+    studio.quarantined("a.png")
     (report,) = Path("quarantine").glob("*/error.json")
     (key,) = json.loads(report.read_text())["keys"]
     with closing(studio.ledger()) as ledger:
@@ -1058,7 +1058,7 @@ def test_retry_forgets_the_attempts(studio):
     ],
 )
 def test_retry_of_both_neither_or_nothing_known_is_exit_code_2(studio, arguments, words):
-    studio.set_aside("a.png")
+    studio.quarantined("a.png")
     code, out, err = studio.cli("retry", *arguments)
     assert (code, out) == (2, "")
     assert words in err
@@ -1067,7 +1067,7 @@ def test_retry_of_both_neither_or_nothing_known_is_exit_code_2(studio, arguments
 
 
 def test_retry_replaces_nothing(studio):
-    studio.set_aside("a.png")
+    studio.quarantined("a.png")
     studio.drop("a.png", b"newer")
     code, _, err = studio.cli("retry", "a.png")
     assert code == 2

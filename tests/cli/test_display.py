@@ -546,7 +546,7 @@ def test_every_display_follows_a_run(make: Callable[[Console, int], LogLines], w
 
 # A watched folder
 
-QUEUE = Queue(waiting=3, settling=2, done=5, set_aside=1)
+QUEUE = Queue(waiting=3, settling=2, done=5, quarantined=1)
 
 
 def watch_everything(log: WatchLog, name: str = "a--s") -> None:
@@ -560,7 +560,7 @@ def watch_everything(log: WatchLog, name: str = "a--s") -> None:
     log.worker_lost(job, WorkerLost("The worker ended."))
     log.job_finished(make_finished("done", name, job=job, path=Path(f"/out/{name}.png"), seconds=12.34))
     log.job_finished(make_finished("failed", name, job=job, error=f"/in/{name}.png: bad.", next_step="Look."))
-    log.tell("set_aside", f"set aside {name}", path=name, id="ID")
+    log.tell("quarantined", f"quarantined {name}", path=name, id="ID")
 
 
 def test_a_line_for_everything_a_daemon_does() -> None:
@@ -575,7 +575,7 @@ def test_a_line_for_everything_a_daemon_does() -> None:
         "a--s.png: The worker ended.",
         "done a--s in 12.3 s: /out/a--s.png",
         "failed a--s: /in/a--s.png: bad. Look.",
-        "set aside a--s",
+        "quarantined a--s",
     ]
 
 
@@ -584,7 +584,7 @@ def test_an_object_for_everything_a_daemon_does() -> None:
     watch_everything(WatchLog(written.append, as_json=True))
     events = [json.loads(line) for line in written]
     assert [event["event"] for event in events] == [
-        "watching", "encoder", "encoder", "started", "worker", "done", "failed", "set_aside",
+        "watching", "encoder", "encoder", "started", "worker", "done", "failed", "quarantined",
     ]  # fmt: skip
     for event in events:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", event["time"])
@@ -681,7 +681,7 @@ def test_a_line_about_lost_lines_may_be_lost_itself() -> None:
 
 
 def test_a_job_of_a_dropped_picture_fails_without_a_line_of_its_own() -> None:
-    """The daemon sets the picture aside and says why; a program still gets the whole of it."""
+    """The daemon quarantines the picture and says why; a program still gets the whole of it."""
     text: list[str] = []
     objects: list[str] = []
     job = replace(make_job("/inbox/.style-pipeline/claimed/ID/a.png"), origin=Path("/inbox/a.png"))
@@ -721,9 +721,9 @@ class Watched:
 def test_the_live_watch_shows_queue_and_job() -> None:
     watched = Watched()
     with watched.live as live:
-        assert watched.row() == "waiting 3 wait, 2 settling, 5 done, 1 aside"
+        assert watched.row() == "waiting 3 wait, 2 settling, 5 done, 1 quarantined"
         live.job_started(make_job(), "a--s")
-        assert re.fullmatch(r"a--s \W* ?0/7  3 wait, 2 settling, 5 done, 1 aside", watched.row())
+        assert re.fullmatch(r"a--s \W* ?0/7  3 wait, 2 settling, 5 done, 1 quarantined", watched.row())
         for number in range(1, 41):
             watched.step(number)
         watched.shown = Queue(2, 0, 6, 0)
@@ -745,7 +745,7 @@ def test_the_row_of_the_live_watch_fits(name: str, width: int) -> None:
         assert cell_len(row) <= width
         assert row[0] == name[0]
         if width >= 80:
-            assert row.endswith("40/300  1 h 5 min left  12 wait, 3 settling, 456 done, 7 aside")
+            assert row.endswith("40/300  1 h 5 min left  12 wait, 3 settling, 456 done, 7 quarantined")
 
 
 def test_a_running_job_is_not_drawn_at_every_step() -> None:
@@ -789,7 +789,7 @@ def test_the_live_watch_shows_every_event_whatever_the_name(name: str) -> None:
         watch_everything(live, name)
     text = file.getvalue()
     text.encode()
-    assert f"set aside {one_line(name)}\n" in text
+    assert f"quarantined {one_line(name)}\n" in text
     assert "The worker ended." in text
 
 

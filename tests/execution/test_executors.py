@@ -65,7 +65,7 @@ def test_pictures_of_one_size_share_a_tensor_and_come_out_as_alone(executor, mak
     tasks = [make_task(number) for number in (1, 2, 3, 4)]
     seen: list[StepProgress] = []
     results = executor.run(tasks, seen.append, lambda: False)
-    assert [(result.status, result.together) for result in results] == [
+    assert [(result.status, result.micro_batch) for result in results] == [
         ("done", 3), ("done", 3), ("done", 1), ("done", 3),
     ]  # fmt: skip
     assert {(progress.key, progress.step) for progress in seen} == {
@@ -79,7 +79,7 @@ def test_pictures_of_one_size_share_a_tensor_and_come_out_as_alone(executor, mak
 
 def test_another_recipe_does_not_share_but_another_seed_or_format_does(executor, make_task) -> None:
     tasks = [make_task(1), make_task(2, tv_weight=1.0), make_task(4, init="noise", seed=5, format="jpeg")]
-    assert [result.together for result in run(executor, tasks)] == [2, 1, 2]
+    assert [result.micro_batch for result in run(executor, tasks)] == [2, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_picture_that_cannot_be_read_leaves_its_company_alone(executor, make_t
     changed, fine = tasks
     Image.new("RGB", (48, 36)).save(changed.job.content)
     broken, done = run(executor, [changed, fine])
-    assert (broken.status, done.status, done.together) == ("failed", "done", 1)
+    assert (broken.status, done.status, done.micro_batch) == ("failed", "done", 1)
     assert "changed while it was waiting" in broken.error
 
 
@@ -138,7 +138,7 @@ def test_what_does_not_fit_together_is_halved(executor, make_task, monkeypatch) 
     cramped = Cramped(monkeypatch, lambda requests: len(requests) <= 2)
     results = run(executor, [make_task(number) for number in (1, 2, 4, 5, 6)])
     assert [count for count, _ in cramped.asked] == [5, 3, 2, 1, 2]
-    assert [result.together for result in results] == [2, 2, 1, 2, 2]
+    assert [result.micro_batch for result in results] == [2, 2, 1, 2, 2]
     assert all(result.status == "done" and result.adjusted == () for result in results)
 
 
@@ -242,7 +242,7 @@ def test_jobs_with_as_many_regions_share_a_tensor_and_come_out_as_alone(executor
     tasks = [masked(make_task(number, **MASKED)) for number in (1, 2)]
     tasks += [make_task(4, **MASKED), masked(make_task(5, **MASKED), styles=3)]
     results = run(executor, tasks)
-    assert [(result.status, result.together, result.notes) for result in results] == [
+    assert [(result.status, result.micro_batch, result.notes) for result in results] == [
         ("done", 2, ()), ("done", 2, ()), ("done", 1, ()), ("done", 1, ()),
     ]  # fmt: skip
     for task, result in zip(tasks, results, strict=True):
@@ -304,7 +304,7 @@ def test_what_was_kept_is_given_up_before_anything_is_made_worse(executor, make_
     monkeypatch.setattr(Session, "free_memory", lambda session: next(kept))
     results = run(executor, [make_task(1), make_task(2)])
     assert cramped.asked == [(2, 10), (2, 10)]
-    assert [result.together for result in results] == [2, 2]
+    assert [result.micro_batch for result in results] == [2, 2]
 
 
 def test_a_checkpoint_of_a_shorter_history_goes_on_with_the_picture(executor, make_task, monkeypatch) -> None:
@@ -404,11 +404,11 @@ def test_stopped_together_they_go_on_together_or_apart(executor, make_task) -> N
     looks = iter([False, False, True])
     assert {result.status for result in run(executor, tasks, lambda: next(looks))} == {"stopped"}
     (first,) = run(executor, tasks[:1])
-    assert (first.status, first.resumed_from_step, first.together) == ("done", 2, 1)
+    assert (first.status, first.resumed_from_step, first.micro_batch) == ("done", 2, 1)
     executor.forget(tasks[0].key)
     # The first starts anew now, so the two are no longer at one point.
     again, second = run(executor, tasks)
-    assert (again.together, second.together, second.resumed_from_step) == (1, 1, 2)
+    assert (again.micro_batch, second.micro_batch, second.resumed_from_step) == (1, 1, 2)
     for result, wanted in ((first, expected[0]), (again, expected[0]), (second, expected[1])):
         assert np.abs(pixels(result) - wanted).max() <= 2
 
@@ -420,9 +420,9 @@ def test_a_checkpoint_that_cannot_be_deleted_is_a_fault_of_the_machine(executor)
 
 
 def test_a_cpu_makes_one_picture_at_a_time_unless_told_otherwise(executor) -> None:
-    assert executor.together(Recipe()) == 1
-    told = InProcessExecutor(executor.config.model_copy(update={"together": 5}))
-    assert told.together(Recipe()) == 5
+    assert executor.micro_batch(Recipe()) == 1
+    told = InProcessExecutor(executor.config.model_copy(update={"micro_batch": 5}))
+    assert told.micro_batch(Recipe()) == 5
 
 
 def transparent_task(make_task: Callable[..., Task], **fields: Any) -> Task:
@@ -493,7 +493,7 @@ def test_a_result_can_keep_the_contents_profile(executor, make_task, image_forma
     )
     results = run(executor, tasks)
     assert [result.notes for result in results] == [(), ()]
-    assert {result.together for result in results} == {2}
+    assert {result.micro_batch for result in results} == {2}
     files = [Image.open(io.BytesIO(result.image)) for result in results]
     assert [file.info["icc_profile"] == profile for file in files] == [False, True]
     assert np.abs(pixels(results[0]) - pixels(results[1])).max() > 10

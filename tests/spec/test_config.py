@@ -316,3 +316,8 @@ def test_the_repositorys_own_config_tells_of_every_key_of_the_watch_section() ->
     text = THE_CONFIG.read_text(encoding="utf-8")
     missing = [key for key in WatchConfig.model_fields if not re.search(rf"\b{key}:", text)]
     assert missing == []
+
+
+def test_the_old_name_of_micro_batch_is_accepted(environment: Path) -> None:
+    (environment / "config.yaml").write_text("together: 4\n")
+    assert read_config(environment / "config.yaml").micro_batch == 4

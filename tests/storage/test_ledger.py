@@ -171,12 +171,12 @@ def test_a_drop_is_claimed_then_finished(ledger: Ledger) -> None:
         DropRow("2", Path("sub/b.png"), "claimed", 11.0, None),
     ]
     ledger.finish("1", "done", 20.0)
-    ledger.finish("2", "set aside", 21.0)
+    ledger.finish("2", "quarantined", 21.0)
     assert ledger.claimed(INBOX) == []
     assert [row.id for row in ledger.claimed(ELSEWHERE)] == ["3"]
     assert ledger.finished_since(INBOX, 0) == [
         DropRow("1", Path("a.png"), "done", 10.0, 20.0),
-        DropRow("2", Path("sub/b.png"), "set aside", 11.0, 21.0),
+        DropRow("2", Path("sub/b.png"), "quarantined", 11.0, 21.0),
     ]
 
 
@@ -209,8 +209,8 @@ def test_finished_drops_are_told_by_inbox_and_time(ledger: Ledger) -> None:
         ledger.claim(str(number), INBOX if number < 4 else ELSEWHERE, Path("a.png"), number)
     for number in (0, 1, 4):
         ledger.finish(str(number), "done", 100.0 + number)
-    ledger.finish("2", "set aside", 110.0)
-    assert [row.state for row in ledger.finished_since(INBOX, 0.0)] == ["done", "done", "set aside"]
+    ledger.finish("2", "quarantined", 110.0)
+    assert [row.state for row in ledger.finished_since(INBOX, 0.0)] == ["done", "done", "quarantined"]
     assert [row.id for row in ledger.finished_since(ELSEWHERE, 0.0)] == ["4"]
     assert [row.id for row in ledger.finished_since(INBOX, 101.0)] == ["1", "2"]
     assert ledger.finished_since(INBOX, 111.0) == []

@@ -360,7 +360,7 @@ def test_a_marker_is_not_replaced_by_another_drops(claims: Claims) -> None:
 
 
 @pytest.mark.parametrize("name", [*ODD_NAMES, "sub/a.png"])
-def test_a_file_is_set_aside_under_its_own_name_and_comes_back(claims: Claims, name: str) -> None:
+def test_a_file_is_quarantined_under_its_own_name_and_comes_back(claims: Claims, name: str) -> None:
     claim = taken(claims, name)
     place = claims.quarantine(claim, REPORT)
     expected = "original-error.json" if name == "error.json" else Path(name).name
@@ -415,7 +415,7 @@ def test_what_is_no_report_is_passed_over(claims: Claims) -> None:
     assert [aside.id for aside in claims.quarantined()] == [ID, OTHER]
 
 
-def test_without_a_quarantine_nothing_is_set_aside(claims: Claims) -> None:
+def test_without_a_quarantine_nothing_is_quarantine(claims: Claims) -> None:
     claims.quarantine_folder.rmdir()
     assert claims.quarantined() == []
 
@@ -595,7 +595,7 @@ def test_any_path_comes_back_as_it_was(parts: list[bytes], data: bytes) -> None:
         claims = make_claims(Path(folder))
         name = os.fsdecode(b"/".join(parts))
         home = claims.inbox / name
-        for bring_back in (claims.put_back, lambda claim: set_aside_and_retry(claims, claim)):
+        for bring_back in (claims.put_back, lambda claim: quarantine_and_retry(claims, claim)):
             bring_back(taken(claims, name, data))
             assert home.read_bytes() == data
             assert os.listdir(os.fsencode(home.parent)).count(parts[-1]) == 1
@@ -604,7 +604,7 @@ def test_any_path_comes_back_as_it_was(parts: list[bytes], data: bytes) -> None:
             home.unlink()
 
 
-def set_aside_and_retry(claims: Claims, claim: Claim) -> None:
+def quarantine_and_retry(claims: Claims, claim: Claim) -> None:
     claims.quarantine(claim, REPORT)
     (aside,) = claims.quarantined()
     assert str(claim.relative) == aside.report["path"]

@@ -67,12 +67,12 @@ def test_a_style_that_is_replaced_while_jobs_run_is_waited_for(tmp_path: Path) -
 
     tally, heard = run_once(watched, replace)
     assert heard.statuses["a--s"] == "done"
-    assert (tally.done, tally.set_aside, tally.left) == (0, 0, 1)
+    assert (tally.done, tally.quarantined, tally.left) == (0, 0, 1)
     assert any("'t'" in text for text in heard.texts("waits"))
     late.write_bytes(picture_bytes("another t"))
     tally, heard = run_once(watched)
     assert heard.statuses == {"a--s": "skipped", "a--t": "done"}
-    assert (tally.done, tally.set_aside, tally.left) == (1, 0, 0)
+    assert (tally.done, tally.quarantined, tally.left) == (1, 0, 0)
     watched.assert_promises()
 
 
@@ -195,8 +195,8 @@ def test_it_says_in_the_end_what_it_did(tmp_path: Path) -> None:
     watched.drop("a.png")
     watched.drop("bad.png", b"no picture")
     tally, heard = run_once(watched)
-    assert tally == Tally(done=1, set_aside=1, left=0)
-    assert heard.texts("ended") == ["ended: 1 done, 1 set aside, 0 left for the next time"]
+    assert tally == Tally(done=1, quarantined=1, left=0)
+    assert heard.texts("ended") == ["ended: 1 done, 1 quarantined, 0 left for the next time"]
 
 
 @dataclass
@@ -217,7 +217,7 @@ def test_a_manifest_with_a_mistake_is_read_once(tmp_path: Path) -> None:
     watched.drop("bad.yaml", b"contnets: [a.png]\n")
     config, waker = read_config(watched.folder / "config.yaml"), Waker(watched.inbox, "off")
     tally = watch_inbox(config, WatchOptions(once=True), Heard(), lambda config, tick: executor, waker)
-    assert tally.set_aside == 1
+    assert tally.quarantined == 1
     assert executor.read == [watched.inbox / "bad.yaml"]
 
 
@@ -250,7 +250,7 @@ def test_pictures_that_are_not_whole_are_left_for_the_next_time_and_status_knows
     for name in ("b.png", "z.png"):
         watched.drop(name, b"no picture")
     tally, _ = run_once(watched)
-    assert (tally.done, tally.set_aside, tally.left) == (1, 0, 2)
+    assert (tally.done, tally.quarantined, tally.left) == (1, 0, 2)
     config = read_config(watched.folder / "config.yaml")
     with closing(Ledger(config.state_dir)) as ledger:
         lines = status_lines(read_status(config, ledger), duration)
@@ -275,22 +275,22 @@ class Asked(Waker):
 
 
 @pytest.mark.parametrize("name", ["bad.png", "bad.yaml"])
-def test_once_ends_without_another_scan_when_all_there_was_is_set_aside(name: str, tmp_path: Path) -> None:
+def test_once_ends_without_another_scan_when_all_there_was_is_quarantine(name: str, tmp_path: Path) -> None:
     watched = Watched(tmp_path, settle_max_s=0.01, rescan_s=5)
     watched.drop(name, b"- no picture and no manifest")
     config, waker = read_config(watched.folder / "config.yaml"), Asked(watched.inbox)
     options = WatchOptions(once=True)
     tally = watch_inbox(config, options, Heard(), lambda config, tick: FakeExecutor(), waker)
-    assert tally == Tally(set_aside=1)
+    assert tally == Tally(quarantined=1)
     assert waker.seconds < 0.5
 
 
-def test_what_is_set_aside_is_named_once(tmp_path: Path) -> None:
+def test_what_is_quarantined_is_named_once(tmp_path: Path) -> None:
     watched = Watched(tmp_path, settle_max_s=0.01)
     watched.drop("bad.png", b"no picture")
     _, heard = run_once(watched)
-    (text,) = heard.texts("set_aside")
-    assert text.startswith("set aside bad.png: no whole picture.")
+    (text,) = heard.texts("quarantined")
+    assert text.startswith("quarantined bad.png: no whole picture.")
     config = read_config(watched.folder / "config.yaml")
     with closing(Ledger(config.state_dir)) as ledger:
         *_, line = status_lines(read_status(config, ledger), duration)
@@ -301,7 +301,7 @@ def test_several_mistakes_of_a_manifest_are_said_in_one_line(tmp_path: Path) -> 
     watched = Watched(tmp_path)
     watched.drop("night.yaml", b"contents: x.png\nstyls: y.png\n")
     _, heard = run_once(watched)
-    (text,) = heard.texts("set_aside")
+    (text,) = heard.texts("quarantined")
     assert "\\n" not in text
     assert "no such file; " in text
 
@@ -329,7 +329,7 @@ def test_what_lies_beside_pictures_is_no_failure_and_is_said_once(tmp_path: Path
     ]
     watched.drop("a.png")
     tally, heard = run_once(watched)
-    assert tally == Tally(done=1, set_aside=0, left=0)
+    assert tally == Tally(done=1, quarantined=0, left=0)
     assert all(path.exists() for path in kept)
     assert sorted(text.partition(":")[0] for text in heard.texts("ignored")) == [
         "#recycle", "a.CR3", "a.xmp", "a_Preview.jpg",

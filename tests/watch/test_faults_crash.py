@@ -351,7 +351,7 @@ def test_a_worker_dies_with_its_daemon_again_and_again(mode: str, fault: str, tm
 WORKER = (3, "a worker killed at every attempt")
 
 
-def assert_set_aside(watched: Watched, name: str, *says: str) -> None:
+def assert_quarantined(watched: Watched, name: str, *says: str) -> None:
     """One picture is in quarantine, with a report that says why; `b` is done."""
     [report] = [json.loads(path.read_bytes()) for path in watched.quarantine.glob("*/error.json")]
     assert report["path"] == report["file"] == name
@@ -371,23 +371,23 @@ def assert_set_aside(watched: Watched, name: str, *says: str) -> None:
         pytest.param("check_hang", ["3 times", "no sign of life"], marks=pytest.mark.faults),
     ],
 )
-def test_a_picture_that_ends_the_worker_is_set_aside(fault: str, says: list[str], tmp_path: Path) -> None:
+def test_a_picture_that_ends_the_worker_is_quarantine(fault: str, says: list[str], tmp_path: Path) -> None:
     watched = Watched(tmp_path, "off", job_timeout_s=3)
     watched.drop("a.png")
     watched.drop("b.png")
     daemon = watched.once(worker=True, faults={"a": fault})
     assert daemon.process.returncode == 1
     assert daemon.kinds.count("worker") == 3
-    assert_set_aside(watched, "a.png", *says)
+    assert_quarantined(watched, "a.png", *says)
 
 
 @pytest.mark.case(*WORKER)
 @pytest.mark.parametrize("fault", ["kill", "check_kill"])
-def test_a_picture_that_ends_the_daemon_is_set_aside(fault: str, forks: Forks, tmp_path: Path) -> None:
+def test_a_picture_that_ends_the_daemon_is_quarantine(fault: str, forks: Forks, tmp_path: Path) -> None:
     watched = Scenario().prepare(tmp_path / "w")
     codes = [watched.fork(forks, once=True, faults={"a": fault}).code for _ in range(4)]
     assert codes == [-9, -9, -9, 1]
-    assert_set_aside(watched, "a.png", "3 times")
+    assert_quarantined(watched, "a.png", "3 times")
 
 
 @pytest.mark.case(*WORKER)
@@ -397,11 +397,11 @@ def test_a_worker_killed_at_every_attempt_in_a_daemon(mode: str, tmp_path: Path)
     watched = Watched(tmp_path, mode)
     daemon = watched.start(worker=True, faults={"a": "kill"})
     watched.drop("a.png")
-    daemon.until("set_aside")
+    daemon.until("quarantined")
     watched.drop("b.png")
     daemon.until("done")
     assert daemon.stop() == 143
-    assert_set_aside(watched, "a.png", "signal 9 (SIGKILL)")
+    assert_quarantined(watched, "a.png", "signal 9 (SIGKILL)")
 
 
 # 4: signals

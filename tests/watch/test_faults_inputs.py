@@ -255,12 +255,12 @@ def test_a_truncated_picture_is_completed_later(tmp_path: Path, mode: str) -> No
 
 @case(7)
 @IN_ALL_MODES
-def test_a_picture_that_stays_truncated_is_set_aside(tmp_path: Path, mode: str) -> None:
+def test_a_picture_that_stays_truncated_is_quarantine(tmp_path: Path, mode: str) -> None:
     watched = Watched(tmp_path, mode, settle_max_s=0.2)
     data = picture_bytes("cut", "jpeg", (60, 40))[:-200]
     watched.drop("album/cut.jpg", data)
     with running(watched) as daemon:
-        event = daemon.until("set_aside", path="album/cut.jpg")
+        event = daemon.until("quarantined", path="album/cut.jpg")
         Passing(watched, daemon)()
     assert str(watched.inbox / "album" / "cut.jpg") in event["error"]
     assert event["next_step"]
@@ -282,7 +282,7 @@ def test_cron_gives_a_truncated_picture_its_time_over_several_runs(tmp_path: Pat
     watched.configure()
     run = watched.once()
     assert run.process.returncode == 1
-    assert of_kind(run, "set_aside") == ["cut.jpg"]
+    assert of_kind(run, "quarantined") == ["cut.jpg"]
     watched.assert_promises()
 
 
@@ -547,7 +547,7 @@ def test_unusual_names(tmp_path: Path, mode: str) -> None:
 
 
 @case(13)
-def test_a_name_that_cannot_be_used_is_set_aside_or_stays_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_used_is_quarantined_or_stays_and_the_others_go_on(tmp_path: Path) -> None:
     """A file where a folder of the outbox should be, and a path with no room for that of a claimed file."""
     watched = Watched(tmp_path)
     watched.drop("a.png")
@@ -563,7 +563,7 @@ def test_a_name_that_cannot_be_used_is_set_aside_or_stays_and_the_others_go_on(t
     run = watched.once()
     assert run.process.returncode == 1, run.texts[-5:]
     assert of_kind(run, "paused") == []
-    (aside,) = of_kind(run, "set_aside", "error")
+    (aside,) = of_kind(run, "quarantined", "error")
     assert str(watched.outbox / "inbox/sub") in aside
     assert "cannot be written (Not a directory)" in aside
     (refused,) = of_kind(run, "refused", "text")
@@ -576,7 +576,7 @@ def test_a_name_that_cannot_be_used_is_set_aside_or_stays_and_the_others_go_on(t
 
 @pytest.mark.faults
 @case(13)
-def test_unusual_names_are_set_aside_and_tried_again(tmp_path: Path) -> None:
+def test_unusual_names_are_quarantined_and_tried_again(tmp_path: Path) -> None:
     watched = Watched(tmp_path, settle_max_s=0.001)
     for name in ODD:
         watched.drop(name, b"no picture, " + name)
@@ -654,7 +654,7 @@ def test_what_is_no_file_is_left_alone_and_said_once(
 
 @case(15)
 @IN_ALL_MODES
-def test_bombs_and_unknown_formats_are_set_aside(tmp_path: Path, mode: str) -> None:
+def test_bombs_and_unknown_formats_are_quarantine(tmp_path: Path, mode: str) -> None:
     watched = Watched(tmp_path, mode, settle_max_s=0.2)
     watched.drop("bomb.png", bomb())
     watched.drop("notes.txt", b"to do: pictures")
@@ -662,10 +662,10 @@ def test_bombs_and_unknown_formats_are_set_aside(tmp_path: Path, mode: str) -> N
     with running(watched, worker=True) as daemon:
         passing = Passing(watched, daemon)
         for _ in range(3):
-            daemon.until("set_aside")
+            daemon.until("quarantined")
         passing()
     watched.assert_promises()
-    assert sorted(of_kind(daemon, "set_aside")) == ["bomb.png", "noise.png", "notes.txt"]
+    assert sorted(of_kind(daemon, "quarantined")) == ["bomb.png", "noise.png", "notes.txt"]
     assert outputs(watched) == ["inbox/well0--s.png"]
 
 
@@ -698,7 +698,7 @@ def test_a_decoder_that_hangs_costs_one_picture(tmp_path: Path, mode: str) -> No
     watched.drop("bad.png")
     watched.drop("well.png")
     with running(watched, worker=True, faults={"bad": "check_hang"}) as daemon:
-        event = daemon.until("set_aside", path="bad.png")
+        event = daemon.until("quarantined", path="bad.png")
         daemon.until("done", name="well--s")
     assert "3 times" in event["error"]
     watched.assert_promises()
@@ -887,7 +887,7 @@ def test_a_picture_that_waits_for_its_style_does_not_wait_for_time(tmp_path: Pat
     assert watched.once().process.returncode == 0
     run = watched.once(for_="50min")
     assert run.process.returncode == 0
-    assert run.events[-1]["text"] == "ended: 0 done, 0 set aside, 1 left for the next time"
+    assert run.events[-1]["text"] == "ended: 0 done, 0 quarantined, 1 left for the next time"
 
 
 @pytest.mark.faults
@@ -995,7 +995,7 @@ def test_a_manifest_is_dropped_again_after_an_edit(tmp_path: Path, mode: str) ->
 
 @case(23)
 @IN_ALL_MODES
-def test_manifests_that_cannot_be_done_are_set_aside(tmp_path: Path, mode: str) -> None:
+def test_manifests_that_cannot_be_done_are_quarantine(tmp_path: Path, mode: str) -> None:
     watched = Watched(tmp_path, mode, styles=["later"])
     make_photos(tmp_path / "photos", "a")
     watched.drop("pic.png")  # stays in the inbox: its style is not there
@@ -1010,9 +1010,9 @@ def test_manifests_that_cannot_be_done_are_set_aside(tmp_path: Path, mode: str) 
     drop_manifest(watched, "well.yaml", contents=[good], styles=["styles/s.png"])
     with running(watched) as daemon:
         for _ in range(7):
-            daemon.until("set_aside")
+            daemon.until("quarantined")
         daemon.until("done", name="a--s")
-    errors = {event["path"]: event["error"] for event in daemon.events if event["event"] == "set_aside"}
+    errors = {event["path"]: event["error"] for event in daemon.events if event["event"] == "quarantined"}
     for name in ("content.yaml", "style.yaml", "way.yml", "init.yaml"):
         assert f"{watched.inbox / 'pic.png'} lies in the inbox" in errors[name]
     assert "nowhere.png" in errors["missing.yaml"]
@@ -1025,7 +1025,7 @@ def test_manifests_that_cannot_be_done_are_set_aside(tmp_path: Path, mode: str) 
 
 
 @case(15)
-def test_a_manifest_that_ends_its_reader_is_set_aside(tmp_path: Path) -> None:
+def test_a_manifest_that_ends_its_reader_is_quarantine(tmp_path: Path) -> None:
     """It is read in the worker, at most so often, and the pictures beside it are made."""
     watched = Watched(tmp_path)
     watched.drop("kill.yaml", b"contents: [x.png]\n")
@@ -1033,7 +1033,7 @@ def test_a_manifest_that_ends_its_reader_is_set_aside(tmp_path: Path) -> None:
     run = watched.once(worker=True, faults={"kill": "check_kill"})
     assert run.process.returncode == 1
     assert len(of_kind(run, "worker")) == 3
-    (text,) = [event["text"] for event in run.events if event["event"] == "set_aside"]
+    (text,) = [event["text"] for event in run.events if event["event"] == "quarantined"]
     assert "kill.yaml: reading it ended the worker 3 times" in text
     assert outputs(watched) == ["inbox/a--s.png"]
     watched.assert_promises()
@@ -1047,7 +1047,7 @@ def test_a_manifest_with_a_mistake_is_told_of_before_earlier_pictures_are_made(t
         watched.drop(name)
     watched.drop("bad.yaml", b"contnets: [a.png]\n")
     run = watched.once()
-    assert run.kinds.index("set_aside") < run.kinds.index("started")
+    assert run.kinds.index("quarantined") < run.kinds.index("started")
 
 
 def resources(pid: int) -> tuple[int, int, int]:

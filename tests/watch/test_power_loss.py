@@ -54,7 +54,7 @@ from pipeline.watch.status import Pulse
 MODELS: tuple[Model, ...] = ("journal", "unordered")
 LIMIT = 3
 LedgerAfter = Literal["kept", "old", "gone"]
-# What may be said of a picture that was set aside here.
+# What may be said of a picture that was quarantined here.
 REASONS = ("told to fail", "ended the process 3 times", "ended the worker 3 times")
 
 
@@ -305,7 +305,7 @@ class World:
         self._check_nothing_lost(cut_off=False)
         self.check()
         assert [path for path in self.outbox.glob("*/.staged/**/*") if path.is_file()] == []
-        aside = self._check_set_aside()
+        aside = self._check_quarantined()
         self._check_inbox()
         # A drop that fails takes the record of an earlier one with its name and bytes.
         wanted = {drop for drop in self.drops if drop not in aside}
@@ -346,7 +346,7 @@ class World:
         if not self.lost_power:
             assert all(count == 1 for count in times.values()), self.published
 
-    def _check_set_aside(self) -> Counter[tuple[str, bytes]]:
+    def _check_quarantined(self) -> Counter[tuple[str, bytes]]:
         aside = self.claims.quarantined()
         files = [path for path in self.originals() if self.root / "quarantine" in path.parents]
         assert len(aside) == len(files)

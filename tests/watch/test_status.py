@@ -39,7 +39,7 @@ from pipeline.watch.status import (
     status_lines,
 )
 
-QUEUE = Queue(waiting=3, settling=2, done=5, set_aside=1)
+QUEUE = Queue(waiting=3, settling=2, done=5, quarantined=1)
 JOB = Job("inbox", Path("/in/a.png"), Style("s", ()), Recipe(size=64, pyramid=0, steps=100), "a--s")
 
 
@@ -177,7 +177,7 @@ def test_where_no_daemon_ever_was(config: Config, ledger: Ledger) -> None:
     assert status["alive"] is False
     unknown = ("since", "last_beat_s", "watching", "waiting", "settling", "running")
     assert {key: status[key] for key in unknown} == dict.fromkeys(unknown)
-    assert (status["holder"], status["paused"], status["set_aside"]) == ({}, "", [])
+    assert (status["holder"], status["paused"], status["quarantined"]) == ({}, "", [])
     assert (status["done"], status["claimed"], status["throughput_per_hour"]) == (0, 0, 0)
     assert json.loads(json.dumps(status)) == status
     lines = status_lines(status, duration)
@@ -331,7 +331,7 @@ def test_drops_are_counted(config: Config, ledger: Ledger) -> None:
         ("1", "done", 9),
         ("2", "done", 3500),
         ("3", "done", 3700),
-        ("4", "set aside", 9),
+        ("4", "quarantined", 9),
         ("0", "done", 31 * 86_400),
     ):
         ledger.claim(id, config.watch.inbox, "a.png", 1.0)
@@ -345,7 +345,7 @@ def test_drops_are_counted(config: Config, ledger: Ledger) -> None:
     assert "daemon   not running; 1 file begun, and gone on with when it starts" in lines
 
 
-def test_what_was_set_aside_is_listed(config: Config, ledger: Ledger) -> None:
+def test_what_was_quarantined_is_listed(config: Config, ledger: Ledger) -> None:
     watch = config.watch
     claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk())
     claims.make_folders()
@@ -355,11 +355,11 @@ def test_what_was_set_aside_is_listed(config: Config, ledger: Ledger) -> None:
     assert claim is not None
     claims.quarantine(claim, {"error": "It broke.", "next_step": "Mend it."})
     status = read_status(config, ledger)
-    assert status["set_aside"] == [{"id": "ID", "path": "sub/a.png", "error": "It broke."}]
-    assert status_lines(status, duration)[-2:] == ["aside    1", "         ID  sub/a.png: It broke."]
+    assert status["quarantined"] == [{"id": "ID", "path": "sub/a.png", "error": "It broke."}]
+    assert status_lines(status, duration)[-2:] == ["quarantined 1", "         ID  sub/a.png: It broke."]
 
 
-def test_what_another_inbox_set_aside_is_not_listed(config: Config, ledger: Ledger) -> None:
+def test_what_another_inbox_quarantined_is_not_listed(config: Config, ledger: Ledger) -> None:
     """Two may share a quarantine."""
     watch = config.watch
     for inbox in (watch.inbox, watch.inbox.with_name("another")):
@@ -369,12 +369,12 @@ def test_what_another_inbox_set_aside_is_not_listed(config: Config, ledger: Ledg
         claim = claims.take(Path("a.png"), f"of-{inbox.name}")
         assert claim is not None
         claims.quarantine(claim, {"error": "It broke."})
-    assert [one["id"] for one in read_status(config, ledger)["set_aside"]] == ["of-inbox"]
+    assert [one["id"] for one in read_status(config, ledger)["quarantined"]] == ["of-inbox"]
     report = watch.quarantine_dir / "of-another/error.json"
     old = json.loads(report.read_text())
     del old["inbox"]  # as reports were once
     report.write_text(json.dumps(old))
-    assert len(read_status(config, ledger)["set_aside"]) == 2
+    assert len(read_status(config, ledger)["quarantined"]) == 2
 
 
 def test_too_little_room_is_bad_for_ones_health(config: Config, ledger: Ledger, beating: Beating) -> None:
@@ -441,11 +441,11 @@ def test_beats_come_at_most_once_a_second(beating: Beating, ledger: Ledger, conf
 
 
 def test_a_queue_is_said_in_a_few_words() -> None:
-    assert str(QUEUE) == "3 waiting, 2 settling, 5 done, 1 set aside"
+    assert str(QUEUE) == "3 waiting, 2 settling, 5 done, 1 quarantined"
 
 
 def test_a_queue_is_said_in_a_row_of_a_terminal() -> None:
-    assert QUEUE.short == "3 wait, 2 settling, 5 done, 1 aside"
+    assert QUEUE.short == "3 wait, 2 settling, 5 done, 1 quarantined"
     assert Queue(0, 0, 0, 0).short == "0 wait, 0 done"
 
 
