@@ -201,6 +201,7 @@ def _run(
     style_names: Sequence[str],
 ) -> Image:
     from .transfer.engine import Hooks
+    from .transfer.images import to_image
     from .transfer.memory import OutOfMemory
 
     def report(progress: Progress) -> None:
@@ -219,9 +220,8 @@ def _run(
         raise ImageError(f"This size does not fit the memory of {session.device.device}.", "Lower size.")
     if outcome.error is not None:
         raise outcome.error
-    image = outcome.image
-    assert image is not None  # nothing stops it
-    return image
+    assert outcome.image_BCHW is not None  # nothing stops it
+    return to_image(outcome.image_BCHW)
 
 
 # `cache` alone would let two threads make one each.

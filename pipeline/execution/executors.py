@@ -18,7 +18,7 @@ from ..spec.jobs import EncoderInfo, JobResult, StepProgress, Task
 from ..spec.recipe import Recipe
 from ..storage.files import sweep_unfinished
 from .inputs import Prepared, prepare
-from .results import Run, job_result, render_snapshot, step_progress, unexpected_failure
+from .results import job_result, render_snapshot, step_progress, unexpected_failure
 
 T = TypeVar("T")
 
@@ -30,13 +30,13 @@ TOGETHER = 16
 
 if TYPE_CHECKING:
     from ..transfer.checkpoints import RunState
-    from ..transfer.engine import Progress
+    from ..transfer.engine import Outcome, Progress
     from ..transfer.memory import LargeStyle
     from ..transfer.session import Session
     from ..vgg.weights import EncoderWeights
 
     # A job that never came to a step has its result already.
-    Made: TypeAlias = "Run | JobResult"
+    Made: TypeAlias = "Outcome | JobResult"
 
 
 class Executor(Protocol):
@@ -276,21 +276,20 @@ class InProcessExecutor:
         session = self.session(fit.device)
         states, alone = [each.state for each in group], all(each.task.alone for each in group)
         outcomes = session.stylize(requests, group[0].weights, hooks, states, alone)
-        return [Run(outcome, fit.words, len(group), session.device.device) for outcome in outcomes]
+        return [replace(outcome, adjusted=fit.words) for outcome in outcomes]
 
     def _finish(self, prepared: Prepared, made: Made) -> JobResult:
         """Turn what the engine made into a result; a job that did not end leaves its checkpoint."""
         if isinstance(made, JobResult):
             return made
-        task, outcome = prepared.task, made.outcome
-        if outcome.status != "done":
-            _save(checkpoint_path(self.config, task.key), outcome.state)
-        if outcome.status == "stopped":
+        task = prepared.task
+        if made.status != "done":
+            _save(checkpoint_path(self.config, task.key), made.state)
+        if made.status == "stopped":
             return JobResult("stopped")
-        if outcome.error is not None:
-            error = outcome.error
-            message = f"{task.job.content}: {error.message}"
-            return JobResult("failed", error=message, next_step=error.next_step)
+        if made.error is not None:
+            message = f"{task.job.content}: {made.error.message}"
+            return JobResult("failed", error=message, next_step=made.error.next_step)
         try:
             return job_result(prepared, made)
         except PipelineError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,26 +21,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..transfer.checkpoints import LossRow
-    from ..transfer.engine import Progress
-    from ..transfer.session import Outcome, Picture, Request
+    from ..transfer.engine import Outcome, Progress
+    from ..transfer.session import Picture, Request
     from ..vgg.weights import EncoderWeights
 
 
-@dataclass(frozen=True)
-class Run:
-    """An outcome, and how it was run: `adjusted` says what was changed for it to fit the memory."""
-
-    outcome: Outcome
-    adjusted: tuple[str, ...]
-    micro_batch: int
-    device: str
-
-
-def job_result(prepared: Prepared, run: Run) -> JobResult:
+def job_result(prepared: Prepared, outcome: Outcome) -> JobResult:
     """Return the result of a job that is done, as it goes to its files."""
     from ..images.writing import encode_image
 
-    task, outcome, content = prepared.task, run.outcome, prepared.request.content
+    task, content = prepared.task, prepared.request.content
     recipe = task.job.recipe
     profile, profile_notes = _kept_profile(content, recipe)
     pixels_HWC = result_pixels(outcome, content, recipe, profile)
@@ -59,13 +48,13 @@ def job_result(prepared: Prepared, run: Run) -> JobResult:
         height=pixels_HWC.shape[0],
         seconds=outcome.seconds,
         step_seconds=outcome.rows[-1].seconds,
-        device=run.device,
+        device=outcome.device,
         dtype=outcome.dtype,
         cache_hits=outcome.cache_hits,
         cache_misses=outcome.cache_misses,
         resumed_from_step=len(prepared.state.rows),
-        micro_batch=run.micro_batch,
-        adjusted=run.adjusted,
+        micro_batch=outcome.micro_batch,
+        adjusted=outcome.adjusted,
         notes=notes,
         versions=versions(),
     )

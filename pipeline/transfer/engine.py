@@ -76,16 +76,30 @@ class LevelInputs:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What became of a picture: `image_BCHW` when it is done, else `state`, to go on from.
+class Outcome:
+    """What became of a picture, and how it was made: `image_BCHW` if it is done, else `state` to resume from.
 
-    A picture that diverged has an `error`, and its state is the last good canvas.
+    A picture that diverged has an `error`; its state is the last good canvas. The engine knows the first four
+    fields. The session adds how the picture was made, and the executor what it `adjusted` to fit the memory.
     """
 
     status: Literal["done", "stopped", "diverged"]
     state: RunState
     image_BCHW: Tensor | None = None
     error: DivergedError | None = None
+    seconds: float = 0.0
+    device: str = ""
+    # What the network computed the last level in.
+    dtype: str = ""
+    # Pictures that shared its tensors, this one included.
+    micro_batch: int = 1
+    cache_hits: int = 0
+    cache_misses: int = 0
+    adjusted: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> list[LossRow]:
+        return self.state.rows
 
 
 @dataclass(frozen=True)
@@ -105,15 +119,15 @@ class Hooks:
 
 @dataclass
 class _Picture:
-    """One picture of a run; it moves until it is settled on a level or has a result."""
+    """One picture of a run; it moves until it is settled on a level or has an outcome."""
 
     index: int
     state: RunState
-    result: Result | None = None
+    outcome: Outcome | None = None
 
     @property
     def moves(self) -> bool:
-        return self.result is None and not self.state.settled
+        return self.outcome is None and not self.state.settled
 
 
 class StyleTransfer:
@@ -150,18 +164,18 @@ class StyleTransfer:
         # Steps taken before each level, and in the end all of them.
         self._steps_before = list(accumulate((level.steps for level in levels), initial=0))
 
-    def run(self, states: Sequence[RunState]) -> list[Result]:
+    def run(self, states: Sequence[RunState]) -> list[Outcome]:
         """Optimise every picture from its state; they are all of one level and step."""
         # A copy: who runs out of memory is tried again from the same states.
         pictures = [
             _Picture(index, replace(state, rows=list(state.rows))) for index, state in enumerate(states)
         ]
         for index, level in enumerate(self.levels):
-            running = [picture for picture in pictures if picture.result is None]
+            running = [picture for picture in pictures if picture.outcome is None]
             if running and index >= running[0].state.level:
                 self._begin_level(index, level, running)
                 self._run_level(index, level, running)
-        return [picture.result or self._done(picture.state) for picture in pictures]
+        return [picture.outcome or self._done(picture.state) for picture in pictures]
 
     def _begin_level(self, index: int, level: Level, pictures: Sequence[_Picture]) -> None:
         for picture in pictures:
@@ -187,7 +201,7 @@ class StyleTransfer:
             if self.hooks.should_stop():
                 for picture, state in run.states(stepper.standing()):
                     # A copy: the stepper may be given other pictures before this is on a disk.
-                    picture.result = Result("stopped", state.detached())
+                    picture.outcome = Outcome("stopped", state.detached())
                 return
             checkpoints.write_if_due(lambda: run.states(stepper.standing()))
         for picture, state in run.states(stepper.best()):
@@ -203,9 +217,9 @@ class StyleTransfer:
         recipe = self.recipe.at_level(max(level.size))
         return self.steppers.fetch(self.encoder, recipe, content_BCHW, style, states, self.dtypes[index])
 
-    def _done(self, state: RunState) -> Result:
+    def _done(self, state: RunState) -> Outcome:
         assert state.best is not None  # every level has a step
-        return Result("done", state, self.parametrisation.picture(state.best))
+        return Outcome("done", state, self.parametrisation.picture(state.best))
 
     def steps_before(self, level: int) -> int:
         """Return the steps of all levels before `level`."""
@@ -275,13 +289,13 @@ class _LevelRun:
         # Layers first: they name the culprit, the sums only repeat it.
         for name, value in [*losses.items(), ("tv", tv), ("total", total)]:
             if not math.isfinite(value):
-                picture.result = self._diverged(picture, step, f"The loss {name} became {value}")
+                picture.outcome = self._diverged(picture, step, f"The loss {name} became {value}")
                 return
         size = max(self.level.size)
         row = LossRow(self.before + step, size, total, content, style, tv, losses, seconds)
         picture.state.rows.append(row)
 
-    def _diverged(self, picture: _Picture, step: int, what: str) -> Result:
+    def _diverged(self, picture: _Picture, step: int, what: str) -> Outcome:
         held = self.stepper.best()[self.pictures.index(picture)]
         # At a level's first step nothing is the best yet: the level's start is what the levels before made.
         canvas = picture.state.canvas if held["best"] is None else held["best"]
@@ -290,7 +304,7 @@ class _LevelRun:
             f"{what} at step {self.before + step}.",
             "Lower learning_rate or style_weight; the last good canvas is kept as the checkpoint.",
         )
-        return Result("diverged", good, error=error)
+        return Outcome("diverged", good, error=error)
 
     def _tell(self, slot: int, picture: _Picture, snapshot_BCHW: Tensor | None) -> None:
         if not picture.moves:
@@ -317,11 +331,11 @@ class _LevelRun:
         return min(totals) > (1 - self.recipe.stop_tolerance) * min(totals[:-FLAT_STEPS])
 
     def states(self, held: Sequence[dict[str, Any]]) -> list[tuple[_Picture, RunState]]:
-        """Return every picture without a result, with its state: what the stepper `held`, and the rest."""
+        """Return every picture without an outcome, with its state: what the stepper `held`, and the rest."""
         return [
             (picture, replace(picture.state, step=self.step, rows=list(picture.state.rows), **each))
             for picture, each in zip(self.pictures, held, strict=True)
-            if picture.result is None
+            if picture.outcome is None
         ]
 
 

@@ -8,19 +8,18 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import DeviceError, DivergedError, ImageError
+from ..errors import DeviceError, ImageError
 from ..images.reading import Decoded, to_decoded
 from ..spec.recipe import LARGEST_SIZE, Recipe
 from ..vgg.encoder import Encoder, smallest_side
 from ..vgg.weights import EncoderWeights, read_weights
 from .allocator import keep_freed_memory, release_freed_memory
-from .checkpoints import LossRow, RunState
+from .checkpoints import RunState
 from .color import (
     blended_pixels,
     grey,
@@ -32,8 +31,8 @@ from .color import (
     with_luma,
 )
 from .devices import DevicePlan
-from .engine import Hooks, Level, LevelInputs, Result, StyleTransfer
-from .images import fit_size, resized, scaled, style_size, to_image, to_tensor
+from .engine import Hooks, Level, LevelInputs, Outcome, StyleTransfer
+from .images import fit_size, resized, scaled, style_size, to_tensor
 from .masks import Regions
 from .memory import LargeStyle, MemoryModel, OutOfMemory, picture_bytes, style_bytes
 from .stepper import Steppers
@@ -110,32 +109,6 @@ class Request:
         """Return a picture in the palette that the content shows, in [0, 1]; see `match_histograms`."""
         match = match_histograms if self.recipe.match_by == "histogram" else match_colors
         return match(image_BCHW, self.shown(content_BCHW), where_HW).clamp(0, 1)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a request and what it took; a picture where it is done, else `state` to go on from.
-
-    `dtype` is what the network computed the last level in.
-    """
-
-    status: Literal["done", "stopped", "diverged"]
-    state: RunState
-    seconds: float
-    dtype: str
-    cache_hits: int
-    cache_misses: int
-    image_BCHW: Tensor | None = None
-    error: DivergedError | None = None
-
-    @property
-    def image(self) -> Image.Image | None:
-        """The picture in 8 bits."""
-        return None if self.image_BCHW is None else to_image(self.image_BCHW)
-
-    @property
-    def rows(self) -> list[LossRow]:
-        return self.state.rows
 
 
 def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
@@ -268,7 +241,7 @@ class Session:
         )  # fmt: skip
         try:
             with self.memory.learning(estimate * len(requests)):
-                results = transfer.run(states or [RunState() for _ in requests])
+                outcomes = transfer.run(states or [RunState() for _ in requests])
         except (RuntimeError, MemoryError) as error:
             raise self._device_fault(error) from error
         finally:
@@ -276,8 +249,17 @@ class Session:
                 release_freed_memory()
         seconds = time.perf_counter() - started
         return [
-            self._outcome(run, result, levels[-1], seconds, dtypes[-1])
-            for run, result in zip(runs, results, strict=True)
+            replace(
+                outcome,
+                image_BCHW=self._finished(run, outcome.image_BCHW, levels[-1]),
+                seconds=seconds,
+                device=self.device.device,
+                dtype=str(dtypes[-1]).removeprefix("torch."),
+                micro_batch=len(requests),
+                cache_hits=run.hits,
+                cache_misses=run.misses,
+            )
+            for run, outcome in zip(runs, outcomes, strict=True)
         ]
 
     def _check_styles(self, requests: Sequence[Request], encoder: Encoder, level: Level, alone: bool) -> None:
@@ -293,22 +275,17 @@ class Session:
                 if not self.memory.fits(needed, 1, alone):
                     raise OutOfMemory(LargeStyle(index, size))
 
-    def _outcome(
-        self, run: _Run, result: Result, level: Level, seconds: float, dtype: torch.dtype
-    ) -> Outcome:
-        image_BCHW = result.image_BCHW
-        if image_BCHW is not None:
-            image_BCHW = image_BCHW.detach().float().cpu().clamp(0, 1)
-            if run.request.recipe.recolors:
-                image_BCHW = torch.lerp(image_BCHW, run.recolored(image_BCHW, level), LAST_RECOLORING)
-            if run.request.recipe.upscale_to_content:
-                image_BCHW = resized(image_BCHW, run.request.content.image.size)
-            # Last, so that the colours are as sharp as the result.
-            image_BCHW = run.request.in_its_colors(image_BCHW)
-        name = str(dtype).removeprefix("torch.")
-        return Outcome(
-            result.status, result.state, seconds, name, run.hits, run.misses, image_BCHW, result.error
-        )
+    def _finished(self, run: _Run, image_BCHW: Tensor | None, level: Level) -> Tensor | None:
+        """Return the engine's picture as it is asked for: on the CPU, in its final colours and size."""
+        if image_BCHW is None:
+            return None
+        image_BCHW = image_BCHW.detach().float().cpu().clamp(0, 1)
+        if run.request.recipe.recolors:
+            image_BCHW = torch.lerp(image_BCHW, run.recolored(image_BCHW, level), LAST_RECOLORING)
+        if run.request.recipe.upscale_to_content:
+            image_BCHW = resized(image_BCHW, run.request.content.image.size)
+        # Last, so that the colours are as sharp as the result.
+        return run.request.in_its_colors(image_BCHW)
 
     def _dtypes(self, recipe: Recipe, levels: Sequence[Level]) -> list[torch.dtype]:
         """Return in which type the network computes each level."""

@@ -8,7 +8,7 @@ from tiny import asking_for_nothing, random_image, tiny_encoder
 
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.checkpoints import LossRow, RunState, read_checkpoint, write_checkpoint
-from pipeline.transfer.engine import Hooks, Level, LevelInputs, Progress, Result, StyleTransfer
+from pipeline.transfer.engine import Hooks, Level, LevelInputs, Outcome, Progress, StyleTransfer
 from pipeline.transfer.objective import ReferenceObjective
 from pipeline.transfer.targets import gram_targets
 
@@ -282,7 +282,7 @@ def test_in_float32_the_first_step_is_the_same_alone_and_in_company(name):
         assert row.total == pytest.approx(alone.total, rel=1e-4)
 
 
-def alone_as(recipe: Recipe, index: int, **hooks) -> Result:
+def alone_as(recipe: Recipe, index: int, **hooks) -> Outcome:
     """Run number `index` of a batch by itself."""
     transfer = transfer_for(recipe, **hooks)
     inputs, first, carried = transfer.level_inputs, transfer.first_image, transfer.carried_image

@@ -16,11 +16,11 @@ from pipeline.transfer import session as session_module
 from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.color import blended_pixels, grey, luma, match_colors, match_histograms, with_luma
 from pipeline.transfer.devices import DevicePlan, cpu_dtype, list_devices, plan_device
-from pipeline.transfer.engine import Level, Result, StyleTransfer
+from pipeline.transfer.engine import Level, Outcome, StyleTransfer
 from pipeline.transfer.images import to_image, to_tensor
 from pipeline.transfer.masks import Regions, find_regions
 from pipeline.transfer.memory import LargeStyle, OutOfMemory
-from pipeline.transfer.session import Outcome, Picture, Request, Session, _Run, plan_levels
+from pipeline.transfer.session import Picture, Request, Session, _Run, plan_levels
 from pipeline.transfer.stepper import Steppers
 from pipeline.transfer.targets import TargetCache
 from pipeline.vgg.encoder import smallest_side
@@ -46,6 +46,10 @@ def session(tmp_path) -> Session:
 def one(session: Session, request: Request, weights: EncoderWeights) -> Outcome:
     (outcome,) = session.stylize([request], weights)
     return outcome
+
+
+def image_of(outcome: Outcome) -> Image.Image:
+    return to_image(outcome.image_BCHW)
 
 
 def recipe_for(**fields) -> Recipe:
@@ -122,14 +126,14 @@ def test_too_small_at_any_size_says_so():
 def test_odd_and_tiny_pictures_work(session, weights, size):
     content = Picture.from_image(Image.new("RGB", size, (120, 60, 30)))
     outcome = one(session, Request(content, [(picture(1), 1.0)], recipe_for(steps=1)), weights)
-    assert max(outcome.image.size) == 68
+    assert max(image_of(outcome).size) == 68
 
 
 def test_square_and_back_to_the_contents_own_size(session, weights):
     request = Request(picture(), [(picture(1), 1.0)], recipe_for(square=True))
-    assert one(session, request, weights).image.size == (68, 68)
+    assert image_of(one(session, request, weights)).size == (68, 68)
     request = Request(picture(), [(picture(1), 1.0)], recipe_for(square=True, upscale_to_content=True))
-    assert one(session, request, weights).image.size == (64, 48)
+    assert image_of(one(session, request, weights)).size == (64, 48)
 
 
 def test_style_targets_are_computed_once_per_level(session, weights):
@@ -153,7 +157,7 @@ def test_a_result_is_the_same_with_a_cold_and_a_warm_cache(session, weights):
     request = Request(picture(0), [(picture(1), 0.7), (picture(2), 0.3)], recipe_for())
     cold, warm = one(session, request, weights), one(session, request, weights)
     assert warm.cache_misses == 0
-    assert cold.image.tobytes() == warm.image.tobytes()
+    assert image_of(cold).tobytes() == image_of(warm).tobytes()
 
 
 @pytest.mark.parametrize("init", ["content", "noise", "blank", "style", "file"])
@@ -168,12 +172,12 @@ def test_every_start(session, weights, init):
     }
     recipe = asking_for_nothing(Recipe(init=init, pyramid=0, steps=1, size=64, recolor=False))
     request = Request(content, [(style, 1.0)], recipe, file if init == "file" else None)
-    result = np.asarray(one(session, request, weights).image)
+    result = np.asarray(image_of(one(session, request, weights)))
     if init == "noise":
-        again = np.asarray(one(session, request, weights).image)
+        again = np.asarray(image_of(one(session, request, weights)))
         other = Request(content, [(style, 1.0)], recipe.model_copy(update={"seed": 1}))
         assert np.array_equal(result, again)
-        assert not np.array_equal(result, np.asarray(one(session, other, weights).image))
+        assert not np.array_equal(result, np.asarray(image_of(one(session, other, weights))))
     else:
         assert np.array_equal(result, expected[init])
 
@@ -240,8 +244,8 @@ def test_several_requests_are_as_each_alone(session, weights):
     together = session.stylize(requests, weights)
     assert [(each.cache_hits, each.cache_misses) for each in together] == [(0, 2), (0, 4), (2, 0)]
     for request, outcome in zip(requests, together, strict=True):
-        alone = np.asarray(one(session, request, weights).image, int)
-        assert np.abs(np.asarray(outcome.image, int) - alone).max() <= 2
+        alone = np.asarray(image_of(one(session, request, weights)), int)
+        assert np.abs(np.asarray(image_of(outcome), int) - alone).max() <= 2
 
 
 def test_every_region_gets_its_own_style(session, weights):
@@ -254,7 +258,7 @@ def test_every_region_gets_its_own_style(session, weights):
     request = Request(
         picture(0), [(each, 1.0) for each in flat], recipe_for(**fields, steps=30), None, regions
     )
-    image = np.asarray(one(session, request, weights).image, int)
+    image = np.asarray(image_of(one(session, request, weights)), int)
     redder = image[:, :, 0] - image[:, :, 2]
     assert redder[:, :30].mean() > 8
     assert redder[:, 38:].mean() < -8
@@ -272,8 +276,8 @@ def test_masked_requests_are_as_each_alone_and_share_their_targets(session, weig
     together = session.stylize(requests, weights)
     assert [(each.cache_hits, each.cache_misses) for each in together] == [(2, 2), (2, 2)]
     for request, outcome in zip(requests, together, strict=True):
-        alone = np.asarray(one(session, request, weights).image, int)
-        assert np.abs(np.asarray(outcome.image, int) - alone).max() <= 2
+        alone = np.asarray(image_of(one(session, request, weights)), int)
+        assert np.abs(np.asarray(image_of(outcome), int) - alone).max() <= 2
 
 
 def colors_of(image: Image.Image) -> torch.Tensor:
@@ -286,7 +290,7 @@ def colors_of(image: Image.Image) -> torch.Tensor:
 def test_the_contents_own_colours_come_back_at_the_results_size(session, weights, color, upscale):
     content = picture(0, 96, 128)
     recipe = recipe_for(color=color, upscale_to_content=upscale, init="style")
-    image = one(session, Request(content, [(picture(1), 1.0)], recipe), weights).image
+    image = image_of(one(session, Request(content, [(picture(1), 1.0)], recipe), weights))
     assert image.size == ((128, 96) if upscale else (68, 51))
     own, kept = colors_of(content.image.resize(image.size, Image.Resampling.LANCZOS)), colors_of(image)
     # Paler where the new luminance leaves no room, and otherwise the same.
@@ -303,8 +307,8 @@ def test_the_contents_colours_are_put_on_what_would_have_come_out(session, weigh
         session, Request(picture(0), [(picture(1), 1.0)], recipe_for(color="content", **fields)), weights
     )
     assert kept.cache_hits == 1, "the style's targets are the same"
-    assert plain.image.tobytes() != kept.image.tobytes()
-    difference = luma(to_tensor(plain.image, (68, 51))) - luma(to_tensor(kept.image, (68, 51)))
+    assert image_of(plain).tobytes() != image_of(kept).tobytes()
+    difference = luma(to_tensor(image_of(plain), (68, 51))) - luma(to_tensor(image_of(kept), (68, 51)))
     assert difference.abs().max() < 2 / 255
 
 
@@ -329,7 +333,7 @@ def test_a_result_gets_the_contents_palette_when_all_is_done(session, weights, b
     outcome = one(session, request, weights)
     assert outcome.cache_hits == 2, "the style's targets are the same"
     size = (128, 96) if upscale else (68, 51)
-    assert outcome.image.size == size
+    assert image_of(outcome).size == size
     content_BCHW = content.tensor(size)
     assert torch.equal(outcome.image_BCHW, request.matched(plain.image_BCHW, content_BCHW))
     means = [each.mean((2, 3)) for each in (plain.image_BCHW, outcome.image_BCHW, content_BCHW)]
@@ -343,7 +347,7 @@ def test_a_match_by_histogram_is_another_than_by_covariance(session, weights):
         recipe = recipe_for(color="match", match_by=by)
         results.append(one(session, Request(picture(0), [(picture(1), 1.0)], recipe), weights))
     assert [each.cache_misses for each in results] == [2, 2]
-    assert results[0].image.tobytes() != results[1].image.tobytes()
+    assert image_of(results[0]).tobytes() != image_of(results[1]).tobytes()
 
 
 @pytest.mark.parametrize("color", ["luminance", "match"])
@@ -354,7 +358,7 @@ def test_a_matched_style_belongs_to_its_content(session, weights, color):
     again = one(session, Request(picture(0), [(picture(1), 1.0)], recipe), weights)
     other = one(session, Request(picture(2), [(picture(1), 1.0)], recipe), weights)
     assert [each.cache_misses for each in (first, again, other)] == [2, 0, 2]
-    assert first.image.tobytes() == again.image.tobytes()
+    assert image_of(first).tobytes() == image_of(again).tobytes()
 
 
 @pytest.mark.parametrize("by", ["covariance", "histogram"])
@@ -363,7 +367,7 @@ def test_a_style_matched_to_a_grey_content_is_grey(session, weights, by):
     recipe = Recipe(init="style", color="match", match_by=by, pyramid=0, steps=1, size=64)
     content = Picture.from_image(picture(0).image.convert("L"))
     request = Request(content, [(picture(1), 1.0)], asking_for_nothing(recipe))
-    image_BCHW = to_tensor(one(session, request, weights).image, (64, 48))
+    image_BCHW = to_tensor(image_of(one(session, request, weights)), (64, 48))
     assert (image_BCHW - grey(image_BCHW)).abs().max() < 3 / 255
     content_BCHW = to_tensor(content.image, (64, 48))
     assert image_BCHW.mean() == pytest.approx(content_BCHW.mean().item(), abs=0.02)
@@ -379,8 +383,8 @@ def test_colours_of_several_pictures_together_are_each_its_own(session, weights,
     ]
     together = session.stylize(requests, weights)
     for request, outcome in zip(requests, together, strict=True):
-        alone = np.asarray(one(session, request, weights).image, int)
-        assert np.abs(np.asarray(outcome.image, int) - alone).max() <= 2
+        alone = np.asarray(image_of(one(session, request, weights)), int)
+        assert np.abs(np.asarray(image_of(outcome), int) - alone).max() <= 2
 
 
 LEVEL = Level(96, 72, 1)
@@ -501,7 +505,8 @@ def test_a_content_that_hides_everything_is_a_white_one(session, weights):
     white = Picture.from_image(Image.new("RGB", (64, 48), "white"))
     recipe = recipe_for(color="match")
     images = [
-        one(session, Request(each, [(picture(1), 1.0)], recipe), weights).image for each in (nothing, white)
+        image_of(one(session, Request(each, [(picture(1), 1.0)], recipe), weights))
+        for each in (nothing, white)
     ]
     assert images[0].tobytes() == images[1].tobytes()
 
@@ -511,7 +516,7 @@ def transferred(monkeypatch) -> list[torch.Tensor]:
     """The pictures as the transfer returns them, before anything is done to their colours."""
     images, run = [], StyleTransfer.run
 
-    def kept(self: StyleTransfer, states: list[RunState]) -> list[Result]:
+    def kept(self: StyleTransfer, states: list[RunState]) -> list[Outcome]:
         results = run(self, states)
         images.extend(each.image_BCHW.clamp(0, 1) for each in results if each.image_BCHW is not None)
         return results
@@ -621,7 +626,7 @@ def test_the_gpu_gives_the_cpus_picture(weights, tmp_path):
     results = []
     for device in ("cpu", "cuda"):
         outcome = one(Session(plan_device(device), TargetCache(None)), request, weights)
-        results.append(np.asarray(outcome.image, int))
+        results.append(np.asarray(image_of(outcome), int))
     assert np.abs(results[0] - results[1]).mean() < 2
 
 
