@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import random_image, tiny_weights
 
+from pipeline.errors import DiskError
 from pipeline.transfer.images import to_image
 from pipeline.vgg.encoder import TORCHVISION_INDEX, Encoder
 from pipeline.vgg.weights import SLIM_PATH
@@ -189,13 +190,15 @@ def test_a_checkpoint_of_another_run_is_not_resumed(distill, monkeypatch):
         distill(*options)
 
 
-def test_a_disk_that_takes_nothing_is_told(distill, monkeypatch):
+def test_a_full_disk_is_reported(distill, monkeypatch):
     def full(path: Path, data: bytes) -> None:
-        raise OSError(28, "No space left on device", str(path))
+        raise DiskError(f"{path}: cannot be written (No space left on device).")
 
     save_file(tiny_weights(width=3), "teacher.safetensors")
-    monkeypatch.setattr(distill_encoder, "write_atomically", full)
-    with pytest.raises(SystemExit, match=r"No space left on device: 'slim.safetensors'. The last report"):
+    monkeypatch.setattr(distill_encoder, "write_file", full)
+    with pytest.raises(
+        SystemExit, match=r"slim.safetensors: cannot be written \(No space left on device\). The last report"
+    ):
         distill("teacher.safetensors", f"--widths={NARROW}")
 
 

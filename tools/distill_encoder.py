@@ -36,10 +36,10 @@ from pruning import NETWORK, TAPS, Tensors, prune, run_network
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from pipeline.errors import PipelineError
+from pipeline.errors import DiskError, PipelineError
 from pipeline.images.reading import decode_image
 from pipeline.spec.recipe import Recipe
-from pipeline.storage.files import write_atomically
+from pipeline.storage.files import write_file
 from pipeline.transfer.explicit import ExplicitObjective
 from pipeline.transfer.lbfgs import LBFGS
 from pipeline.transfer.losses import bures_style_loss, bures_target, moments
@@ -237,7 +237,7 @@ class Run:
     def save(self, path: Path, settings: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()
         torch.save({"settings": dict(settings), **vars(self)}, buffer)
-        write_atomically(path, buffer.getvalue())
+        write_file(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path, settings: Mapping[str, Any]) -> Run:
@@ -278,13 +278,13 @@ def train(args: argparse.Namespace) -> Run:
     for loss in steps(run, teacher, crops, args):
         errors = validate(run.student, teacher, validation)
         report(run, loss, errors, time.monotonic() - started)
-        write_atomically(args.out, encoder_bytes(run.student))
+        write_file(args.out, encoder_bytes(run.student))
         run.save(checkpoint, settings)
         if max(max(part.values()) for part in errors.values()) < EXACT:
             print("The pruned network is its teacher but for rounding: nothing to learn.")
             break
     print(table(run, args.out))
-    write_atomically(args.out.with_suffix(".training.json"), json.dumps(run.reports, indent=1).encode())
+    write_file(args.out.with_suffix(".training.json"), json.dumps(run.reports, indent=1).encode())
     checkpoint.unlink()
     return run
 
@@ -425,10 +425,10 @@ def main() -> None:
     args = read_options()
     try:
         train(args)
+    except DiskError as error:
+        raise SystemExit(f"{error} The last report's student and checkpoint are as they were.") from error
     except PipelineError as error:
         raise SystemExit(str(error)) from error
-    except OSError as error:
-        raise SystemExit(f"{error}. The last report's student and checkpoint are as they were.") from error
 
 
 if __name__ == "__main__":

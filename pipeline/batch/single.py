@@ -25,7 +25,7 @@ from ..spec.jobs import (
     safe_name,
 )
 from ..spec.recipe import SUFFIXES, Recipe, layer_recipe
-from ..storage.outbox import write_file
+from ..storage.files import write_file
 from .runner import Digests, Finished, Observer, ReadingStopped
 
 

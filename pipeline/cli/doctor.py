@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import tempfile
 from pathlib import Path
 
-from ..errors import DeviceError, WeightsError
+from ..errors import DeviceError, DiskError, WeightsError
 from ..execution.executors import InProcessExecutor, weights_dir
 from ..spec.config import Config
+from ..storage.files import Disk
 from ..version import VERSION
 from ..watch.status import Check
 
@@ -71,7 +71,7 @@ def _weights(config: Config) -> list[Check]:
 
 
 def _folder(label: str, folder: Path) -> Check:
-    """Tell whether a folder can be written, or made where it is to be, and the room there."""
+    """Tell whether a folder can be written, or made where it is to be, and has free space."""
     existing = folder
     while not existing.exists():
         existing = existing.parent
@@ -80,5 +80,8 @@ def _folder(label: str, folder: Path) -> Check:
             pass
     except OSError as error:
         return Check(label, f"{folder}: cannot be written ({error.strerror or error})", ok=False)
-    free = shutil.disk_usage(existing).free
-    return Check(label, f"{folder}: writable, {free / 2**30:.1f} GiB free", ok=free > ENOUGH_FREE_BYTES)
+    try:
+        free = Disk().require_free(existing, ENOUGH_FREE_BYTES)
+    except DiskError as error:
+        return Check(label, str(error), ok=False)
+    return Check(label, f"{folder}: writable, {free / 2**30:.1f} GiB free")

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from ..errors import DiskError
+from ..storage.files import disk_errors
 
 # A log file is rotated at this size, and so many old ones are kept.
 LOG_BYTES, LOG_FILES = 10 << 20, 5
@@ -34,13 +34,9 @@ def rotated(path: Path) -> Iterator[Callable[[str], None]]:
 
     The function raises OSError where the system refuses.
     """
-    try:
+    with disk_errors(path, "cannot be written", "Give --log-file another path."):
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = Handler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
-    except OSError as error:
-        raise DiskError(
-            f"{path}: cannot be written ({error.strerror or error}).", "Give --log-file another path."
-        ) from error
 
     def write(line: str) -> None:
         handler.emit(logging.LogRecord("style-pipeline", logging.INFO, "", 0, line, None, None))

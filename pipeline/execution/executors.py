@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
 
-from ..errors import DiskError, ImageError, JobError, PipelineError
+from ..errors import ImageError, JobError, PipelineError
 from ..spec.config import Config
 from ..spec.jobs import EncoderInfo, JobResult, StepProgress, Task
 from ..spec.recipe import Recipe
-from ..storage.files import sweep_unfinished
+from ..storage.files import disk_errors, sweep_unfinished
 from .inputs import Prepared, prepare
 from .results import job_result, render_snapshot, step_progress, unexpected_failure
 
@@ -304,13 +304,9 @@ class InProcessExecutor:
 
     def forget(self, key: str) -> None:
         path = checkpoint_path(self.config, key)
-        try:
+        advice = "Check that state_dir can be written, then run the same command again."
+        with disk_errors(path, "the checkpoint cannot be deleted", advice):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise DiskError(
-                f"{path}: the checkpoint cannot be deleted ({error.strerror or error}).",
-                "Check that state_dir can be written, then run the same command again.",
-            ) from error
 
     def close(self) -> None:
         self._sessions.clear()
@@ -424,10 +420,6 @@ def _remove_old_checkpoints(folder: Path) -> None:
 def _save(path: Path, state: RunState) -> None:
     from ..transfer.checkpoints import write_checkpoint
 
-    try:
+    advice = "Free some space, or set state_dir in config.yaml to another disk."
+    with disk_errors(path, "the checkpoint cannot be written", advice):
         write_checkpoint(path, state)
-    except OSError as error:
-        raise DiskError(
-            f"{path}: the checkpoint cannot be written ({error.strerror or error}).",
-            "Free some space, or set state_dir in config.yaml to another disk.",
-        ) from error

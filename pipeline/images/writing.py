@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, PngImagePlugin
 
 from ..errors import ImageError
+from ..storage.files import parse_json_object
 from .directories import ASCII, BYTE, LONG, SHORT, UNDEFINED, Directories, file_bytes, numbers, plain
 from .exif import parsed_exif
 from .png import SIGNATURE
@@ -181,11 +182,7 @@ def read_provenance(data: bytes, name: str) -> dict[str, Any] | None:
     with opened_picture(data, name) as (opened, _):
         info = opened.info
     stored = info.get("style-pipeline") or info.get("comment") or _xmp_text(info.get("xmp"))
-    try:
-        found = json.loads(stored)
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    return (parse_json_object(stored) if isinstance(stored, bytes | str) else {}) or None
 
 
 def _xmp_text(packet: Any) -> str:

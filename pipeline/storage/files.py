@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -15,7 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from ..errors import DiskError
 
 try:
     import fcntl
@@ -27,7 +30,7 @@ TEMPORARY_PREFIX = ".unfinished-"
 HASH_BYTES = 1 << 20
 
 # Errors about one name (taken, too long, not allowed), not about its disk.
-OF_ONE_NAME = frozenset(
+NAME_ERRORS = frozenset(
     {
         errno.EEXIST,
         errno.EILSEQ,
@@ -40,7 +43,7 @@ OF_ONE_NAME = frozenset(
     }
 )
 # Errors about a disk or the system, never about a single file.
-OF_THE_MACHINE = frozenset(
+MACHINE_ERRORS = frozenset(
     {
         errno.EDQUOT,
         errno.EHOSTDOWN,
@@ -111,6 +114,20 @@ class Disk:
 
     def free_bytes(self, folder: Path) -> int:
         return shutil.disk_usage(folder).free
+
+    def require_free(self, folder: Path, needed: int) -> int:
+        """Return how many bytes are free on a folder's disk.
+
+        Raises:
+            DiskError: fewer than `needed` are, or the disk is not there.
+        """
+        with disk_errors(folder):
+            free = self.free_bytes(folder)
+        if free < needed:
+            raise DiskError(
+                f"{folder}: {free >> 20} MB free, {needed >> 20} MB needed.", "Free some space on its disk."
+            )
+        return free
 
     def make_folder(self, path: Path) -> None:
         """Make a folder and those above it."""
@@ -220,9 +237,54 @@ def make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file at once; as `published`."""
-    with published(path) as file:
+@contextmanager
+def disk_errors(
+    path: Path | str | None = None, failure: str = "cannot be used", next_step: str = ""
+) -> Iterator[None]:
+    """Raise a DiskError about `path` for any OSError; without a path, about the file that the error names."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            check = "Check that no file is where a folder should be."
+        else:
+            check = "Check that the disk is there, writable and not full."
+        place = path or error.filename or "A folder"
+        raise DiskError(f"{place}: {failure} ({error.strerror or error}).", next_step or check) from error
+
+
+def parse_json_object(data: bytes | str) -> dict[str, Any]:
+    """Return a JSON object; empty where the data is damaged, or something else."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_json_object(path: Path | str) -> dict[str, Any]:
+    """Return the JSON object in a file; empty where there is no such file, or it holds none.
+
+    Raises:
+        OSError: there may be one, and it cannot be read now.
+    """
+    try:
+        # Text, not Path: this is what most jobs of a finished batch need, and each Path interns its parts.
+        with open(path, "rb") as file:
+            return parse_json_object(file.read())
+    except OSError as error:
+        if error.errno in NAME_ERRORS or isinstance(error, FileNotFoundError):
+            return {}
+        raise
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; see `published`.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    with disk_errors(path, "cannot be written"), published(path) as file:
         file.write(data)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import filelock
 
 from ..errors import DiskError
-from .files import inode_of, make_private, remove_unlocked
+from .files import inode_of, make_private, parse_json_object, remove_unlocked
 from .locks import is_locked
 
 _SCHEMA = """
@@ -255,8 +255,7 @@ class Ledger:
     def read_daemon(self, inbox: Path) -> dict[str, Any]:
         """Return what the last daemon on an inbox said of itself; empty if there was none."""
         row = self._execute("SELECT state FROM daemons WHERE inbox = ?", (_text(inbox),))
-        state = json.loads(row[0]) if row else {}
-        return state if isinstance(state, dict) else {}
+        return parse_json_object(row[0]) if row else {}
 
     def close(self) -> None:
         self._database.close()

@@ -18,18 +18,19 @@ from typing import Any
 
 import filelock
 
-from ..errors import DiskError, LockedError, PathError
+from ..errors import LockedError, PathError
 from .files import (
-    OF_ONE_NAME,
+    NAME_ERRORS,
     TEMPORARY_PREFIX,
     Disk,
+    disk_errors,
     inode_of,
     is_inside,
+    read_json_object,
     remove_unlocked,
     same_bytes,
     sweep_unfinished,
     walk,
-    write_atomically,
 )
 
 # How much of a job's key tells it from others of the same name.
@@ -443,16 +444,17 @@ class BatchFolder:
     @contextmanager
     def _disk_errors(self, path: Path, consequence: str = "") -> Iterator[None]:
         """Raise PathError for errors about one name in the outbox, DiskError for all others."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in OF_ONE_NAME and self.folder.parent.is_dir():
+        with disk_errors(path, "cannot be written"):
+            try:
+                yield
+            except OSError as error:
+                if error.errno not in NAME_ERRORS or not self.folder.parent.is_dir():
+                    raise
                 raise PathError(
                     f"{error.filename2 or error.filename or path}: cannot be written "
                     f"({error.strerror or error}){consequence}.",
                     "Move what is in its way, or choose another name, then try again.",
                 ) from error
-            raise _cannot_be_written(path, error) from error
 
 
 def batch_names(outbox: Path) -> list[str]:
@@ -480,23 +482,13 @@ def _has_plain_record(staged: str) -> bool:
 
 
 def read_record(path: Path | str) -> dict[str, Any]:
-    """Return a record, or an empty one where there is none, or a damaged one: not done, then.
+    """Return a record; empty where there is none, or it is damaged. Its job is then not done.
 
     Raises:
         DiskError: there may be one, and it cannot be read now.
     """
-    try:
-        with open(path, "rb") as file:
-            record = json.loads(file.read())
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    except OSError as error:
-        if error.errno in OF_ONE_NAME:
-            return {}
-        raise DiskError(
-            f"{path}: cannot be read ({error.strerror or error}).", "Check the disk and its permissions."
-        ) from error
-    return record if isinstance(record, dict) else {}
+    with disk_errors(path, "cannot be read", "Check the disk and its permissions."):
+        return read_json_object(path)
 
 
 def _staged_record(staged: Path) -> dict[str, Any]:
@@ -505,12 +497,8 @@ def _staged_record(staged: Path) -> dict[str, Any]:
     Raises:
         OSError: it cannot be read now.
     """
-    try:
-        record = json.loads((staged / RECORD).read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    whole = isinstance(record, dict) and "image" in record and record.get("key") == staged.name
-    return record if whole else {}
+    record = read_json_object(staged / RECORD)
+    return record if "image" in record and record.get("key") == staged.name else {}
 
 
 def log_bytes(header: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:
@@ -520,27 +508,6 @@ def log_bytes(header: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:
     writer.writerow(header)
     writer.writerows([f"{value:.6g}" for value in row] for row in rows)
     return text.getvalue().encode()
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        DiskError: it cannot be written.
-    """
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise _cannot_be_written(path, error) from error
-
-
-def _cannot_be_written(path: Path, error: OSError) -> DiskError:
-    in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
-    check = "that no file is where a folder should be" if in_the_way else "free space and permissions"
-    return DiskError(
-        f"{path}: cannot be written ({error.strerror or error}).",
-        f"Check {check}, then run the same command again.",
-    )
 
 
 def _with_ids(name: str, key: str) -> tuple[str, ...]:

@@ -12,8 +12,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,16 @@ from typing import Any
 
 from ..errors import DiskError, JobError, UsageError
 from ..spec.names import composed
-from ..storage.files import OF_ONE_NAME, TEMPORARY_PREFIX, Disk, is_inside, same_bytes, walk
+from ..storage.files import (
+    NAME_ERRORS,
+    TEMPORARY_PREFIX,
+    Disk,
+    disk_errors,
+    is_inside,
+    read_json_object,
+    same_bytes,
+    walk,
+)
 from .inbox import HIDDEN, STYLES, Identity, marker_path
 
 ERROR_NAME = "error.json"
@@ -71,7 +79,7 @@ class Claims:
     def make_folders(self) -> None:
         library = self.inbox / STYLES
         for folder in (self.claimed_folder, library, self.archive_folder, self.quarantine_folder):
-            with _disk_errors(folder):
+            with disk_errors(folder):
                 self.disk.make_folder(folder)
 
     def take(self, relative: Path, id: str) -> Claim | None:
@@ -82,7 +90,7 @@ class Claims:
             DiskError: nothing can.
         """
         claim = Claim(id, relative, self.claimed_folder / id / relative)
-        with _disk_errors(self.inbox):
+        with disk_errors(self.inbox):
             try:
                 self.disk.move(self.inbox / relative, claim.path)
             except FileNotFoundError:
@@ -97,7 +105,7 @@ class Claims:
                     "Let this program write to the folder that it is in.",
                 ) from error
             except OSError as error:
-                if error.errno not in OF_ONE_NAME or os.path.lexists(claim.path):
+                if error.errno not in NAME_ERRORS or os.path.lexists(claim.path):
                     raise
                 self._clean(claim)
                 raise JobError(
@@ -108,11 +116,11 @@ class Claims:
 
     def put_back(self, claim: Claim) -> bool:
         """Return a file to its place in the inbox; False where there is another by now."""
-        with _disk_errors(self.inbox):
+        with disk_errors(self.inbox):
             try:
                 self.disk.move(claim.path, self.inbox / claim.relative)
             except OSError as error:
-                if error.errno not in OF_ONE_NAME:
+                if error.errno not in NAME_ERRORS:
                     raise
                 return False
             self._clean(claim)
@@ -124,7 +132,7 @@ class Claims:
         Folders left empty are removed, and so is an original whose copy is claimed already.
         """
         claims = []
-        with _disk_errors(self.claimed_folder):
+        with disk_errors(self.claimed_folder):
             self.disk.make_folder(self.claimed_folder)
             entries = sorted(self.disk.entries(self.claimed_folder), key=lambda entry: entry.name)
             for root in (Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)):
@@ -147,11 +155,11 @@ class Claims:
         by_id = (Path(claim.id, claim.relative.name), Path(claim.id, f"original{suffix}"))
         for place in (claim.relative, with_id, *by_id):
             target = self.archive_folder / place
-            with _disk_errors(self.archive_folder):
+            with disk_errors(self.archive_folder):
                 try:
                     self.disk.move(claim.path, target)
                 except OSError as error:
-                    if error.errno not in OF_ONE_NAME:
+                    if error.errno not in NAME_ERRORS:
                         raise
                     continue
                 self._clean(claim)
@@ -161,7 +169,7 @@ class Claims:
 
     def delete(self, claim: Claim) -> None:
         """Delete a finished original."""
-        with _disk_errors(claim.path):
+        with disk_errors(claim.path):
             self.disk.remove(claim.path)
             self._clean(claim)
             self._drop_report(claim)
@@ -182,11 +190,11 @@ class Claims:
 
     def _put_marker(self, home: Path, original: Path) -> bool:
         """Write a marker; False where there is no place for one."""
-        with _disk_errors(home):
+        with disk_errors(home):
             try:
                 self.disk.put(marker_path(home), json.dumps(_mark(original)).encode())
             except OSError as error:
-                if error.errno not in OF_ONE_NAME:
+                if error.errno not in NAME_ERRORS:
                     raise
                 return False
         return True
@@ -195,12 +203,12 @@ class Claims:
         """Tell whether a file in the inbox is the one that its marker speaks of."""
         home = self.inbox / relative
         try:
-            return bool(json.loads(marker_path(home).read_bytes()) == _mark(home))
-        except (OSError, ValueError):
+            return read_json_object(marker_path(home)) == _mark(home)
+        except OSError:
             return False
 
     def remove_marker(self, relative: Path) -> None:
-        with _disk_errors(self.inbox):
+        with disk_errors(self.inbox):
             self.disk.remove(self.inbox / relative)
 
     def quarantine(self, claim: Claim, report: Mapping[str, Any]) -> Path:
@@ -210,7 +218,7 @@ class Claims:
         """
         folder, name = self.quarantine_folder / claim.id, claim.relative.name
         plain = f"original{claim.relative.suffix}"
-        with _disk_errors(folder):
+        with disk_errors(folder):
             for target in (folder / (f"original-{name}" if name == ERROR_NAME else name), folder / plain):
                 full = {**report, "id": claim.id, "inbox": self._inbox_from_quarantine()}
                 full |= {"path": str(claim.relative), "file": target.name}
@@ -220,7 +228,7 @@ class Claims:
                     self.disk.move(claim.path, target)
                     break
                 except OSError as error:  # the quarantine's disk may not allow this name
-                    if error.errno not in OF_ONE_NAME or target.name == plain:
+                    if error.errno not in NAME_ERRORS or target.name == plain:
                         raise
             self._clean(claim)
         return target
@@ -256,11 +264,11 @@ class Claims:
         """
         home = self.inbox / str(quarantined.report["path"])
         self._check_stays_inside(quarantined, home)
-        with _disk_errors(home):
+        with disk_errors(home):
             try:
                 self.disk.move(quarantined.file, home)
             except OSError as error:
-                if error.errno not in OF_ONE_NAME:
+                if error.errno not in NAME_ERRORS:
                     raise
                 there = error.errno in {errno.EEXIST, errno.ENOTDIR}
                 raise UsageError(
@@ -291,7 +299,7 @@ class Claims:
         try:
             before, after = original.lstat(), claimed.lstat()
         except OSError as error:
-            if error.errno not in {*OF_ONE_NAME, errno.ENOENT}:
+            if error.errno not in {*NAME_ERRORS, errno.ENOENT}:
                 raise
             return
         older = before.st_ctime_ns < after.st_ctime_ns
@@ -320,16 +328,6 @@ def new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            f"{path}: {error.strerror or error}.", "Check that the disk is there, writable and not full."
-        ) from error
-
-
 def _mark(path: Path) -> dict[str, int]:
     """What stays the same when a file is moved to and fro; its ctime does not."""
     identity = Identity.of(path.stat())
@@ -346,9 +344,9 @@ def _is_file(path: Path) -> bool:
 
 def _read_report(path: Path) -> dict[str, Any]:
     try:
-        report = json.loads(path.read_bytes()) if _is_file(path) else {}
-    except (OSError, ValueError, RecursionError):
+        report = read_json_object(path) if _is_file(path) else {}
+    except OSError:
         return {}
-    if not isinstance(report, dict) or not isinstance(report.get("path"), str):
+    if not isinstance(report.get("path"), str):
         return {}
     return {"error": "quarantined", "next_step": "", **report}

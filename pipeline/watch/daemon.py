@@ -29,7 +29,7 @@ from ..spec.config import Config
 from ..spec.jobs import Job
 from ..spec.manifest import Batch
 from ..spec.words import counted, shortened
-from ..storage.files import OF_THE_MACHINE, Disk, one_line
+from ..storage.files import MACHINE_ERRORS, Disk, disk_errors, one_line
 from ..storage.ledger import DropRow, Ledger, open_ledger
 from ..storage.outbox import BatchFolder, batch_names
 from .claims import Claim, Claims, new_id
@@ -150,7 +150,7 @@ class Daemon:
         self.folders.check_known(self.ledger.read_daemon(self.inbox))
         with self.owner.held():
             try:
-                with _machine_faults():
+                with disk_errors():
                     self._prepare()
                 self._say_hello(self.waker.start())
                 self.pulse.ready()
@@ -242,7 +242,7 @@ class Daemon:
         pause_s = FIRST_PAUSE_S
         while not self._is_over():
             try:
-                with _machine_faults():
+                with disk_errors():
                     self._step()
                 pause_s = FIRST_PAUSE_S
                 self.pulse.resumed()
@@ -330,7 +330,7 @@ class Daemon:
         One that a fault of the machine keeps from being checked is tried again; the old one stays till then.
         """
         try:
-            with _machine_faults():
+            with disk_errors():
                 self._wanted = self.reread() or self._wanted
                 if self._wanted is None:
                     return False
@@ -566,7 +566,7 @@ class Daemon:
         except PipelineError as error:
             return _report("; ".join(error.lines), error.next_step or MEND)
         except Exception as error:  # a fault of ours: the other drops still get their turn
-            if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+            if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
                 raise
             return _report(
                 f"{self.inbox / claim.relative}: unexpected {type(error).__name__}: {error}",
@@ -681,27 +681,15 @@ def watch_inbox(
     disk: Disk | None = None,
 ) -> Tally:
     """Run a daemon with a ledger and a pulse of its own. Parameters and errors as for `Daemon`."""
-    with _machine_faults():
+    with disk_errors():
         check_apart(config)
         ledger, note = open_ledger(config.state_dir)
-    with closing(ledger), _machine_faults():
+    with closing(ledger), disk_errors():
         pulse = Pulse(ledger, config, display, Notifier())
         if note:
             pulse.tell("ledger", note)
         daemon = Daemon(config, options, ledger, make_executor, pulse, waker, should_stop, reread, disk)
         return daemon.run()
-
-
-@contextmanager
-def _machine_faults() -> Iterator[None]:
-    """Turn what the system refuses, wherever it does, into a fault that is waited out."""
-    try:
-        yield
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise DiskError(
-            f"{where}{error.strerror or error}.", "Check that the disk is there, writable and not full."
-        ) from error
 
 
 def _reading_key(identity: Identity) -> str:

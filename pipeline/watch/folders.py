@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import DiskError, UsageError
 from ..spec.config import Config
-from ..storage.files import Disk
+from ..storage.files import Disk, disk_errors
 from .inbox import HIDDEN
 from .owner import Owner
 
@@ -36,33 +36,19 @@ class Folders:
             self.check_outbox()
 
     def mark_outbox(self) -> None:
-        try:
+        with disk_errors(self.outbox, "cannot be written", "Check the path."):
             self.disk.make_folder(self.marker)
-        except OSError as error:
-            raise DiskError(
-                f"{self.outbox}: cannot be written ({error.strerror or error}).", "Check the path."
-            ) from error
 
     def check_there(self) -> None:
-        """Make sure of both folders, and of room, before anything is taken or made."""
+        """Make sure of both folders, and of free space, before anything is taken or made."""
         self.owner.check()
         self.check_outbox()
         for folder in (self.inbox, self.outbox, self.config.state_dir):
-            free = self._free_bytes(folder)
-            if free < self.config.watch.min_free_mb << 20:
-                raise DiskError(f"{folder}: {free >> 20} MB free.", "Make room; nothing is taken until then.")
+            self.disk.require_free(folder, self.config.watch.min_free_mb << 20)
 
     def check_outbox(self) -> None:
         if not self.marker.exists():
             raise _replaced(self.outbox)
-
-    def _free_bytes(self, folder: Path) -> int:
-        try:
-            return self.disk.free_bytes(folder)
-        except OSError as error:
-            raise DiskError(
-                f"{folder}: {error.strerror or error}.", "Check that the disk is there."
-            ) from error
 
 
 def check_apart(config: Config) -> None:

@@ -7,14 +7,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from ..errors import DiskError, LockedError
-from ..storage.files import Disk, inode_of
+from ..storage.files import Disk, disk_errors, inode_of, read_json_object
 from ..storage.locks import is_locked
 from .inbox import HIDDEN
 
@@ -49,20 +49,17 @@ class Owner:
     def take(self) -> None:
         """Take the lock, again if need be: the folder may have been replaced. Errors as `held`."""
         self._lock.release(force=True)
-        try:
+        with disk_errors(self.inbox, next_step="Check the path, or mount it."):
             self.disk.make_folder(self.lock_path.parent)
-            self._lock.acquire()
+            try:
+                self._lock.acquire()
+            except filelock.Timeout as error:
+                raise LockedError(
+                    f"{self.inbox}: {_named(self.holder())} is watching it.",
+                    "You need not do anything: that process takes what is dropped there.",
+                ) from error
             self._inode = inode_of(self.lock_path)
             self.disk.put(self.lock_path.with_name("holder.json"), json.dumps(_holder()).encode())
-        except filelock.Timeout as error:
-            raise LockedError(
-                f"{self.inbox}: {_named(self.holder())} is watching it.",
-                "You need not do anything: that process takes what is dropped there.",
-            ) from error
-        except OSError as error:
-            raise DiskError(
-                f"{self.inbox}: cannot be used ({error.strerror or error}).", "Check the path, or mount it."
-            ) from error
 
     def check(self) -> None:
         """Make sure that the folder is still the one that was taken; take it anew where it is one of ours.
@@ -82,21 +79,15 @@ class Owner:
 
     def holder(self) -> dict[str, Any]:
         """Return what the present or last holder wrote of itself: pid, host, command, since."""
-        try:
-            found = json.loads(self.lock_path.with_name("holder.json").read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        with suppress(OSError):
+            return read_json_object(self.lock_path.with_name("holder.json"))
+        return {}
 
     def is_held(self) -> bool:
         """Tell whether any process holds the inbox now."""
-        try:
+        advice = "Run this as the user that the daemon runs as."
+        with disk_errors(self.lock_path, "its holder cannot be determined", advice):
             return is_locked(self.lock_path)
-        except OSError as error:
-            raise DiskError(
-                f"{self.lock_path}: cannot be asked who holds it ({error.strerror or error}).",
-                "Ask as the user that the daemon runs as.",
-            ) from error
 
 
 def _holder() -> dict[str, Any]:

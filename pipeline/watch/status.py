@@ -308,15 +308,14 @@ def examine_daemon(config: Config, ledger: Ledger) -> list[Check]:
     ]
     free_needed = config.watch.min_free_mb << 20
     folders = (config.watch.inbox, config.outbox, config.state_dir)
-    return [*checks, *(_room(folder, free_needed) for folder in folders)]
+    return [*checks, *(_free_space(folder, free_needed) for folder in folders)]
 
 
-def _room(folder: Path, needed: int) -> Check:
+def _free_space(folder: Path, needed: int) -> Check:
     try:
-        free = Disk().free_bytes(folder)
-    except OSError as error:
-        return Check("disk", f"{folder}: {error.strerror or error}", False)
-    return Check("disk", f"{folder}: {free >> 20} MB free", free >= needed)
+        return Check("disk", f"{folder}: {Disk().require_free(folder, needed) >> 20} MB free")
+    except DiskError as error:
+        return Check("disk", str(error), ok=False)
 
 
 def status_lines(status: Mapping[str, Any], duration: Callable[[float], str]) -> list[str]:

@@ -13,15 +13,19 @@ from typing import Any
 import pytest
 from disks import deep_folders
 
+from pipeline.errors import DiskError
 from pipeline.storage.files import (
     TEMPORARY_PREFIX,
     Disk,
+    disk_errors,
     is_inside,
     make_private,
+    parse_json_object,
+    read_json_object,
     sha256_of,
     sweep_unfinished,
     walk,
-    write_atomically,
+    write_file,
 )
 
 OLD, NEW = b"the old content", b"the new content, longer"
@@ -96,19 +100,19 @@ def test_a_file_is_written(there: bool, tmp_path: Path) -> None:
     path.parent.mkdir()
     if there:
         path.write_bytes(OLD)
-    write_atomically(path, NEW)
+    write_file(path, NEW)
     assert path.read_bytes() == NEW
     assert below(path.parent) == ["a.txt"]
 
 
 def test_its_folders_are_made(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "b/c/a.txt", NEW)
+    write_file(tmp_path / "b/c/a.txt", NEW)
     assert (tmp_path / "b/c/a.txt").read_bytes() == NEW
 
 
 def test_a_large_and_an_empty_file_are_written(tmp_path: Path) -> None:
     for data in (b"", os.urandom(3 << 20)):
-        write_atomically(tmp_path / "a.bin", data)
+        write_file(tmp_path / "a.bin", data)
         assert (tmp_path / "a.bin").read_bytes() == data
 
 
@@ -123,8 +127,8 @@ def test_a_failure_leaves_the_old_content_and_nothing_beside_it(
         path.write_bytes(OLD)
     with monkeypatch.context() as patch:
         broken(patch)
-        with pytest.raises((OSError, KeyboardInterrupt)):
-            write_atomically(path, NEW)
+        with pytest.raises((DiskError, KeyboardInterrupt)):
+            write_file(path, NEW)
     assert below(path.parent) == (["a.txt"] if there else [])
     assert not there or path.read_bytes() == OLD
 
@@ -150,7 +154,7 @@ def test_what_is_written_is_on_the_disk_before_it_is_renamed(
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
-    write_atomically(tmp_path / "a.txt", NEW)
+    write_file(tmp_path / "a.txt", NEW)
     assert events == [f"fsync file of {len(NEW)}", "replace", "fsync folder"]
 
 
@@ -166,7 +170,7 @@ def test_a_reader_sees_the_old_or_the_new_file_never_a_part(
         seen.append(path.read_bytes())
 
     monkeypatch.setattr(os, "replace", looking)
-    write_atomically(path, NEW)
+    write_file(path, NEW)
     assert seen == [OLD, NEW]
 
 
@@ -182,15 +186,15 @@ def test_a_place_that_cannot_be_written_is_an_error(blocked: str, tmp_path: Path
     else:
         path.parent.write_bytes(OLD)
     before = below(tmp_path)
-    with pytest.raises(OSError, match=r"."):
-        write_atomically(path, NEW)
+    with pytest.raises(DiskError, match="cannot be written"):
+        write_file(path, NEW)
     assert below(tmp_path) == before
 
 
 def test_a_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
     """Results are for other programs and people too, as if they had been written with open()."""
     (tmp_path / "plain").write_bytes(b"")
-    write_atomically(tmp_path / "a.txt", NEW)
+    write_file(tmp_path / "a.txt", NEW)
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
@@ -315,6 +319,53 @@ def test_a_writer_whose_file_was_swept_before_it_was_locked_begins_anew(
         return file
 
     monkeypatch.setattr(Path, "open", swept)
-    write_atomically(tmp_path / "a.txt", NEW)
+    write_file(tmp_path / "a.txt", NEW)
     assert (len(opened), below(tmp_path)) == (2, ["a.txt"])
     assert (tmp_path / "a.txt").read_bytes() == NEW
+
+
+def test_a_refusal_of_the_system_names_the_file_and_what_to_check() -> None:
+    with pytest.raises(DiskError) as caught, disk_errors(Path("/out"), "cannot be written"):
+        full_disk()
+    assert caught.value.message == "/out: cannot be written (No space left on device)."
+    assert caught.value.next_step == "Check that the disk is there, writable and not full."
+    with pytest.raises(DiskError, match="Check that no file is where a folder should be"), disk_errors():
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory", "/out/a")
+    with (
+        pytest.raises(DiskError, match="/in/a: cannot be used") as caught,
+        disk_errors(next_step="Mount it."),
+    ):
+        raise OSError(errno.EIO, "Input/output error", "/in/a")
+    assert caught.value.next_step == "Mount it."
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000])
+def test_json_that_is_damaged_or_no_object_is_an_empty_one(data: bytes, tmp_path: Path) -> None:
+    assert parse_json_object(data) == {}
+    (tmp_path / "a.json").write_bytes(data)
+    assert read_json_object(tmp_path / "a.json") == {}
+
+
+def test_a_json_object_is_read_from_a_file_and_absent_where_none_can_be(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"key": 1}')
+    assert read_json_object(tmp_path / "a.json") == {"key": 1}
+    for path in (tmp_path / "none.json", tmp_path, tmp_path / "a.json/b", tmp_path / ("x" * 300)):
+        assert read_json_object(path) == {}
+
+
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_an_absent_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("builtins.open", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        read_json_object("a.json")
+
+
+def test_too_little_free_space_is_an_error_and_so_is_a_disk_that_is_gone(tmp_path: Path) -> None:
+    disk = Disk()
+    disk.free_bytes = lambda folder: 5 << 20  # type: ignore[method-assign]
+    assert disk.require_free(tmp_path, 5 << 20) == 5 << 20
+    with pytest.raises(DiskError, match="5 MB free, 6 MB needed"):
+        disk.require_free(tmp_path, 6 << 20)
+    with pytest.raises(DiskError, match="gone: cannot be used"):
+        Disk().require_free(tmp_path / "gone", 0)
