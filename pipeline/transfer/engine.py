@@ -182,13 +182,13 @@ class StyleTransfer:
             state = picture.state
             if index > state.level:
                 assert state.best is not None  # every level has a step
-                image_BCHW = self.parametrisation.picture(state.best)
+                image_BCHW = self.parametrisation.to_cropped_image(state.best)
                 image_BCHW = self.carried_image(_enlarged(image_BCHW, level), level, picture.index)
-                canvas = self.parametrisation.canvas(image_BCHW)
+                canvas = self.parametrisation.to_padded_canvas(image_BCHW)
                 picture.state = RunState(level=index, canvas=canvas, rows=state.rows)
             elif state.canvas is None:
                 image_BCHW = self.first_image(level, picture.index)
-                state.canvas = self.parametrisation.canvas(image_BCHW)
+                state.canvas = self.parametrisation.to_padded_canvas(image_BCHW)
 
     def _run_level(self, index: int, level: Level, pictures: Sequence[_Picture]) -> None:
         stepper = self._stepper(index, level, pictures)
@@ -209,17 +209,17 @@ class StyleTransfer:
 
     def _stepper(self, index: int, level: Level, pictures: Sequence[_Picture]) -> Stepper:
         inputs = [self.level_inputs(level, picture.index) for picture in pictures]
-        content_BCHW = self.parametrisation.framed(torch.cat([each.content_BCHW for each in inputs]))
+        content_BCHW = self.parametrisation.pad(torch.cat([each.content_BCHW for each in inputs]))
         style = stack_targets([each.style for each in inputs])
         if style.masks is not None:
-            style = replace(style, masks=self.parametrisation.framed(style.masks))
+            style = replace(style, masks=self.parametrisation.pad(style.masks))
         states = [picture.state for picture in pictures]
         recipe = self.recipe.at_level(max(level.size))
         return self.steppers.fetch(self.encoder, recipe, content_BCHW, style, states, self.dtypes[index])
 
     def _done(self, state: RunState) -> Outcome:
         assert state.best is not None  # every level has a step
-        return Outcome("done", state, self.parametrisation.picture(state.best))
+        return Outcome("done", state, self.parametrisation.to_cropped_image(state.best))
 
     def steps_before(self, level: int) -> int:
         """Return the steps of all levels before `level`."""
@@ -312,7 +312,7 @@ class _LevelRun:
             return
         image = None
         if snapshot_BCHW is not None:
-            image = self.stepper.parametrisation.unframed(snapshot_BCHW[slot : slot + 1])
+            image = self.stepper.parametrisation.crop(snapshot_BCHW[slot : slot + 1])
         row, level = picture.state.rows[-1], self.level
         self.hooks.on_progress(
             Progress(picture.index, row.step, self.total, level.width, level.height, row, image)

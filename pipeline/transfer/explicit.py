@@ -27,7 +27,7 @@ from torch import Tensor
 from ..spec.recipe import Recipe
 from ..threads import SharedContext
 from ..vgg.encoder import Encoder
-from .canvas import without_margin
+from .canvas import crop_features
 from .losses import (
     TINY,
     BuresTarget,
@@ -175,7 +175,7 @@ class ExplicitObjective:
         return losses, gradient_BCHW.addcdiv_(self._backward(trace, pulls), self.std)
 
     def _style(self, layer: str, whole_BCHW: Tensor, factor: float) -> tuple[Tensor, _Pull]:
-        features_BCHW = without_margin(whole_BCHW, layer, self.recipe.margin)
+        features_BCHW = crop_features(whole_BCHW, layer, self.recipe.margin)
         features_BCHW = features_BCHW.contiguous(memory_format=torch.channels_last)
         target, guide = self.styles[layer], self.guides.get(layer)
         current = feature_moments(features_BCHW, guide)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..spec.recipe import Recipe
-from .canvas import Parametrisation, without_margin
+from .canvas import Parametrisation, crop_features
 from .losses import Guide
 
 # A region that covers fewer positions of a layer has no covariance there to speak of.
@@ -43,7 +43,7 @@ def guides(masks_BKHW: Tensor, layers: Iterable[str], margin: int) -> dict[str, 
     They have a margin of so many pixels, where no style is looked for.
     """
     return {
-        layer: _guide(without_margin(_pooled(masks_BKHW, int(layer[4]) - 1), layer, margin))
+        layer: _guide(crop_features(_pooled(masks_BKHW, int(layer[4]) - 1), layer, margin))
         for layer in layers
     }
 
@@ -211,7 +211,7 @@ def region_notes(regions: Regions, recipe: Recipe, sizes: Sequence[tuple[int, in
     """
     missed: list[dict[str, list[int]]] = [{} for _ in regions.labels]
     for size in dict.fromkeys(sizes):
-        masks_BKHW = Parametrisation(recipe).framed(regions.masks(*size))
+        masks_BKHW = Parametrisation(recipe).pad(regions.masks(*size))
         for layer, guide in guides(masks_BKHW, recipe.style_layers, recipe.margin).items():
             for region, share in zip(missed, guide.share[0].tolist(), strict=True):
                 if not share:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..spec.recipe import Recipe
 from ..vgg.encoder import Encoder
-from .canvas import without_margin
+from .canvas import crop_features
 from .losses import (
     BuresStyleLoss,
     ContentLoss,
@@ -77,7 +77,7 @@ class ReferenceObjective(nn.Module):
             content = content + recipe.content_weight * weight * loss
         for layer, weight in recipe.style_layers.items():
             layers[f"style_{layer}"] = loss = self.style_losses[layer](
-                without_margin(features[layer], layer, recipe.margin), self.guides.get(layer)
+                crop_features(features[layer], layer, recipe.margin), self.guides.get(layer)
             )
             style = style + recipe.style_weight * weight * loss
         tv = recipe.tv_weight * total_variation(stretched_chroma(image_BCHW, recipe.tv_chroma**0.5))

@@ -89,7 +89,7 @@ class Stepper:
     def _step(self) -> Tensor:
         losses, gradient_BCHW = self.objective.evaluate(self.image)
         self._keep_best(losses.total)
-        gradient_BN = self.parametrisation.by_canvas(gradient_BCHW).contiguous().view_as(self.canvas_BN)
+        gradient_BN = self.parametrisation.canvas_gradient(gradient_BCHW).contiguous().view_as(self.canvas_BN)
         self.optimizer.step(self.canvas_BN, losses.total, gradient_BN)
         self.names = ("total", "content", "style", "tv", *losses.layers)
         return torch.stack([losses.total, losses.content, losses.style, losses.tv, *losses.layers.values()])
