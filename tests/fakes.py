@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from pipeline.batch.options import RunOptions
 from pipeline.batch.plan import Planned, plan_jobs
-from pipeline.batch.runner import Finished, Runner, RunOptions, Summary
+from pipeline.batch.runner import Runner
+from pipeline.batch.summary import Finished, Summary
 from pipeline.errors import DeviceError, ImageError, WorkerLost
 from pipeline.spec.jobs import EncoderInfo, Job, JobResult, StepProgress, Task
 from pipeline.spec.manifest import Batch, read_manifest

@@ -13,7 +13,8 @@ from ..execution.inputs import check_header
 from ..spec.jobs import Job, JobResult
 from ..spec.words import counted
 from ..storage.outbox import Place, read_record
-from .runner import ReadingStopped, Runner
+from .digests import ReadingStopped
+from .runner import Runner
 
 # Fields of a recipe that a job's key leaves out.
 NAMES = frozenset({"name", "preset", "encoder"})

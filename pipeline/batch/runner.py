@@ -6,22 +6,20 @@ import hashlib
 import itertools
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from string import Formatter
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from ..errors import DiskError, ImageError, JobError, PathError, WorkerLost
 from ..execution.executors import Executor
 from ..execution.lanes import Done, Lanes
 from ..spec.jobs import (
     Color,
-    EncoderInfo,
     Job,
     JobResult,
     Masks,
@@ -33,187 +31,15 @@ from ..spec.jobs import (
     result_summary,
 )
 from ..spec.words import counted
-from ..storage.files import sha256_of
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder, Place, log_bytes
-from .deadline import Deadline
+from .digests import Digests, ReadingStopped
 from .estimate import ENOUGH_WORK, megapixel_steps
+from .options import DEFAULTS, RunOptions
+from .summary import Finished, Observer, Summary
 
 # Jobs looked ahead to put those of one style and size in a row.
 GROUP_WINDOW = 1024
-
-# `postponed`: not begun, because the deadline would have come first.
-Status = Literal["done", "failed", "skipped", "stopped", "postponed"]
-# Why a run ended: nothing was left to do; it was told to stop; the time was over; so many jobs failed; the
-# machine, or this program, has a fault.
-Reason = Literal["finished", "stopped", "deadline", "max_failures", "fault"]
-# The field of a summary that counts jobs of each status.
-COUNTS: Mapping[Status, str] = {
-    "done": "done",
-    "failed": "failed",
-    "skipped": "skipped",
-    "postponed": "postponed",
-    "stopped": "interrupted",
-}
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What became of a job. `path` is the picture's, where there is one.
-
-    `missing`: it was made before, and the picture is not there any more; only asked for is it made again.
-    """
-
-    job: Job
-    name: str
-    status: Status
-    key: str = ""
-    path: Path | None = None
-    seconds: float = 0.0
-    error: str = ""
-    next_step: str = ""
-    notes: tuple[str, ...] = ()
-    missing: bool = False
-
-
-class Observer(Protocol):
-    """Is told what happens, in order."""
-
-    def encoder_chosen(self, encoder: EncoderInfo) -> None: ...
-
-    def job_started(self, job: Job, name: str) -> None: ...
-
-    def job_step(self, name: str, progress: StepProgress) -> None: ...
-
-    def worker_lost(self, job: Job, error: WorkerLost) -> None: ...
-
-    def job_finished(self, finished: Finished) -> None: ...
-
-
-@dataclass
-class Summary:
-    """The batch so far, as it is written to summary.json.
-
-    Every job is in one count: `done`, `failed`, `skipped` (its picture is there), `missing` (it was made
-    before and is not there any more), `postponed` (it would have taken past the deadline), `interrupted`
-    (begun, and to be gone on with) or `not_begun`. `pictures` lists every job with its `status` among these,
-    its `key` if it is known, and its `path` below the batch's folder if it is there.
-    """
-
-    batch: str
-    jobs: int
-    done: int = 0
-    failed: int = 0
-    skipped: int = 0
-    missing: int = 0
-    postponed: int = 0
-    interrupted: int = 0
-    not_begun: int = 0
-    stopped: bool = False
-    reason: Reason = "finished"
-    fault: str = ""
-    seconds: float = 0.0
-    cache_hits: int = 0
-    cache_misses: int = 0
-    started: str = ""
-    finished: str = ""
-    encoders: dict[str, str] = field(default_factory=dict)
-    failures: list[dict[str, str]] = field(default_factory=list)
-    pictures: list[dict[str, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._counted: Counter[str] = Counter()  # of the names that jobs want
-
-    @property
-    def remaining(self) -> int:
-        return self.jobs - self.done - self.failed - self.skipped - self.missing
-
-    def count(self, finished: Finished, folder: Path) -> None:
-        """Count what became of a job, and list it."""
-        status = "missing" if finished.missing else COUNTS[finished.status]
-        setattr(self, status, getattr(self, status) + 1)
-        if finished.status == "stopped":
-            self.stopped, self.reason = True, "stopped"
-        picture = {"name": finished.name, "status": status}
-        if finished.key:
-            picture["key"] = finished.key
-        # The picture of a drop may have been fetched already; the job is done all the same.
-        gone = finished.missing or (finished.job.drop and finished.path and not finished.path.is_file())
-        if finished.path is not None and not gone:
-            picture["path"] = finished.path.relative_to(folder).as_posix()
-        self.pictures.append(picture)
-        self._counted[finished.job.name] += 1
-        if finished.status == "failed":
-            failure = {"name": finished.name, "key": finished.key}
-            self.failures.append({**failure, "error": finished.error, "next_step": finished.next_step})
-
-    def close(self, names: Iterable[str]) -> None:
-        """List those of all jobs, by their `names`, that were not begun, and say why the run ended."""
-        counted = self._counted.copy()
-        if sum(counted.values()) < self.jobs:
-            for name in names:
-                if counted[name]:
-                    counted[name] -= 1
-                else:
-                    self.not_begun += 1
-                    self.pictures.append({"name": name, "status": "not_begun"})
-        self.stopped &= self.remaining > 0
-        if not self.remaining and self.reason != "fault":
-            self.reason = "finished"
-        elif self.postponed and self.reason == "finished":
-            self.reason = "deadline"
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """`force` runs all finished jobs again, `missing` those whose pictures are gone.
-
-    `max_failures` 0 is no limit.
-    """
-
-    force: bool = False
-    max_failures: int = 0
-    max_attempts: int = 3
-    deadline: Deadline | None = None
-    missing: bool = False
-
-
-class ReadingStopped(Exception):
-    """Told to stop while inputs were read."""
-
-
-class Digests(dict[Path, str]):
-    """sha256 of files by path, each read once."""
-
-    def __init__(self, should_stop: Callable[[], bool]) -> None:
-        super().__init__()
-        self._should_stop = should_stop
-
-    def _tick(self) -> None:
-        if self._should_stop():
-            raise ReadingStopped
-
-    def __missing__(self, path: Path) -> str:
-        """Read a file.
-
-        Raises:
-            ReadingStopped: told to stop before it was read.
-            ImageError: it cannot be read.
-            DiskError: its folder is gone.
-        """
-        try:
-            self[path] = sha256_of(path, self._tick)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            if not path.parent.is_dir():  # not a bad picture, but a folder that went away
-                raise DiskError(
-                    f"{path.parent}: the folder is gone ({reason}).",
-                    "Check the path, or mount it, and run again.",
-                ) from error
-            raise ImageError(
-                f"{path}: cannot be read ({reason}).", "Check the path and its permissions."
-            ) from error
-        return self[path]
 
 
 @dataclass(frozen=True)
@@ -238,7 +64,7 @@ class Runner:
         ledger: Ledger,
         executor: Executor,
         observer: Observer,
-        options: RunOptions = RunOptions(),
+        options: RunOptions = DEFAULTS,
         should_stop: Callable[[], bool] = lambda: False,
         workers: Callable[[], Sequence[Executor]] | None = None,
     ) -> None:

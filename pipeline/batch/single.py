@@ -26,7 +26,8 @@ from ..spec.jobs import (
 )
 from ..spec.recipe import SUFFIXES, Recipe, layer_recipe
 from ..storage.files import write_file
-from .runner import Digests, Finished, Observer, ReadingStopped
+from .digests import Digests, ReadingStopped
+from .summary import Finished, Observer
 
 
 def single_style(styles: Sequence[str], mask: Path | None) -> tuple[Style, Masks | None]:

@@ -34,7 +34,8 @@ from .streams import encoded, guarded, open_closed, refused
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..batch.runner import Runner, RunOptions
+    from ..batch.options import RunOptions
+    from ..batch.runner import Runner
     from ..execution.executors import Executor, InProcessExecutor
     from ..spec.config import Config
     from ..spec.manifest import Batch
@@ -196,7 +197,7 @@ def run(
 ) -> None:
     """Make every picture of a manifest that is not there yet."""
     from ..batch.deadline import read_deadline
-    from ..batch.runner import RunOptions
+    from ..batch.options import RunOptions
     from ..spec.manifest import read_manifest, unwanted
 
     _check_is_no_picture(manifest)

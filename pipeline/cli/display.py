@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..batch.estimate import unknown_seconds
-from ..batch.runner import Finished, Summary
+from ..batch.summary import Finished, Summary
 from ..errors import WorkerLost
 from ..spec.jobs import EncoderInfo, Job, StepProgress
 from ..spec.recipe import Recipe

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..batch.deadline import Deadline
-from ..batch.runner import Runner, RunOptions, Summary
+from ..batch.options import RunOptions
+from ..batch.runner import Runner
+from ..batch.summary import Summary
 from ..errors import (
     DiskError,
     ImageError,

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from ..batch.runner import Finished, Observer
+from ..batch.summary import Finished, Observer
 from ..errors import DiskError, PipelineError, WorkerLost
 from ..spec.config import Config
 from ..spec.jobs import EncoderInfo, Job, StepProgress

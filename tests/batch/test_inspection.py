@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pipeline.batch.digests import Digests
 from pipeline.batch.inspection import manifest_of, manifest_text, read_origin
-from pipeline.batch.runner import Digests
 from pipeline.cli.commands import app, main
 from pipeline.errors import UsageError
 from pipeline.execution.results import provenance

@@ -24,10 +24,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.batch.deadline import Deadline
+from pipeline.batch.digests import Digests
 from pipeline.batch.estimate import Estimate, megapixel_steps
+from pipeline.batch.options import RunOptions
 from pipeline.batch.plan import is_finished, plan_jobs
-from pipeline.batch.runner import Digests, Finished, Runner, RunOptions, Summary, group_jobs
+from pipeline.batch.runner import Runner, group_jobs
 from pipeline.batch.single import run_single, single_job, single_style
+from pipeline.batch.summary import Finished, Summary
 from pipeline.errors import DeviceError, DiskError, ImageError, JobError, UsageError, WeightsError
 from pipeline.spec.jobs import EncoderInfo, Job, Style
 from pipeline.spec.recipe import Recipe, layer_recipe

@@ -15,7 +15,8 @@ from fakes import FakeExecutor, Workshop
 from rich.cells import cell_len
 from rich.console import Console
 
-from pipeline.batch.runner import Finished, Runner, Status, Summary
+from pipeline.batch.runner import Runner
+from pipeline.batch.summary import Finished, Status, Summary
 from pipeline.cli import display
 from pipeline.cli.display import (
     JsonLines,

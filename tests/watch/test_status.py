@@ -16,7 +16,7 @@ import pytest
 from fakes import Recorder
 from watching import Watched, wait_until
 
-from pipeline.batch.runner import Finished
+from pipeline.batch.summary import Finished
 from pipeline.cli.display import duration
 from pipeline.errors import DeviceError, DiskError, PipelineError, WorkerLost
 from pipeline.spec.config import Config, WatchConfig, read_config

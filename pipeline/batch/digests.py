@@ -1,0 +1,47 @@
+"""The sha256 of input files, each read once; a stop does not wait for a large one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import DiskError, ImageError
+from ..storage.files import sha256_of
+
+
+class ReadingStopped(Exception):
+    """Told to stop while inputs were read."""
+
+
+class Digests(dict[Path, str]):
+    """sha256 of files by path, each read once."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        super().__init__()
+        self._should_stop = should_stop
+
+    def _tick(self) -> None:
+        if self._should_stop():
+            raise ReadingStopped
+
+    def __missing__(self, path: Path) -> str:
+        """Read a file.
+
+        Raises:
+            ReadingStopped: told to stop before it was read.
+            ImageError: it cannot be read.
+            DiskError: its folder is gone.
+        """
+        try:
+            self[path] = sha256_of(path, self._tick)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if not path.parent.is_dir():  # not a bad picture, but a folder that went away
+                raise DiskError(
+                    f"{path.parent}: the folder is gone ({reason}).",
+                    "Check the path, or mount it, and run again.",
+                ) from error
+            raise ImageError(
+                f"{path}: cannot be read ({reason}).", "Check the path and its permissions."
+            ) from error
+        return self[path]

@@ -1,0 +1,133 @@
+"""What comes of jobs: each by itself, all of a batch in its summary, and who is notified of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ..errors import WorkerLost
+from ..spec.jobs import EncoderInfo, Job, StepProgress
+
+# `postponed`: not begun, because the deadline would have come first.
+Status = Literal["done", "failed", "skipped", "stopped", "postponed"]
+# Why a run ended: nothing was left to do; it was told to stop; the time was over; so many jobs failed; the
+# machine, or this program, has a fault.
+Reason = Literal["finished", "stopped", "deadline", "max_failures", "fault"]
+# The field of a summary that counts jobs of each status.
+COUNTS: Mapping[Status, str] = {
+    "done": "done",
+    "failed": "failed",
+    "skipped": "skipped",
+    "postponed": "postponed",
+    "stopped": "interrupted",
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What became of a job. `path` is the picture's, where there is one.
+
+    `missing`: it was made before, and the picture is not there any more; only asked for is it made again.
+    """
+
+    job: Job
+    name: str
+    status: Status
+    key: str = ""
+    path: Path | None = None
+    seconds: float = 0.0
+    error: str = ""
+    next_step: str = ""
+    notes: tuple[str, ...] = ()
+    missing: bool = False
+
+
+class Observer(Protocol):
+    """Is told what happens, in order."""
+
+    def encoder_chosen(self, encoder: EncoderInfo) -> None: ...
+
+    def job_started(self, job: Job, name: str) -> None: ...
+
+    def job_step(self, name: str, progress: StepProgress) -> None: ...
+
+    def worker_lost(self, job: Job, error: WorkerLost) -> None: ...
+
+    def job_finished(self, finished: Finished) -> None: ...
+
+
+@dataclass
+class Summary:
+    """The batch so far, as it is written to summary.json.
+
+    Every job is in one count: `done`, `failed`, `skipped` (its picture is there), `missing` (it was made
+    before and is not there any more), `postponed` (it would have taken past the deadline), `interrupted`
+    (begun, and to be gone on with) or `not_begun`. `pictures` lists every job with its `status` among these,
+    its `key` if it is known, and its `path` below the batch's folder if it is there.
+    """
+
+    batch: str
+    jobs: int
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    missing: int = 0
+    postponed: int = 0
+    interrupted: int = 0
+    not_begun: int = 0
+    stopped: bool = False
+    reason: Reason = "finished"
+    fault: str = ""
+    seconds: float = 0.0
+    cache_hits: int = 0
+    cache_misses: int = 0
+    started: str = ""
+    finished: str = ""
+    encoders: dict[str, str] = field(default_factory=dict)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    pictures: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._counted: Counter[str] = Counter()  # of the names that jobs want
+
+    @property
+    def remaining(self) -> int:
+        return self.jobs - self.done - self.failed - self.skipped - self.missing
+
+    def count(self, finished: Finished, folder: Path) -> None:
+        """Count what became of a job, and list it."""
+        status = "missing" if finished.missing else COUNTS[finished.status]
+        setattr(self, status, getattr(self, status) + 1)
+        if finished.status == "stopped":
+            self.stopped, self.reason = True, "stopped"
+        picture = {"name": finished.name, "status": status}
+        if finished.key:
+            picture["key"] = finished.key
+        # The picture of a drop may have been fetched already; the job is done all the same.
+        gone = finished.missing or (finished.job.drop and finished.path and not finished.path.is_file())
+        if finished.path is not None and not gone:
+            picture["path"] = finished.path.relative_to(folder).as_posix()
+        self.pictures.append(picture)
+        self._counted[finished.job.name] += 1
+        if finished.status == "failed":
+            failure = {"name": finished.name, "key": finished.key}
+            self.failures.append({**failure, "error": finished.error, "next_step": finished.next_step})
+
+    def close(self, names: Iterable[str]) -> None:
+        """List those of all jobs, by their `names`, that were not begun, and say why the run ended."""
+        counted = self._counted.copy()
+        if sum(counted.values()) < self.jobs:
+            for name in names:
+                if counted[name]:
+                    counted[name] -= 1
+                else:
+                    self.not_begun += 1
+                    self.pictures.append({"name": name, "status": "not_begun"})
+        self.stopped &= self.remaining > 0
+        if not self.remaining and self.reason != "fault":
+            self.reason = "finished"
+        elif self.postponed and self.reason == "finished":
+            self.reason = "deadline"
