@@ -264,10 +264,10 @@ class WatchLogThatMounts(WatchLog):
         super().__init__(write_line, as_json=True)
         self.vanishing = Vanishing(setup)
 
-    def tell(self, kind: str, text: str, **facts: object) -> None:
-        super().tell(kind, text, **facts)
+    def notify(self, kind: str, text: str, **facts: object) -> None:
+        super().notify(kind, text, **facts)
         if kind == "paused" and (made := self.vanishing.come_back()):
-            super().tell("made", " ".join(made))
+            super().notify("made", " ".join(made))
 
 
 class ClockJump(WatchLog):
@@ -277,11 +277,11 @@ class ClockJump(WatchLog):
         super().__init__(write_line, as_json=True)
         self.seconds = seconds
 
-    def tell(self, kind: str, text: str, **facts: object) -> None:
+    def notify(self, kind: str, text: str, **facts: object) -> None:
         if kind == "started" and self.seconds:
             real, jump, self.seconds = time.time, self.seconds, 0.0
             time.time = lambda: real() + jump
-        super().tell(kind, text, **facts)
+        super().notify(kind, text, **facts)
 
 
 def no_observer() -> BaseObserver:
@@ -305,7 +305,7 @@ def main(setup: Setup) -> int:
         log = ClockJump(setup.clock_jump_s) if setup.clock_jump_s else WatchLog(write_line, as_json=True)
     daemon.FIRST_PAUSE_S = setup.first_pause_s
     daemon.LOCKED_S = setup.locked_s
-    hooks = Hooks(setup, log.tell)
+    hooks = Hooks(setup, log.notify)
     if not setup.no_sync:
         hooks.hook_ledger()
     if setup.stat_fails:
@@ -325,7 +325,7 @@ def put_into_the_command(setup: Setup, log: WatchLog, disk: Disk) -> None:
     """Give the command a quick engine, this log and this disk; all else is its own."""
 
     def complain(error: PipelineError) -> int:
-        log.tell("error", str(error))
+        log.notify("error", str(error))
         return error.exit_code
 
     @contextmanager

@@ -25,7 +25,7 @@ from ..spec.jobs import EncoderInfo, Job, StepProgress
 from ..spec.recipe import Recipe
 from ..spec.words import counted, duration, first_few
 from ..storage.files import make_private, one_line
-from ..watch.status import Display, Pace, Queue
+from ..watch.heartbeat import Display, Pace, Queue
 from .logfile import rotated
 from .rows import Row, progress_table
 
@@ -368,7 +368,7 @@ class WatchLog:
         self._lost = 0
         self._said_at = time.monotonic()
 
-    def tell(self, kind: str, text: str, **facts: object) -> None:
+    def notify(self, kind: str, text: str, **facts: object) -> None:
         self._said_at = time.monotonic()
         try:
             if self._lost:
@@ -390,27 +390,29 @@ class WatchLog:
 
     def encoder_chosen(self, encoder: EncoderInfo) -> None:
         text = f"encoder {encoder.name} ({encoder.digest[:8]})"
-        self.tell("encoder", text, encoder=encoder.name, digest=encoder.digest)
+        self.notify("encoder", text, encoder=encoder.name, digest=encoder.digest)
         if encoder.note and self.is_news(encoder.note):
-            self.tell("encoder", encoder.note)
+            self.notify("encoder", encoder.note)
 
     def job_started(self, job: Job, name: str) -> None:
         size, steps = job.recipe.size, job.recipe.total_steps
-        self.tell("started", f"started {name} ({size} px, {counted(steps, 'step')})", name=name, steps=steps)
+        self.notify(
+            "started", f"started {name} ({size} px, {counted(steps, 'step')})", name=name, steps=steps
+        )
 
     def job_step(self, name: str, progress: StepProgress) -> None:
         if time.monotonic() - self._said_at >= SAY_EVERY_S:
             text = f"step {progress.step}/{progress.steps}  {step_detail(progress)}"
-            self.tell("step", text, step=progress.step, steps=progress.steps, loss=progress.loss)
+            self.notify("step", text, step=progress.step, steps=progress.steps, loss=progress.loss)
 
     def worker_lost(self, job: Job, error: WorkerLost) -> None:
-        self.tell("worker", f"{job.content.name}: {error.message}")
+        self.notify("worker", f"{job.content.name}: {error.message}")
 
     def job_finished(self, finished: Finished) -> None:
         if self.as_json or finished.status != "failed" or finished.job.origin is None:
-            self.tell(finished.status, finished_line(finished), **finished_object(finished))
+            self.notify(finished.status, finished_line(finished), **finished_object(finished))
             for note in finished.notes:
-                self.tell("note", f"note: {note}", name=finished.name)
+                self.notify("note", f"note: {note}", name=finished.name)
         # Else the daemon quarantines the picture, and says why in the same words.
 
 

@@ -37,11 +37,11 @@ from ..storage.outbox import BatchFolder, batch_names
 from .claims import Claim, Claims, new_id
 from .events import Waker
 from .folders import Folders, check_apart, check_unmoved
+from .heartbeat import Display, Heartbeat, Queue
 from .inbox import Identity, Seen, identity_of, is_being_written, is_network_file_system
 from .owner import Owner
 from .routes import Router, Waiting, manifest_jobs
-from .service import Notifier
-from .status import Display, Pulse, Queue
+from .service import ServiceManager
 from .watcher import Watcher, notify_mode
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class Daemon:
         options: WatchOptions,
         ledger: Ledger,
         make_executor: MakeExecutor,
-        pulse: Pulse,
+        heartbeat: Heartbeat,
         waker: Waker,
         should_stop: Callable[[], bool] = lambda: False,
         reread: Callable[[], Config | None] = lambda: None,
@@ -116,7 +116,7 @@ class Daemon:
         self.options = options
         self.ledger = ledger
         self.make_executor = make_executor
-        self.pulse = pulse
+        self.heartbeat = heartbeat
         self.waker = waker
         self.should_stop = should_stop
         self.reread = reread
@@ -155,10 +155,10 @@ class Daemon:
                 with disk_errors():
                     self._prepare()
                 self._say_hello(self.waker.start())
-                self.pulse.ready()
+                self.heartbeat.ready()
                 self._work()
             finally:
-                self.pulse.stopping()
+                self.heartbeat.stopping()
                 self.waker.close()
                 self.executor.close()
             self._say_goodbye()
@@ -175,10 +175,10 @@ class Daemon:
         self.router = Router(config, self.options.flags)
         self.claims = Claims(self.inbox, config.watch.archive_dir, config.watch.quarantine_dir, self.disk)
         self.watcher = Watcher(
-            config.watch, self.claims, self.disk, self.waker, self.pulse.tell, self.clock, config.ignore
+            config.watch, self.claims, self.disk, self.waker, self.heartbeat.notify, self.clock, config.ignore
         )
         self.executor = self.make_executor(config, self._tick)
-        self.pulse.configured(config)
+        self.heartbeat.configured(config)
 
     def _prepare(self) -> None:
         """Make the folders, and take up what an earlier process left claimed."""
@@ -189,7 +189,9 @@ class Daemon:
         self._prepared = True
         if self._pending:
             count = len(self._pending)
-            self.pulse.tell("recovered", f"{count} claimed before and not finished: going on", count=count)
+            self.heartbeat.notify(
+                "recovered", f"{count} claimed before and not finished: going on", count=count
+            )
 
     def _put_batches_right(self) -> None:
         """Publish what dead processes staged, and remove what they left half written, in every batch."""
@@ -212,12 +214,14 @@ class Daemon:
     def _say_hello(self, note: str) -> None:
         inbox, outbox = one_line(self.inbox), one_line(self.config.outbox)
         text = f"watching {inbox}; results go to {outbox}; a file settles in {self.watcher.settle_s:g} s"
-        self.pulse.tell("watching", text, inbox=inbox, outbox=outbox, settle_s=self.watcher.settle_s)
+        self.heartbeat.notify("watching", text, inbox=inbox, outbox=outbox, settle_s=self.watcher.settle_s)
         if note:
-            self.pulse.tell("events", note)
+            self.heartbeat.notify("events", note)
         if is_network_file_system(self.config.state_dir):
             place = one_line(self.config.state_dir)
-            self.pulse.tell("state", f"{place}: is on a network share; a ledger is safe on a local disk only")
+            self.heartbeat.notify(
+                "state", f"{place}: is on a network share; a ledger is safe on a local disk only"
+            )
 
     def _say_goodbye(self) -> None:
         tally = self.tally
@@ -228,7 +232,7 @@ class Daemon:
         text = (
             f"ended: {tally.done} done, {tally.quarantined} quarantined, {tally.left} left for the next time"
         )
-        self.pulse.tell("ended", text, done=tally.done, quarantined=tally.quarantined, left=tally.left)
+        self.heartbeat.notify("ended", text, done=tally.done, quarantined=tally.quarantined, left=tally.left)
         self._beat(last=True)
 
     def _settle_row(self, drop: DropRow) -> None:
@@ -247,14 +251,14 @@ class Daemon:
                 with disk_errors():
                     self._step()
                 pause_s = FIRST_PAUSE_S
-                self.pulse.resumed()
+                self.heartbeat.resumed()
             except _StopNow:
                 return
             except FAULTS as error:
                 if self.options.once:
                     raise
                 self._cut_off = True
-                self.pulse.paused(error)
+                self.heartbeat.paused(error)
                 self._sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
@@ -286,14 +290,14 @@ class Daemon:
         elif self.options.once and self.watcher.looked and not self.watcher.still_settling():
             self._finished = True
         elif not self._is_over():
-            self.watcher.wait(self.pulse.every_s)
+            self.watcher.wait(self.heartbeat.every_s)
 
     def _tick(self) -> None:
         """Look at the inbox if it is time to, and give a sign of life. Called while the worker works."""
         if self.should_stop() and not self._stopping:
             self._stopping = True
-            self.pulse.tell("stopping", "stopping after the current step; once more to stop at once")
-        if self.should_stop() and self.pulse.running is None:
+            self.heartbeat.notify("stopping", "stopping after the current step; once more to stop at once")
+        if self.should_stop() and self.heartbeat.running is None:
             raise _StopNow  # a running job is told by the runner, and leaves a checkpoint
         try:
             self.watcher.look_if_due()
@@ -304,7 +308,7 @@ class Daemon:
     def _beat(self, last: bool = False) -> None:
         waiting = len(self._pending) + len(self._later) + self.watcher.settled_count
         queue = Queue(waiting, self.watcher.settling_count, self.tally.done, self.tally.quarantined)
-        self.pulse.beat(queue, self.waker.alive, self.watcher.broken, last)
+        self.heartbeat.beat(queue, self.waker.alive, self.watcher.broken, last)
 
     def _is_over(self) -> bool:
         deadline = self.options.deadline
@@ -314,7 +318,7 @@ class Daemon:
         """Wait out a fault, with signs of life."""
         until = self.clock() + seconds
         while not self._is_over() and (left := until - self.clock()) > 0:
-            self.waker.wait(min(left, self.pulse.every_s))
+            self.waker.wait(min(left, self.heartbeat.every_s))
             self._beat()
             if self._reload():
                 return
@@ -322,8 +326,8 @@ class Daemon:
     def _announce(self) -> None:
         """Say which encoder and device are used; this also warms the worker."""
         recipe = self.router.recipe({})
-        self.pulse.encoder_chosen(self.executor.encoder_info(recipe.encoder))
-        self.pulse.device_chosen(self.executor.device_name())
+        self.heartbeat.encoder_chosen(self.executor.encoder_info(recipe.encoder))
+        self.heartbeat.device_chosen(self.executor.device_name())
         self._announced = True
 
     def _reload(self) -> bool:
@@ -339,11 +343,11 @@ class Daemon:
                 self._take_up_configuration(self._wanted)
         except UsageError as error:
             self._wanted = None
-            self.pulse.tell("reload", f"the old configuration stays: {error}")
+            self.heartbeat.notify("reload", f"the old configuration stays: {error}")
             return False
         except MachineError as error:
             if error.message != self._reload_fault:
-                self.pulse.tell("reload", f"the old configuration stays for now: {error}")
+                self.heartbeat.notify("reload", f"the old configuration stays for now: {error}")
             self._reload_fault = error.message
             return False
         self._wanted, self._reload_fault = None, ""
@@ -357,9 +361,9 @@ class Daemon:
         self._announced = False
         self._prepared = False
         self._configure(config)
-        self.pulse.tell("reload", "the configuration was read again")
+        self.heartbeat.notify("reload", "the configuration was read again")
         if note := self.waker.switch(notify_mode(config.watch)):
-            self.pulse.tell("events", note)
+            self.heartbeat.notify("events", note)
 
     # Taking
 
@@ -398,15 +402,15 @@ class Daemon:
 
     def _claim_waits(self, claim: Claim) -> bool:
         if reason := self._waits_for(claim.relative):
-            self._tell_once(claim, f"waits: {reason}")
+            self._notify_once(claim, f"waits: {reason}")
         return bool(reason)
 
-    def _tell_once(self, claim: Claim, text: str) -> None:
+    def _notify_once(self, claim: Claim, text: str) -> None:
         """Say something of a file that is not in the inbox any more, where the watcher would forget it."""
         name = one_line(claim.relative)
         if (claim.id, text) not in self._told:
             self._told.add((claim.id, text))
-            self.pulse.tell("waits", f"{name}: {text}", path=name)
+            self.heartbeat.notify("waits", f"{name}: {text}", path=name)
 
     def _waits_for(self, relative: Path) -> str:
         """Return what a picture waits for, a style that has not settled, or ""."""
@@ -487,7 +491,7 @@ class Daemon:
                 answer = ask()
             except WorkerLost as lost:
                 name, how = one_line(relative), f" {lost.message}"
-                self.pulse.tell("worker", f"{name}: {lost.message}", path=name)
+                self.heartbeat.notify("worker", f"{name}: {lost.message}", path=name)
                 continue
             except (MachineError, _StopNow):
                 self.ledger.take_back(key)
@@ -549,7 +553,7 @@ class Daemon:
 
     def _wait_for_lock(self, claim: Claim, error: LockedError) -> None:
         """Another process works on the batch of this drop; the others need not wait."""
-        self._tell_once(claim, f"waits: {error.message}")
+        self._notify_once(claim, f"waits: {error.message}")
         if self.options.once:
             self._later.append(claim)
             self._locked = error
@@ -616,20 +620,20 @@ class Daemon:
         options = RunOptions(False, config.max_failures, config.max_attempts, self.options.deadline)
         with folder.locked(sweep=batch not in self._swept):
             self.folders.check_outbox()  # again: a disk that went away just now left an empty folder
-            self._tell_left_alone(folder)
+            self._notify_left_alone(folder)
             self._swept.add(batch)
-            yield Runner(folder, self.ledger, self.executor, self.pulse, options, self._asked_to_stop)
+            yield Runner(folder, self.ledger, self.executor, self.heartbeat, options, self._asked_to_stop)
 
     def _asked_to_stop(self) -> bool:
         """Tell whether to stop, with a sign of life: the runner asks while it reads inputs."""
         self._beat()
         return self.should_stop()
 
-    def _tell_left_alone(self, folder: BatchFolder) -> None:
+    def _notify_left_alone(self, folder: BatchFolder) -> None:
         for text in folder.left_alone:
             if ("", text) not in self._told:
                 self._told.add(("", text))
-                self.pulse.tell("ignored", one_line(text))
+                self.heartbeat.notify("ignored", one_line(text))
 
     def _finish(self, claim: Claim, outcome: Summary | dict[str, Any]) -> None:
         if isinstance(outcome, dict):
@@ -661,7 +665,7 @@ class Daemon:
             self.ledger.end(_reading_key(identity))
         self.tally.quarantined += 1
         reason = _sentence(report["error"].removeprefix(f"{self.inbox / claim.relative}: "))
-        self.pulse.tell(
+        self.heartbeat.notify(
             "quarantined",
             f"quarantined {name}: {reason} It is in {one_line(place)}. {report['next_step']}",
             path=name,
@@ -682,15 +686,15 @@ def watch_inbox(
     reread: Callable[[], Config | None] = lambda: None,
     disk: Disk | None = None,
 ) -> Tally:
-    """Run a daemon with a ledger and a pulse of its own. Parameters and errors as for `Daemon`."""
+    """Run a daemon with a ledger and a heartbeat of its own. Parameters and errors as for `Daemon`."""
     with disk_errors():
         check_apart(config)
         ledger, note = open_ledger(config.state_dir)
     with closing(ledger), disk_errors():
-        pulse = Pulse(ledger, config, display, Notifier())
+        heartbeat = Heartbeat(ledger, config, display, ServiceManager())
         if note:
-            pulse.tell("ledger", note)
-        daemon = Daemon(config, options, ledger, make_executor, pulse, waker, should_stop, reread, disk)
+            heartbeat.notify("ledger", note)
+        daemon = Daemon(config, options, ledger, make_executor, heartbeat, waker, should_stop, reread, disk)
         return daemon.run()
 
 

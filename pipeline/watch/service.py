@@ -10,7 +10,7 @@ from pathlib import Path
 from ..spec.config import Config
 
 
-class Notifier:
+class ServiceManager:
     """Tells the service manager how things are; without one, says nothing."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:

@@ -36,7 +36,7 @@ LATE_EVENTS_S, LATE_SCAN_S = 0.6, 0.15
 REST, SHORTEST_REST_S = 3, 0.02
 
 
-class Tell(Protocol):
+class Notify(Protocol):
     """Says what happens: a kind for programs, a text for people, and facts."""
 
     def __call__(self, kind: str, text: str, **facts: object) -> None: ...
@@ -51,7 +51,7 @@ class Watcher:
         claims: Claims,
         disk: Disk,
         waker: Waker,
-        tell: Tell,
+        notify: Notify,
         clock: Callable[[], float] = time.monotonic,
         ignore: tuple[str, ...] = (),
     ) -> None:
@@ -61,7 +61,7 @@ class Watcher:
         self.claims = claims
         self.disk = disk
         self.waker = waker
-        self.tell = tell
+        self.notify = notify
         self.clock = clock
         self.settle_s = watch.settle_s or default_settle_s(watch.inbox)
         self.settling = Settling(clock, self.settle_s, watch.settle_max_s, self._is_written)
@@ -121,7 +121,7 @@ class Watcher:
         began = self.clock()
         self._look_at = began + SCAN_S  # if this look fails
         if note := self.waker.check():
-            self.tell("events", note)
+            self.notify("events", note)
         self._scan = scan_inbox(self.inbox, self.disk, self.ignore)
         files = self._files = self._without_left(self._scan)
         if self._first is None:
@@ -218,7 +218,7 @@ class Watcher:
         """Say something of a file, once as long as it is there."""
         if (path, text) not in self._said:
             self._said.add((path, text))
-            self.tell(kind, f"{one_line(path)}: {text}", path=one_line(path))
+            self.notify(kind, f"{one_line(path)}: {text}", path=one_line(path))
 
     def _observe(self, files: list[Seen]) -> None:
         before = set(self.settling.quiet)
@@ -234,7 +234,7 @@ class Watcher:
         self.settling_count = self.settling.waiting
         for seen in quiet:
             if seen not in before and not self.settling.overdue(seen):
-                self.tell("settled", f"settled {one_line(seen.relative)}", path=one_line(seen.relative))
+                self.notify("settled", f"settled {one_line(seen.relative)}", path=one_line(seen.relative))
 
     def _say_ignored(self) -> None:
         for path, reason in self._scan.ignored:

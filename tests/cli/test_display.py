@@ -37,7 +37,7 @@ from pipeline.spec.jobs import EncoderInfo, Job, StepProgress, Style
 from pipeline.spec.recipe import Recipe
 from pipeline.spec.words import counted
 from pipeline.storage.files import one_line
-from pipeline.watch.status import Queue
+from pipeline.watch.heartbeat import Queue
 
 # Whatever a file may be called: markup, a link, an emoji's code, other letters, and long.
 ODD_NAMES = [
@@ -553,7 +553,7 @@ QUEUE = Queue(waiting=3, settling=2, done=5, quarantined=1)
 def watch_everything(log: WatchLog, name: str = "a--s") -> None:
     """Let a daemon's whole life be shown."""
     job = make_job(content=f"/in/{name}.png", style=name)
-    log.tell("watching", "watching /in; results go to /out", inbox="/in", settle_s=2.0)
+    log.notify("watching", "watching /in; results go to /out", inbox="/in", settle_s=2.0)
     log.encoder_chosen(EncoderInfo("vgg19-slim", "0123456789abcdef", "vgg19 is not here."))
     log.queue(QUEUE)
     log.job_started(job, name)
@@ -561,7 +561,7 @@ def watch_everything(log: WatchLog, name: str = "a--s") -> None:
     log.worker_lost(job, WorkerLost("The worker ended."))
     log.job_finished(make_finished("done", name, job=job, path=Path(f"/out/{name}.png"), seconds=12.34))
     log.job_finished(make_finished("failed", name, job=job, error=f"/in/{name}.png: bad.", next_step="Look."))
-    log.tell("quarantined", f"quarantined {name}", path=name, id="ID")
+    log.notify("quarantined", f"quarantined {name}", path=name, id="ID")
 
 
 def test_a_line_for_everything_a_daemon_does() -> None:
@@ -657,7 +657,7 @@ def test_lines_that_cannot_be_written_are_counted(as_json: bool) -> None:
     disk = Disk()
     log = WatchLog(disk.write, as_json)
     for number, disk.full in enumerate([False, True, True, True, False, False, True, False]):
-        log.tell("word", f"line {number}")
+        log.notify("word", f"line {number}")
     texts = [json.loads(line)["text"] if as_json else line[20:] for line in disk.lines]
     assert [text for text in texts if text.startswith("line")] == ["line 0", "line 4", "line 5", "line 7"]
     assert [re.findall(r"\d+ lines?$", text) for text in texts] == [[], ["3 lines"], [], [], ["1 line"], []]
@@ -677,7 +677,7 @@ def test_a_line_about_lost_lines_may_be_lost_itself() -> None:
     log = WatchLog(write, as_json=False)
     for places in (0, 1, 2):
         room[:] = [None] * places
-        log.tell("word", f"line {places}")
+        log.notify("word", f"line {places}")
     assert [text.endswith("1 line") or text for text in written] == [True, True, "line 2"]
 
 
@@ -777,7 +777,7 @@ def test_a_terminal_that_went_away_ends_no_watch() -> None:
         watch_everything(live)
         live.queue(QUEUE)
         file.gone = False
-        live.tell("word", "here again")
+        live.notify("word", "here again")
         assert re.search(r"lost before this: \d+ lines", file.getvalue())
         assert "here again" in file.getvalue()
         file.gone = True

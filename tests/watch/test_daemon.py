@@ -23,7 +23,8 @@ from pipeline.watch import daemon
 from pipeline.watch.daemon import Tally, WatchOptions, watch_inbox
 from pipeline.watch.events import Waker
 from pipeline.watch.folders import Folders
-from pipeline.watch.status import Pulse, Queue, read_status, status_lines
+from pipeline.watch.heartbeat import Heartbeat, Queue
+from pipeline.watch.status import read_status, status_lines
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Heard(Recorder):
 
     told: list[tuple[str, str]] = field(default_factory=list)
 
-    def tell(self, kind: str, text: str, **facts: object) -> None:
+    def notify(self, kind: str, text: str, **facts: object) -> None:
         self.told.append((kind, text))
 
     def queue(self, queue: Queue) -> None:
@@ -108,7 +109,7 @@ def test_a_new_configuration_on_a_stale_mount_waits_until_it_can_be_checked(
     monkeypatch.setattr(daemon, "check_apart", check_apart)
     monkeypatch.setattr(Folders, "check_there", check_there)
     monkeypatch.setattr(daemon, "FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr(Pulse, "every_s", 0.01)
+    monkeypatch.setattr(Heartbeat, "every_s", 0.01)
     watch_inbox(
         config,
         WatchOptions(),
@@ -135,7 +136,7 @@ def test_a_stale_mount_at_the_start_is_the_machines_fault(
     for place in ("pipeline.watch.daemon.check_apart", "pipeline.watch.folders.Folders.check_known"):
         with monkeypatch.context() as patch:
             patch.setattr(place, stale)
-            with pytest.raises(DiskError, match="inbox: Stale file handle"):
+            with pytest.raises(DiskError, match=r"inbox: cannot be used \(Stale file handle\)"):
                 run_once(watched)
 
 

@@ -48,8 +48,8 @@ from pipeline.storage.outbox import BatchFolder, read_record
 from pipeline.watch.claims import Claims
 from pipeline.watch.daemon import Daemon, WatchOptions
 from pipeline.watch.events import Waker
-from pipeline.watch.service import Notifier
-from pipeline.watch.status import Pulse
+from pipeline.watch.heartbeat import Heartbeat
+from pipeline.watch.service import ServiceManager
 
 MODELS: tuple[Model, ...] = ("journal", "unordered")
 LIMIT = 3
@@ -179,14 +179,15 @@ class World:
 
         def work(disk: Disk, ledger: Ledger) -> bool:
             clock = Clock()
-            pulse = Pulse(ledger, self.config, WatchLog(lambda line: None, as_json=True), Notifier({}), clock)
+            log = WatchLog(lambda line: None, as_json=True)
+            heartbeat = Heartbeat(ledger, self.config, log, ServiceManager({}), clock)
             waker = PatientWaker(self.inbox, clock)
             daemon = Daemon(
                 self.config,
                 WatchOptions(once=True),
                 ledger,
                 lambda config, tick: FakeExecutor(faults=faults or {}),
-                pulse,
+                heartbeat,
                 waker,
                 disk=disk,
                 clock=clock,

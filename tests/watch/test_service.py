@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.spec.config import Config, WatchConfig
-from pipeline.watch.service import Notifier, systemd_unit
+from pipeline.watch.service import ServiceManager, systemd_unit
 
 COMMAND = [sys.executable, "-m", "pipeline", "watch"]
 
@@ -39,10 +39,10 @@ def heard(link: socket.socket) -> str:
 
 def test_the_manager_hears_of_start_life_and_end(tmp_path: Path) -> None:
     with manager(tmp_path / "notify") as link:
-        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
-        notifier.ready()
-        notifier.alive("2 waiting, naïve")
-        notifier.stopping()
+        service = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        service.ready()
+        service.alive("2 waiting, naïve")
+        service.stopping()
         assert [heard(link) for _ in range(3)] == [
             "READY=1",
             "WATCHDOG=1\nSTATUS=2 waiting, naïve",
@@ -55,36 +55,36 @@ if sys.platform == "linux":  # nobody else has addresses without a file
     def test_an_address_without_a_file() -> None:
         name = f"style-pipeline-{secrets.token_hex(8)}"
         with manager(f"\0{name}") as link:
-            Notifier({"NOTIFY_SOCKET": f"@{name}"}).ready()
+            ServiceManager({"NOTIFY_SOCKET": f"@{name}"}).ready()
             assert heard(link) == "READY=1"
 
 
 def test_without_a_manager_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", lambda *_: pytest.fail("a socket was opened"))
     for environment in ({}, {"NOTIFY_SOCKET": ""}):
-        notifier = Notifier(environment)
-        notifier.ready()
-        notifier.alive("all is well")
-        notifier.stopping()
+        service = ServiceManager(environment)
+        service.ready()
+        service.alive("all is well")
+        service.stopping()
 
 
 def test_the_environment_is_asked_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     with manager(tmp_path / "notify") as link:
-        Notifier().stopping()
+        ServiceManager().stopping()
         assert heard(link) == "STOPPING=1"
 
 
 def test_a_manager_that_vanished_is_no_reason_to_stop(tmp_path: Path) -> None:
     address = tmp_path / "notify"
-    notifier = Notifier({"NOTIFY_SOCKET": str(address)})
+    service = ServiceManager({"NOTIFY_SOCKET": str(address)})
     with manager(address) as link:
-        notifier.ready()
+        service.ready()
         assert heard(link) == "READY=1"
-    notifier.alive("nobody listens")
+    service.alive("nobody listens")
     address.unlink()
-    notifier.alive("nobody is there")
-    notifier.stopping()
+    service.alive("nobody is there")
+    service.stopping()
 
 
 # The unit

@@ -25,19 +25,11 @@ from pipeline.spec.recipe import Recipe
 from pipeline.storage.files import Disk
 from pipeline.storage.ledger import Ledger
 from pipeline.watch.claims import Claims
+from pipeline.watch.heartbeat import BEAT_S, Heartbeat, Queue
 from pipeline.watch.owner import Owner
 from pipeline.watch.routes import Router
-from pipeline.watch.service import Notifier
-from pipeline.watch.status import (
-    BEAT_S,
-    LATE_S,
-    RECENT_S,
-    Pulse,
-    Queue,
-    examine_daemon,
-    read_status,
-    status_lines,
-)
+from pipeline.watch.service import ServiceManager
+from pipeline.watch.status import LATE_S, RECENT_S, examine_daemon, read_status, status_lines
 
 QUEUE = Queue(waiting=3, settling=2, done=5, quarantined=1)
 JOB = Job("inbox", Path("/in/a.png"), Style("s", ()), Recipe(size=64, pyramid=0, steps=100), "a--s")
@@ -60,7 +52,7 @@ class Shown(Recorder):
         self.facts: list[dict[str, object]] = []
         self.queues: list[Queue] = []
 
-    def tell(self, kind: str, text: str, **facts: object) -> None:
+    def notify(self, kind: str, text: str, **facts: object) -> None:
         self.told.append((kind, text))
         self.facts.append(facts)
 
@@ -68,7 +60,7 @@ class Shown(Recorder):
         self.queues.append(queue)
 
 
-class Manager(Notifier):
+class Manager(ServiceManager):
     """A service manager that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -98,16 +90,16 @@ def ledger(config: Config) -> Iterator[Ledger]:
 
 
 class Beating:
-    """A pulse with a clock, a display and a manager of its own."""
+    """A heartbeat with a clock, a display and a manager of its own."""
 
     def __init__(self, config: Config, ledger: Ledger) -> None:
         self.clock, self.shown, self.manager = Clock(), Shown(), Manager()
-        self.pulse = Pulse(ledger, config, self.shown, self.manager, self.clock)
+        self.heartbeat = Heartbeat(ledger, config, self.shown, self.manager, self.clock)
 
     def beat(self, queue: Queue = QUEUE, watching: bool = True) -> None:
         """Give a sign of life that is due."""
         self.clock.now += BEAT_S
-        self.pulse.beat(queue, watching)
+        self.heartbeat.beat(queue, watching)
 
 
 @pytest.fixture
@@ -125,18 +117,19 @@ from pipeline.storage.files import Disk
 from pipeline.spec.jobs import EncoderInfo, StepProgress
 from pipeline.storage.ledger import Ledger
 from pipeline.watch.owner import Owner
-from pipeline.watch.service import Notifier
-from pipeline.watch.status import Pulse
+from pipeline.watch.service import ServiceManager
+from pipeline.watch.heartbeat import Heartbeat
 from test_status import JOB, QUEUE, make_config
 
 config = make_config(Path(sys.argv[1]))
 with Owner(config.watch.inbox, Disk()).held():
-    pulse = Pulse(Ledger(config.state_dir), config, WatchLog(lambda line: None, True), Notifier({}))
-    pulse.encoder_chosen(EncoderInfo("vgg19-slim", "0" * 64))
-    pulse.device_chosen("cpu")
-    pulse.job_started(JOB, "a--s")
-    pulse.job_step("a--s", StepProgress(25, 100, 64, 48, 0.5, 0.2, 0.3))
-    pulse.beat(QUEUE, True)
+    log = WatchLog(lambda line: None, True)
+    heartbeat = Heartbeat(Ledger(config.state_dir), config, log, ServiceManager({}))
+    heartbeat.encoder_chosen(EncoderInfo("vgg19-slim", "0" * 64))
+    heartbeat.device_chosen("cpu")
+    heartbeat.job_started(JOB, "a--s")
+    heartbeat.job_step("a--s", StepProgress(25, 100, 64, 48, 0.5, 0.2, 0.3))
+    heartbeat.beat(QUEUE, True)
     print("beating", flush=True)
     sys.stdin.read()
 """
@@ -245,8 +238,8 @@ def test_a_daemon_without_events_is_not_well(config: Config, ledger: Ledger, bea
 
 
 def test_a_paused_daemon_says_why(config: Config, ledger: Ledger, beating: Beating) -> None:
-    beating.pulse.job_started(JOB, "a--s")
-    beating.pulse.paused(DiskError("/out: full.", "Make room."))
+    beating.heartbeat.job_started(JOB, "a--s")
+    beating.heartbeat.paused(DiskError("/out: full.", "Make room."))
     beating.beat()
     with held(config):
         status = read_status(config, ledger)
@@ -254,7 +247,7 @@ def test_a_paused_daemon_says_why(config: Config, ledger: Ledger, beating: Beati
         assert status["running"] is None  # the fault has ended it
         assert "paused   /out: full." in status_lines(status, duration)
         assert checks(config, ledger)["pause"] == (False, "/out: full.")
-        beating.pulse.resumed()
+        beating.heartbeat.resumed()
         beating.beat()
         assert read_status(config, ledger)["paused"] == ""
         assert bad(config, ledger) == set()
@@ -263,7 +256,7 @@ def test_a_paused_daemon_says_why(config: Config, ledger: Ledger, beating: Beati
 def test_a_daemon_that_ended_while_it_was_paused_is_paused_no_more(
     config: Config, ledger: Ledger, beating: Beating
 ) -> None:
-    beating.pulse.paused(DiskError("/out: full.", "Make room."))
+    beating.heartbeat.paused(DiskError("/out: full.", "Make room."))
     with held(config):
         beating.beat()
     assert read_status(config, ledger)["paused"] == ""
@@ -275,7 +268,7 @@ def test_a_daemon_whose_inbox_went_away_is_paused(
 ) -> None:
     """Its lock is out of sight with the inbox; what it says of itself is not."""
     with held(config):
-        beating.pulse.paused(DiskError("/in: is not the folder that was watched.", "Mount it again."))
+        beating.heartbeat.paused(DiskError("/in: is not the folder that was watched.", "Mount it again."))
         beating.beat()
     config.watch.inbox.rename(config.watch.inbox.with_name("elsewhere"))
     config.watch.inbox.mkdir()  # the mount point
@@ -294,18 +287,18 @@ def test_a_daemon_whose_inbox_went_away_is_paused(
 
 
 def test_a_running_job_has_its_remaining_time(config: Config, ledger: Ledger, beating: Beating) -> None:
-    beating.pulse.job_started(JOB, "a--s")
+    beating.heartbeat.job_started(JOB, "a--s")
     beating.beat()
     with held(config):
         assert "running  a--s, step 0 of 100" in status_lines(read_status(config, ledger), duration)
         for number in range(1, 26):
             beating.clock.now += 2
-            beating.pulse.job_step("a--s", step(number))
+            beating.heartbeat.job_step("a--s", step(number))
         beating.beat()
         status = read_status(config, ledger)
         assert status["running"] == {"name": "a--s", "step": 25, "steps": 100, "seconds": 51, "left_s": 153}
         assert "running  a--s, step 25 of 100, about 3 min left" in status_lines(status, duration)
-        beating.pulse.job_finished(Finished(JOB, "a--s", "done"))
+        beating.heartbeat.job_finished(Finished(JOB, "a--s", "done"))
         beating.beat()
         assert read_status(config, ledger)["running"] is None
 
@@ -316,11 +309,11 @@ def step(number: int) -> StepProgress:
 
 def test_a_job_that_was_resumed_has_its_remaining_time_too(beating: Beating) -> None:
     """Steps made in an earlier run took none of this run's time."""
-    beating.pulse.job_started(JOB, "a--s")
+    beating.heartbeat.job_started(JOB, "a--s")
     for number in (81, 82, 83, 84):
         beating.clock.now += 10
-        beating.pulse.job_step("a--s", step(number))
-    running = beating.pulse.running
+        beating.heartbeat.job_step("a--s", step(number))
+    running = beating.heartbeat.running
     assert running is not None
     assert running["left_s"] == 16 * 10
 
@@ -421,21 +414,21 @@ def test_what_a_folder_asks_for_is_worked_out_once(
     assert len(planned) == 1
 
 
-# The pulse
+# The heartbeat
 
 
 def test_beats_come_at_most_once_a_second(beating: Beating, ledger: Ledger, config: Config) -> None:
-    beating.pulse.beat(QUEUE, True)
+    beating.heartbeat.beat(QUEUE, True)
     for _ in range(9):
         beating.clock.now += BEAT_S / 10
-        beating.pulse.beat(Queue(0, 0, 0, 0), False)
+        beating.heartbeat.beat(Queue(0, 0, 0, 0), False)
     assert beating.shown.queues == [QUEUE]
     assert beating.manager.heard == [f"WATCHDOG=1\nSTATUS={QUEUE}"]
     assert ledger.read_daemon(config.watch.inbox) | {"watching": True, **asdict(QUEUE)} == (
         ledger.read_daemon(config.watch.inbox)
     )
     beating.clock.now += BEAT_S / 10
-    beating.pulse.beat(Queue(0, 0, 9, 0), True)
+    beating.heartbeat.beat(Queue(0, 0, 9, 0), True)
     assert [queue.done for queue in beating.shown.queues] == [5, 9]
     assert len(beating.manager.heard) == 2
 
@@ -450,9 +443,9 @@ def test_a_queue_is_said_in_a_row_of_a_terminal() -> None:
 
 
 def test_the_manager_is_told_of_start_and_end(beating: Beating) -> None:
-    beating.pulse.ready()
+    beating.heartbeat.ready()
     beating.beat()
-    beating.pulse.stopping()
+    beating.heartbeat.stopping()
     assert [heard.split("\n")[0] for heard in beating.manager.heard] == [
         "READY=1",
         "WATCHDOG=1",
@@ -463,7 +456,7 @@ def test_the_manager_is_told_of_start_and_end(beating: Beating) -> None:
 def test_the_same_pause_is_said_once(beating: Beating) -> None:
     full, gone = DiskError("/out: full.", "Make room."), DeviceError("cuda:0 is gone.", "Look.")
     for error in (full, full, DiskError("/out: full.", "Make room."), gone, full):
-        beating.pulse.paused(error)
+        beating.heartbeat.paused(error)
     assert [text for _, text in beating.shown.told] == [
         "paused: /out: full. Make room.",
         "paused: cuda:0 is gone. Look.",
@@ -471,10 +464,10 @@ def test_the_same_pause_is_said_once(beating: Beating) -> None:
     ]
     assert beating.shown.facts[0] == {"error": "/out: full.", "next_step": "Make room."}
     beating.shown.told.clear()
-    beating.pulse.resumed()
-    beating.pulse.resumed()
+    beating.heartbeat.resumed()
+    beating.heartbeat.resumed()
     assert beating.shown.told == [("resumed", "going on")]
-    beating.pulse.paused(full)
+    beating.heartbeat.paused(full)
     assert len(beating.shown.told) == 2  # a new pause
 
 
@@ -488,7 +481,7 @@ def test_a_ledger_that_cannot_be_written_is_said_once_and_survived(
         patch.setattr(Ledger, "write_daemon", refuse)
         for _ in range(5):
             beating.beat()
-            beating.pulse.resumed()  # as the daemon says after every step that went well
+            beating.heartbeat.resumed()  # as the daemon says after every step that went well
     assert beating.shown.told == [("ledger", "the ledger cannot be used. Make room.")]
     assert len(beating.shown.queues) == len(beating.manager.heard) == 5  # life goes on
     beating.beat()
@@ -502,28 +495,28 @@ def test_a_ledger_that_cannot_be_written_is_said_once_and_survived(
 def test_encoder_and_device_are_said_when_they_change(beating: Beating) -> None:
     slim, full = EncoderInfo("vgg19-slim", "0" * 64), EncoderInfo("vgg19", "1" * 64)
     for encoder in (slim, slim, full):
-        beating.pulse.encoder_chosen(encoder)
+        beating.heartbeat.encoder_chosen(encoder)
     for device in ("cpu", "cpu", "cuda:0"):
-        beating.pulse.device_chosen(device)
+        beating.heartbeat.device_chosen(device)
     assert beating.shown.encoders == [slim, full]
     assert beating.shown.told == [("device", "device cpu"), ("device", "device cuda:0")]
-    assert (beating.pulse.state["encoder"], beating.pulse.state["device"]) == ("vgg19", "cuda:0")
+    assert (beating.heartbeat.state["encoder"], beating.heartbeat.state["device"]) == ("vgg19", "cuda:0")
 
 
 def test_what_the_runner_tells_is_passed_on(beating: Beating) -> None:
-    pulse, shown = beating.pulse, beating.shown
+    heartbeat, shown = beating.heartbeat, beating.shown
     finished = Finished(JOB, "a--s", "done")
-    pulse.job_started(JOB, "a--s")
-    pulse.job_step("a--s", step(1))
-    pulse.worker_lost(JOB, WorkerLost("The worker ended."))
-    pulse.job_finished(finished)
+    heartbeat.job_started(JOB, "a--s")
+    heartbeat.job_step("a--s", step(1))
+    heartbeat.worker_lost(JOB, WorkerLost("The worker ended."))
+    heartbeat.job_finished(finished)
     assert (shown.started, shown.steps, shown.lost) == (["a--s"], [step(1)], ["The worker ended."])
     assert shown.finished == [finished]
-    assert pulse.running is None
+    assert heartbeat.running is None
 
 
 def test_a_fault_is_any_error(beating: Beating) -> None:
-    beating.pulse.paused(PipelineError("Odd."))
+    beating.heartbeat.paused(PipelineError("Odd."))
     assert beating.shown.told == [("paused", "paused: Odd.")]
 
 

@@ -1,0 +1,197 @@
+"""What a daemon says of itself while it works: to people, to its service manager, and to `status`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from ..batch.summary import Finished, Observer
+from ..errors import DiskError, PipelineError, WorkerLost
+from ..spec.config import Config
+from ..spec.jobs import EncoderInfo, Job, StepProgress
+from ..storage.ledger import Ledger
+from ..version import VERSION
+from .service import ServiceManager
+
+BEAT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Drops by where they are: ready or begun, still settling, and what this daemon has finished."""
+
+    waiting: int
+    settling: int
+    done: int
+    quarantined: int
+
+    def __str__(self) -> str:
+        ended = f"{self.done} done, {self.quarantined} quarantined"
+        return f"{self.waiting} waiting, {self.settling} settling, {ended}"
+
+    @property
+    def short(self) -> str:
+        """The same for a row of 80 columns; what is nought and need not be known is left out."""
+        settling = f"{self.settling} settling, " if self.settling else ""
+        quarantined = f", {self.quarantined} quarantined" if self.quarantined else ""
+        return f"{self.waiting} wait, {settling}{self.done} done{quarantined}"
+
+
+class Pace:
+    """Tells how long a job will take from what it took so far; made when the job begins."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._first_step = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the job began."""
+        return self._clock() - self._began
+
+    def left_s(self, step: int, steps: int) -> float:
+        """Return about how many seconds are left after a step; call it for every step."""
+        self._first_step = self._first_step or step  # one that was resumed does not begin with 1
+        return self.seconds * (steps - step) / (step - self._first_step + 1)
+
+
+class Display(Observer, Protocol):
+    """Shows what a daemon does."""
+
+    def notify(self, kind: str, text: str, **facts: object) -> None: ...
+
+    def queue(self, queue: Queue) -> None: ...
+
+
+class Heartbeat:
+    """Passes on what happens to a display, and keeps what `status` wants to know in the ledger.
+
+    It also tells the service manager, which restarts a daemon that falls silent.
+    """
+
+    every_s = BEAT_S
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        config: Config,
+        display: Display,
+        service: ServiceManager,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ledger = ledger
+        self.inbox = config.watch.inbox
+        self.display = display
+        self.service = service
+        self.clock = clock
+        self._next = 0.0
+        self._pace = Pace(clock)
+        self._unwritten = ""
+        self._encoder = EncoderInfo("", "")
+        self.state: dict[str, Any] = {
+            "version": VERSION,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.time(),
+            "encoder": "",
+            "device": "",
+            "paused": "",
+            "running": None,
+        }
+        self.configured(config)
+
+    @property
+    def running(self) -> dict[str, Any] | None:
+        """The job that runs now, as `status` shows it."""
+        running: dict[str, Any] | None = self.state["running"]
+        return running
+
+    def configured(self, config: Config) -> None:
+        """Note where results go, so that the next start knows which folder to look for."""
+        self.state["outbox"] = str(config.outbox)
+
+    # What the runner tells
+
+    def encoder_chosen(self, encoder: EncoderInfo) -> None:
+        if encoder != self._encoder:
+            self._encoder = encoder
+            self.state["encoder"] = encoder.name
+            self.display.encoder_chosen(encoder)
+
+    def device_chosen(self, device: str) -> None:
+        if device != self.state["device"]:
+            self.state["device"] = device
+            self.notify("device", f"device {device}", device=device)
+
+    def job_started(self, job: Job, name: str) -> None:
+        self._pace = Pace(self.clock)
+        self.state["running"] = {"name": name, "step": 0, "steps": job.recipe.total_steps, "seconds": 0.0}
+        self.display.job_started(job, name)
+
+    def job_step(self, name: str, progress: StepProgress) -> None:
+        self.state["running"] |= {
+            "step": progress.step,
+            "steps": progress.steps,
+            "seconds": round(self._pace.seconds, 1),
+            "left_s": round(self._pace.left_s(progress.step, progress.steps), 1),
+        }
+        self.display.job_step(name, progress)
+
+    def worker_lost(self, job: Job, error: WorkerLost) -> None:
+        self.display.worker_lost(job, error)
+
+    def job_finished(self, finished: Finished) -> None:
+        self.state["running"] = None
+        self.display.job_finished(finished)
+
+    # What the daemon tells
+
+    def notify(self, kind: str, text: str, **facts: object) -> None:
+        self.display.notify(kind, text, **facts)
+
+    def paused(self, error: PipelineError) -> None:
+        """Note a fault of the machine, which has cut short what ran; the same one is said once."""
+        self.state["running"] = None
+        if error.message != self.state["paused"]:
+            self.state["paused"] = error.message
+            self.notify("paused", f"paused: {error}", error=error.message, next_step=error.next_step)
+
+    def resumed(self) -> None:
+        if self.state["paused"]:
+            self.state["paused"] = ""
+            self.notify("resumed", "going on")
+
+    def ready(self) -> None:
+        self.service.ready()
+
+    def stopping(self) -> None:
+        self.service.stopping()
+
+    def beat(
+        self,
+        queue: Queue,
+        watching: bool,
+        broken: Mapping[str, str] = MappingProxyType({}),
+        last: bool = False,
+    ) -> None:
+        """Give a sign of life, about once a second however often it is called, and the last in any case."""
+        if self.clock() < self._next and not last:
+            return
+        self._next = self.clock() + BEAT_S
+        self.display.queue(queue)
+        self.service.alive(str(queue))
+        self.state |= {"beat": time.time(), "watching": watching, "broken": dict(broken), **asdict(queue)}
+        try:
+            self.ledger.write_daemon(self.inbox, self.state)
+        except DiskError as error:
+            if error.message != self._unwritten:  # said once; what needs the ledger will pause for it
+                self.notify("ledger", str(error), error=error.message, next_step=error.next_step)
+            self._unwritten = error.message
+        else:
+            self._unwritten = ""
