@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .errors import ImageError, UsageError
-from .execution.executors import InProcessExecutor, style_too_large
+from .execution.attempts import style_too_large
+from .execution.executors import InProcessExecutor
 from .execution.inputs import check_layers, check_shows, find_regions, read_picture, request_notes
 from .execution.results import step_progress
 from .spec.config import Share, read_config

@@ -15,7 +15,12 @@ from fakes import Workshop
 from hypothesis import settings
 from PIL import Image
 from reliability import Results
+from small_jobs import small_task
 from web import Server
+
+from pipeline.execution.executors import InProcessExecutor
+from pipeline.spec.config import read_config
+from pipeline.spec.jobs import Task
 
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("repeatable")
@@ -81,6 +86,25 @@ def make_manifest(environment: Path) -> MakeManifest:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
         return path
+
+    return make
+
+
+@pytest.fixture
+def executor(environment: Path) -> InProcessExecutor:
+    """One that runs jobs in this process, on the CPU."""
+    paths = {"cache_dir": environment / "cache", "state_dir": environment / "state"}
+    return InProcessExecutor(read_config(None).model_copy(update={"device": "cpu", **paths}))
+
+
+@pytest.fixture
+def make_task(make_picture: MakePicture) -> Callable[..., Task]:
+    """Return a function that makes a small task from the number of a picture; number 3 is upright."""
+    style = make_picture("style.png", 99, (48, 48))
+
+    def make(number: int, **fields: Any) -> Task:
+        content = make_picture(f"{number}.png", number, (36, 48) if number == 3 else (48, 36))
+        return small_task(content, style, number, **fields)
 
     return make
 

@@ -299,7 +299,7 @@ def test_a_style_that_does_not_fit_is_named(make_picture, monkeypatch):
     content, a, b = (str(make_picture(f"{n}.png", i, (64, 48))) for i, n in enumerate("cab"))
     monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 30_000_000)
     for style, name in (({a: 1, b: 1}, a), (Image.open(b), b), (Image.new("RGB", (64, 48)), "style")):
-        with pytest.raises(ImageError, match="this style is looked at with 480 x 360 pixels") as caught:
+        with pytest.raises(ImageError, match="this style is used at 480 x 360 pixels") as caught:
             stylize(content, style, {**QUICK, "style_scale": 10}, device="cpu")
         assert caught.value.message.startswith(f"{name}: ")
         assert "style_scale" in caught.value.next_step

@@ -1,42 +1,38 @@
-"""Where a job runs. The door to `neural`, opened late: importing this never loads torch."""
+"""Where a job runs: the protocol, and the executor of this process. Loads torch when a job runs."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from ..errors import ImageError, JobError, PipelineError
+from ..errors import JobError, PipelineError
 from ..spec.config import Config
 from ..spec.jobs import EncoderInfo, JobResult, StepProgress, Task
 from ..spec.recipe import Recipe
 from ..storage.files import disk_errors, sweep_unfinished
+from .attempts import Attempt, run_attempts
+from .checkpoints import checkpoint_folder, checkpoint_path, remove_old_checkpoints, write_state
 from .inputs import Prepared, prepare
 from .results import job_result, render_snapshot, step_progress, unexpected_failure
 
 T = TypeVar("T")
 
-CHECKPOINT_DAYS = 30
 # Pictures decoded or encoded at once.
 DECODERS = 8
 # Pictures in one tensor on a GPU; what does not fit its memory is halved.
-TOGETHER = 16
+GPU_MICRO_BATCH = 16
 
 if TYPE_CHECKING:
     from ..transfer.checkpoints import RunState
     from ..transfer.engine import Outcome, Progress
-    from ..transfer.memory import LargeStyle
     from ..transfer.session import Session
     from ..vgg.weights import EncoderWeights
-
-    # A job that never came to a step has its result already.
-    Made: TypeAlias = "Outcome | JobResult"
+    from .attempts import Made
 
 
 class Executor(Protocol):
@@ -170,14 +166,13 @@ class InProcessExecutor:
 
     def steps_taken(self) -> Callable[[str], int] | None:
         """Return a function that tells the steps of a job's checkpoint by its key; None if there are none."""
-        folder = self.config.state_dir / "checkpoints"
-        return self.progress if any(folder.glob("*.safetensors")) else None
+        return self.progress if any(checkpoint_folder(self.config).glob("*.safetensors")) else None
 
     def micro_batch(self, recipe: Recipe) -> int:
         if isinstance(self.config.micro_batch, int):
             return self.config.micro_batch
         # Measured: two cores are no quicker with several pictures than with one after another.
-        return TOGETHER if self.device_name().startswith("cuda") else 1
+        return GPU_MICRO_BATCH if self.device_name().startswith("cuda") else 1
 
     def run(
         self,
@@ -187,96 +182,56 @@ class InProcessExecutor:
     ) -> list[JobResult]:
         results: dict[str, JobResult] = {}
         with ThreadPoolExecutor(min(len(tasks), DECODERS)) as threads:
-            prepared = list(threads.map(partial(self._prepare, results), tasks))
-            for group in _alike([each for each in prepared if each is not None]):
+            prepared: list[Prepared] = []
+            for task, each in zip(tasks, threads.map(self._prepare, tasks), strict=True):
+                if isinstance(each, JobResult):
+                    results[task.key] = each
+                else:
+                    prepared.append(each)
+            for group in _alike(prepared):
                 if should_stop():  # reading may have taken long
                     results.update({each.task.key: JobResult("stopped") for each in group})
                     continue
-                outcomes = self._run_group(group, Fit(), on_step, should_stop)
-                finished = threads.map(self._finish, group, outcomes)
+                run = partial(self._stylize, on_step=on_step, should_stop=should_stop)
+                finished = threads.map(self._finish, group, run_attempts(group, run, self.session))
                 results.update({each.task.key: result for each, result in zip(group, finished, strict=True)})
         return [results[task.key] for task in tasks]
 
-    def _prepare(self, results: dict[str, JobResult], task: Task) -> Prepared | None:
-        """Read what a job needs; a job that cannot run has its result at once."""
+    def _prepare(self, task: Task) -> Prepared | JobResult:
+        """Read what a job needs; return its result if it cannot run."""
         try:
             weights = self.resolve(task.job.recipe.encoder)
             return prepare(task, weights, checkpoint_path(self.config, task.key))
         except JobError as error:
-            results[task.key] = JobResult("failed", error=error.message, next_step=error.next_step)
+            return JobResult.failure(error)
         except PipelineError:
             raise
         except Exception as error:  # a fault of ours or of a library: the others still get their turn
-            results[task.key] = unexpected_failure(task.job, error)
-        return None
-
-    def _run_group(
-        self,
-        group: Sequence[Prepared],
-        fit: Fit,
-        on_step: Callable[[StepProgress], None],
-        should_stop: Callable[[], bool],
-        cleared: bool = False,
-    ) -> list[Made]:
-        """Run jobs together; what does not fit is tried again with less, and never twice the same.
-
-        Twice only if the first attempt was before the memory was `cleared` of what was kept for later.
-
-        Raises:
-            MachineError: as `run`.
-        """
-        from ..transfer.memory import OutOfMemory
-
-        again = partial(self._run_group, fit=fit, on_step=on_step, should_stop=should_stop)
-        try:
-            return self._stylize(group, fit, on_step, should_stop)
-        except OutOfMemory as error:
-            unexpected, style = None, error.style
-        except PipelineError:
-            raise
-        except Exception as error:
-            style = None
-            # Told now, not kept: an exception holds what the failed attempt had allocated.
-            unexpected = unexpected_failure(group[0].task.job, error)
-        # Outside of the `except` for the same reason.
-        freed = self.session(fit.device).free_memory()
-        if freed and not cleared and not unexpected:
-            return again(group, cleared=True)
-        if len(group) > 1:
-            # One of them may be the cause of what nobody expected: each gets its turn alone.
-            size = 1 if unexpected else (len(group) + 1) // 2
-            parts = [group[start : start + size] for start in range(0, len(group), size)]
-            return [made for part in parts for made in again(part)]
-        if unexpected:
-            return [unexpected]
-        # Not worse for what neighbours hold: the runner tries it again without them.
-        device = self.session(fit.device).device.device
-        if group[0].task.alone and (smaller := fit.smaller(group[0].task.job.recipe, device, style)):
-            return self._run_group(group, smaller, on_step, should_stop)
-        return [_too_large(group[0], device, style)]
+            return unexpected_failure(task.job, error)
 
     def _stylize(
         self,
-        group: Sequence[Prepared],
-        fit: Fit,
+        attempt: Attempt,
         on_step: Callable[[StepProgress], None],
         should_stop: Callable[[], bool],
-    ) -> list[Made]:
+    ) -> list[Outcome]:
         from ..transfer.engine import Hooks
+
+        group = attempt.group
 
         def on_progress(progress: Progress) -> None:
             each = group[progress.index]
             on_step(step_progress(progress, each.task.key, render_snapshot(progress, each.request)))
 
         def on_checkpoint(index: int, state: RunState) -> None:
-            _save(checkpoint_path(self.config, group[index].task.key), state)
+            self._save(group[index].task, state)
 
         hooks = Hooks(on_progress, on_checkpoint, should_stop, self.config.checkpoint_s)
-        requests = [replace(each.request, recipe=fit.recipe(each.request.recipe)) for each in group]
-        session = self.session(fit.device)
+        requests = [replace(each.request, recipe=attempt.recipe(each.request.recipe)) for each in group]
         states, alone = [each.state for each in group], all(each.task.alone for each in group)
+        session = self.session(attempt.device)
         outcomes = session.stylize(requests, group[0].weights, hooks, states, alone)
-        return [replace(outcome, adjusted=fit.words) for outcome in outcomes]
+        return [replace(outcome, adjusted=attempt.adjusted) for outcome in outcomes]
 
     def _finish(self, prepared: Prepared, made: Made) -> JobResult:
         """Turn what the engine made into a result; a job that did not end leaves its checkpoint."""
@@ -284,18 +239,21 @@ class InProcessExecutor:
             return made
         task = prepared.task
         if made.status != "done":
-            _save(checkpoint_path(self.config, task.key), made.state)
+            self._save(task, made.state)
         if made.status == "stopped":
             return JobResult("stopped")
         if made.error is not None:
             message = f"{task.job.content}: {made.error.message}"
-            return JobResult("failed", error=message, next_step=made.error.next_step)
+            return JobResult.failure(JobError(message, made.error.next_step))
         try:
             return job_result(prepared, made)
         except PipelineError:
             raise
-        except Exception as error:  # what a file cannot hold is no reason for the others not to be there
+        except Exception as error:  # what a file cannot hold is no reason to lose the others
             return unexpected_failure(task.job, error)
+
+    def _save(self, task: Task, state: RunState) -> None:
+        write_state(checkpoint_path(self.config, task.key), state)
 
     def progress(self, key: str) -> int:
         from ..transfer.headers import steps_of_checkpoint
@@ -327,10 +285,11 @@ class InProcessExecutor:
         from ..transfer.session import Session
         from ..transfer.targets import TargetCache
 
-        checkpoints, targets = self.config.state_dir / "checkpoints", self.config.cache_dir / "targets"
-        for folder in (self.config.state_dir, checkpoints, targets, weights_dir(self.config)):
+        targets = self.config.cache_dir / "targets"
+        folders = self.config.state_dir, checkpoint_folder(self.config), targets, weights_dir(self.config)
+        for folder in folders:
             sweep_unfinished(folder)
-        _remove_old_checkpoints(checkpoints)
+        remove_old_checkpoints(self.config)
         cache = TargetCache(targets, self.config.cache_max_mb << 20)
         # A fallback device runs one job at a time.
         share_bytes = None if device else self.share_bytes
@@ -338,88 +297,18 @@ class InProcessExecutor:
         return Session(plan, cache, self.threads, self.owns_process, share_bytes)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """What was changed for a job to fit the memory: a shorter history of L-BFGS, another device."""
-
-    history: int | None = None
-    device: str = ""
-
-    SHORT_HISTORY: ClassVar = 3
-
-    def smaller(self, recipe: Recipe, device: str, style: LargeStyle | None = None) -> Fit | None:
-        """Return what to try next, if anything is left; a `style` that does not fit needs no history."""
-        long = recipe.optimizer == "lbfgs" and recipe.history > self.SHORT_HISTORY
-        if self.history is None and long and style is None:
-            return replace(self, history=self.SHORT_HISTORY)
-        if device != "cpu":
-            return Fit(device="cpu")
-        return None
-
-    def recipe(self, recipe: Recipe) -> Recipe:
-        return recipe if self.history is None else recipe.model_copy(update={"history": self.history})
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        history = f"history {self.history}: the memory was too small for more"
-        device = f"device {self.device}: the memory of the other was too small"
-        return (*([history] if self.history else []), *([device] if self.device else []))
-
-
-def _too_large(prepared: Prepared, device: str, style: LargeStyle | None) -> JobResult:
-    job, level = prepared.task.job, prepared.levels[-1]
-    if style is not None:
-        error = style_too_large(job.style.images[style.index][0], style, device)
-    else:
-        error = ImageError(
-            f"{job.content}: {level.width} x {level.height} pixels do not fit the memory of {device}.",
-            "Lower size.",
-        )
-    return JobResult("failed", error=error.message, next_step=error.next_step, out_of_memory=True)
-
-
-def style_too_large(name: Path | str, style: LargeStyle, device: str) -> ImageError:
-    """Return the error of a style that does not fit a device's memory."""
-    width, height = style.size
-    return ImageError(
-        f"{name}: this style is looked at with {width:,} x {height:,} pixels, which do not fit the memory of "
-        f"{device}.",
-        "Lower style_scale or size.",
-    )
-
-
 def _alike(prepared: Sequence[Prepared]) -> list[list[Prepared]]:
-    """Put jobs together that can share a tensor: one recipe, size, number of regions, point of the way."""
+    """Group jobs that can share a tensor: they agree in recipe, size, number of regions and steps taken."""
     groups: dict[object, list[Prepared]] = {}
     for each in prepared:
-        family, state = each.task.job.recipe.batch_key(), each.state
-        # A history of its own, or none, would be lost beside others.
-        shapes = {name: tuple(tensor.shape) for name, tensor in (state.optimizer or {}).items()}
-        stands = (state.level, state.step, *shapes.items())
+        state = each.state
         regions = len(each.request.styles) if each.request.regions else 0
-        groups.setdefault((family, regions, *each.levels, *stands), []).append(each)
+        # Beside another history, or none, a job would lose its own.
+        history = [(name, tuple(tensor.shape)) for name, tensor in (state.optimizer or {}).items()]
+        alike = (each.task.job.recipe.batch_key(), regions, *each.levels, state.level, state.step, *history)
+        groups.setdefault(alike, []).append(each)
     return list(groups.values())
 
 
 def weights_dir(config: Config) -> Path:
     return config.cache_dir / "weights"
-
-
-def checkpoint_path(config: Config, key: str) -> Path:
-    return config.state_dir / "checkpoints" / f"{key}.safetensors"
-
-
-def _remove_old_checkpoints(folder: Path) -> None:
-    """Jobs that were given up or changed leave checkpoints that nobody will resume."""
-    for path in folder.glob("*.safetensors"):
-        with suppress(FileNotFoundError):  # another process was quicker
-            if path.stat().st_mtime < time.time() - CHECKPOINT_DAYS * 86_400:
-                path.unlink()
-
-
-def _save(path: Path, state: RunState) -> None:
-    from ..transfer.checkpoints import write_checkpoint
-
-    advice = "Free some space, or set state_dir in config.yaml to another disk."
-    with disk_errors(path, "the checkpoint cannot be written", advice):
-        write_checkpoint(path, state)

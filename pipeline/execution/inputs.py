@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import ImageError, JobError
 from ..spec.jobs import Color, Job, Task, color_value
 from ..spec.recipe import Recipe
+from .checkpoints import read_state
 
 if TYPE_CHECKING:
     from ..transfer.checkpoints import RunState
@@ -53,22 +54,6 @@ def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
         raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
     state, notes = read_state(job, levels, checkpoint)
     return Prepared(task, request, weights, levels, state, (*request_notes(request, levels), *notes))
-
-
-def read_state(job: Job, levels: Sequence[Level], checkpoint: Path) -> tuple[RunState, tuple[str, ...]]:
-    """Return the state to resume from, and a note if the checkpoint is unusable and the job starts over."""
-    from ..transfer.checkpoints import RunState, read_checkpoint
-    from ..transfer.sealed import DamagedError
-
-    margin = job.recipe.margin
-    shapes = [(level.height + 2 * margin, level.width + 2 * margin) for level in levels]
-    try:
-        state = read_checkpoint(checkpoint)
-        if state is not None and not state.fits(shapes, [level.steps for level in levels]):
-            raise DamagedError("does not fit the job")
-    except DamagedError as damage:
-        return RunState(), (f"{job.content.name}: its checkpoint {damage}; the job starts anew.",)
-    return state or RunState(), ()
 
 
 def check_layers(recipe: Recipe, weights: EncoderWeights, content: Path | str) -> None:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from ..errors import UsageError
+from ..errors import PipelineError, UsageError
 from .recipe import INIT_MODES, Recipe
 
 # Raised when the same recipe and inputs would give another picture: finished jobs then run again.
@@ -150,6 +150,11 @@ class JobResult:
     error: str = ""
     next_step: str = ""
     details: str = ""
+
+    @classmethod
+    def failure(cls, error: PipelineError) -> JobResult:
+        """Return the result of a job that failed by an error."""
+        return cls("failed", error=error.message, next_step=error.next_step)
 
 
 def job_key(job: Job, digests: Mapping[Path, str], encoder: EncoderInfo) -> str:

@@ -4,61 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import io
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MakePicture
 from icc_profiles import LOOKUP, PROFILES, formula, make_profile
 from PIL import ExifTags, Image
+from small_jobs import pixels, run
 
 from pipeline.errors import DiskError
-from pipeline.execution.executors import Fit, InProcessExecutor, checkpoint_path
+from pipeline.execution.checkpoints import checkpoint_path
+from pipeline.execution.executors import InProcessExecutor
 from pipeline.images import writing
 from pipeline.images.profiles import srgb_profile
 from pipeline.images.reading import decode_picture
-from pipeline.spec.config import read_config
-from pipeline.spec.jobs import Job, JobResult, Masks, StepProgress, Style, Task
+from pipeline.spec.jobs import Masks, StepProgress, Style, Task
 from pipeline.spec.recipe import Recipe
-from pipeline.transfer.memory import LargeStyle, OutOfMemory
-from pipeline.transfer.session import Session
-
-SMALL = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 3, "margin": 0, "precision": "float32"}
-
-
-@pytest.fixture
-def executor(environment: Path) -> InProcessExecutor:
-    paths = {"cache_dir": environment / "cache", "state_dir": environment / "state"}
-    return InProcessExecutor(read_config(None).model_copy(update={"device": "cpu", **paths}))
-
-
-@pytest.fixture
-def make_task(make_picture: MakePicture) -> Callable[..., Task]:
-    """Return a function that makes a task from the number of a picture; number 3 is upright."""
-    style = make_picture("style.png", 99, (48, 48))
-
-    def make(number: int, **fields: Any) -> Task:
-        size = (36, 48) if number == 3 else (48, 36)
-        content = make_picture(f"{number}.png", number, size)
-        job = Job("night", content, Style("s", ((style, 1.0),)), Recipe(**{**SMALL, **fields}), str(number))
-        digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in job.input_paths}
-        return Task(job, f"{number:064x}", digests)
-
-    return make
-
-
-def run(
-    executor: InProcessExecutor, tasks: Sequence[Task], should_stop: Callable[[], bool] = lambda: False
-) -> list[JobResult]:
-    return executor.run(tasks, lambda progress: None, should_stop)
-
-
-def pixels(result: JobResult) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(result.image)), int)
 
 
 def test_pictures_of_one_size_share_a_tensor_and_come_out_as_alone(executor, make_task) -> None:
@@ -116,49 +79,6 @@ def test_a_picture_that_cannot_be_read_leaves_its_company_alone(executor, make_t
     broken, done = run(executor, [changed, fine])
     assert (broken.status, done.status, done.micro_batch) == ("failed", "done", 1)
     assert "changed while it was waiting" in broken.error
-
-
-class Cramped:
-    """Stands before `Session.stylize`: what `fits` refuses is out of memory. Keeps what it was asked."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, fits: Callable[[Sequence[Any]], bool]) -> None:
-        self.asked: list[tuple[int, int]] = []
-        stylize = Session.stylize
-
-        def cramped(session: Session, requests: Sequence[Any], *rest: Any) -> Any:
-            self.asked.append((len(requests), requests[0].recipe.history))
-            if not fits(requests):
-                raise OutOfMemory
-            return stylize(session, requests, *rest)
-
-        monkeypatch.setattr(Session, "stylize", cramped)
-
-
-def test_what_does_not_fit_together_is_halved(executor, make_task, monkeypatch) -> None:
-    cramped = Cramped(monkeypatch, lambda requests: len(requests) <= 2)
-    results = run(executor, [make_task(number) for number in (1, 2, 4, 5, 6)])
-    assert [count for count, _ in cramped.asked] == [5, 3, 2, 1, 2]
-    assert [result.micro_batch for result in results] == [2, 2, 1, 2, 2]
-    assert all(result.status == "done" and result.adjusted == () for result in results)
-
-
-def test_what_does_not_fit_alone_gets_a_shorter_history(executor, make_task, monkeypatch) -> None:
-    cramped = Cramped(monkeypatch, lambda requests: requests[0].recipe.history <= 3)
-    (result,) = run(executor, [make_task(1)])
-    assert cramped.asked == [(1, 10), (1, 3)]
-    assert result.status == "done"
-    assert result.adjusted == ("history 3: the memory was too small for more",)
-
-
-def test_what_never_fits_fails_and_never_the_same_is_tried_twice(executor, make_task, monkeypatch) -> None:
-    cramped = Cramped(monkeypatch, lambda requests: False)
-    one, two = run(executor, [make_task(1), make_task(2)])
-    assert cramped.asked == [(2, 10), (1, 10), (1, 3), (1, 10), (1, 3)]
-    for number, result in ((1, one), (2, two)):
-        assert result.status == "failed"
-        assert result.out_of_memory
-        assert f"{number}.png: 48 x 36 pixels do not fit the memory of cpu" in result.error
-        assert result.next_step == "Lower size."
 
 
 def test_exif_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> None:
@@ -281,121 +201,6 @@ def test_masks_that_cannot_be_used_fail_their_own_job(executor, make_task) -> No
     assert "1-mask.png: this mask has 36 x 48 pixels" in results[0].error
     assert "2-mask.png: the colour of style2.png (#ff0000) is nowhere in this mask" in results[1].error
     assert all(result.next_step for result in results[:2])
-
-
-def test_beside_others_nothing_is_made_worse(executor, make_task, monkeypatch) -> None:
-    """The runner tries it again without them."""
-    cramped = Cramped(monkeypatch, lambda requests: False)
-    (result,) = run(executor, [replace(make_task(1), alone=False)])
-    assert cramped.asked == [(1, 10)]
-    assert result.out_of_memory
-
-
-def test_beside_others_a_job_keeps_to_its_share_of_the_memory(executor, make_task, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 1 << 40)
-    executor.share_bytes = 1000
-    beside, alone = replace(make_task(1), alone=False), make_task(1)
-    assert [run(executor, [task])[0].out_of_memory for task in (beside, alone)] == [True, False]
-
-
-def test_what_was_kept_is_given_up_before_anything_is_made_worse(executor, make_task, monkeypatch) -> None:
-    cramped = Cramped(monkeypatch, lambda requests: len(cramped.asked) > 1)
-    kept = iter([True, False])
-    monkeypatch.setattr(Session, "free_memory", lambda session: next(kept))
-    results = run(executor, [make_task(1), make_task(2)])
-    assert cramped.asked == [(2, 10), (2, 10)]
-    assert [result.micro_batch for result in results] == [2, 2]
-
-
-def test_a_checkpoint_of_a_shorter_history_goes_on_with_the_picture(executor, make_task, monkeypatch) -> None:
-    Cramped(monkeypatch, lambda requests: requests[0].recipe.history <= 3)
-    task = make_task(1, steps=6)
-    looks = iter([False, False, False, True, False])
-    (stopped,) = run(executor, [task], lambda: next(looks))
-    assert stopped.status == "stopped"
-    (still_tight,) = run(executor, [task], lambda: next(looks, True))
-    assert still_tight.status == "stopped"
-    monkeypatch.undo()
-    (result,) = run(executor, [task])
-    assert (result.status, result.resumed_from_step) == ("done", 4)
-    assert [row[0] for row in result.log_rows] == [1, 2, 3, 4, 5, 6]
-
-
-def test_the_last_way_out_is_the_cpu() -> None:
-    recipe = Recipe()
-    short = Fit().smaller(recipe, "cuda:0")
-    assert short is not None
-    assert short.recipe(recipe).history == 3
-    cpu = short.smaller(short.recipe(recipe), "cuda:0")
-    assert cpu == Fit(device="cpu")
-    assert cpu.recipe(recipe) == recipe
-    assert cpu.words == ("device cpu: the memory of the other was too small",)
-    adam = Fit().smaller(Recipe(optimizer="adam"), "cuda:0")
-    assert adam == cpu
-
-
-def test_a_fault_nobody_expected_fails_its_own_job_only(executor, make_task, monkeypatch) -> None:
-    culprit = make_task(2)
-
-    def fits(requests: Sequence[Any]) -> bool:
-        if any(request.content.sha256 == culprit.digests[culprit.job.content] for request in requests):
-            raise ZeroDivisionError("by whom?")
-        return True
-
-    Cramped(monkeypatch, fits)
-    results = run(executor, [make_task(1), culprit, make_task(4)])
-    assert [result.status for result in results] == ["done", "failed", "done"]
-    assert "unexpected ZeroDivisionError" in results[1].error
-
-
-def test_a_fault_nobody_expected_holds_no_memory_while_its_company_runs(
-    executor, make_task, monkeypatch
-) -> None:
-    """What the failed attempt had allocated is free before the next begins."""
-
-    class Tensors:
-        pass
-
-    held: list[weakref.ref[Tensors]] = []
-    alive: list[bool] = []
-
-    def fits(requests: Sequence[Any]) -> bool:
-        alive.append(any(each() is not None for each in held))
-        tensors = Tensors()
-        held.append(weakref.ref(tensors))
-        raise ZeroDivisionError("by whom?")
-
-    Cramped(monkeypatch, fits)
-    results = run(executor, [make_task(1), make_task(2)])
-    assert alive == [False, False, False]
-    assert all("in fits" in result.details and "by whom?" in result.error for result in results)
-
-
-def test_a_style_that_does_not_fit_is_to_blame_and_not_its_content(executor, make_task, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 30_000_000)
-    one, other = run(executor, [make_task(1, style_scale=10), make_task(2)])
-    assert other.status == "done"
-    assert (one.status, one.out_of_memory) == ("failed", True)
-    style = make_task(1).job.style.images[0][0]
-    assert one.error.startswith(f"{style}: this style is looked at with 480 x ")
-    assert "do not fit the memory of cpu" in one.error
-    assert one.next_step == "Lower style_scale or size."
-
-
-def test_a_style_that_does_not_fit_needs_another_device_and_no_shorter_history() -> None:
-    large, recipe = LargeStyle(0, (2880, 2160)), Recipe()
-    assert Fit().smaller(recipe, "cuda:0", large) == Fit(device="cpu")
-    assert Fit().smaller(recipe, "cpu", large) is None
-    assert Fit().smaller(recipe, "cpu") == Fit(history=Fit.SHORT_HISTORY)
-
-
-def test_what_fits_nowhere_names_the_device_it_was_tried_on_last(executor, make_task, monkeypatch) -> None:
-    """Given up on the CPU after the GPU; here both are the CPU, by two names."""
-    Cramped(monkeypatch, lambda requests: False)
-    gpu = executor.session()
-    monkeypatch.setattr(gpu, "device", replace(gpu.device, device="cuda:0"))
-    (result,) = run(executor, [make_task(1)])
-    assert "do not fit the memory of cpu." in result.error
 
 
 def test_stopped_together_they_go_on_together_or_apart(executor, make_task) -> None:

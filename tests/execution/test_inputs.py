@@ -46,7 +46,7 @@ def test_a_checkpoint_that_cannot_be_used_is_said_and_the_job_starts_anew(
     if damage:
         path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     prepared = prepare(make_task(make_picture), SLIM, path)
-    assert (prepared.state, prepared.notes) == (RunState(), (f"a.png: {said}; the job starts anew.",))
+    assert (prepared.state, prepared.notes) == (RunState(), (f"a.png: {said}; the job starts over.",))
 
 
 def test_a_layer_that_the_encoder_lacks_is_refused(make_picture, environment):

@@ -1,0 +1,159 @@
+"""Jobs that share a tensor, and what is tried when they do not fit: less and less, never the same twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..errors import ImageError, PipelineError
+from ..spec.jobs import JobResult
+from ..spec.recipe import Recipe
+from ..spec.words import counted
+from .inputs import Prepared
+from .results import unexpected_failure
+
+if TYPE_CHECKING:
+    from ..transfer.engine import Outcome
+    from ..transfer.memory import LargeStyle
+    from ..transfer.session import Session
+
+    # A job that never came to a step has its result already.
+    Made: TypeAlias = "Outcome | JobResult"
+
+logger = logging.getLogger(__name__)
+
+# Updates that L-BFGS remembers where there is no memory for more.
+SHORT_HISTORY = 3
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an attempt failed on a device: no memory, perhaps for a `style`, or a fault nobody expected.
+
+    It does not hold the exception, which would hold what the attempt had allocated.
+    """
+
+    device: str
+    style: LargeStyle | None = None
+    unexpected: JobResult | None = None
+
+    def result(self, prepared: Prepared) -> JobResult:
+        """Return the result of a job for which nothing is left to try."""
+        if self.unexpected is not None:
+            return self.unexpected
+        job, level = prepared.task.job, prepared.levels[-1]
+        if self.style is not None:
+            error = style_too_large(job.style.images[self.style.index][0], self.style, self.device)
+        else:
+            size = f"{level.width} x {level.height} pixels"
+            error = ImageError(
+                f"{job.content}: {size} do not fit the memory of {self.device}.", "Lower size."
+            )
+        return replace(JobResult.failure(error), out_of_memory=True)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Jobs that run together, and what was changed to make them fit: L-BFGS's history, or the device."""
+
+    group: Sequence[Prepared]
+    history: int | None = None
+    device: str = ""
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        return recipe if self.history is None else recipe.model_copy(update={"history": self.history})
+
+    @property
+    def adjusted(self) -> tuple[str, ...]:
+        """What was changed, in words."""
+        history = f"history {self.history}: the memory was too small for more"
+        device = f"device {self.device}: the memory of the other was too small"
+        return (*([history] if self.history else []), *([device] if self.device else []))
+
+    def smaller(self, refusal: Refusal) -> list[Attempt]:
+        """Return what to try instead of this, in order: halves, a shorter history, the CPU; or nothing."""
+        count = len(self.group)
+        if count > 1:
+            # Any of them may have caused what nobody expected, so each runs alone.
+            size = 1 if refusal.unexpected else (count + 1) // 2
+            return [replace(self, group=self.group[i : i + size]) for i in range(0, count, size)]
+        task = self.group[0].task
+        # Beside other processes nothing is made worse for it: the batch runs it again without them.
+        if refusal.unexpected or not task.alone:
+            return []
+        recipe = task.job.recipe
+        has_history = recipe.optimizer == "lbfgs" and recipe.history > SHORT_HISTORY
+        # A style that does not fit gains nothing by a shorter history.
+        if self.history is None and has_history and refusal.style is None:
+            return [replace(self, history=SHORT_HISTORY)]
+        return [Attempt(self.group, device="cpu")] if refusal.device != "cpu" else []
+
+
+def run_attempts(
+    group: Sequence[Prepared],
+    run: Callable[[Attempt], list[Outcome]],
+    session: Callable[[str], Session],
+) -> list[Made]:
+    """Run jobs together; while they do not fit, or fail together, run them with less.
+
+    `session` returns the session of a device, the configured one for "".
+
+    Raises:
+        MachineError: the machine's fault, not a job's.
+    """
+    made: list[Made] = []
+    attempts = [Attempt(group)]
+    while attempts:
+        attempt = attempts.pop(0)
+        tried = _try(attempt, run, session(attempt.device))
+        if not isinstance(tried, Refusal):
+            made += tried
+        elif smaller := attempt.smaller(tried):
+            attempts = [*smaller, *attempts]
+        else:
+            made.append(tried.result(attempt.group[0]))
+    return made
+
+
+def _try(
+    attempt: Attempt, run: Callable[[Attempt], list[Outcome]], session: Session
+) -> list[Outcome] | Refusal:
+    """Run an attempt; once more where memory could be freed that was kept for later jobs."""
+    tried = _run(attempt, run, session)
+    if isinstance(tried, Refusal) and session.free_memory() and not tried.unexpected:
+        tried = _run(attempt, run, session)
+        if isinstance(tried, Refusal):
+            session.free_memory()
+    return tried
+
+
+def _run(
+    attempt: Attempt, run: Callable[[Attempt], list[Outcome]], session: Session
+) -> list[Outcome] | Refusal:
+    from ..transfer.memory import OutOfMemory
+
+    device = session.device.device
+    try:
+        return run(attempt)
+    except OutOfMemory as error:
+        pictures = counted(len(attempt.group), "picture")
+        logger.info("no memory on %s for %s, adjusted: %s", device, pictures, attempt.adjusted or "nothing")
+        return Refusal(device, error.style)
+    except PipelineError:
+        raise
+    except Exception as error:
+        logger.info("unexpected %s on %s: each picture runs alone", type(error).__name__, device)
+        return Refusal(device, unexpected=unexpected_failure(attempt.group[0].task.job, error))
+
+
+def style_too_large(name: Path | str, style: LargeStyle, device: str) -> ImageError:
+    """Return the error of a style that does not fit a device's memory."""
+    width, height = style.size
+    return ImageError(
+        f"{name}: this style is used at {width:,} x {height:,} pixels, which do not fit the memory of "
+        f"{device}.",
+        "Lower style_scale or size.",
+    )

@@ -1,0 +1,64 @@
+"""Where a stopped job stands: its checkpoint, below `state_dir`, by its key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..spec.config import Config
+from ..spec.jobs import Job
+from ..storage.files import disk_errors
+
+if TYPE_CHECKING:
+    from ..transfer.checkpoints import RunState
+    from ..transfer.engine import Level
+
+KEPT_DAYS = 30
+
+
+def checkpoint_folder(config: Config) -> Path:
+    return config.state_dir / "checkpoints"
+
+
+def checkpoint_path(config: Config, key: str) -> Path:
+    return checkpoint_folder(config) / f"{key}.safetensors"
+
+
+def read_state(job: Job, levels: Sequence[Level], path: Path) -> tuple[RunState, tuple[str, ...]]:
+    """Return the state to resume from, and a note if the checkpoint is unusable and the job starts over."""
+    from ..transfer.checkpoints import RunState, read_checkpoint
+    from ..transfer.sealed import DamagedError
+
+    margin = job.recipe.margin
+    shapes = [(level.height + 2 * margin, level.width + 2 * margin) for level in levels]
+    try:
+        state = read_checkpoint(path)
+        if state is not None and not state.fits(shapes, [level.steps for level in levels]):
+            raise DamagedError("does not fit the job")
+    except DamagedError as damage:
+        return RunState(), (f"{job.content.name}: its checkpoint {damage}; the job starts over.",)
+    return state or RunState(), ()
+
+
+def write_state(path: Path, state: RunState) -> None:
+    """Write a checkpoint.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    from ..transfer.checkpoints import write_checkpoint
+
+    advice = "Free some space, or set state_dir in config.yaml to another disk."
+    with disk_errors(path, "the checkpoint cannot be written", advice):
+        write_checkpoint(path, state)
+
+
+def remove_old_checkpoints(config: Config) -> None:
+    """Remove the checkpoints of jobs that were given up or changed, which nobody will resume."""
+    for path in checkpoint_folder(config).glob("*.safetensors"):
+        with suppress(FileNotFoundError):  # another process was quicker
+            if path.stat().st_mtime < time.time() - KEPT_DAYS * 86_400:
+                path.unlink()
