@@ -22,7 +22,7 @@ SAME_LOSS: Mapping[str, Any] = {
     "content_weight": 1.0,
     "style_weight": 1e6,
     "tv_weight": 0.0,
-    "range_weight": 0.0,
+    "canvas": "imagenet",
     "pyramid": 0,
 }
 Pairs = Sequence[tuple[Path, Path]]

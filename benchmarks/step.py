@@ -35,7 +35,13 @@ from pipeline.vgg.encoder import CONVOLUTIONS, Encoder
 CHANNELS = {"1": 64, "2": 128, "3": 256, "4": 512, "5": 512}
 # The same losses for both sides; ours with the default's bures as well.
 GRAM = Recipe(
-    style_loss="gram", loss="mean", padding="zeros", margin=0, style_weight=1e6, tv_weight=0, range_weight=0
+    style_loss="gram",
+    loss="mean",
+    padding="zeros",
+    margin=0,
+    style_weight=1e6,
+    tv_weight=0,
+    canvas="imagenet",
 )
 WARM_UP = 3
 MULTIPLY_ADDS_PER_PIXEL = 361_152  # forward, up to conv5_1; the same again for the input's gradient

@@ -67,10 +67,6 @@ def held_by(*names: str) -> Panel:
     return Panel(", ".join(names), {"content_layers": list(names)})
 
 
-def match(by: str, when: str) -> Panel:
-    return Panel(f"{by}, {when}", {"color": "match", "match_by": by, "match_when": when})
-
-
 def draw_regions() -> Image.Image:
     """Draw the mask of the lighthouse: sky, sea and land, with edges as soft as the picture's."""
     mask = Image.new("RGB", (768, 512), SKY)
@@ -154,7 +150,7 @@ STRIPS: dict[str, Strip] = {
         MOSAIC,
         [
             Panel("the content", shown=LIGHTHOUSE),
-            *(match(by, when) for when in ("before", "after") for by in ("covariance", "histogram")),
+            *(Panel(by, {"color": "match", "match_by": by}) for by in ("covariance", "histogram")),
         ],
     ),
     "preset": Strip(
@@ -177,7 +173,6 @@ STRIPS: dict[str, Strip] = {
             Panel("pooling: average", {"pooling": "average"}),
             Panel("padding: zeros", {"padding": "zeros"}),
             Panel("history: 30", {"history": 30}),
-            Panel("bures_epsilon: 0.5", {"bures_epsilon": 0.5}),
         ],
     ),
 }

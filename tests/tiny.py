@@ -51,7 +51,13 @@ def random_image(height: int = 40, width: int = 48, seed: int = 0) -> Tensor:
     return (smooth + 0.1 * torch.rand(1, 3, height, width, generator=generator)).clamp(0, 1)
 
 
+class _WithoutRange(Recipe):
+    @property
+    def range_weight(self) -> float:
+        return 0.0
+
+
 def asking_for_nothing(recipe: Recipe) -> Recipe:
     """A recipe, which is refused to users, under which every picture stays as it is."""
-    weights = ("content_weight", "style_weight", "tv_weight", "range_weight")
-    return recipe.model_copy(update=dict.fromkeys(weights, 0.0))
+    weights = dict.fromkeys(("content_weight", "style_weight", "tv_weight"), 0.0)
+    return _WithoutRange.model_construct(**{**recipe.model_dump(), **weights})

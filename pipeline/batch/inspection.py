@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ImageError, UsageError
 from ..spec.documents import MAX_DEPTH, dump_yaml
+from ..spec.removed import without_removed
 from ..storage.files import one_line
 
 
@@ -74,7 +75,7 @@ def manifest_of(found: Mapping[str, Any]) -> dict[str, Any]:
         looks = {"style": {"blend": styles, **named}}
     return {
         "batch": "again",
-        "recipe": {**found["recipe"], "encoder": found["encoder"]},
+        "recipe": {**without_removed(found["recipe"])[0], "encoder": found["encoder"]},
         "pairs": [{"content": found["content"], **looks}],
     }
 
@@ -94,5 +95,19 @@ def manifest_text(path: Path, found: Mapping[str, Any]) -> str:
         "key": found["key"],
     }
     comments = [f"# {label:<8} {one_line(text)}" for label, text in facts.items()]
+    comments += _removed_comments(found["recipe"])
     comments.append("# Saved beside the pictures it names, this is a manifest: `style-pipeline run FILE`.")
     return "\n".join([*comments, dump_yaml(manifest_of(found))])
+
+
+def _removed_comments(recipe: Mapping[str, Any]) -> list[str]:
+    """Say which fields of an earlier version are left out, and whether that changes the picture."""
+    left, lost = without_removed(recipe)
+    same = [name for name in recipe if name not in left and name not in lost]
+    return [
+        *([f"# left out {', '.join(same)}: no longer settings; what they said always holds"] if same else []),
+        *(
+            f"# left out {name}: {one_line(value)}: no longer a setting; the picture will differ"
+            for name, value in lost.items()
+        ),
+    ]

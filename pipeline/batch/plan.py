@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ImageError, WeightsError
 from ..execution.inputs import check_header
 from ..spec.jobs import Job, JobResult
+from ..spec.removed import without_removed
 from ..spec.words import counted
 from ..storage.outbox import Place, read_record
 from .digests import ReadingStopped
@@ -140,7 +141,7 @@ def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         ("the style", lambda record: [(i["sha256"], i["share"]) for i in record["style"]["images"]]),
         ("the picture to start from", lambda record: (record["init"] or {}).get("sha256")),
         ("the mask", lambda record: record["masks"]),
-        ("the recipe", lambda record: {k: v for k, v in record["recipe"].items() if k not in NAMES}),
+        ("the recipe", lambda record: _looks(record["recipe"])),
         ("the encoder", lambda record: record["encoder"]["digest"]),
     )
     names = []
@@ -149,3 +150,8 @@ def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
             if part(old) != part(new):
                 names.append(name)
     return " and ".join(names) or "the program"
+
+
+def _looks(recipe: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Return what decides how a picture looks, from the recipe of a record of this or an earlier version."""
+    return without_removed({name: value for name, value in recipe.items() if name not in NAMES})

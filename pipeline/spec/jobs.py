@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..errors import PipelineError, UsageError
 from .recipe import INIT_MODES, Recipe
+from .removed import values_now
 
 # Raised when the same recipe and inputs would give another picture: finished jobs then run again.
 ALGORITHM_VERSION = 6
@@ -233,6 +234,7 @@ class _One:
 def _recipe_json(one: _One) -> str:
     """Return what decides how a picture looks, but for the picture that `init` names."""
     recipe = one.recipe.model_dump(mode="json", exclude={"name", "preset", "encoder"})
+    recipe.update(values_now(one.recipe.canvas))
     if recipe["init"] not in INIT_MODES:
         del recipe["init"]
     return json.dumps(recipe, sort_keys=True)

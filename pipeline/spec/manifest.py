@@ -38,6 +38,7 @@ from .globs import Names, Unwanted, find, is_glob
 from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_color, safe_name
 from .names import composed
 from .recipe import ALIASES, INIT_MODES, Recipe, layer_recipe
+from .removed import REMOVED, why_removed
 
 NOTHING_UNWANTED = Unwanted()
 MAX_JOBS = 1_000_000
@@ -474,7 +475,13 @@ def _swept_problems(sweep: Mapping[Any, Any]) -> list[Problem]:
     """Say which of the swept fields no recipe has, and which are there twice."""
     accepted = [*Recipe.model_fields, *ALIASES]
     return [
-        *(unknown_key(("sweep", key), accepted) for key in sweep if key not in accepted),
+        *(
+            Problem(("sweep", key), why_removed(key))
+            if key in REMOVED
+            else unknown_key(("sweep", key), accepted)
+            for key in sweep
+            if key not in accepted
+        ),
         *(
             Problem(("sweep", alias), f"'{name}' is given twice, once under its alias")
             for alias, name in ALIASES.items()

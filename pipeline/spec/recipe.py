@@ -20,6 +20,7 @@ from pydantic import (
 
 from ..errors import UsageError
 from .documents import Part, did_you_mean, explain, shown
+from .removed import MIXED, RANGE_WEIGHTS, refuse_removed
 
 ALIASES = MappingProxyType({"alpha": "content_weight", "beta": "style_weight"})
 
@@ -137,7 +138,6 @@ class Recipe(Part):
     style_loss: Literal["gram", "bures"] = Field(
         "bures", description="bures hears weak directions too and is normalised whatever `loss` says"
     )
-    bures_epsilon: float = Field(0.1, ge=1e-6, le=1e6, description="floor under a style's weak directions")
     content_weight: Weight = Field(1.0, description="how much the content counts")
     style_weight: Weight = Field(40.0, description="how much the style counts; more is more paint")
     style_growth: float = Field(
@@ -154,19 +154,12 @@ class Recipe(Part):
         le=1e6,
         description="how much more a step in colour counts there than one in lightness; 1: alike",
     )
-    range_weight: Weight = Field(10.0, description="pull of pixels outside black and white")
 
     optimizer: Literal["lbfgs", "adam"] = Field("lbfgs", description="what moves the pixels")
     learning_rate: float = Field(1.0, ge=1e-9, le=1e3, description="length of a step")
     history: int = Field(10, ge=1, le=200, description="pairs that L-BFGS remembers")
     steps: Steps = Field(
         (120, 80, 60, 60, 90), description="per pyramid level, coarsest first; the last repeats"
-    )
-    stop_tolerance: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="a level ends when ten steps lower its loss by less than this part; 0: never",
     )
     color: Literal["style", "content", "luminance", "match"] = Field(
         "style",
@@ -176,10 +169,6 @@ class Recipe(Part):
     match_by: Literal["covariance", "histogram"] = Field(
         "covariance",
         description="what color: match makes equal: mean and covariance, or all of the histogram",
-    )
-    match_when: Literal["before", "after"] = Field(
-        "before",
-        description="color: match before gives the style's picture the content's palette; after, the result",
     )
     canvas: Literal["rgb", "imagenet"] = Field(
         "rgb", description="what is optimised: sRGB in [0, 1], or the encoder's normalised input"
@@ -193,11 +182,10 @@ class Recipe(Part):
         "result goes some of the way to it",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of the noise where init: noise")
-    precision: Literal["auto", "bfloat16", "mixed", "float32", "reference"] = Field(
+    precision: Literal["auto", "bfloat16", "float32", "reference"] = Field(
         "auto",
         description="what the network computes in; auto: bfloat16 where the device is quick with it, else "
-        "float32; mixed: float32 on the last level, which comes lower in many steps, as auto before; "
-        "reference: float32 by automatic differentiation, slower and the measure of the others",
+        "float32; reference: float32 by automatic differentiation, slower and the measure of the others",
     )
 
     size: int = Field(512, ge=16, le=LARGEST_SIZE, description="long edge of the result in pixels")
@@ -256,6 +244,7 @@ class Recipe(Part):
         if not isinstance(data, Mapping):
             return data
         data = canonical_keys(data)
+        refuse_removed(data)
         preset = PRESETS.get(str(data.get("preset", "default")))
         return data if preset is None else {**preset.fields, **data}
 
@@ -266,6 +255,13 @@ class Recipe(Part):
             hint = did_you_mean(name, PRESETS) or "."
             raise ValueError(f"'{name}' is not a preset{hint} Accepted: {', '.join(PRESETS)}")
         return name
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_longer_mixed(cls, value: Any) -> Any:
+        if value == "mixed":
+            raise ValueError(MIXED)
+        return value
 
     @field_validator("content_layers", "style_layers")
     @classmethod
@@ -315,10 +311,8 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _match_is_asked_for(self) -> Recipe:
         # Where `color` is given, another may be meant for now: by a sweep, or by a layer above.
-        if "color" not in self.model_fields_set and self.color != "match":
-            for name, default in (("match_by", "covariance"), ("match_when", "before")):
-                if getattr(self, name) != default:
-                    raise ValueError(f"{name}: {getattr(self, name)} does nothing without color: match")
+        if self.match_by != "covariance" and self.color != "match" and "color" not in self.model_fields_set:
+            raise ValueError(f"match_by: {self.match_by} does nothing without color: match")
         return self
 
     def batch_key(self) -> str:
@@ -360,7 +354,12 @@ class Recipe(Part):
     @property
     def matches_style(self) -> bool:
         """Tell whether the style's picture gets something of the content's before it is looked at."""
-        return self.color == "luminance" or (self.color == "match" and self.match_when == "before")
+        return self.color in {"luminance", "match"}
+
+    @property
+    def range_weight(self) -> float:
+        """How much pixels outside black and white count."""
+        return RANGE_WEIGHTS[self.canvas]
 
     @property
     def recolors(self) -> bool:
@@ -417,7 +416,7 @@ class Preset(BaseModel):
 _CONV_STYLE_LAYERS = {f"conv{block}_1": 1.0 for block in range(1, 6)}
 
 # What the five source systems share: a plain Gatys loop in the paper's terms. They say nothing of total
-# variation, of a pyramid or of pixels out of range, so there is none; torchvision's VGG-19 pads with
+# variation or of a pyramid, so there is none; torchvision's VGG-19 pads with
 # zeros and pools by maximum. None names a device or a seed.
 _SOURCE: dict[str, Any] = {
     "encoder": "vgg19",
@@ -430,12 +429,11 @@ _SOURCE: dict[str, Any] = {
     "style_growth": 0.0,
     "tv_weight": 0.0,
     "recolor": False,
-    "range_weight": 0.0,
     # bfloat16 does not come as low in hundreds of steps on one level.
     "precision": "float32",
     "optimizer": "adam",
     # The sources normalise with ImageNet's mean and spread and update the normalised picture itself,
-    # so Adam's step is in those units.
+    # so Adam's step is in those units, and pixels have no range to keep.
     "canvas": "imagenet",
     "pyramid": 0,
     "steps": 500,

@@ -34,8 +34,7 @@ class LossRow:
 class RunState:
     """Where a job stands: the level, the steps taken in it, the pixels and the optimiser.
 
-    `canvas` is in the recipe's parametrisation; None is the start of the job. A picture is `settled` when
-    its loss has flattened before the level's last step.
+    `canvas` is in the recipe's parametrisation; None is the start of the job.
     """
 
     level: int = 0
@@ -45,7 +44,6 @@ class RunState:
     best_loss: float = math.inf
     optimizer: dict[str, Any] | None = None
     rows: list[LossRow] = field(default_factory=list)
-    settled: bool = False
 
     def detached(self) -> RunState:
         """Return the same with a canvas and an optimiser of its own."""
@@ -77,7 +75,6 @@ class RunState:
             "best_loss": self.best_loss,
             "optimizer": pack_state(self.optimizer, tensors),
             "rows": [asdict(row) for row in self.rows],
-            "settled": self.settled,
         }
         for name, tensor in (("canvas", self.canvas), ("best", self.best)):
             if tensor is not None:
@@ -95,7 +92,6 @@ class RunState:
             best_loss=plain["best_loss"],
             optimizer=unpack_state(plain["optimizer"], tensors),
             rows=[LossRow(**row) for row in plain["rows"]],
-            settled=plain["settled"],
         )
 
 

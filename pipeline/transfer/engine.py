@@ -30,8 +30,6 @@ from .targets import StyleTargets, stack_targets
 
 # Losses are read in bunches of so many steps on a GPU: reading waits for the device.
 READ_EVERY = 16
-# `stop_tolerance` compares the best loss with the best before so many steps.
-FLAT_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ class Hooks:
 
 @dataclass
 class _Picture:
-    """One picture of a run; it moves until it is settled on a level or has an outcome."""
+    """One picture of a run; it moves until it has an outcome."""
 
     index: int
     state: RunState
@@ -127,7 +125,7 @@ class _Picture:
 
     @property
     def moves(self) -> bool:
-        return self.outcome is None and not self.state.settled
+        return self.outcome is None
 
 
 class StyleTransfer:
@@ -135,8 +133,7 @@ class StyleTransfer:
 
     `levels` come coarsest first; `level_inputs(level, index)` gives what a picture is optimised against and
     `first_image(level, index)` what it starts the coarsest from; `carried_image(image_BCHW, level, index)`
-    gives what it starts each other from, made of the one before. The network computes each level in its of
-    `dtypes`, or all in float32.
+    gives what it starts each other from, made of the one before. The network computes in `dtype`.
     """
 
     def __init__(
@@ -148,7 +145,7 @@ class StyleTransfer:
         first_image: Callable[[Level, int], Tensor],
         carried_image: Callable[[Tensor, Level, int], Tensor],
         hooks: Hooks = Hooks(),
-        dtypes: Sequence[torch.dtype] = (),
+        dtype: torch.dtype = torch.float32,
         steppers: Steppers | None = None,
     ) -> None:
         self.steppers = steppers or Steppers()
@@ -160,7 +157,7 @@ class StyleTransfer:
         self.first_image = first_image
         self.carried_image = carried_image
         self.hooks = hooks
-        self.dtypes = dtypes or [torch.float32] * len(levels)
+        self.dtype = dtype
         # Steps taken before each level, and in the end all of them.
         self._steps_before = list(accumulate((level.steps for level in levels), initial=0))
 
@@ -191,7 +188,7 @@ class StyleTransfer:
                 state.canvas = self.parametrisation.to_padded_canvas(image_BCHW)
 
     def _run_level(self, index: int, level: Level, pictures: Sequence[_Picture]) -> None:
-        stepper = self._stepper(index, level, pictures)
+        stepper = self._stepper(level, pictures)
         run = _LevelRun(self, index, level, pictures, stepper)
         checkpoints = _Checkpoints(self.hooks)
         while run.step < level.steps and any(picture.moves for picture in pictures):
@@ -207,7 +204,7 @@ class StyleTransfer:
         for picture, state in run.states(stepper.best()):
             picture.state = state
 
-    def _stepper(self, index: int, level: Level, pictures: Sequence[_Picture]) -> Stepper:
+    def _stepper(self, level: Level, pictures: Sequence[_Picture]) -> Stepper:
         inputs = [self.level_inputs(level, picture.index) for picture in pictures]
         content_BCHW = self.parametrisation.pad(torch.cat([each.content_BCHW for each in inputs]))
         style = stack_targets([each.style for each in inputs])
@@ -215,7 +212,7 @@ class StyleTransfer:
             style = replace(style, masks=self.parametrisation.pad(style.masks))
         states = [picture.state for picture in pictures]
         recipe = self.recipe.at_level(max(level.size))
-        return self.steppers.fetch(self.encoder, recipe, content_BCHW, style, states, self.dtypes[index])
+        return self.steppers.fetch(self.encoder, recipe, content_BCHW, style, states, self.dtype)
 
     def _done(self, state: RunState) -> Outcome:
         assert state.best is not None  # every level has a step
@@ -317,18 +314,6 @@ class _LevelRun:
         self.hooks.on_progress(
             Progress(picture.index, row.step, self.total, level.width, level.height, row, image)
         )
-        if self._is_flat(picture):
-            picture.state.settled = True
-            self.stepper.hold(slot)
-
-    def _is_flat(self, picture: _Picture) -> bool:
-        """Tell whether the last steps lowered the best loss by less than `stop_tolerance` of it."""
-        if not self.recipe.stop_tolerance:
-            return False
-        totals = [row.total for row in picture.state.rows if row.step > self.before]
-        if len(totals) <= FLAT_STEPS:
-            return False
-        return min(totals) > (1 - self.recipe.stop_tolerance) * min(totals[:-FLAT_STEPS])
 
     def states(self, held: Sequence[dict[str, Any]]) -> list[tuple[_Picture, RunState]]:
         """Return every picture without an outcome, with its state: what the stepper `held`, and the rest."""

@@ -139,9 +139,7 @@ class ExplicitObjective:
         for layer in self.recipe.style_layers:
             style = targets.layers[layer]
             styles[layer] = _expanded(
-                bures_target(style, self.recipe.bures_epsilon)
-                if self.recipe.style_loss == "bures"
-                else GramTarget(style.second),
+                bures_target(style) if self.recipe.style_loss == "bures" else GramTarget(style.second),
                 pictures * max(1, targets.regions),
             )
         return styles

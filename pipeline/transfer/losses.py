@@ -31,6 +31,8 @@ TINY = 1e-12
 # The least spread of a channel that a style is taken to have, as a part of its mean square: a style of one
 # colour has none, and what bfloat16 rounds off would weigh without bound.
 LEAST_SPREAD = 1e-5
+# ε of the Bures loss: keeps a style's weakest directions from counting without bound.
+BURES_EPSILON = 0.1
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class BuresTarget:
     scale: Tensor
 
 
-def bures_target(style: Moments, epsilon: float) -> BuresTarget:
+def bures_target(style: Moments, epsilon: float = BURES_EPSILON) -> BuresTarget:
     """Decompose a style's covariance Σ̂ = V diag(λ) Vᵀ once, for `bures_style_loss`.
 
     `divisor` is λᵢ + λⱼ + ε·mean λ (BCC), but of a style of one colour no less than rounding asks for;
@@ -235,7 +237,7 @@ class GramStyleLoss(nn.Module):
 class BuresStyleLoss(nn.Module):
     """`bures_style_loss` against a fixed style."""
 
-    def __init__(self, style: Moments, epsilon: float) -> None:
+    def __init__(self, style: Moments, epsilon: float = BURES_EPSILON) -> None:
         super().__init__()
         self.target = bures_target(style, epsilon)
 

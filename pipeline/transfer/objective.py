@@ -63,9 +63,7 @@ class ReferenceObjective(nn.Module):
         for layer in recipe.style_layers:
             style = targets.layers[layer]
             self.style_losses[layer] = (
-                BuresStyleLoss(style, recipe.bures_epsilon)
-                if recipe.style_loss == "bures"
-                else GramStyleLoss(style, recipe.loss)
+                BuresStyleLoss(style) if recipe.style_loss == "bures" else GramStyleLoss(style, recipe.loss)
             )
 
     def forward(self, image_BCHW: Tensor) -> Losses:

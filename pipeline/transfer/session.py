@@ -91,24 +91,20 @@ class Request:
 
     def in_its_colors(self, image_BCHW: Tensor) -> Tensor:
         """Return a result, or a snapshot, on the CPU, in the colours that the recipe asks for."""
-        matched = self.recipe.color == "match" and self.recipe.match_when == "after"
-        if not matched and self.recipe.color not in {"content", "luminance"}:
+        if self.recipe.color not in {"content", "luminance"}:
             return image_BCHW
         rows, columns = image_BCHW.shape[2:]
-        content_BCHW = self.content.tensor((columns, rows))
-        if matched:
-            return self.matched(image_BCHW, content_BCHW, self.content.visible((columns, rows)))
-        return with_luma(content_BCHW, luma(image_BCHW))
+        return with_luma(self.content.tensor((columns, rows)), luma(image_BCHW))
 
     def shown(self, content_BCHW: Tensor) -> Tensor:
         """Return the content's pixels without those that are hidden under transparency."""
         rows, columns = content_BCHW.shape[2:]
         return pixels_where(content_BCHW, self.content.visible((columns, rows)))
 
-    def matched(self, image_BCHW: Tensor, content_BCHW: Tensor, where_HW: Tensor | None = None) -> Tensor:
+    def matched(self, image_BCHW: Tensor, content_BCHW: Tensor) -> Tensor:
         """Return a picture in the palette that the content shows, in [0, 1]; see `match_histograms`."""
         match = match_histograms if self.recipe.match_by == "histogram" else match_colors
-        return match(image_BCHW, self.shown(content_BCHW), where_HW).clamp(0, 1)
+        return match(image_BCHW, self.shown(content_BCHW)).clamp(0, 1)
 
 
 def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
@@ -225,9 +221,9 @@ class Session:
         recipe = requests[0].recipe
         levels = plan_levels(recipe, requests[0].content.image.size)
         encoder = self.encoder_for(recipe, weights)
-        dtypes = self._dtypes(recipe, levels)
+        dtype = self._dtype(recipe)
         estimate = picture_bytes(
-            recipe, encoder.channels, levels[-1].width, levels[-1].height, dtypes[-1].itemsize
+            recipe, encoder.channels, levels[-1].width, levels[-1].height, dtype.itemsize
         )
         self.memory.check(estimate, len(requests), alone)
         self._check_styles(requests, encoder, levels[-1], alone)
@@ -237,7 +233,7 @@ class Session:
             lambda level, index: runs[index].level_inputs(level),
             lambda level, index: runs[index].first_image(level),
             lambda image_BCHW, level, index: runs[index].recolored(image_BCHW, level),
-            hooks, dtypes, steppers,
+            hooks, dtype, steppers,
         )  # fmt: skip
         try:
             with self.memory.learning(estimate * len(requests)):
@@ -254,7 +250,7 @@ class Session:
                 image_BCHW=self._finished(run, outcome.image_BCHW, levels[-1]),
                 seconds=seconds,
                 device=self.device.device,
-                dtype=str(dtypes[-1]).removeprefix("torch."),
+                dtype=str(dtype).removeprefix("torch."),
                 micro_batch=len(requests),
                 cache_hits=run.hits,
                 cache_misses=run.misses,
@@ -287,18 +283,11 @@ class Session:
         # Last, so that the colours are as sharp as the result.
         return run.request.in_its_colors(image_BCHW)
 
-    def _dtypes(self, recipe: Recipe, levels: Sequence[Level]) -> list[torch.dtype]:
-        """Return in which type the network computes each level."""
-        quick: torch.dtype = getattr(torch, self.device.dtype)
-        last = {
-            "auto": quick,
-            "bfloat16": torch.bfloat16,
-            "mixed": torch.float32,
-            "float32": torch.float32,
-            "reference": torch.float32,
-        }[recipe.precision]
-        before = quick if recipe.precision == "mixed" else last
-        return [last if level.size == levels[-1].size else before for level in levels]
+    def _dtype(self, recipe: Recipe) -> torch.dtype:
+        """Return the type that the network computes in."""
+        name = {"auto": self.device.dtype, "reference": "float32"}.get(recipe.precision, recipe.precision)
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
 
     def _device_fault(self, error: RuntimeError | MemoryError) -> Exception:
         """Tell pictures that do not fit from a device that is gone; anything else stays what it is."""

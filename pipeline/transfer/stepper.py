@@ -67,7 +67,7 @@ class Stepper:
         bests = [canvases[i] if state.best is None else state.best for i, state in enumerate(states)]
         self.best_BCHW.copy_(torch.cat(bests))
         self.best_loss_B.copy_(torch.tensor([state.best_loss for state in states]))
-        self.moving_B.copy_(torch.tensor([not state.settled for state in states]))
+        self.moving_B.fill_(True)
         optimizers = [state.optimizer for state in states]
         if all(self._continues(optimizer) for optimizer in optimizers):
             names = self.optimizer.state_dict()

@@ -90,7 +90,6 @@ OTHER_VALUES: dict[str, Any] = {
     "padding": "zeros",
     "loss": "mean",
     "style_loss": "gram",
-    "bures_epsilon": 0.2,
     "margin": 8,
     "content_weight": 1.0000001,
     "style_weight": 11,
@@ -98,16 +97,13 @@ OTHER_VALUES: dict[str, Any] = {
     "tv_weight": 0,
     "tv_chroma": 1,
     "recolor": False,
-    "range_weight": 1,
     "optimizer": "adam",
-    "stop_tolerance": 0.01,
     "learning_rate": 0.5,
     "history": 21,
     "steps": (120, 80, 60, 41),
     "canvas": "imagenet",
     "color": "match",
     "match_by": "histogram",
-    "match_when": "after",
     "init": "noise",
     "seed": 1,
     "size": 513,
@@ -123,7 +119,7 @@ OTHER_VALUES: dict[str, Any] = {
     "profile": "keep",
     "precision": "reference",
 }
-NEEDED: dict[str, dict[str, Any]] = {name: {"color": "match"} for name in ("match_by", "match_when")}
+NEEDED: dict[str, dict[str, Any]] = {"match_by": {"color": "match"}}
 # Snapshots are files beside the result; whether they count is a matter of taste.
 UNTESTED = {"snapshot_every", "snapshot_view"}
 

@@ -129,7 +129,6 @@ NOTHING: dict[str, Any] = {"content_weight": 0, "style_weight": 0, "tv_weight": 
         ({"style_weight": 1, "style_layers": {"relu1_1": 0, "relu2_1": 0}}, False),
         ({"style_weight": 1, "style_layers": {"relu1_1": 0, "relu2_1": 1}}, True),
         ({"style_weight": 1, "style_layers": {"relu1_1": 0}, "content_weight": 1}, True),
-        ({"range_weight": 5}, False),
     ],
 )
 def test_something_has_to_count(fields: dict[str, Any], counts: bool) -> None:
@@ -200,7 +199,6 @@ def test_the_papers_alpha_is_the_contents_weight() -> None:
         {"exif": "some"},
         {"profile": "p3"},
         {"match_by": "histogram"},
-        {"match_when": "after"},
         {"color": "match", "match_by": "mean"},
         {"quality": 0},
         {"quality": 101},
@@ -209,7 +207,6 @@ def test_the_papers_alpha_is_the_contents_weight() -> None:
         {"style_weight": -1},
         {"style_weight": float("inf")},
         {"tv_weight": float("nan")},
-        {"bures_epsilon": 0},
         {"history": 0},
         {"seed": -1},
         {"seed": 2**63},
@@ -245,14 +242,11 @@ def test_how_to_match_counts_where_a_match_is_asked_for() -> None:
     """Forgotten, it is an error that says so; swept over or laid over, it is not."""
     with pytest.raises(UsageError, match="match_by: histogram does nothing without color: match"):
         Recipe(match_by="histogram")
-    with pytest.raises(ValidationError, match="match_when: after does nothing without color: match"):
-        layer_recipe({"size": 300}, {"match_when": "after"})
+    with pytest.raises(ValidationError, match="match_by: histogram does nothing without color: match"):
+        layer_recipe({"size": 300}, {"match_by": "histogram"})
     config = {"color": "match", "match_by": "histogram"}
     assert layer_recipe(config, {"color": "content"}).color == "content"
     assert Recipe.model_validate(Recipe(**config).model_dump()) == Recipe(**config)
-    assert [Recipe(color=color, match_when="after").matches_style for color in ("luminance", "match")] == [
-        True, False,
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

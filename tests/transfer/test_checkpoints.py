@@ -106,5 +106,3 @@ def test_a_state_that_fits_its_job():
     assert state().fits(SHAPES, STEPS)
     assert RunState().fits(SHAPES, STEPS)
     assert replace(state(), best=None, best_loss=math.inf, step=0, rows=[]).fits(SHAPES, STEPS)
-    # A picture that has settled takes part in no more steps.
-    assert state(step=3, settled=True, rows=ROWS[:4]).fits(SHAPES, STEPS)

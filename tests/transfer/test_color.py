@@ -116,16 +116,16 @@ def test_matching_with_itself_changes_nothing_and_float32_is_enough() -> None:
     assert torch.allclose(single.double(), match_colors(image(1), image(2)), atol=1e-5)
 
 
-def test_a_chosen_part_gets_the_moments_and_the_rest_goes_along() -> None:
+def test_a_chosen_part_gets_the_distribution_and_the_rest_follows() -> None:
     style, content = image(1), image(2, 30, 16)
     where_HW = torch.zeros(style.shape[2:], dtype=torch.bool)
     where_HW[:, : style.shape[3] // 3] = True
     part = style[..., : style.shape[3] // 3]
-    matched = match_colors(style, content, where_HW)
-    assert torch.allclose(matched[..., : part.shape[3]], match_colors(part, content), atol=1e-12)
-    assert not torch.allclose(matched, match_colors(style, content), atol=1e-3)
+    matched = match_histograms(style, content, where_HW)
+    assert torch.allclose(matched[..., : part.shape[3]], match_histograms(part, content), atol=1e-12)
+    assert not torch.allclose(matched, match_histograms(style, content), atol=1e-3)
     nowhere_HW = torch.zeros_like(where_HW)
-    assert torch.equal(match_colors(style, content, nowhere_HW), match_colors(style, content))
+    assert torch.equal(match_histograms(style, content, nowhere_HW), match_histograms(style, content))
 
 
 def test_every_picture_of_a_batch_is_matched_alone() -> None:

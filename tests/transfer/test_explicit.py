@@ -38,7 +38,7 @@ RECIPES = {
     "normalized gram": Recipe(margin=0, style_loss="gram"),
     "before the relu": Recipe(margin=0, style_layers={"conv1_1": 1.0, "conv3_1": 0.5, "relu3_1": 0.2}),
     "shared layer": Recipe(margin=0, content_layers={"relu4_1": 1.0}, content_weight=3.0),
-    "no pixels": Recipe(margin=0, tv_weight=0.0, range_weight=0.0),
+    "no pixels": Recipe(margin=0, tv_weight=0.0, canvas="imagenet"),
     "margin": Recipe(margin=5),
     "plain variation": Recipe(margin=0, tv_chroma=1.0),
 }
@@ -154,7 +154,7 @@ def test_with_a_margin_it_is_what_autograd_computes(margin: int, style_loss: str
 @pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
 def test_a_margin_has_no_style(masked: bool) -> None:
     """At the first layer nothing of it is seen but the one pixel that a convolution reaches over."""
-    recipe = Recipe(style_layers={"relu1_1": 1.0}, margin=5, tv_weight=0.0, range_weight=0.0)
+    recipe = Recipe(style_layers={"relu1_1": 1.0}, margin=5, tv_weight=0.0, canvas="imagenet")
     encoder = tiny_encoder(recipe)
     image, targets = random_image(seed=3), gram_targets(encoder, random_image(seed=2), ["relu1_1"])
     if masked:
@@ -217,7 +217,7 @@ def test_regions_that_are_mirrored_give_mirrored_gradients() -> None:
 def test_a_region_pulls_its_own_pixels_only() -> None:
     """At the first layer nothing reaches over its edge but a pixel."""
     recipe = Recipe(
-        style_layers={"relu1_1": 1.0}, content_weight=0.0, tv_weight=0.0, range_weight=0.0, margin=0
+        style_layers={"relu1_1": 1.0}, content_weight=0.0, tv_weight=0.0, canvas="imagenet", margin=0
     )
     encoder = tiny_encoder(recipe)
     masks = torch.zeros(1, 2, 40, 48)
