@@ -12,7 +12,7 @@ from ..errors import ImageError, WeightsError
 from ..execution.inputs import check_header
 from ..spec.jobs import Job, JobResult
 from ..spec.removed import without_removed
-from ..spec.words import counted
+from ..spec.text import counted
 from ..storage.outbox import Place, read_record
 from .digests import ReadingStopped
 from .runner import Runner

@@ -30,7 +30,7 @@ from ..spec.jobs import (
     output_name,
     result_summary,
 )
-from ..spec.words import counted
+from ..spec.text import counted
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder, Place, log_bytes
 from .digests import Digests, ReadingStopped

@@ -24,7 +24,7 @@ from ..spec.jobs import (
     region_color,
     safe_name,
 )
-from ..spec.recipe import SUFFIXES, Recipe, layer_recipe
+from ..spec.recipe import SUFFIXES, Recipe, merged_recipe
 from ..storage.files import write_file
 from .digests import Digests, ReadingStopped
 from .summary import Finished, Observer
@@ -86,7 +86,7 @@ def single_job(
     style, masks = look
     suffix = {} if out is None else {"format": _format_of(out)}
     try:
-        recipe = layer_recipe(config_fields, flag_fields, suffix)
+        recipe = merged_recipe(config_fields, flag_fields, suffix)
     except ValidationError as error:
         raise UsageError.of_lines(explain(error, Recipe), "See config.yaml, --set and -o.") from error
     name = safe_name(f"{content.stem}--{style.name}")

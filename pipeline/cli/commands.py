@@ -24,7 +24,7 @@ from ..errors import (
     Unexpected,
     UsageError,
 )
-from ..spec.words import counted, duration
+from ..spec.text import counted, duration
 from ..storage.files import one_line
 from ..threads import sleep_while_waiting
 from ..version import VERSION

@@ -23,7 +23,7 @@ from ..batch.summary import Finished, Summary
 from ..errors import WorkerLost
 from ..spec.jobs import EncoderInfo, Job, StepProgress
 from ..spec.recipe import Recipe
-from ..spec.words import counted, duration, first_few
+from ..spec.text import counted, duration, first_few
 from ..storage.files import make_private, one_line
 from ..watch.heartbeat import Display, Pace, Queue
 from .logfile import rotated

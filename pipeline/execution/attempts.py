@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ..errors import ImageError, PipelineError
 from ..spec.jobs import JobResult
 from ..spec.recipe import Recipe
-from ..spec.words import counted
+from ..spec.text import counted
 from .inputs import Prepared
 from .results import unexpected_failure
 

@@ -11,7 +11,7 @@ from typing import IO
 
 from PIL import ExifTags, Image
 
-from ..spec.words import first_few
+from ..spec.text import first_few
 from .directories import Directories, file_bytes, read_directories
 
 _BASE = ExifTags.Base

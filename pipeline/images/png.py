@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import PngImagePlugin
 
-from ..spec.words import first_few
+from ..spec.text import first_few
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Pillow's limits, in bytes, for one inflated text and for all of them.

@@ -23,7 +23,7 @@ from pydantic import (
 
 from ..errors import UsageError
 from ..storage.files import open_regular
-from .words import counted, shortened
+from .text import counted, shortened
 
 MAX_DEPTH = 50
 # A manifest of a hundred thousand pairs is about 6 MB.

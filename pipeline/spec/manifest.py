@@ -37,7 +37,7 @@ from .documents import (
 from .globs import Names, Unwanted, find, is_glob
 from .jobs import Color, Job, Masks, Style, check_regions, output_name, region_color, safe_name
 from .names import composed
-from .recipe import ALIASES, INIT_MODES, Recipe, layer_recipe
+from .recipe import ALIASES, INIT_MODES, Recipe, merged_recipe
 from .removed import REMOVED, why_removed
 
 NOTHING_UNWANTED = Unwanted()
@@ -253,7 +253,7 @@ class Batch:
         return job if masks is None else replace(job, masks=masks)
 
     def _recipe(self, pair: Mapping[str, Any], swept: Mapping[str, Any]) -> Recipe:
-        return layer_recipe(*self.below, swept, pair, self.above)
+        return merged_recipe(*self.below, swept, pair, self.above)
 
     def _job(self, content: Path, style: Style, recipe: Recipe, steps: int, swept: Mapping[str, Any]) -> Job:
         name = output_name(recipe.name, content.stem, style.name, recipe, swept, steps)

@@ -390,11 +390,11 @@ def canonical_keys(data: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def layer_recipe(*layers: Mapping[str, Any]) -> Recipe:
-    """Build one recipe from layers of fields, lowest precedence first; presets lie below them all."""
+def merged_recipe(*sources: Mapping[str, Any]) -> Recipe:
+    """Merge the fields of several sources into one recipe. A later source wins; the preset comes first."""
     merged: dict[str, Any] = {}
-    for layer in layers:
-        merged.update(canonical_keys(layer))
+    for fields in sources:
+        merged.update(canonical_keys(fields))
     return Recipe.model_validate(merged)
 
 

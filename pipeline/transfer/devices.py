@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..errors import DeviceError
-from ..spec.words import counted
+from ..spec.text import counted
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from ..execution.executors import Executor
 from ..spec.config import Config
 from ..spec.jobs import Job
 from ..spec.manifest import Batch
-from ..spec.words import counted, shortened
+from ..spec.text import counted, shortened
 from ..storage.files import MACHINE_ERRORS, Disk, disk_errors, one_line
 from ..storage.ledger import DropRow, Ledger, open_ledger
 from ..storage.outbox import BatchFolder, batch_names

@@ -16,7 +16,7 @@ from ..spec.documents import explain
 from ..spec.jobs import Job, Style, output_name, safe_name
 from ..spec.manifest import Batch, read_manifest, unwanted
 from ..spec.names import composed
-from ..spec.recipe import Recipe, layer_recipe
+from ..spec.recipe import Recipe, merged_recipe
 from .claims import Claim
 from .inbox import STYLES, Seen
 
@@ -81,7 +81,7 @@ class Router:
 
     def recipe(self, fields: Mapping[str, Any]) -> Recipe:
         """Lay a route's fields over the configuration's, and the flags over both."""
-        return layer_recipe(self.config.recipe, fields, self.flags)
+        return merged_recipe(self.config.recipe, fields, self.flags)
 
     def is_manifest(self, relative: Path) -> bool:
         return relative.suffix.lower() in MANIFEST_SUFFIXES

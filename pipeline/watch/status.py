@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import DiskError
 from ..spec.config import Config
-from ..spec.words import counted, shortened
+from ..spec.text import counted, shortened
 from ..storage.files import Disk
 from ..storage.ledger import Ledger
 from .claims import Claims

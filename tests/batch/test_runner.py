@@ -33,7 +33,7 @@ from pipeline.batch.single import run_single, single_job, single_style
 from pipeline.batch.summary import Finished, Summary
 from pipeline.errors import DeviceError, DiskError, ImageError, JobError, UsageError, WeightsError
 from pipeline.spec.jobs import EncoderInfo, Job, Style
-from pipeline.spec.recipe import Recipe, layer_recipe
+from pipeline.spec.recipe import Recipe, merged_recipe
 from pipeline.storage import files, outbox
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.outbox import BatchFolder
@@ -903,7 +903,7 @@ def test_a_record_holds_all_that_made_the_picture(workshop: Workshop) -> None:
     assert record["content"] == {"path": str(content), "sha256": sha256[content]}
     assert record["style"]["name"] == "s"
     assert record["style"]["images"] == [{"path": str(style), "sha256": sha256[style], "share": 1.0}]
-    assert Recipe.model_validate(record["recipe"]) == finished.job.recipe == layer_recipe(QUICK)
+    assert Recipe.model_validate(record["recipe"]) == finished.job.recipe == merged_recipe(QUICK)
     assert record["encoder"] == {"name": "fake", "digest": "f" * 64}
     assert (record["cache_hits"], record["cache_misses"]) == (2, 1)
     assert (record["width"], record["height"], record["seconds"]) == (6, 4, 0.5)
@@ -1367,7 +1367,7 @@ def test_a_run_notes_its_speed(workshop: Workshop, monkeypatch: pytest.MonkeyPat
     ledger.close()
     assert speed is not None
     assert speed[0] == "fake0"
-    assert speed[1] == pytest.approx(0.4 / megapixel_steps(layer_recipe(QUICK)))
+    assert speed[1] == pytest.approx(0.4 / megapixel_steps(merged_recipe(QUICK)))
 
 
 def single(workshop: Workshop, out: Path | None, **fields: Any) -> tuple[Job, Path]:

@@ -35,7 +35,7 @@ from pipeline.cli.display import (
 from pipeline.errors import WorkerLost
 from pipeline.spec.jobs import EncoderInfo, Job, StepProgress, Style
 from pipeline.spec.recipe import Recipe
-from pipeline.spec.words import counted
+from pipeline.spec.text import counted
 from pipeline.storage.files import one_line
 from pipeline.watch.heartbeat import Queue
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import UsageError
 from pipeline.spec.config import Blend, Config, Route, WatchConfig, anchor_init, read_config
-from pipeline.spec.recipe import INIT_MODES, Recipe, layer_recipe
+from pipeline.spec.recipe import INIT_MODES, Recipe, merged_recipe
 
 THE_CONFIG = Path(__file__).parents[2] / "config.yaml"
 
@@ -31,7 +31,7 @@ def failure(path: Path) -> list[str]:
 def test_the_repositorys_own_config_is_good() -> None:
     config = read_config(THE_CONFIG)
     assert config.outbox == THE_CONFIG.parent / "outbox"
-    layer_recipe(config.recipe)
+    merged_recipe(config.recipe)
 
 
 def test_the_repositorys_own_config_tells_of_every_key() -> None:
@@ -119,7 +119,7 @@ def test_recipe_fields_are_kept_as_given_so_that_layers_can_lie_above(environmen
     path = write(environment, "recipe: {preset: draft, beta: 1e3, style_layers: [relu1_1]}\n")
     config = read_config(path)
     assert config.recipe == {"preset": "draft", "style_weight": 1000.0, "style_layers": ["relu1_1"]}
-    assert layer_recipe(config.recipe, {"alpha": 2}).style_weight == 1000
+    assert merged_recipe(config.recipe, {"alpha": 2}).style_weight == 1000
 
 
 def test_the_picture_to_start_from_is_found_beside_the_file(environment: Path) -> None:

@@ -21,13 +21,13 @@ from pipeline.spec.recipe import (
     PRESETS,
     Recipe,
     canonical_keys,
-    layer_recipe,
+    merged_recipe,
     preset_recipe,
 )
 
 
 def test_every_field_has_a_default_and_the_preset_default_is_it() -> None:
-    assert Recipe() == Recipe(preset="default") == preset_recipe("default") == layer_recipe()
+    assert Recipe() == Recipe(preset="default") == preset_recipe("default") == merged_recipe()
 
 
 def test_a_preset_with_one_field_changed() -> None:
@@ -144,14 +144,14 @@ def test_layers_win_in_their_order() -> None:
     manifest = {"style_weight": 2, "content_weight": 2, "tv_weight": 2}
     pair = {"beta": 3, "alpha": 3}
     flags = {"alpha": 4}
-    recipe = layer_recipe(config, manifest, pair, flags)
+    recipe = merged_recipe(config, manifest, pair, flags)
     assert (recipe.content_weight, recipe.style_weight, recipe.tv_weight, recipe.size) == (4, 3, 2, 100)
     assert recipe.steps == preset_recipe("draft").steps
 
 
 def test_a_preset_lies_below_every_layer() -> None:
     """A field set in config.yaml stays when the manifest names a preset that sets it too."""
-    recipe = layer_recipe({"size": 300}, {"preset": "thumbnail"})
+    recipe = merged_recipe({"size": 300}, {"preset": "thumbnail"})
     assert recipe.size == 300
     assert recipe.steps == preset_recipe("thumbnail").steps
 
@@ -160,8 +160,8 @@ def test_a_preset_lies_below_every_layer() -> None:
 def test_aliases_stand_for_their_fields(alias: str) -> None:
     field = ALIASES[alias]
     assert getattr(Recipe.model_validate({alias: 7}), field) == 7
-    assert getattr(layer_recipe({field: 1}, {alias: 2}), field) == 2
-    assert getattr(layer_recipe({alias: 1}, {field: 2}), field) == 2
+    assert getattr(merged_recipe({field: 1}, {alias: 2}), field) == 2
+    assert getattr(merged_recipe({alias: 1}, {field: 2}), field) == 2
     for both in ({alias: 1, field: 1}, {field: 1, alias: 1}):
         with pytest.raises(ValueError, match=f"'{field}' is given twice"):
             canonical_keys(both)
@@ -243,9 +243,9 @@ def test_how_to_match_counts_where_a_match_is_asked_for() -> None:
     with pytest.raises(UsageError, match="match_by: histogram does nothing without color: match"):
         Recipe(match_by="histogram")
     with pytest.raises(ValidationError, match="match_by: histogram does nothing without color: match"):
-        layer_recipe({"size": 300}, {"match_by": "histogram"})
+        merged_recipe({"size": 300}, {"match_by": "histogram"})
     config = {"color": "match", "match_by": "histogram"}
-    assert layer_recipe(config, {"color": "content"}).color == "content"
+    assert merged_recipe(config, {"color": "content"}).color == "content"
     assert Recipe.model_validate(Recipe(**config).model_dump()) == Recipe(**config)
 
 

@@ -16,7 +16,7 @@ from watching import Watched
 from pipeline.errors import DiskError
 from pipeline.spec.config import Config, read_config
 from pipeline.spec.jobs import EncoderInfo, Job
-from pipeline.spec.words import duration
+from pipeline.spec.text import duration
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.outbox import BatchFolder
 from pipeline.watch import daemon

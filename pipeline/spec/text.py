@@ -1,4 +1,4 @@
-"""Numbers and times as a person would say them."""
+"""Numbers, durations and lists as readable text."""
 
 from __future__ import annotations
 
