@@ -7,13 +7,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .headers import CHECKPOINT_FORMAT
 from .sealed import DamagedError, Sealed, read_sealed
+
+# Begins the names of the optimiser's tensors in a file.
+OPTIMIZER = "optimizer."
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class RunState:
     canvas: Tensor | None = None
     best: Tensor | None = None
     best_loss: float = math.inf
-    optimizer: dict[str, Any] | None = None
+    optimizer: dict[str, Tensor] | None = None
     rows: list[LossRow] = field(default_factory=list)
 
     def detached(self) -> RunState:
@@ -68,29 +70,37 @@ class RunState:
         )
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        tensors: dict[str, Tensor] = {}
+        """Return the tensors, and the rest as JSON under `state`."""
+        named = {"canvas": self.canvas, "best": self.best}
+        named |= {f"{OPTIMIZER}{name}": tensor for name, tensor in (self.optimizer or {}).items()}
+        # Copies: safetensors refuses tensors that share memory.
+        tensors = {
+            name: tensor.detach().clone().contiguous() for name, tensor in named.items() if tensor is not None
+        }
         plain = {
             "level": self.level,
             "step": self.step,
             "best_loss": self.best_loss,
-            "optimizer": pack_state(self.optimizer, tensors),
             "rows": [asdict(row) for row in self.rows],
         }
-        for name, tensor in (("canvas", self.canvas), ("best", self.best)):
-            if tensor is not None:
-                tensors[name] = tensor.detach().clone().contiguous()
         return tensors, {"state": json.dumps(plain)}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], metadata: dict[str, str]) -> RunState:
+        """Undo `to_tensors`."""
         plain = json.loads(metadata["state"])
+        optimizer = {
+            name.removeprefix(OPTIMIZER): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(OPTIMIZER)
+        }
         return cls(
             level=plain["level"],
             step=plain["step"],
             canvas=tensors.get("canvas"),
             best=tensors.get("best"),
             best_loss=plain["best_loss"],
-            optimizer=unpack_state(plain["optimizer"], tensors),
+            optimizer=optimizer or None,
             rows=[LossRow(**row) for row in plain["rows"]],
         )
 
@@ -124,29 +134,3 @@ def read_checkpoint(path: Path) -> RunState | None:
         raise DamagedError(f"cannot be read ({error.strerror or error})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError("is damaged") from error
-
-
-def pack_state(state: Any, tensors: dict[str, Tensor]) -> Any:
-    """Move every tensor of a nested state into `tensors`; return the rest as JSON can hold it."""
-    if isinstance(state, Tensor):
-        name = f"optimizer.{len(tensors)}"
-        # A copy: safetensors refuses tensors that share memory.
-        tensors[name] = state.detach().clone().contiguous()
-        return {"tensor": name}
-    if isinstance(state, dict):
-        return {"dict": [[key, pack_state(value, tensors)] for key, value in state.items()]}
-    if isinstance(state, list | tuple):
-        return {"list": [pack_state(value, tensors) for value in state]}
-    return {"value": state}
-
-
-def unpack_state(packed: Any, tensors: dict[str, Tensor]) -> Any:
-    """Undo `pack_state`; tuples come back as lists."""
-    ((kind, content),) = packed.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "dict":
-        return {key: unpack_state(value, tensors) for key, value in content}
-    if kind == "list":
-        return [unpack_state(value, tensors) for value in content]
-    return content

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-CHECKPOINT_FORMAT = "4"
+CHECKPOINT_FORMAT = "5"
 
 _safe_open: Any = safe_open  # Its stub has no types.
 

@@ -74,7 +74,7 @@ class Stepper:
             joined = {name: torch.cat([each[name] for each in optimizers if each]) for name in names}
             self.optimizer.load_state_dict(joined)
 
-    def _continues(self, optimizer: dict[str, Any] | None) -> bool:
+    def _continues(self, optimizer: dict[str, Tensor] | None) -> bool:
         """Tell whether a picture's optimiser can be gone on with; one of another history cannot."""
         own = self.optimizer.state_dict()
         return optimizer is not None and {name: t.shape[1:] for name, t in optimizer.items()} == {

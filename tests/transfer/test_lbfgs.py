@@ -105,7 +105,7 @@ def test_a_picture_that_overshoots_goes_back_and_leaves_its_neighbour_alone() ->
     best = losses[:, 0].cummin(0).values
     overshoots = (losses[1:, 0] > 2 * best[:-1]).sum()
     assert overshoots > 0
-    assert float(optimizer.rate[0]) == 3.0 / 2 ** int(overshoots)
+    assert float(optimizer.learning_rate[0]) == 3.0 / 2 ** int(overshoots)
     assert best[-1] < 0.2 * losses[0, 0]
     alone = run(lambda c: calm(c), canvas_BN[1:], 40, rate=3.0)[1]
     assert torch.allclose(seen[:, 1], alone[:, 0], rtol=1e-7, atol=1e-10)

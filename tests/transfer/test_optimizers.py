@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from pipeline.spec.recipe import Recipe
-from pipeline.transfer.checkpoints import pack_state, unpack_state
+from pipeline.transfer.checkpoints import RunState, read_checkpoint, write_checkpoint
 from pipeline.transfer.optimizers import Adam, Optimizer, build_optimizer
 
 
@@ -43,17 +43,21 @@ def test_reaches_the_minimum_of_a_quadratic_whatever_its_scale(fields, steps, sc
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "adam"])
-def test_the_state_survives_json_and_tensors(name: str) -> None:
+def test_the_state_survives_a_checkpoint(name: str, tmp_path: Path) -> None:
     recipe = Recipe(optimizer=name, learning_rate=0.1)
     canvas_BN = start().float()
     optimizer = build_optimizer(recipe, canvas_BN)
     take_steps(canvas_BN, optimizer, 5)
-    tensors: dict[str, Tensor] = {}
-    packed = json.loads(json.dumps(pack_state(optimizer.state_dict(), tensors)))
+    path = tmp_path / "key.safetensors"
+    write_checkpoint(path, RunState(canvas=canvas_BN, optimizer=optimizer.state_dict()))
 
-    twin_BN = canvas_BN.clone()
+    state = read_checkpoint(path)
+    assert state is not None
+    assert state.canvas is not None
+    assert state.optimizer is not None
+    twin_BN = state.canvas
     restored = build_optimizer(recipe, twin_BN)
-    restored.load_state_dict(unpack_state(packed, tensors))
+    restored.load_state_dict(state.optimizer)
     take_steps(canvas_BN, optimizer, 5)
     take_steps(twin_BN, restored, 5)
     assert torch.equal(canvas_BN, twin_BN)
