@@ -28,8 +28,8 @@ from fakes import FakeExecutor
 from watchdog.observers.api import BaseObserver, EventEmitter
 from watchdog.utils import BaseThread
 
-from pipeline.cli import commands as cli
 from pipeline.cli import display, signals
+from pipeline.cli import main as cli
 from pipeline.cli.display import WatchLog
 from pipeline.errors import DiskError, PipelineError
 from pipeline.execution import pool
@@ -318,13 +318,13 @@ def main(setup: Setup) -> int:
     sys.argv = ["style-pipeline", "watch", "--config", setup.config]
     sys.argv += ["--once"] if setup.once else []
     sys.argv += ["--for", setup.for_] if setup.for_ else []
-    return cli._exit_code()
+    return cli.exit_code()
 
 
 def put_into_the_command(setup: Setup, log: WatchLog, disk: Disk) -> None:
     """Give the command a quick engine, this log and this disk; all else is its own."""
 
-    def complain(error: PipelineError) -> int:
+    def report(error: PipelineError) -> int:
         log.notify("error", str(error))
         return error.exit_code
 
@@ -340,7 +340,7 @@ def put_into_the_command(setup: Setup, log: WatchLog, disk: Disk) -> None:
 
     own_stop_signal = signals.stop_signal
     make_observer = no_observer if setup.break_events == "limit" else None
-    vars(cli)["_complain"] = complain
+    vars(cli)["report"] = report
     vars(signals)["stop_signal"] = stop_signal
     vars(pool)["watch_executor"] = partial(make_executor, setup)
     vars(display)["watch_display"] = lambda *_: nullcontext(log)

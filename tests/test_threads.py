@@ -22,7 +22,7 @@ class Spy(importlib.abc.MetaPathFinder):
             os._exit(0)
 sys.meta_path.insert(0, Spy())
 """
-COMMAND = "from pipeline.cli.commands import main; sys.argv = ['style-pipeline', 'doctor']; main()"
+COMMAND = "from pipeline.cli.main import main; sys.argv = ['style-pipeline', 'doctor']; main()"
 IN_PYTHON = "from pipeline import stylize; stylize('content.png', 'style.png')"
 
 

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from pipeline.batch.digests import Digests
 from pipeline.batch.inspection import manifest_of, manifest_text, read_origin
-from pipeline.cli.commands import app, main
+from pipeline.cli.main import app, main
 from pipeline.errors import UsageError
 from pipeline.execution.results import provenance
 from pipeline.images.writing import LEFT_OUT, encode_image

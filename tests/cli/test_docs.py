@@ -23,7 +23,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import pipeline
-from pipeline.cli.commands import app
+from pipeline.cli.main import app
 from pipeline.spec.config import Config, read_config
 from pipeline.spec.manifest import read_manifest
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from fakes import picture_bytes
 
-from pipeline.cli.commands import main
+from pipeline.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 # The command as it is, but for the mathematics.
@@ -25,7 +25,7 @@ DRIVER = r"""
 import sys
 from fakes import FakeExecutor
 from pipeline.spec.jobs import JobResult
-import pipeline.cli.commands
+import pipeline.cli.main, pipeline.cli.commands.running
 
 class Fake(FakeExecutor):
     def would_download(self, name):
@@ -41,8 +41,8 @@ class Fake(FakeExecutor):
             return JobResult("failed", error="s.png: damaged.", next_step="Copy it again.")
         return super()._run(task, on_step, should_stop)
 
-pipeline.cli.commands._executor = lambda *arguments, **options: Fake({"slow": "wait"})
-pipeline.cli.commands.main()
+pipeline.cli.commands.running.executor = lambda *arguments, **options: Fake({"slow": "wait"})
+pipeline.cli.main.main()
 """
 
 

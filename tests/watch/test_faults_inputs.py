@@ -25,7 +25,7 @@ from watching import MODES, Daemon, Watched, wait_until
 
 from pipeline.batch.deadline import Deadline
 from pipeline.batch.estimate import megapixel_steps
-from pipeline.cli import commands as cli
+from pipeline.cli.main import main
 from pipeline.errors import ImageError
 from pipeline.execution.executors import InProcessExecutor
 from pipeline.spec.config import Config
@@ -814,7 +814,7 @@ def test_folders_in_one_another_are_refused(
     before = tree(tmp_path)
     monkeypatch.setattr(sys, "argv", ["style-pipeline", "watch", "--once", "--config", str(config)])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert str(tmp_path / "inbox") in error

@@ -1,0 +1,200 @@
+"""`run`: every picture of a manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...errors import DeadlineError, Interrupted, UsageError
+from ...spec.text import counted, duration
+from . import running
+from .options import (
+    ConfigOption,
+    DeviceOption,
+    ForOption,
+    OutboxOption,
+    PresetOption,
+    SetOption,
+    UntilOption,
+    read_settings,
+    recipe_flags,
+)
+from .output import answer, check_answered, console, say
+
+if TYPE_CHECKING:
+    from ...batch.options import RunOptions
+    from ...batch.runner import Runner
+    from ...batch.summary import Summary
+    from ...execution.executors import Executor, InProcessExecutor
+    from ...spec.config import Config
+    from ...spec.manifest import Batch
+    from ..display import LogLines
+
+app = typer.Typer()
+
+
+@app.command()
+def run(
+    manifest: Annotated[Path, typer.Argument(help="YAML manifest of contents and styles.")],
+    config: ConfigOption = None,
+    outbox: OutboxOption = None,
+    device: DeviceOption = None,
+    preset: PresetOption = None,
+    assignments: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made, and why; write nothing.")
+    ] = False,
+    max_failures: Annotated[
+        int | None, typer.Option(min=0, help="Stop after this many failures; 0 for no limit.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make again what is there already.")] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Make again what was made, then deleted or renamed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per job.")] = False,
+    for_: ForOption = None,
+    until: UntilOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes side by side; by default the quickest number."),
+    ] = None,
+) -> None:
+    """Make every picture of a manifest that is not there yet."""
+    from ...batch.deadline import read_deadline
+    from ...batch.options import RunOptions
+    from ...spec.manifest import read_manifest, unwanted
+
+    _check_is_no_picture(manifest)
+    settings = read_settings(config, outbox=outbox, device=device, max_failures=max_failures, workers=workers)
+    flags = recipe_flags(preset, assignments)
+    batch = read_manifest(manifest, settings.recipe, flags, unwanted=unwanted(settings))
+    options = RunOptions(force, settings.max_failures, settings.max_attempts, missing=missing)
+    if dry_run:
+        _dry_run(settings, batch, options, as_json)
+    else:
+        _run(settings, batch, replace(options, deadline=read_deadline(for_, until)), as_json)
+
+
+def _check_is_no_picture(manifest: Path) -> None:
+    from ...spec.names import is_picture
+
+    if is_picture(manifest.name) or manifest.is_dir():
+        what = "a folder" if manifest.is_dir() else "a picture"
+        raise UsageError(
+            f"{manifest}: is {what}; `run` wants a manifest, a YAML file that names contents and styles.",
+            "For one picture: `style-pipeline stylize CONTENT STYLE`. The README shows a manifest.",
+        )
+
+
+def _run(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
+    from ..display import failure_lines, summary_line
+    from ..signals import stop_signal
+
+    with (
+        running.shown(settings, len(batch), as_json) as observer,
+        stop_signal(observer.stopping, with_hang_up=True) as stopped,
+        _runner(
+            settings, batch, _executor(settings, batch, options, stopped), observer, options, stopped
+        ) as runner,
+        runner.folder.locked(),
+    ):
+        summary = runner.run(batch.jobs, len(batch))
+    if summary.failed > 1:
+        say(*failure_lines(summary), err=True)
+    for text in runner.folder.left_alone:
+        say(text, err=True)
+    say(summary_line(summary, str(runner.folder.folder)), err=as_json)
+    _end(summary, stopped, options)
+
+
+def _end(summary: Summary, stopped: list[int], options: RunOptions) -> None:
+    """End with the exit code of what a run left."""
+    if stopped and summary.remaining:
+        raise Interrupted(stopped[0])
+    if summary.postponed or (summary.stopped and summary.remaining and options.deadline):
+        raise DeadlineError(
+            f"The time is over; {counted(summary.remaining, 'picture')} left.",
+            "Run the same command again to go on where it stopped.",
+        )
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def _executor(settings: Config, batch: Batch, options: RunOptions, stopped: list[int]) -> InProcessExecutor:
+    """Return what runs a batch; for one that is finished nothing is downloaded."""
+    from ...batch.plan import is_finished
+    from ..display import LogLines
+
+    executor = running.executor(settings, stopped)
+    if executor.would_download("auto"):
+        offline = running.executor(settings, stopped, allow_download=False)
+        with _runner(settings, batch, offline, LogLines(console(), 0), options, stopped) as runner:
+            if is_finished(runner, batch.jobs):
+                return offline
+    return executor
+
+
+def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
+    from ...batch.estimate import Estimate
+    from ...batch.plan import plan_jobs
+    from ..display import LogLines
+
+    executor = running.executor(settings, [], allow_download=False)
+    observer = LogLines(console(), len(batch))
+    with _runner(settings, batch, executor, observer, options, [], touch_nothing=True) as runner:
+        estimate, undecided, failing = Estimate(runner.ledger), False, 0
+        for planned in plan_jobs(runner, batch.jobs, executor.steps_taken()):
+            failing += planned.fails
+            if as_json:
+                facts = ("name", "run", "reason", "fails", "steps_taken")
+                answer(json.dumps({fact: getattr(planned, fact) for fact in facts}))
+            else:
+                what = "run " if planned.run else "fail" if planned.fails else "skip"
+                answer(f"{what}  {planned.name}  ({planned.reason})")
+            if planned.run:
+                encoder = planned.job.recipe.encoder
+                undecided |= encoder == "auto"
+                name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
+                estimate.add(planned.job.recipe, name, planned.steps_taken)
+    say(*batch.passed_over, err=as_json)
+    line = f"{estimate.jobs} of {counted(len(batch), 'picture')} to make"
+    if estimate.jobs:
+        line += (
+            f" with {estimate.encoders}, roughly {duration(max(estimate.seconds, 0.1))} ({estimate.basis})"
+        )
+    if failing:
+        line += f"; {failing} cannot be made"
+    say(f"{line}.", err=as_json)
+    check_answered()
+    if undecided and executor.would_download("auto"):
+        say("`auto` will try to download vgg19 first, which is slower.", err=True)
+
+
+@contextmanager
+def _runner(
+    settings: Config,
+    batch: Batch,
+    executor: InProcessExecutor,
+    observer: LogLines,
+    options: RunOptions,
+    stopped: list[int],
+    touch_nothing: bool = False,
+) -> Iterator[Runner]:
+    from ...batch.runner import Runner
+    from ...storage.ledger import Ledger, LedgerCopy
+    from ...storage.outbox import BatchFolder
+
+    def workers() -> list[Executor]:
+        from ...execution.pool import batch_executors
+
+        return batch_executors(settings, len(batch), executor)
+
+    folder = BatchFolder(settings.outbox, batch.name)
+    with closing((LedgerCopy if touch_nothing else Ledger)(settings.state_dir)) as ledger:
+        yield Runner(folder, ledger, executor, observer, options, lambda: bool(stopped), workers)

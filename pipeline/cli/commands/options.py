@@ -1,0 +1,89 @@
+"""Options that several commands have, and what they make of the configuration and the recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...errors import UsageError
+
+if TYPE_CHECKING:
+    from ...spec.config import Config
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="Configuration file; by default config.yaml in this folder.")
+]
+OutboxOption = Annotated[Path | None, typer.Option("--outbox", help="Folder for the results.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N.")]
+PresetOption = Annotated[str | None, typer.Option("--preset", help="A named recipe; see `presets`.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the recipe; repeatable."),
+]
+ForOption = Annotated[
+    str | None, typer.Option("--for", metavar="SPAN", help="Stop after this time, such as 90min or 2h30m.")
+]
+UntilOption = Annotated[
+    str | None, typer.Option("--until", metavar="HH:MM", help="Stop at this time of day.")
+]
+
+
+def read_settings(path: Path | None, **flags: Any) -> Config:
+    """Read the configuration, and let the flags that were given replace its values.
+
+    Raises:
+        UsageError: the file or a flag is wrong.
+    """
+    from pydantic import ValidationError
+
+    from ...spec.config import Config, read_config
+    from ...spec.documents import explain
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    if "outbox" in given:
+        given["outbox"] = given["outbox"].expanduser().resolve()
+    settings = read_config(path)
+    try:
+        return Config.model_validate({**dict(settings), **given})
+    except ValidationError as error:
+        raise UsageError.of_lines([_as_option(problem) for problem in explain(error, Config)]) from error
+
+
+def _as_option(problem: str) -> str:
+    """Return `key: text` with the key as a flag."""
+    key, colon, text = problem.partition(":")
+    return f"--{key.replace('_', '-')}{colon}{text}"
+
+
+def recipe_flags(preset: str | None, assignments: list[str] | None) -> dict[str, Any]:
+    """Return the recipe fields that `--preset` and `--set` give.
+
+    Raises:
+        UsageError: one of them is wrong.
+    """
+    from pydantic import ValidationError
+
+    from ...spec.config import anchor_init
+    from ...spec.documents import explain, parse_value
+    from ...spec.recipe import Recipe, canonical_keys
+
+    fields: dict[str, Any] = {} if preset is None else {"preset": preset}
+    for assignment in assignments or []:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment}: expected KEY=VALUE, such as --set size=1024.")
+        try:
+            fields[key.strip()] = parse_value(text)
+        except ValueError as error:
+            raise UsageError(f"--set {assignment}: {error}.") from error
+    try:
+        fields = canonical_keys(fields)
+        Recipe.model_validate(fields)
+    except ValidationError as error:
+        problems = [f"--preset or --set: {problem}" for problem in explain(error, Recipe)]
+        raise UsageError.of_lines(problems, "See `style-pipeline presets default`.") from error
+    except ValueError as error:
+        raise UsageError(f"--set: {error}.") from error
+    return anchor_init(fields, Path.cwd())

@@ -1,0 +1,75 @@
+"""What commands print: each text on one line, whatever its names are made of."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from ...errors import DiskError, MachineError
+from ...storage.files import one_line
+from ..streams import encoded, refused
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ...watch.status import Check
+
+
+def say(*lines: object, err: bool = False) -> None:
+    """Print lines."""
+    for line in lines:
+        typer.echo(one_line(str(line)), err=err)
+
+
+def answer(*lines: object) -> None:
+    """Print what a command was asked for.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    say(*lines)
+    check_answered()
+
+
+def answer_document(text: str) -> None:
+    """Print text of several lines as it is. Errors as in `answer`."""
+    typer.echo(text, nl=False)
+    check_answered()
+
+
+def answer_checks(checks: Sequence[Check]) -> None:
+    """Print checks.
+
+    Raises:
+        MachineError: one of them failed.
+        DiskError: they cannot be written.
+    """
+    answer(*(f"{'ok ' if check.ok else 'BAD'}  {check.label:<12} {check.text}" for check in checks))
+    if not all(check.ok for check in checks):
+        raise MachineError("Something above needs attention.")
+
+
+def check_answered() -> None:
+    """Check that standard output took what was printed. Errors as in `answer`."""
+    if error := refused(sys.stdout):
+        raise DiskError(
+            f"Standard output cannot be written ({error.strerror or error}).", "Send it elsewhere."
+        )
+
+
+def console() -> Console:
+    """Return standard error as what rich draws on."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def write_to_stderr(line: str) -> None:
+    """Write a line past the stream's buffer, so that it is written now or raises OSError."""
+    data = encoded(f"{line}\n", sys.stderr)
+    while data:
+        data = data[os.write(2, data) :]

@@ -1,0 +1,73 @@
+"""`stylize` and `inspect`: one picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...errors import Interrupted
+from . import running
+from .options import ConfigOption, DeviceOption, PresetOption, SetOption, read_settings, recipe_flags
+from .output import answer, answer_document, say
+
+app = typer.Typer()
+
+
+@app.command()
+def stylize(
+    content: Annotated[Path, typer.Argument(help="The picture to restyle.")],
+    style: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STYLE...", help="The picture whose style to take; with --mask several, STYLE=COLOUR."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Result; by default CONTENT--STYLE.png in this folder.")
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", help="A picture whose colours say which style goes where in the content."),
+    ] = None,
+    config: ConfigOption = None,
+    device: DeviceOption = None,
+    preset: PresetOption = None,
+    assignments: SetOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the result if it exists.")] = False,
+) -> None:
+    """Make one picture."""
+    from ...batch.single import run_single, single_job, single_style
+    from ..signals import stop_signal
+
+    settings = read_settings(config, device=device)
+    flags = recipe_flags(preset, assignments)
+    job, path = single_job(content, single_style(style, mask), out, settings.recipe, flags)
+    with (
+        running.shown(settings, 1) as observer,
+        stop_signal(observer.stopping, with_hang_up=True) as stopped,
+    ):
+        executor = running.executor(settings, stopped)
+        finished = run_single(job, path, executor, observer, lambda: bool(stopped), force)
+    if finished.status == "skipped":
+        say(f"{path} is there already; --force makes it again.", err=True)
+    if finished.status == "stopped":
+        raise Interrupted(stopped[0])
+    say(path)
+
+
+@app.command()
+def inspect(
+    picture: Annotated[Path, typer.Argument(help="A result of style-pipeline.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print how a picture was made. The answer is a manifest that makes it again."""
+    from ...batch.inspection import manifest_of, manifest_text, read_origin
+
+    found = read_origin(picture)
+    if as_json:
+        answer(json.dumps({**found, "manifest": manifest_of(found)}))
+    else:
+        answer_document(manifest_text(picture, found))

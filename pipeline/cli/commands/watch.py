@@ -1,0 +1,182 @@
+"""`watch` and what is said of a watched folder: `status`, `retry`, `health`, `service`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...errors import DeadlineError, UsageError
+from ...spec.text import counted, duration
+from .options import (
+    ConfigOption,
+    DeviceOption,
+    ForOption,
+    OutboxOption,
+    PresetOption,
+    SetOption,
+    UntilOption,
+    read_settings,
+    recipe_flags,
+)
+from .output import answer, answer_checks, answer_document, console, say, write_to_stderr
+
+if TYPE_CHECKING:
+    from ...spec.config import Config
+    from ...watch.claims import Quarantined
+
+app = typer.Typer()
+service = typer.Typer(help="Run the watched folder as a service.", no_args_is_help=True)
+
+
+@app.command()
+def watch(
+    once: Annotated[bool, typer.Option("--once", help="Take what has settled, then end; for cron.")] = False,
+    config: ConfigOption = None,
+    outbox: OutboxOption = None,
+    device: DeviceOption = None,
+    preset: PresetOption = None,
+    assignments: SetOption = None,
+    for_: ForOption = None,
+    until: UntilOption = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log lines as JSON objects.")] = False,
+    log_file: Annotated[
+        Path | None, typer.Option("--log-file", help="Log to this file, rotated at 10 MB, not to stderr.")
+    ] = None,
+) -> None:
+    """Restyle every picture that is dropped into the inbox."""
+    from ...batch.deadline import read_deadline
+    from ...execution.pool import watch_executor
+    from ...watch.daemon import WatchOptions, watch_inbox
+    from ...watch.events import Waker, keep_watchdog_off_the_screen
+    from ...watch.watcher import notify_mode
+    from ..display import first_time, watch_display
+    from ..signals import reload_signal, stop_signal
+
+    def read() -> Config:
+        return read_settings(config, outbox=outbox, device=device)
+
+    keep_watchdog_off_the_screen()
+    settings = read()
+    options = WatchOptions(once, read_deadline(for_, until), recipe_flags(preset, assignments))
+    waker = Waker(settings.watch.inbox, notify_mode(settings.watch))
+    with (
+        stop_signal(waker.set) as stopped,
+        reload_signal(waker.set, read) as reread,
+        watch_display(
+            console(), write_to_stderr, log_json, log_file, first_time(settings.state_dir)
+        ) as display,
+    ):
+        tally = watch_inbox(settings, options, display, watch_executor, waker, lambda: bool(stopped), reread)
+    if stopped:
+        raise typer.Exit(128 + stopped[0])
+    if tally.out_of_time:
+        raise DeadlineError(
+            f"The time is over; {counted(tally.left, 'file')} left.", "The next run goes on from there."
+        )
+    if once and tally.quarantined:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what the watched folder is doing."""
+    from ...storage.ledger import Ledger
+    from ...watch.status import read_status, status_lines
+
+    settings = read_settings(config)
+    with closing(Ledger(settings.state_dir)) as ledger:
+        found = read_status(settings, ledger)
+    answer(*([json.dumps(found)] if as_json else status_lines(found, duration)))
+
+
+@app.command()
+def retry(
+    job: Annotated[str | None, typer.Argument(help="The id or the name of a quarantined file.")] = None,
+    everything: Annotated[bool, typer.Option("--all-quarantined", help="Retry every one of them.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Put quarantined files back into the inbox. They are tried again."""
+    from ...storage.files import Disk
+    from ...storage.ledger import Ledger
+    from ...watch.claims import Claims
+
+    if (job is None) == (not everything):
+        raise UsageError(
+            "Name a quarantined file, or give --all-quarantined.", "See `style-pipeline status`."
+        )
+    settings = read_settings(config)
+    watch = settings.watch
+    claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk())
+    found = claims.quarantined() if job is None else [_called(job, claims.quarantined())]
+    if not found:
+        say("Nothing is quarantined.")
+    stuck = 0
+    with closing(Ledger(settings.state_dir)) as ledger:
+        for one in found:
+            try:
+                home = claims.retry(one)
+            except UsageError as error:
+                if not everything:
+                    raise
+                stuck += 1
+                say(f"{one.id} stays: {error}", err=True)
+                continue
+            for key in one.report.get("keys", []):
+                ledger.end(key)
+            say(f"{one.id} is back: {home}")
+    if stuck:
+        raise typer.Exit(1)
+
+
+def _called(name: str, found: Sequence[Quarantined]) -> Quarantined:
+    """Return the one file that a name means; a whole id wins over all else."""
+    named = [one for one in found if one.id == name] or [one for one in found if one.answers_to(name)]
+    if not named:
+        raise UsageError(f"No quarantined file is called '{name}'.", "See `style-pipeline status`.")
+    if len(named) > 1:
+        ids = ", ".join(one.id for one in named)
+        raise UsageError(f"'{name}' means {len(named)} quarantined files: {ids}.", "Give a whole id.")
+    return named[0]
+
+
+@app.command()
+def health(config: ConfigOption = None) -> None:
+    """Check that the daemon runs and has room. The exit code is 0, or 3 if something is wrong."""
+    from ...storage.ledger import Ledger
+    from ...watch.status import examine_daemon
+
+    settings = read_settings(config)
+    with closing(Ledger(settings.state_dir)) as ledger:
+        answer_checks(examine_daemon(settings, ledger))
+
+
+@service.command()
+def systemd(
+    config: ConfigOption = None,
+    user: Annotated[bool, typer.Option("--user", help="For a user's own manager, not the system's.")] = False,
+) -> None:
+    """Print a unit file for systemd."""
+    from ...watch.service import systemd_unit
+
+    settings = read_settings(config)
+    command = [str(Path(sys.executable).with_name("style-pipeline")), "watch"]
+    command += ["--config", str(config.resolve())] if config else []
+    answer_document(systemd_unit(settings, command, Path.cwd(), "" if user else _user_name()))
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # this user id has no name; a unit accepts the number
+        return str(os.getuid())

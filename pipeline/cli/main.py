@@ -1,0 +1,99 @@
+"""The command line: all commands, and how every error ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import PipelineError, Unexpected
+from ..storage.files import one_line
+from ..threads import sleep_while_waiting
+from ..version import VERSION
+from .commands import batch, information, picture, watch, weights
+from .commands.output import answer, say
+from .streams import guarded, open_closed
+
+app = typer.Typer(
+    name="style-pipeline",
+    help="Neural style transfer as a batch pipeline and a watched folder: pictures in, styled pictures out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for group in (picture.app, batch.app, watch.app, information.app):
+    app.add_typer(group)
+app.add_typer(weights.app, name="weights")
+app.add_typer(watch.service, name="service")
+
+# What typer raises for a wrong command line.
+CommandLineError: type[Any] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+
+def main() -> None:
+    """Run the command line; every error ends here with its message and its exit code."""
+    open_closed()
+    sleep_while_waiting()
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = guarded(sys.stdout, 1), guarded(sys.stderr, 2)
+    try:
+        sys.exit(exit_code())
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def exit_code() -> int:
+    """Run the command line; report its error, if there is one, and return its exit code."""
+    try:
+        return app(standalone_mode=False) or 0
+    except typer.Abort:
+        return 128 + signal.SIGINT
+    except CommandLineError as error:
+        error.message = "\n".join(map(one_line, _in_plain_words(error).split("\n")))
+        error.show()
+        return int(error.exit_code)
+    except PipelineError as error:
+        return report(error)
+    except Exception as error:
+        details = "".join(traceback.format_exception(error))
+        return report(Unexpected(f"unexpected {type(error).__name__}: {error}", details))
+
+
+def report(error: PipelineError) -> int:
+    """Say what went wrong, and return its exit code."""
+    if isinstance(error, Unexpected):
+        say(*error.details.splitlines(), err=True)
+    first, *others = error.lines
+    say(f"Error: {first}", *others, *filter(None, [error.next_step]), err=True)
+    return error.exit_code
+
+
+def _in_plain_words(error: Any) -> str:
+    """Return what is wrong with a command line in the words that config.yaml and manifests get."""
+    from pydantic import ValidationError
+
+    from ..spec.documents import explain_value
+
+    cause = error.__cause__
+    return explain_value(cause) if isinstance(cause, ValidationError) else str(error.message)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        answer(f"style-pipeline {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
