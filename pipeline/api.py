@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from .transfer.engine import Progress
-    from .transfer.session import Picture, Request
+    from .transfer.request import Picture, Request
     from .vgg.weights import EncoderWeights
 
 Source: TypeAlias = Union[str, "os.PathLike[str]", "Image"]
@@ -95,7 +95,7 @@ def _recipe(recipe: object) -> Recipe:
 
 def _request(content: object, style: object, recipe: Recipe, mask: Source | None) -> Request:
     """Read and check the pictures."""
-    from .transfer.session import Request
+    from .transfer.request import Request
 
     colors = {} if mask is None else _colors(style)
     shares = [(path, 1.0) for path in colors] if colors else _shares(style)
@@ -165,7 +165,7 @@ def _picture(source: object, role: str) -> Picture:
 
 
 def _from_image(image: Image, name: str) -> Picture:
-    from .transfer.session import Picture
+    from .transfer.request import Picture
 
     if 0 in image.size:
         raise ImageError(f"{name}: the picture has no pixels.", "Give another.")
@@ -188,7 +188,7 @@ def _name(source: object, role: str) -> str:
 
 def _check(request: Request, weights: EncoderWeights, name: str) -> tuple[str, ...]:
     """Check that a request can be run, and return what of its pictures cannot be used."""
-    from .transfer.session import plan_levels
+    from .transfer.pyramid import plan_levels
 
     check_layers(request.recipe, weights, name)
     return request_notes(request, plan_levels(request.recipe, request.content.image.size))

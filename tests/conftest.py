@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -21,6 +21,10 @@ from web import Server
 from pipeline.execution.executors import InProcessExecutor
 from pipeline.spec.config import read_config
 from pipeline.spec.jobs import Task
+
+if TYPE_CHECKING:
+    from pipeline.transfer.session import Session
+    from pipeline.vgg.weights import EncoderWeights
 
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("repeatable")
@@ -151,3 +155,25 @@ def server() -> Iterator[Server]:
     server = Server()
     yield server
     server.close()
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> EncoderWeights:
+    """Those of an encoder with few channels."""
+    from safetensors.numpy import save_file
+    from tiny import tiny_weights
+
+    from pipeline.vgg.weights import EncoderWeights, weights_digest
+
+    arrays = {name: tensor.numpy() for name, tensor in tiny_weights().items()}
+    save_file(arrays, tmp_path / "tiny.safetensors")
+    return EncoderWeights("vgg19-slim", tmp_path / "tiny.safetensors", weights_digest(arrays))
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    from pipeline.transfer.devices import plan_device
+    from pipeline.transfer.session import Session
+    from pipeline.transfer.targets import TargetCache
+
+    return Session(plan_device("cpu"), TargetCache(tmp_path / "targets"))

@@ -19,7 +19,9 @@ from pipeline.errors import PipelineError
 from pipeline.execution.inputs import read_picture
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.devices import plan_device
-from pipeline.transfer.session import Request, Session
+from pipeline.transfer.images import to_image
+from pipeline.transfer.request import Request
+from pipeline.transfer.session import Session
 from pipeline.transfer.targets import TargetCache
 from pipeline.vgg.weights import EncoderWeights, resolve_encoder
 
@@ -40,9 +42,9 @@ def pictures(
     yield from (content.image, style.image)
     for weights in encoders:
         (outcome,) = session.stylize([Request(content, [(style, 1.0)], Recipe(size=size))], weights)
-        if outcome.image is None:
+        if outcome.image_BCHW is None:
             raise outcome.error or AssertionError("nothing stops it")
-        yield outcome.image
+        yield to_image(outcome.image_BCHW)
 
 
 def arrange(rows: list[list[Image.Image]], captions: list[str]) -> Image.Image:

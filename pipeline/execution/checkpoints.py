@@ -14,7 +14,7 @@ from ..storage.files import disk_errors
 
 if TYPE_CHECKING:
     from ..transfer.checkpoints import RunState
-    from ..transfer.engine import Level
+    from ..transfer.pyramid import Level
 
 KEPT_DAYS = 30
 

@@ -15,9 +15,9 @@ from .checkpoints import read_state
 
 if TYPE_CHECKING:
     from ..transfer.checkpoints import RunState
-    from ..transfer.engine import Level
     from ..transfer.masks import Regions
-    from ..transfer.session import Picture, Request
+    from ..transfer.pyramid import Level
+    from ..transfer.request import Picture, Request
     from ..vgg.weights import EncoderWeights
 
 
@@ -41,7 +41,7 @@ def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
         JobError: the encoder lacks a layer, or a picture changed while it was waiting.
     """
     from ..images.writing import check_size
-    from ..transfer.session import plan_levels
+    from ..transfer.pyramid import plan_levels
 
     job = task.job
     check_layers(job.recipe, weights, job.content)
@@ -76,7 +76,7 @@ def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request
         ImageError: one cannot be used, or nothing of the content or of a style shows.
         JobError: one changed since `digests` was made.
     """
-    from ..transfer.session import Request
+    from ..transfer.request import Request
 
     content = read_picture(job.content, digests)
     styles = [(read_picture(path, digests), share) for path, share in job.style.images]
@@ -152,7 +152,7 @@ def check_header(path: Path) -> None:
 def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Picture:
     """Read one picture. Errors as in `read_request`."""
     from ..images.reading import decode_picture, read_bytes
-    from ..transfer.session import Picture
+    from ..transfer.request import Picture
 
     try:
         data = read_bytes(path)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..transfer.checkpoints import LossRow
     from ..transfer.engine import Outcome, Progress
-    from ..transfer.session import Picture, Request
+    from ..transfer.request import Picture, Request
     from ..vgg.weights import EncoderWeights
 
 
@@ -138,10 +138,11 @@ def render_snapshot(progress: Progress, request: Request) -> bytes | None:
     if progress.image_BCHW is None:
         return None
     from ..images.writing import LONGEST, encode_image
+    from ..transfer.color_policy import final_colors
     from ..transfer.images import side_by_side, to_image
 
     recipe = request.recipe
-    image = to_image(request.in_its_colors(progress.image_BCHW.float().cpu().clamp(0, 1)))
+    image = to_image(final_colors(request, progress.image_BCHW.float().cpu().clamp(0, 1)))
     if recipe.snapshot_view == "side_by_side":
         image = side_by_side([request.content.image, request.styles[0][0].image, image])
         if limit := LONGEST.get(recipe.format):

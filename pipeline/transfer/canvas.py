@@ -68,5 +68,5 @@ def _per_channel(like: Tensor, values: tuple[float, ...]) -> Tensor:
 
 @cache
 def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Copy numbers to a device once: a copy in every step would stall it, and a CUDA graph cannot hold one."""
+    """Copy numbers to a device once: a copy in every step would stall it, and CUDA graphs cannot hold one."""
     return torch.tensor(values, device=device, dtype=dtype)[:, None, None]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from ..spec.recipe import Recipe
 from ..vgg.encoder import Encoder
 from .canvas import Parametrisation
 from .checkpoints import LossRow, RunState
+from .pyramid import Level
 from .stepper import Stepper, Steppers
 from .targets import StyleTargets, stack_targets
 
@@ -46,23 +47,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Level:
-    """One pyramid level: the picture's size in pixels and how many steps it gets.
-
-    The canvas is larger by the recipe's margin on every side.
-    """
-
-    width: int
-    height: int
-    steps: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height."""
-        return self.width, self.height
-
-
-@dataclass(frozen=True)
 class LevelInputs:
     """What a picture is optimised against at one level.
 
@@ -71,6 +55,19 @@ class LevelInputs:
 
     content_BCHW: Tensor
     style: StyleTargets
+
+
+class PictureInputs(Protocol):
+    """What one picture is optimised from and against."""
+
+    def at(self, level: Level) -> LevelInputs:
+        """Return what the picture is optimised against at a level."""
+
+    def first_image(self, level: Level) -> Tensor:
+        """Return the image (BCHW) that the coarsest level starts from."""
+
+    def next_image(self, image_BCHW: Tensor) -> Tensor:
+        """Return the image that a later level starts from, given the enlarged result of the one before."""
 
 
 @dataclass(frozen=True)
@@ -117,23 +114,21 @@ class Hooks:
 
 @dataclass
 class _Picture:
-    """One picture of a run; it moves until it has an outcome."""
+    """One picture of a run; it runs until it has an outcome."""
 
     index: int
     state: RunState
     outcome: Outcome | None = None
 
     @property
-    def moves(self) -> bool:
+    def is_running(self) -> bool:
         return self.outcome is None
 
 
 class StyleTransfer:
     """The optimisation of some pictures: coarse to fine, best canvas kept, stoppable after any step.
 
-    `levels` come coarsest first; `level_inputs(level, index)` gives what a picture is optimised against and
-    `first_image(level, index)` what it starts the coarsest from; `carried_image(image_BCHW, level, index)`
-    gives what it starts each other from, made of the one before. The network computes in `dtype`.
+    `levels` come coarsest first; each picture has its own of `inputs`. The network computes in `dtype`.
     """
 
     def __init__(
@@ -141,9 +136,7 @@ class StyleTransfer:
         encoder: Encoder,
         recipe: Recipe,
         levels: Sequence[Level],
-        level_inputs: Callable[[Level, int], LevelInputs],
-        first_image: Callable[[Level, int], Tensor],
-        carried_image: Callable[[Tensor, Level, int], Tensor],
+        inputs: Sequence[PictureInputs],
         hooks: Hooks = Hooks(),
         dtype: torch.dtype = torch.float32,
         steppers: Steppers | None = None,
@@ -153,9 +146,7 @@ class StyleTransfer:
         self.recipe = recipe
         self.parametrisation = Parametrisation(recipe)
         self.levels = levels
-        self.level_inputs = level_inputs
-        self.first_image = first_image
-        self.carried_image = carried_image
+        self.inputs = inputs
         self.hooks = hooks
         self.dtype = dtype
         # Steps taken before each level, and in the end all of them.
@@ -180,18 +171,18 @@ class StyleTransfer:
             if index > state.level:
                 assert state.best is not None  # every level has a step
                 image_BCHW = self.parametrisation.to_cropped_image(state.best)
-                image_BCHW = self.carried_image(_enlarged(image_BCHW, level), level, picture.index)
+                image_BCHW = self.inputs[picture.index].next_image(_enlarged(image_BCHW, level))
                 canvas = self.parametrisation.to_padded_canvas(image_BCHW)
                 picture.state = RunState(level=index, canvas=canvas, rows=state.rows)
             elif state.canvas is None:
-                image_BCHW = self.first_image(level, picture.index)
+                image_BCHW = self.inputs[picture.index].first_image(level)
                 state.canvas = self.parametrisation.to_padded_canvas(image_BCHW)
 
     def _run_level(self, index: int, level: Level, pictures: Sequence[_Picture]) -> None:
         stepper = self._stepper(level, pictures)
         run = _LevelRun(self, index, level, pictures, stepper)
         checkpoints = _Checkpoints(self.hooks)
-        while run.step < level.steps and any(picture.moves for picture in pictures):
+        while run.step < level.steps and any(picture.is_running for picture in pictures):
             run.take_step()
             if run.unread:
                 continue
@@ -205,7 +196,7 @@ class StyleTransfer:
             picture.state = state
 
     def _stepper(self, level: Level, pictures: Sequence[_Picture]) -> Stepper:
-        inputs = [self.level_inputs(level, picture.index) for picture in pictures]
+        inputs = [self.inputs[picture.index].at(level) for picture in pictures]
         content_BCHW = self.parametrisation.pad(torch.cat([each.content_BCHW for each in inputs]))
         style = stack_targets([each.style for each in inputs])
         if style.masks is not None:
@@ -274,7 +265,7 @@ class _LevelRun:
             step = self.step - len(steps) + number
             seconds = self.seconds + elapsed * number / len(steps)
             for picture, values in zip(self.pictures, zip(*losses, strict=True), strict=True):
-                if picture.moves:
+                if picture.is_running:
                     self._note(picture, step, dict(zip(self.stepper.names, values, strict=True)), seconds)
         self.seconds += elapsed
         for slot, picture in enumerate(self.pictures):
@@ -304,7 +295,7 @@ class _LevelRun:
         return Outcome("diverged", good, error=error)
 
     def _tell(self, slot: int, picture: _Picture, snapshot_BCHW: Tensor | None) -> None:
-        if not picture.moves:
+        if not picture.is_running:
             self.stepper.hold(slot)
             return
         image = None

@@ -14,30 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-# How many times as long as wide a style may be for the sake of its width.
-STRIP = 64
-
-
-def fit_size(size: tuple[int, int], long_edge: int, square: bool = False) -> tuple[int, int]:
-    """Return (width, height) with the given long edge, in pixels, and `size`'s shape unless `square`."""
-    if square:
-        return long_edge, long_edge
-    scale = long_edge / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def style_size(size: tuple[int, int], edge: int, smallest: int, square: bool = False) -> tuple[int, int]:
-    """Return (width, height) of a style whose long edge is to be `edge`, and both edges `smallest` or more.
-
-    A narrow style is larger than `edge` for that, but not than its own file, nor than STRIP times as long as
-    wide; if that is not enough it is widened.
-    """
-    if square:
-        return fit_size(size, max(edge, smallest), square)
-    usable = -(-smallest * max(size) // min(size))
-    width, height = fit_size(size, max(edge, min(usable, max(size), STRIP * smallest)))
-    return max(width, smallest), max(height, smallest)
-
 
 def to_tensor(image: Image.Image | NDArray[np.uint16], size: tuple[int, int]) -> Tensor:
     """Scale to `size` (width, height) and return `image_BCHW` with B = 1.

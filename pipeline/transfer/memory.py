@@ -21,6 +21,12 @@ BUFFERS = 7
 STYLE_PIXEL = 60
 # Of what is free; the rest is for fragments and for what other programs do meanwhile.
 USABLE = 0.9
+# What the errors of torch's other allocators say.
+OUT_OF_MEMORY_MESSAGES = (
+    "can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "MPS backend out of memory",
+)
 
 
 def picture_bytes(recipe: Recipe, channels: Mapping[str, int], width: int, height: int, itemsize: int) -> int:
@@ -67,6 +73,14 @@ class OutOfMemory(Exception):
     def __init__(self, style: LargeStyle | None = None) -> None:
         super().__init__()
         self.style = style
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error of torch or Python says that an allocation failed."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # Only CUDA has a class of its own for this.
+    return any(message in str(error) for message in OUT_OF_MEMORY_MESSAGES)
 
 
 class MemoryModel:

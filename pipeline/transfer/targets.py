@@ -11,7 +11,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -72,16 +72,15 @@ def gram_targets(encoder: Encoder, style_image_BCHW: Tensor, layers: Sequence[st
     return StyleTargets(computed).to(torch.device("cpu"))
 
 
-def blend_targets(parts: Sequence[tuple[StyleTargets, float]]) -> StyleTargets:
+def blend_targets(targets: Sequence[StyleTargets], weights: Sequence[float]) -> StyleTargets:
     """Return the weighted mean of several styles' targets; the weights need not add up to one."""
-    if len(parts) == 1:
-        return parts[0][0]
-    total = sum(weight for _, weight in parts)
-    shares = [(targets, weight / total) for targets, weight in parts]
+    if len(targets) == 1:
+        return targets[0]
+    shares = [(each, weight / sum(weights)) for each, weight in zip(targets, weights, strict=True)]
     blended = {}
-    for layer in parts[0][0].layers:
-        mean = sum((t.layers[layer].mean * share for t, share in shares), torch.zeros(()))
-        second = sum((t.layers[layer].second * share for t, share in shares), torch.zeros(()))
+    for layer in targets[0].layers:
+        mean = sum((each.layers[layer].mean * share for each, share in shares), torch.zeros(()))
+        second = sum((each.layers[layer].second * share for each, share in shares), torch.zeros(()))
         blended[layer] = Moments(mean, second)
     return StyleTargets(blended)
 
@@ -106,10 +105,35 @@ def _joined_spectrum(spectra: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, 
     return torch.cat(values), torch.cat(vectors)
 
 
-def target_key(parts: Mapping[str, object]) -> str:
-    """Return the name of a cache entry: the sha256 of everything the targets depend on."""
-    text = json.dumps({**parts, "format": FORMAT_VERSION}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+@dataclass(frozen=True)
+class ColorMatch:
+    """The content whose colours a style is given before it is analysed, at that level's size.
+
+    `method` is the recipe's `match_by`; a match of luminance has only one.
+    """
+
+    color: str
+    method: str
+    content_sha256: str
+    content_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class StyleKey:
+    """Everything that the targets of a style depend on. `size` is (width, height)."""
+
+    style_sha256: str
+    size: tuple[int, int]
+    weights_digest: str
+    layers: tuple[str, ...]
+    pooling: str
+    padding: str
+    color_match: ColorMatch | None = None
+
+    def digest(self) -> str:
+        """Return the sha256 that names the cache entry."""
+        text = json.dumps({**asdict(self), "format": FORMAT_VERSION}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class TargetCache:

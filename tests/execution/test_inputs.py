@@ -13,7 +13,7 @@ from pipeline.images.writing import encode_image
 from pipeline.spec.jobs import Job, Masks, Style, Task
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.checkpoints import RunState, write_checkpoint
-from pipeline.transfer.session import plan_levels
+from pipeline.transfer.pyramid import plan_levels
 from pipeline.vgg.weights import SLIM_PATH, EncoderWeights
 
 SLIM = EncoderWeights("vgg19-slim", SLIM_PATH, "1" * 64)

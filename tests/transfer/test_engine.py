@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,9 +10,11 @@ from tiny import asking_for_nothing, random_image, tiny_encoder
 
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.checkpoints import LossRow, RunState, read_checkpoint, write_checkpoint
-from pipeline.transfer.engine import Hooks, Level, LevelInputs, Outcome, Progress, StyleTransfer
+from pipeline.transfer.engine import Hooks, LevelInputs, Outcome, Progress, StyleTransfer
 from pipeline.transfer.objective import ReferenceObjective
+from pipeline.transfer.pyramid import Level
 from pipeline.transfer.targets import gram_targets
+from pipeline.vgg.encoder import Encoder
 
 LEVELS = [Level(32, 32, 6), Level(46, 40, 5)]
 
@@ -24,33 +28,50 @@ def leaping(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"learning_rate": 1e30})
 
 
-def as_it_is(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
+def as_it_is(image: torch.Tensor, index: int) -> torch.Tensor:
     return image
 
 
-def mirrored(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
+def mirrored(image: torch.Tensor, index: int) -> torch.Tensor:
     return image.flip(3)
 
 
-def rolled(image: torch.Tensor, level: Level, index: int) -> torch.Tensor:
+def rolled(image: torch.Tensor, index: int) -> torch.Tensor:
     """Another start of the next level for every picture."""
     return (1 - 0.1 * index) * image.roll(7 * (index + 1), 3)
 
 
+@dataclass
+class Inputs:
+    """Number `index` of pictures with different contents, styles and starts."""
+
+    encoder: Encoder
+    recipe: Recipe
+    index: int
+    carried: Callable[[torch.Tensor, int], torch.Tensor] = as_it_is
+    dtype: torch.dtype = torch.float32
+    factor: float = 1.0
+
+    def at(self, level: Level) -> LevelInputs:
+        seeds = (10 + self.index, 20 + self.index)
+        content = random_image(level.height, level.width, seed=seeds[0]).to(self.dtype)
+        image = random_image(seed=seeds[1]).to(self.dtype)
+        return LevelInputs(content, gram_targets(self.encoder, image, list(self.recipe.style_layers)))
+
+    def first_image(self, level: Level) -> torch.Tensor:
+        return self.factor * random_image(level.height, level.width, seed=30 + self.index).to(self.dtype)
+
+    def next_image(self, image: torch.Tensor) -> torch.Tensor:
+        return self.carried(image, self.index)
+
+
 def transfer_for(
-    recipe: Recipe, levels=LEVELS, carried=as_it_is, dtype=torch.float32, **hooks
+    recipe: Recipe, levels=LEVELS, carried=as_it_is, dtype=torch.float32, indices=(0, 1, 2), **hooks
 ) -> StyleTransfer:
     """Pictures of different contents, styles and starts: number `index` is alike whoever is with it."""
     encoder = tiny_encoder(recipe).to(dtype)
-
-    def inputs(level: Level, index: int) -> LevelInputs:
-        style = gram_targets(encoder, random_image(seed=20 + index).to(dtype), list(recipe.style_layers))
-        return LevelInputs(random_image(level.height, level.width, seed=10 + index).to(dtype), style)
-
-    def first(level: Level, index: int) -> torch.Tensor:
-        return random_image(level.height, level.width, seed=30 + index).to(dtype)
-
-    return StyleTransfer(encoder, recipe, levels, inputs, first, carried, Hooks(**hooks), dtype)
+    inputs = [Inputs(encoder, recipe, index, carried, dtype) for index in indices]
+    return StyleTransfer(encoder, recipe, levels, inputs, Hooks(**hooks), dtype)
 
 
 def run_one(transfer: StyleTransfer, state: RunState | None = None) -> tuple[torch.Tensor, list[LossRow]]:
@@ -91,7 +112,7 @@ def test_the_loss_falls_and_the_best_picture_is_returned(name):
     first, last = rows[6], min(row.total for row in rows[6:])
     assert last < first.total
     if transfer.recipe.margin == 0:
-        inputs = transfer.level_inputs(LEVELS[-1], 0)
+        inputs = transfer.inputs[0].at(LEVELS[-1])
         recipe = transfer.recipe.at_level(46)
         objective = ReferenceObjective(transfer.encoder, recipe, inputs.content_BCHW, inputs.style)
         assert float(objective(image).total) == pytest.approx(last, rel=1e-5)
@@ -187,14 +208,14 @@ def test_diverged_at_a_levels_first_step_it_goes_on_from_the_levels_start(tmp_pa
     recipe = RECIPES["lbfgs"]
     expected, rows = run_one(transfer_for(recipe))
     transfer = transfer_for(recipe)
-    inputs = transfer.level_inputs
+    inputs = transfer.inputs[0].at
 
-    def broken(level: Level, index: int) -> LevelInputs:
-        given = inputs(level, index)
+    def broken(level: Level) -> LevelInputs:
+        given = inputs(level)
         factor = math.nan if level is LEVELS[1] else 1.0
         return LevelInputs(given.content_BCHW * factor, given.style)
 
-    transfer.level_inputs = broken
+    transfer.inputs[0].at = broken
     (result,) = transfer.run([RunState()])
     assert result.status == "diverged"
     assert f"step {LEVELS[0].steps + 1}" in str(result.error)
@@ -232,7 +253,7 @@ def test_the_canvas_is_never_clamped_between_steps():
 def test_the_range_loss_brings_pixels_back_to_the_visible(optimizer, monkeypatch):
     """A content beyond it, which the canvas starts from, holds the canvas there but for that loss."""
 
-    def beyond(level: Level, index: int) -> torch.Tensor:
+    def beyond(level: Level) -> torch.Tensor:
         return 2 * random_image(level.height, level.width, seed=30) - 0.5
 
     excess = []
@@ -241,9 +262,10 @@ def test_the_range_loss_brings_pixels_back_to_the_visible(optimizer, monkeypatch
         monkeypatch.setattr("pipeline.spec.recipe.RANGE_WEIGHTS", {"rgb": weight})
         recipe = recipe_for(**SMOOTH | {"tv_weight": 0.0}, **fields)
         transfer = transfer_for(recipe, [Level(32, 32, 20)])
-        transfer.first_image = beyond
-        style = transfer.level_inputs(LEVELS[0], 0).style
-        transfer.level_inputs = lambda level, index, style=style: LevelInputs(beyond(level, index), style)
+        inputs = transfer.inputs[0]
+        style = inputs.at(LEVELS[0]).style
+        inputs.first_image = beyond
+        inputs.at = lambda level, style=style: LevelInputs(beyond(level), style)
         image, _ = run_one(transfer)
         excess.append(float((image - image.clamp(0, 1)).abs().mean()))
     assert excess[0] > 0.05
@@ -284,20 +306,14 @@ def test_in_float32_the_first_step_is_the_same_alone_and_in_company(name):
 
 def alone_as(recipe: Recipe, index: int, **hooks) -> Outcome:
     """Run number `index` of a batch by itself."""
-    transfer = transfer_for(recipe, **hooks)
-    inputs, first, carried = transfer.level_inputs, transfer.first_image, transfer.carried_image
-    transfer.level_inputs = lambda level, _: inputs(level, index)
-    transfer.first_image = lambda level, _: first(level, index)
-    transfer.carried_image = lambda image, level, _: carried(image, level, index)
-    return transfer.run([RunState()])[0]
+    return transfer_for(recipe, indices=[index], **hooks).run([RunState()])[0]
 
 
 def test_one_that_diverges_does_not_touch_its_company():
     """Nor does the last picture take its place: each goes on from a start of its own."""
     recipe, kind = RECIPES["lbfgs"], {"carried": rolled, "dtype": torch.float64}
     transfer = transfer_for(recipe, **kind)
-    first = transfer.first_image
-    transfer.first_image = lambda level, index: first(level, index) * (math.nan if index == 1 else 1)
+    transfer.inputs[1].factor = math.nan
     results = transfer.run([RunState() for _ in range(3)])
     assert [result.status for result in results] == ["done", "diverged", "done"]
     assert "step 1" in str(results[1].error)

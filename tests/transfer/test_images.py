@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from pipeline.transfer.images import (
-    fit_size,
     resized,
     scaled,
     side_by_side,
-    style_size,
     to_image,
     to_pixels,
     to_tensor,
@@ -24,40 +21,6 @@ def halves() -> Image.Image:
     image = Image.new("RGB", (40, 20), "white")
     image.paste(RED, (0, 0, 20, 20))
     return image
-
-
-@pytest.mark.parametrize(
-    ("size", "edge", "square", "expected"),
-    [
-        ((640, 480), 512, False, (512, 384)),
-        ((480, 640), 512, False, (384, 512)),
-        ((100, 100), 512, False, (512, 512)),
-        ((640, 480), 512, True, (512, 512)),
-        ((10_000, 3), 512, False, (512, 1)),
-    ],
-)
-def test_fit_size(size, edge, square, expected):
-    assert fit_size(size, edge, square) == expected
-
-
-@pytest.mark.parametrize(
-    ("size", "edge", "square", "expected"),
-    [
-        ((640, 480), 512, False, (512, 384)),
-        ((64, 48), 5120, False, (5120, 3840)),  # as the recipe asks
-        ((4000, 400), 64, False, (320, 32)),
-        ((400, 4000), 64, False, (32, 320)),
-        ((640, 480), 16, False, (43, 32)),
-        ((20_000, 1), 64, False, (2048, 32)),
-        ((20_000, 1), 4096, False, (4096, 32)),
-        ((1, 89_000_000), 64, False, (32, 2048)),
-        ((1000, 20), 64, False, (1000, 32)),
-        ((20, 1), 64, False, (64, 32)),
-        ((20_000, 1), 16, True, (32, 32)),
-    ],
-)
-def test_a_narrow_style_is_no_larger_than_needed(size, edge, square, expected):
-    assert style_size(size, edge, 32, square) == expected
 
 
 def test_tensor_and_back():

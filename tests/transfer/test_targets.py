@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -15,12 +16,13 @@ from pipeline.transfer.losses import Moments, moments
 from pipeline.transfer.sealed import Sealed
 from pipeline.transfer.targets import (
     FORMAT_VERSION,
+    ColorMatch,
+    StyleKey,
     StyleTargets,
     TargetCache,
     blend_targets,
     gram_targets,
     stack_targets,
-    target_key,
 )
 
 CHANNELS = {"relu1_1": 4}
@@ -57,12 +59,12 @@ def test_targets_are_the_moments_of_the_features():
 
 def test_a_blend_is_the_weighted_mean():
     a, b = targets(1), targets(2)
-    blended = blend_targets([(a, 3.0), (b, 1.0)])
+    blended = blend_targets([a, b], [3.0, 1.0])
     expected = 0.75 * a.layers["relu1_1"].second + 0.25 * b.layers["relu1_1"].second
     torch.testing.assert_close(blended.layers["relu1_1"].second, expected)
     expected = 0.75 * a.layers["relu1_1"].mean + 0.25 * b.layers["relu1_1"].mean
     torch.testing.assert_close(blended.layers["relu1_1"].mean, expected)
-    assert same(blend_targets([(a, 2.0)]), a)
+    assert same(blend_targets([a], [2.0]), a)
 
 
 def test_computed_once_then_from_memory_then_from_disk(folder):
@@ -192,9 +194,25 @@ def test_nothing_unfinished_is_left(folder, monkeypatch):
     assert [path.name for path in folder.iterdir()] == ["k.lock"]
 
 
-def test_the_key_covers_everything_it_is_given():
-    assert target_key({"style": "a", "size": (1, 2)}) != target_key({"style": "a", "size": (2, 1)})
-    assert target_key({"a": 1, "b": 2}) == target_key({"b": 2, "a": 1})
+def test_every_field_of_a_key_counts():
+    match = ColorMatch("match", "covariance", "c" * 64, (64, 48))
+    key = StyleKey("a" * 64, (1, 2), "b" * 64, ("relu1_1",), "max", "reflect", match)
+    others = {
+        "style_sha256": "d" * 64,
+        "size": (2, 1),
+        "weights_digest": "d" * 64,
+        "layers": ("relu1_1", "relu2_1"),
+        "pooling": "average",
+        "padding": "zeros",
+        "color_match": None,
+    }
+    assert others.keys() == {field.name for field in fields(StyleKey)}
+    matches = [replace(match, color="luminance"), replace(match, method="histogram")]
+    matches += [replace(match, content_sha256="d" * 64), replace(match, content_size=(48, 64))]
+    changed = [replace(key, **{name: value}) for name, value in others.items()]
+    changed += [replace(key, color_match=each) for each in matches]
+    assert len({each.digest() for each in (key, *changed)}) == 1 + len(changed)
+    assert key.digest() == replace(key).digest()
 
 
 def test_shared_by_processes(folder):
@@ -219,7 +237,7 @@ def test_shared_by_processes(folder):
 
 
 def test_moments_of_a_blend_keep_the_covariance_positive():
-    blended = blend_targets([(targets(3), 0.5), (targets(4), 0.5)]).layers["relu1_1"]
+    blended = blend_targets([targets(3), targets(4)], [0.5, 0.5]).layers["relu1_1"]
     assert isinstance(blended, Moments)
     assert torch.linalg.eigvalsh(blended.covariance[0]).min() > -1e-6
 

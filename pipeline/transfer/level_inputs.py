@@ -1,0 +1,116 @@
+"""What a request is optimised from and against, level by level.
+
+Shapes in names: B pictures, C channels, H rows, W columns; `image_BCHW` is sRGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..vgg.encoder import Encoder
+from .color_policy import network_image, recolor, style_image
+from .engine import LevelInputs
+from .memory import LargeStyle, OutOfMemory, is_out_of_memory
+from .pyramid import Level, style_size
+from .request import Picture, Request
+from .targets import (
+    ColorMatch,
+    StyleKey,
+    StyleTargets,
+    TargetCache,
+    blend_targets,
+    gram_targets,
+    stack_targets,
+)
+
+
+def first_image(request: Request, level: Level) -> Tensor:
+    """Return what the coarsest level starts from."""
+    recipe, shape = request.recipe, (1, 3, level.height, level.width)
+    if recipe.init == "noise":
+        return torch.rand(shape, generator=torch.Generator().manual_seed(recipe.seed))
+    if recipe.init == "blank":
+        return torch.full(shape, 0.5)
+    if recipe.init == "style":
+        return style_image(request, request.styles[0][0], level.size, level.size)
+    return recolor(request, network_image(request, request.init or request.content, level.size))
+
+
+def style_key(request: Request, style: Picture, level: Level, weights_digest: str) -> StyleKey:
+    """Return what the targets of a style at a level depend on."""
+    recipe, content = request.recipe, request.content
+    match_by = recipe.match_by if recipe.color == "match" else ""
+    matched = ColorMatch(recipe.color, match_by, content.sha256, level.size)
+    return StyleKey(
+        style.sha256,
+        style_size(recipe, style.image.size, level.size),
+        weights_digest,
+        tuple(sorted(recipe.style_layers)),
+        recipe.pooling,
+        recipe.padding,
+        matched if recipe.matches_style else None,
+    )
+
+
+class RequestInputs:
+    """The inputs of one request, computed when the engine asks for them; it counts what the cache had."""
+
+    def __init__(
+        self,
+        request: Request,
+        encoder: Encoder,
+        weights_digest: str,
+        cache: TargetCache,
+        device: torch.device,
+    ) -> None:
+        self.request = request
+        self.encoder = encoder
+        self.weights_digest = weights_digest
+        self.cache = cache
+        self.device = device
+        self.cache_hits = self.cache_misses = 0
+        self._last: tuple[Level, LevelInputs] | None = None
+
+    def first_image(self, level: Level) -> Tensor:
+        return first_image(self.request, level)
+
+    def next_image(self, image_BCHW: Tensor) -> Tensor:
+        return recolor(self.request, image_BCHW)
+
+    def at(self, level: Level) -> LevelInputs:
+        # The parts of the last level have one size, and the same inputs.
+        if self._last is None or self._last[0].size != level.size:
+            self._last = level, self._compute(level)
+        return self._last[1]
+
+    def _compute(self, level: Level) -> LevelInputs:
+        request = self.request
+        content_BCHW = network_image(request, request.content, level.size).to(self.device)
+        targets = [self._targets(index, level) for index in range(len(request.styles))]
+        if request.regions is None:
+            # A blend of several styles has no spectra yet: they are not the blends of theirs.
+            style = blend_targets(targets, [share for _, share in request.styles])
+        else:
+            style = replace(stack_targets(targets), masks=request.regions.masks(*level.size))
+        return LevelInputs(content_BCHW, style.to(self.device))
+
+    def _targets(self, index: int, level: Level) -> StyleTargets:
+        recipe, style = self.request.recipe, self.request.styles[index][0]
+        key = style_key(self.request, style, level, self.weights_digest)
+
+        def compute() -> StyleTargets:
+            try:
+                image_BCHW = style_image(self.request, style, key.size, level.size).to(self.device)
+                return gram_targets(self.encoder, image_BCHW, key.layers)
+            except (RuntimeError, MemoryError) as error:
+                if is_out_of_memory(error):
+                    raise OutOfMemory(LargeStyle(index, key.size)) from error
+                raise
+
+        channels = {layer: self.encoder.channels["conv" + layer[4:]] for layer in recipe.style_layers}
+        targets, hit = self.cache.fetch(key.digest(), channels, compute, recipe.style_loss == "bures")
+        self.cache_hits, self.cache_misses = self.cache_hits + hit, self.cache_misses + (not hit)
+        return targets
