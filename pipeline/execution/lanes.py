@@ -1,4 +1,4 @@
-"""Lanes: executors working side by side, each driven by a thread of its own."""
+"""Lanes: executors that work side by side, each driven by a thread, or a single one in the caller's thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self, TypeAlias
 
 from ..spec.jobs import JobResult, StepProgress, Task
 from .executors import Executor
@@ -21,95 +21,43 @@ class Done:
     error: BaseException | None = None
 
 
-class Lanes:
-    """Gives tasks to executors and tells, in the caller's thread, what comes of them.
-
-    `executors` is called when the first is needed. A single executor works in the caller's thread while that
-    waits. Several have a thread each, which alone talks to its executor, and in the end closes it.
-    """
-
-    def __init__(
-        self,
-        executors: Callable[[], Sequence[Executor]],
-        on_step: Callable[[StepProgress], None],
-        should_stop: Callable[[], bool],
-    ) -> None:
-        self.on_step = on_step
-        self.should_stop = should_stop
-        self._make = executors
-        self._executors: Sequence[Executor] = ()
-        self._lanes: list[_Lane] = []
-        self._free: list[_Lane] = []
-        self._waiting: list[Sequence[Task]] = []
-        self._busy = 0
-        self._stopping = False
-        self._events: queue.SimpleQueue[StepProgress | tuple[_Lane, Done]] = queue.SimpleQueue()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop what still runs, which leaves checkpoints, and end the threads."""
-        self._stopping = True
-        for lane in self._lanes:
-            lane.close()
-
-    @property
-    def width(self) -> int:
-        """How many lanes there are."""
-        self._open()
-        return len(self._executors)
-
-    @property
-    def idle(self) -> bool:
-        """Whether a lane is free."""
-        return not self._executors or self._busy < len(self._executors)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a lane has work."""
-        return self._busy > 0
+class Lane(Protocol):
+    """Runs tasks on one executor, one group after another."""
 
     def submit(self, tasks: Sequence[Task]) -> None:
-        """Give tasks to a free lane."""
-        self._open()
-        self._busy += 1
-        if self._free:
-            self._free.pop().submit(tasks)
-        else:
-            self._waiting.append(tasks)
+        """Run tasks. When they end, the events get this lane and what came of them."""
 
-    def wait(self) -> Done:
-        """Return what came of the tasks that end next; tell of steps meanwhile."""
-        self._busy -= 1
-        if self._waiting:
-            return _attempt(self._executors[0], self._waiting.pop(), self.on_step, self._should_stop)
-        while isinstance(event := self._events.get(), StepProgress):
-            self.on_step(event)
-        lane, done = event
-        self._free.append(lane)
-        return done
-
-    def _open(self) -> None:
-        if not self._executors:
-            self._executors = self._make()
-            if len(self._executors) > 1:
-                self._lanes = [_Lane(each, self._events, self._should_stop) for each in self._executors]
-                self._free = self._lanes[::-1]
-
-    def _should_stop(self) -> bool:
-        return self._stopping or self.should_stop()
+    def close(self) -> None:
+        """End the lane when its tasks have ended."""
 
 
-class _Lane:
-    """An executor and the thread that talks to it."""
+Events: TypeAlias = "queue.SimpleQueue[StepProgress | tuple[Lane, Done]]"
+
+
+class SerialLane:
+    """Runs tasks in the caller's thread, while it submits them. The executor stays the caller's."""
 
     def __init__(
         self,
         executor: Executor,
-        events: queue.SimpleQueue[StepProgress | tuple[_Lane, Done]],
+        events: Events,
+        on_step: Callable[[StepProgress], None],
         should_stop: Callable[[], bool],
     ) -> None:
+        self._executor, self._events = executor, events
+        self._on_step, self._should_stop = on_step, should_stop
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        self._events.put((self, _run(self._executor, tasks, self._on_step, self._should_stop)))
+
+    def close(self) -> None:
+        pass
+
+
+class ThreadedLane:
+    """Runs tasks in a thread of its own, which alone talks to the executor, and in the end closes it."""
+
+    def __init__(self, executor: Executor, events: Events, should_stop: Callable[[], bool]) -> None:
         self._executor, self._events, self._should_stop = executor, events, should_stop
         self._tasks: queue.SimpleQueue[Sequence[Task] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="style-pipeline lane", daemon=True)
@@ -124,12 +72,79 @@ class _Lane:
 
     def _work(self) -> None:
         while (tasks := self._tasks.get()) is not None:
-            done = _attempt(self._executor, tasks, self._events.put, self._should_stop)
-            self._events.put((self, done))
+            self._events.put((self, _run(self._executor, tasks, self._events.put, self._should_stop)))
         self._executor.close()
 
 
-def _attempt(
+class Lanes:
+    """Gives tasks to free lanes, and reports in the caller's thread what comes of them.
+
+    `executors` is called when the first is needed. A single one gets a serial lane, several a thread each.
+    """
+
+    def __init__(
+        self,
+        executors: Callable[[], Sequence[Executor]],
+        on_step: Callable[[StepProgress], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._executors = executors
+        self._on_step = on_step
+        self._should_stop = should_stop
+        self._lanes: list[Lane] = []
+        self._free: list[Lane] = []
+        self._stopping = False
+        self._events: Events = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop what still runs, which leaves checkpoints, and close the lanes."""
+        self._stopping = True
+        for lane in self._lanes:
+            lane.close()
+
+    @property
+    def width(self) -> int:
+        """How many lanes there are."""
+        return len(self._opened())
+
+    @property
+    def idle(self) -> bool:
+        """Whether a lane is free."""
+        return bool(self._free) or not self._lanes
+
+    @property
+    def busy(self) -> bool:
+        """Whether a lane has work."""
+        return len(self._free) < len(self._lanes)
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Give tasks to a free lane."""
+        self._opened()
+        self._free.pop().submit(tasks)
+
+    def wait(self) -> Done:
+        """Return what came of the tasks that end next; call `on_step` meanwhile."""
+        while isinstance(event := self._events.get(), StepProgress):
+            self._on_step(event)
+        lane, done = event
+        self._free.append(lane)
+        return done
+
+    def _opened(self) -> Sequence[Lane]:
+        if not self._lanes:
+            executors, should_stop = self._executors(), lambda: self._stopping or self._should_stop()
+            if len(executors) == 1:
+                self._lanes = [SerialLane(executors[0], self._events, self._on_step, should_stop)]
+            else:
+                self._lanes = [ThreadedLane(each, self._events, should_stop) for each in executors]
+            self._free = self._lanes[::-1]
+        return self._lanes
+
+
+def _run(
     executor: Executor,
     tasks: Sequence[Task],
     on_step: Callable[[StepProgress], None],

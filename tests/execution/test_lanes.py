@@ -62,7 +62,7 @@ def test_one_executor_works_in_the_callers_thread_and_is_left_open() -> None:
     executor, seen = Fake(), []
     with lanes(executor, seen=seen) as made:
         made.submit([task("a"), task("b")])
-        assert (made.idle, made.busy, seen) == (False, True, [])
+        assert (made.idle, made.busy, seen) == (False, True, ["a"])
         done = made.wait()
         assert [result.image for result in done.results] == [b"a", b"b"]
         assert (made.idle, made.busy, seen) == (True, False, ["a"])
