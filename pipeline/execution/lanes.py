@@ -1,4 +1,4 @@
-"""Lanes: executors that work side by side, each driven by a thread, or a single one in the caller's thread."""
+"""Lanes: executors side by side, each driven by a thread, or a single one in the caller's thread."""
 
 from __future__ import annotations
 

@@ -1,15 +1,12 @@
-"""Work in a child process: a picture or job that crashes or hangs it costs one attempt, not the daemon."""
+"""Jobs in a child process: a picture or job that crashes or hangs it costs one attempt, not the daemon."""
 
 from __future__ import annotations
 
 import atexit
-import ctypes
+import logging
 import math
 import multiprocessing
-import os
 import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,32 +17,20 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import ImageError, MachineError, PipelineError, WorkerLost
+from ..errors import MachineError, WorkerLost
 from ..spec.jobs import EncoderInfo, JobResult, StepProgress, Task
 from ..spec.recipe import Recipe
 from .executors import Executor
-from .results import unexpected_failure
+from .worker_process import CLOSE, LOGGER, SIGNALS, STOP, Answer, Message, serve
 
 T = TypeVar("T")
 
-STOP, CLOSE = "stop", "close"
-# A process that was told to end, or is dying, gets so many seconds for it.
+logger = logging.getLogger(__name__)
+
+# Seconds that a process gets to end, when it was told to or is dying.
 END_S = 5.0
-# A look at the inbox and a wait for the worker take less.
+# Waiting for the worker and a scan of the inbox take less.
 LONGEST_ROUND_S = 5.0
-
-# Windows has neither of the last two, nor masks; its SIGTERM ends a process as surely as SIGKILL.
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
-PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of a request; a StepProgress that comes before it is a sign of life."""
-
-    value: Any = None
-    error: PipelineError | None = None
 
 
 @dataclass
@@ -60,14 +45,14 @@ class Worker:
 class WorkerExecutor:
     """An `Executor` that works in a child process, which it starts when there is none.
 
-    `make` is called in the child and must be picklable. The process is replaced after `max_jobs` jobs,
-    when it dies, and when nothing is heard from it for `timeout_s` while it works; but resolving an
-    encoder may download it, and takes as long as it takes. While an answer is awaited `tick` is called
-    about every `tick_s`; it must not ask this executor for anything. A stop is waited for `stop_s` long.
-    Whatever `tick`, `on_step` or `should_stop` raises ends the process and goes on to the caller.
+    `make` is called in the child and must be picklable. The process is replaced after `max_jobs` jobs, when
+    it dies, and when it is silent for `timeout_s` while it works. Resolving an encoder has no such limit, as
+    that may download it. While an answer is awaited, `tick` is called about every `tick_s`; it must not ask
+    this executor for anything. A job that is told to stop gets `stop_s` for it. Whatever `tick`, `on_step` or
+    `should_stop` raises ends the process and reaches the caller.
 
-    Every request raises what the executor in the child raises, and WorkerLost.
-    The process dies with this one, and on Linux with the thread that started it.
+    Every request raises what the executor in the child raises, and WorkerLost. The process dies with this
+    one, and on Linux with the thread that started it. What it logs reaches the loggers of this process.
     """
 
     def __init__(
@@ -141,7 +126,7 @@ class WorkerExecutor:
             atexit.register(self.close)
 
     def close(self) -> None:
-        """End the process, kindly if it lets us."""
+        """Let the process end; kill it if it does not."""
         if self._worker is not None:
             with suppress(OSError):  # it is dead already
                 self._worker.connection.send(CLOSE)
@@ -179,30 +164,35 @@ class WorkerExecutor:
             message = self._receive()
             # A round that takes longer is one in which this process was stopped, and the worker with it.
             silent_s += min(time.monotonic() - began, LONGEST_ROUND_S)
-            if isinstance(message, Answer):
-                return message
-            if message is not None:
-                on_step(message)
-                silent_s = 0.0
-            elif silent_s > timeout_s:
-                raise WorkerLost(
-                    f"The worker showed no sign of life for {timeout_s:g} s and was ended.",
-                    "Try a smaller size, or give it longer with job_timeout_s in config.yaml.",
-                )
+            match message:
+                case Answer():
+                    return message
+                case StepProgress():
+                    on_step(message)
+                    silent_s = 0.0
+                case logging.LogRecord():
+                    logging.getLogger(message.name).handle(message)
+                    silent_s = 0.0
+                case None if silent_s > timeout_s:
+                    raise WorkerLost(
+                        f"The worker was silent for {timeout_s:g} s and was ended.",
+                        "Try a smaller size, or allow it more time with job_timeout_s in config.yaml.",
+                    )
             if time.monotonic() > give_up:
+                logger.info("the worker did not stop within %g s and is ended", self.stop_s)
                 self._end()
                 return Answer(STOP)  # a stop is not the jobs' fault
             if give_up == math.inf and should_stop():
                 self._send(STOP)
                 give_up = time.monotonic() + self.stop_s
 
-    def _receive(self) -> StepProgress | Answer | None:
-        """Return what the worker says before the next tick is due, or None."""
+    def _receive(self) -> Message | None:
+        """Return what the worker sends before the next tick is due, or None."""
         if time.monotonic() >= self._next_tick:
             self.tick()
             self._next_tick = time.monotonic() + self.tick_s
         with self._noticing_death() as connection:
-            message: StepProgress | Answer | None = None
+            message: Message | None = None
             if connection.poll(max(0.0, self._next_tick - time.monotonic())):
                 message = connection.recv()
             return message
@@ -231,9 +221,10 @@ class WorkerExecutor:
             process.kill()
             process.join(END_S)  # not for ever: one that waits for a lost disk cannot even be killed
         connection.close()
-        code = process.exitcode
+        code, pid = process.exitcode, process.pid
         if code is not None:
             process.close()
+        logger.debug("worker process %s ended with exit code %s", pid, code)
         return code
 
 
@@ -245,7 +236,8 @@ def start_worker(make: Callable[[], Executor]) -> Worker:
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, make), name="style-pipeline worker", daemon=True)
+    arguments = (theirs, make, logging.getLogger(LOGGER).getEffectiveLevel())
+    process = context.Process(target=serve, args=arguments, name="style-pipeline worker", daemon=True)
     try:
         with theirs, _holding_signals():
             process.start()
@@ -255,12 +247,13 @@ def start_worker(make: Callable[[], Executor]) -> Worker:
             f"The worker cannot be started ({error.strerror or error}).",
             "Close other programs to free memory.",
         ) from error
+    logger.debug("worker process %s started", process.pid)
     return Worker(process, ours)
 
 
 @contextmanager
 def _holding_signals() -> Iterator[None]:
-    """Hold signals back, in a process started now too: a Ctrl-C must not hit it before it is ready."""
+    """Block signals, also in a process that is started now: a Ctrl-C must not hit it before it is ready."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -273,7 +266,7 @@ def _holding_signals() -> Iterator[None]:
 
 
 def _lost(code: int | None) -> WorkerLost:
-    """Say how a process ended."""
+    """Return the error of a process that ended with an exit code."""
     if code is None:
         how = "ended"
     elif code >= 0:
@@ -290,65 +283,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal has none
         return "no name"
-
-
-# In the child
-
-
-def serve(connection: Connection, make: Callable[[], Executor]) -> None:
-    """Answer requests until told to close. Signals are for the parent, which says what to do."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    _die_with_parent()
-    executor = make()
-    while (request := connection.recv()) != CLOSE:
-        if request != STOP:  # its job had ended already
-            connection.send(_handled(executor, connection, *request))
-
-
-def _handled(executor: Executor, connection: Connection, name: str, *arguments: Any) -> Answer:
-    try:
-        hooks = (connection.send, _stop_heard(connection)) if name == "run" else ()
-        return Answer(getattr(executor, name)(*arguments, *hooks))
-    except PipelineError as error:
-        return Answer(error=error)
-    except Exception as error:
-        if name == "run":
-            return Answer([unexpected_failure(task.job, error) for task in arguments[0]])
-        if name == "check":
-            return Answer(error=_unexpected_picture(arguments[0], error))
-        raise  # ends the process, its traceback in plain sight
-
-
-def _stop_heard(connection: Connection) -> Callable[[], bool]:
-    stopped = False
-
-    def should_stop() -> bool:
-        nonlocal stopped
-        stopped = stopped or (connection.poll() and connection.recv() == STOP)
-        return stopped
-
-    return should_stop
-
-
-def _unexpected_picture(path: Path, error: Exception) -> ImageError:
-    return ImageError(
-        f"{path}: unexpected {type(error).__name__}: {error}", "Copy or export the picture again."
-    )
-
-
-def _die_with_parent() -> None:
-    """End this process as soon as its parent has died, whatever it is doing."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os.kill(os.getpid(), KILL)
-
-    threading.Thread(target=follow, daemon=True).start()
-    if sys.platform == "linux":
-        # A decoder that hangs may never let the thread run; the kernel needs nobody's leave.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(KILL))
-        if os.getppid() != parent.pid:
-            os.kill(os.getpid(), KILL)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import logging
 import multiprocessing
 import os
 import pickle
@@ -152,6 +153,43 @@ def test_the_real_one_checks_pictures_and_names_its_device(tmp_path: Path) -> No
     assert executor.device_name() == "cpu"
 
 
+# Log records
+
+
+class Logging(PidExecutor):
+    """Logs what it does, in a thread of its own too, as decoders have."""
+
+    def check(self, path: Path) -> None:
+        logger = logging.getLogger("pipeline.checks")
+        logger.debug("not wanted")
+        logger.info("checks %s", path.name)
+        thread = threading.Thread(target=logger.warning, args=("cannot pickle %s", lambda: None))
+        thread.start()
+        thread.join()
+
+
+def test_what_a_worker_logs_reaches_the_loggers_of_its_parent(caplog: pytest.LogCaptureFixture) -> None:
+    """Those that its parent wants, as text, in the order in which they were written."""
+    with caplog.at_level(logging.INFO, "pipeline"), closing(WorkerExecutor(Logging, LONG, MANY)) as worker:
+        pid = int(worker.device_name())
+        worker.check(Path("a.png"))
+    said = [record for record in caplog.records if record.name == "pipeline.checks"]
+    assert [(record.levelname, record.process) for record in said] == [("INFO", pid), ("WARNING", pid)]
+    assert said[0].getMessage() == "checks a.png"
+    assert said[1].getMessage().startswith("cannot pickle <function")
+
+
+def test_the_log_says_when_a_worker_starts_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        caplog.at_level(logging.DEBUG, "pipeline"),
+        closing(WorkerExecutor(PidExecutor, LONG, MANY)) as worker,
+    ):
+        pid = worker.device_name()
+    assert caplog.messages == [
+        f"worker process {pid} started", f"worker process {pid} ended with exit code 0",
+    ]  # fmt: skip
+
+
 # Deaths
 
 
@@ -180,14 +218,14 @@ def test_a_worker_that_hangs_is_replaced(
 ) -> None:
     pid = worker.device_name()
     monkeypatch.setattr(worker, "timeout_s", 0.2)
-    with pytest.raises(WorkerLost, match=r"no sign of life for 0\.2 s"):
+    with pytest.raises(WorkerLost, match=r"was silent for 0\.2 s"):
         meet(worker, fault, tmp_path)
     # Asking for the device is not timed: starting the process alone takes longer.
     monkeypatch.setattr(worker, "timeout_s", 0.001)
     assert worker.device_name() != pid
 
 
-def test_steps_are_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job as a whole takes longer than the timeout, each step less; the worker waits at the gate."""
     gate = multiprocessing.get_context("spawn").Semaphore(0)
     clock, since_step = Clock(), [1, 1, 1]

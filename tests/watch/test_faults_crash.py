@@ -368,7 +368,7 @@ def assert_quarantined(watched: Watched, name: str, *says: str) -> None:
     [
         ("kill", ["3 times", "signal 9 (SIGKILL)"]),
         ("check_kill", ["3 times", "signal 9 (SIGKILL)"]),
-        pytest.param("check_hang", ["3 times", "no sign of life"], marks=pytest.mark.faults),
+        pytest.param("check_hang", ["3 times", "was silent"], marks=pytest.mark.faults),
     ],
 )
 def test_a_picture_that_ends_the_worker_is_quarantine(fault: str, says: list[str], tmp_path: Path) -> None:
