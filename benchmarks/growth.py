@@ -7,7 +7,7 @@ allocator that its program has, and both take their steps in turns; the ratio is
 The reference does one picture at a time, and sizes up to `--reference-up-to`.
 
 Ours is the loop alone, in the device's quickest type. The command adds what a GPU needs on top of it (steps
-recorded once and replayed): for that see benchmarks.together.
+captured once and replayed): for that see benchmarks.together.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def checkpoint_path(config: Config, key: str) -> Path:
 def read_state(job: Job, levels: Sequence[Level], path: Path) -> tuple[RunState, tuple[str, ...]]:
     """Return the state to resume from, and a note if the checkpoint is unusable and the job starts over."""
     from ..transfer.checkpoints import RunState, read_checkpoint
-    from ..transfer.sealed import DamagedError
+    from ..transfer.tensor_files import DamagedError
 
     margin = job.recipe.margin
     shapes = [(level.height + 2 * margin, level.width + 2 * margin) for level in levels]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .headers import CHECKPOINT_FORMAT
-from .sealed import DamagedError, Sealed, read_sealed
+from .tensor_files import DamagedError, TensorFile, read_tensor_file
 
 # Begins the names of the optimiser's tensors in a file.
 OPTIMIZER = "optimizer."
@@ -112,7 +112,7 @@ def write_checkpoint(path: Path, state: RunState) -> None:
         OSError: it cannot be written.
     """
     tensors, metadata = state.to_tensors()
-    Sealed(tensors, {**metadata, "format": CHECKPOINT_FORMAT, "key": path.stem}).write(path)
+    TensorFile(tensors, {**metadata, "format": CHECKPOINT_FORMAT, "key": path.stem}).write(path)
 
 
 def read_checkpoint(path: Path) -> RunState | None:
@@ -122,7 +122,7 @@ def read_checkpoint(path: Path) -> RunState | None:
         DamagedError: it is not as it was written, or not a checkpoint of this name and version.
     """
     try:
-        tensors, metadata = read_sealed(path)
+        tensors, metadata = read_tensor_file(path)
         if metadata.get("format") != CHECKPOINT_FORMAT:
             raise DamagedError("is of another version")
         if metadata.get("key") != path.stem:

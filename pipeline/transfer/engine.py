@@ -26,7 +26,7 @@ from ..vgg.encoder import Encoder
 from .canvas import Parametrisation
 from .checkpoints import LossRow, RunState
 from .pyramid import Level
-from .stepper import Stepper, Steppers
+from .stepper import Stepper, StepperCache
 from .targets import StyleTargets, stack_targets
 
 # Losses are read in bunches of so many steps on a GPU: reading waits for the device.
@@ -139,9 +139,9 @@ class StyleTransfer:
         inputs: Sequence[PictureInputs],
         hooks: Hooks = Hooks(),
         dtype: torch.dtype = torch.float32,
-        steppers: Steppers | None = None,
+        steppers: StepperCache | None = None,
     ) -> None:
-        self.steppers = steppers or Steppers()
+        self.steppers = steppers or StepperCache()
         self.encoder = encoder
         self.recipe = recipe
         self.parametrisation = Parametrisation(recipe)
@@ -187,11 +187,11 @@ class StyleTransfer:
             if run.unread:
                 continue
             if self.hooks.should_stop():
-                for picture, state in run.states(stepper.standing()):
+                for picture, state in run.states(stepper.current()):
                     # A copy: the stepper may be given other pictures before this is on a disk.
                     picture.outcome = Outcome("stopped", state.detached())
                 return
-            checkpoints.write_if_due(lambda: run.states(stepper.standing()))
+            checkpoints.write_if_due(lambda: run.states(stepper.current()))
         for picture, state in run.states(stepper.best()):
             picture.state = state
 
@@ -296,7 +296,6 @@ class _LevelRun:
 
     def _tell(self, slot: int, picture: _Picture, snapshot_BCHW: Tensor | None) -> None:
         if not picture.is_running:
-            self.stepper.hold(slot)
             return
         image = None
         if snapshot_BCHW is not None:

@@ -1,4 +1,4 @@
-"""CUDA graphs: a step recorded once and replayed, so that the GPU never waits for Python."""
+"""CUDA graphs: a step is captured once and replayed, so that the GPU never waits for Python."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 
-class Recorded:
-    """Runs a function once at each call; the function reads and writes the same tensors every time.
+class CudaGraph:
+    """Runs a function that reads and writes the same tensors at every call.
 
-    The first calls run it as it is, which lets the libraries choose their kernels; then it is recorded, and
-    from there on replayed. It must not ask the device for a number, nor bring any there.
+    The first calls run it as it is, so that the libraries can choose their kernels. Then it is captured, and
+    from there on replayed. The function must neither read a number from the device nor copy one to it.
     """
 
     WARM_UP = 3
@@ -26,17 +26,17 @@ class Recorded:
     def __call__(self, function: Callable[[], Tensor]) -> Tensor:
         self._calls += 1
         if self._calls <= self.WARM_UP:
-            return self._run_aside(function)
+            return self._warm_up(function)
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=self._stream):  # records, and runs nothing
+            with torch.cuda.graph(self._graph, stream=self._stream):  # captures, and runs nothing
                 self._result = function()
         self._graph.replay()
-        assert self._result is not None  # recorded
+        assert self._result is not None  # captured
         return self._result.clone()
 
-    def _run_aside(self, function: Callable[[], Tensor]) -> Tensor:
-        """Run on another stream, as recording later does: what that allocates now is its own."""
+    def _warm_up(self, function: Callable[[], Tensor]) -> Tensor:
+        """Run on the side stream that captures later, so that it owns the memory allocated now."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             result = function()

@@ -36,6 +36,11 @@ class Losses:
     tv: Tensor
     layers: dict[str, Tensor]
 
+    def by_name(self) -> dict[str, Tensor]:
+        """Return every loss by its name in the loss log."""
+        sums = {"total": self.total, "content": self.content, "style": self.style, "tv": self.tv}
+        return {**sums, **self.layers}
+
 
 class Objective(Protocol):
     """Evaluates pictures."""

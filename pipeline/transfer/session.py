@@ -26,7 +26,7 @@ from .level_inputs import RequestInputs
 from .memory import LargeStyle, MemoryModel, OutOfMemory, is_out_of_memory, picture_bytes, style_bytes
 from .pyramid import Level, plan_levels, style_size
 from .request import Request
-from .stepper import Steppers
+from .stepper import StepperCache
 from .targets import TargetCache
 
 SILENT = Hooks()
@@ -57,7 +57,7 @@ class Session:
         if threads:
             torch.set_num_threads(threads)
         self._torch_device = torch.device(device.device)
-        self._steppers = Steppers()
+        self._steppers = StepperCache()
         self._encoder: tuple[object, Encoder] | None = None
         self._lock = threading.RLock()
         self._running = False
@@ -111,7 +111,7 @@ class Session:
             ]
 
     @contextmanager
-    def _turn(self) -> Iterator[Steppers]:
+    def _turn(self) -> Iterator[StepperCache]:
         """Wait for other threads' runs, and give this one its steppers.
 
         A hook may ask for a run of its own, which must not use those of the run around it.
@@ -119,7 +119,7 @@ class Session:
         with self._lock:
             nested, self._running = self._running, True
             try:
-                yield Steppers() if nested else self._steppers
+                yield StepperCache() if nested else self._steppers
             finally:
                 self._running = nested
 

@@ -1,6 +1,6 @@
-"""Stepper: one evaluation and one move of the canvases of a batch, which share a tensor and nothing else.
+"""One evaluation and one move of the canvases of a batch, which share a tensor and nothing else.
 
-Shapes in names: B pictures, C channels, H rows, W columns, L losses.
+Shapes in names: B pictures, C channels, H rows, W columns, N numbers of a canvas, L losses.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from ..vgg.encoder import Encoder
 from .canvas import Parametrisation
 from .checkpoints import RunState
 from .explicit import ExplicitObjective
-from .graphs import Recorded
+from .graphs import CudaGraph
 from .objective import Objective, ReferenceObjective
 from .optimizers import build_optimizer
 from .targets import StyleTargets
 
 
 class Stepper:
-    """The canvases of one pyramid level, the best of each so far, and what moves them.
+    """The canvases of one pyramid level, the best of each so far, their objective and their optimiser.
 
-    `content_BCHW` is what they are held to, margin included; the states are of one level and step and have
-    canvases. Nothing in a step asks the device for a number, and all of it works on tensors allocated once:
-    on a GPU it is recorded and replayed. The network computes in `dtype`.
+    `content_BCHW` is the content with its margin. The states are all of one level and step, and have
+    canvases. A step reads no number from the device, and works on tensors that are allocated once: on a GPU
+    it is captured and replayed. The network computes in `dtype`.
     """
 
     def __init__(
@@ -47,16 +47,15 @@ class Stepper:
         self.canvas_BN = self.canvas_BCHW.view(len(content_BCHW), -1)
         self.best_BCHW = torch.empty_like(self.canvas_BCHW)
         self.best_loss_B = self.canvas_BN.new_empty(len(content_BCHW))
-        self.moving_B = torch.empty_like(self.best_loss_B, dtype=torch.bool)
         self.optimizer = build_optimizer(recipe, self.canvas_BN)
         self.names: tuple[str, ...] = ()
-        records = content_BCHW.is_cuda and isinstance(self.objective, ExplicitObjective)
-        self._recorded = Recorded() if records else None
+        captures = content_BCHW.is_cuda and isinstance(self.objective, ExplicitObjective)
+        self._graph = CudaGraph() if captures else None
         self._begin(states)
 
     def load(self, content_BCHW: Tensor, style: StyleTargets, states: Sequence[RunState]) -> None:
-        """Put other pictures of the same recipe and size in the place of those there are."""
-        assert isinstance(self.objective, ExplicitObjective)  # the only one that is kept
+        """Replace the pictures with others of the same recipe and size."""
+        assert isinstance(self.objective, ExplicitObjective)  # no other is reused
         self.objective.load(content_BCHW, style)
         self.optimizer.load_state_dict(build_optimizer(self.recipe, self.canvas_BN).state_dict())
         self._begin(states)
@@ -67,54 +66,46 @@ class Stepper:
         bests = [canvases[i] if state.best is None else state.best for i, state in enumerate(states)]
         self.best_BCHW.copy_(torch.cat(bests))
         self.best_loss_B.copy_(torch.tensor([state.best_loss for state in states]))
-        self.moving_B.fill_(True)
-        optimizers = [state.optimizer for state in states]
-        if all(self._continues(optimizer) for optimizer in optimizers):
-            names = self.optimizer.state_dict()
-            joined = {name: torch.cat([each[name] for each in optimizers if each]) for name in names}
-            self.optimizer.load_state_dict(joined)
-
-    def _continues(self, optimizer: dict[str, Tensor] | None) -> bool:
-        """Tell whether a picture's optimiser can be gone on with; one of another history cannot."""
         own = self.optimizer.state_dict()
-        return optimizer is not None and {name: t.shape[1:] for name, t in optimizer.items()} == {
-            name: t.shape[1:] for name, t in own.items()
-        }
+        # One of another history has other shapes, and begins anew.
+        found = [
+            each.optimizer for each in states if each.optimizer and _shapes(each.optimizer) == _shapes(own)
+        ]
+        if len(found) == len(states):
+            self.optimizer.load_state_dict({name: torch.cat([each[name] for each in found]) for name in own})
 
     def step(self) -> Tensor:
-        """Evaluate the canvases and move them; return their losses (LB), by the order of `names`."""
-        # Given anew each time: what held the method would keep this stepper's memory for longer.
-        return self._recorded(self._step) if self._recorded else self._step()
+        """Evaluate the canvases and move them; return their losses (LB), in the order of `names`."""
+        # Passed anew each time: a stored bound method would keep this stepper's memory alive.
+        return self._graph(self._step) if self._graph else self._step()
 
     def _step(self) -> Tensor:
         losses, gradient_BCHW = self.objective.evaluate(self.image)
         self._keep_best(losses.total)
-        gradient_BN = self.parametrisation.canvas_gradient(gradient_BCHW).contiguous().view_as(self.canvas_BN)
-        self.optimizer.step(self.canvas_BN, losses.total, gradient_BN)
-        self.names = ("total", "content", "style", "tv", *losses.layers)
-        return torch.stack([losses.total, losses.content, losses.style, losses.tv, *losses.layers.values()])
+        gradient_BN = self.parametrisation.canvas_gradient(gradient_BCHW).contiguous()
+        self.optimizer.step(self.canvas_BN, losses.total, gradient_BN.view_as(self.canvas_BN))
+        named = losses.by_name()
+        self.names = tuple(named)
+        return torch.stack(list(named.values()))
 
     @property
     def image(self) -> Tensor:
-        """The pictures (BCHW) that the next step evaluates, margin included."""
+        """The pictures (BCHW) that the next step evaluates, with their margins."""
         return self.parametrisation.to_image(self.canvas_BCHW)
 
-    def hold(self, picture: int) -> None:
-        """Keep a picture's best as it is from now on; its canvas goes on for nothing."""
-        self.moving_B[picture] = False
-
     def best(self) -> list[dict[str, Any]]:
-        """Return a RunState's best and best_loss of every picture; copies."""
+        """Return every picture's `best` and `best_loss`, as fields of RunState; copies."""
         bests = self.best_BCHW.clone()
         return [
             {"best": None if math.isinf(loss) else bests[i : i + 1], "best_loss": loss}
             for i, loss in enumerate(self.best_loss_B.tolist())
         ]
 
-    def standing(self) -> list[dict[str, Any]]:
-        """Return a RunState's canvas, best, best_loss and optimizer of every picture.
+    def current(self) -> list[dict[str, Any]]:
+        """Return every picture's `canvas`, `optimizer`, `best` and `best_loss`, as fields of RunState.
 
-        Views: copies of a history would be as large as everything else. The next step changes them.
+        Canvas and optimiser are views, which the next step changes: a copy of the history would need as much
+        memory as everything else.
         """
         optimizer = self.optimizer.state_dict()
         return [
@@ -127,25 +118,30 @@ class Stepper:
         ]
 
     def _keep_best(self, loss_B: Tensor) -> None:
-        better_B = (loss_B < self.best_loss_B) & self.moving_B
+        better_B = loss_B < self.best_loss_B
         self.best_loss_B.copy_(torch.where(better_B, loss_B, self.best_loss_B))
         self.best_BCHW.copy_(torch.where(better_B[:, None, None, None], self.canvas_BCHW, self.best_BCHW))
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    """Return the shapes of an optimiser's state for one picture."""
+    return {name: tensor.shape[1:] for name, tensor in state.items()}
 
 
 def _objective(
     encoder: Encoder, recipe: Recipe, content_BCHW: Tensor, style: StyleTargets, dtype: torch.dtype
 ) -> Objective:
-    # The pooling of Apple's GPUs has no backward of the form that ours needs.
+    # Apple's GPUs have no pooling backward of the form that the explicit pass calls.
     if recipe.precision == "reference" or content_BCHW.device.type == "mps":
         return ReferenceObjective(encoder, recipe, content_BCHW, style)
     return ExplicitObjective(encoder, recipe, content_BCHW, style, dtype)
 
 
-class Steppers:
-    """Gives steppers. On a GPU it keeps them, with what they recorded, for the next pictures of one size."""
+class StepperCache:
+    """Builds steppers. On a GPU it keeps them, with their CUDA graphs, for more pictures of the same size."""
 
-    # Sizes kept: the levels of a few shapes of pictures.
-    MOST = 16
+    # Enough for the levels of a few shapes of pictures.
+    MAX_SIZES = 16
 
     def __init__(self) -> None:
         self._kept: dict[object, Stepper] = {}
@@ -159,7 +155,7 @@ class Steppers:
         states: Sequence[RunState],
         dtype: torch.dtype,
     ) -> Stepper:
-        """Return a stepper for these pictures; the one before for the same size is used up by that."""
+        """Return a stepper for these pictures; it may be one fetched before, which then loses its own."""
         arguments = (encoder, recipe, content_BCHW, style, states, dtype)
         if not content_BCHW.is_cuda or recipe.precision == "reference":
             return Stepper(*arguments)
@@ -167,13 +163,13 @@ class Steppers:
         if kept := self._kept.get(key):
             kept.load(content_BCHW, style, states)
             return kept
-        if len(self._kept) == self.MOST:
+        if len(self._kept) == self.MAX_SIZES:
             self._kept.clear()
         self._kept[key] = Stepper(*arguments)
         return self._kept[key]
 
     def clear(self) -> bool:
-        """Free their memory; tell whether there was any."""
-        any_kept = bool(self._kept)
+        """Free the memory of the steppers kept; tell whether there were any."""
+        had_any = bool(self._kept)
         self._kept.clear()
-        return any_kept
+        return had_any

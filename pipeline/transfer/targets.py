@@ -21,7 +21,7 @@ from torch import Tensor
 from ..storage.files import make_private
 from ..vgg.encoder import Encoder
 from .losses import Moments, moments
-from .sealed import DamagedError, Sealed, read_sealed
+from .tensor_files import DamagedError, TensorFile, read_tensor_file
 
 FORMAT_VERSION = "3"
 # Targets take seconds; a process that holds a lock longer hangs, and is not waited for.
@@ -203,7 +203,7 @@ class TargetCache:
             return None
         path = self.directory / f"{key}.safetensors"
         try:
-            tensors, metadata = read_sealed(path)
+            tensors, metadata = read_tensor_file(path)
             if metadata != {"key": key, "format": FORMAT_VERSION} or not _are_moments(tensors, channels):
                 return None
             os.utime(path)
@@ -219,7 +219,7 @@ class TargetCache:
             return
         tensors = {f"{name}.mean": m.mean for name, m in targets.layers.items()}
         tensors |= {f"{name}.second": m.second for name, m in targets.layers.items()}
-        entry = Sealed(tensors, {"key": key, "format": FORMAT_VERSION})
+        entry = TensorFile(tensors, {"key": key, "format": FORMAT_VERSION})
         # Without room for it the targets are computed again another time; the job goes on.
         with suppress(OSError):
             self._make_room(len(entry))

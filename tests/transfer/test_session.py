@@ -16,7 +16,7 @@ from pipeline.transfer.memory import LargeStyle, OutOfMemory
 from pipeline.transfer.pyramid import plan_levels
 from pipeline.transfer.request import Picture, Request
 from pipeline.transfer.session import Session
-from pipeline.transfer.stepper import Steppers
+from pipeline.transfer.stepper import StepperCache
 from pipeline.transfer.targets import TargetCache
 
 
@@ -172,9 +172,9 @@ def test_the_gpu_gives_the_cpus_picture(weights, tmp_path):
 )
 def test_every_level_has_the_precision_of_the_recipe(weights, monkeypatch, precision, dtype):
     built = []
-    fetch = Steppers.fetch
+    fetch = StepperCache.fetch
     monkeypatch.setattr(
-        Steppers, "fetch", lambda self, *arguments: built.append(arguments[-1]) or fetch(self, *arguments)
+        StepperCache, "fetch", lambda self, *arguments: built.append(arguments[-1]) or fetch(self, *arguments)
     )
     session = Session(DevicePlan("cpu", "a CPU", "bfloat16", 0), TargetCache(None))
     request = Request(picture(0), [(picture(1), 1.0)], recipe_for(precision=precision, steps=40))

@@ -13,7 +13,6 @@ from tiny import random_image, tiny_encoder
 
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.losses import Moments, moments
-from pipeline.transfer.sealed import Sealed
 from pipeline.transfer.targets import (
     FORMAT_VERSION,
     ColorMatch,
@@ -24,6 +23,7 @@ from pipeline.transfer.targets import (
     gram_targets,
     stack_targets,
 )
+from pipeline.transfer.tensor_files import TensorFile
 
 CHANNELS = {"relu1_1": 4}
 
@@ -141,14 +141,14 @@ MEAN, SECOND = torch.zeros(1, 4), torch.zeros(1, 4, 4)
 )
 def test_an_entry_of_other_layers_shapes_or_types_is_a_miss(folder, tensors):
     metadata = {"key": "k", "format": FORMAT_VERSION}
-    Sealed(tensors, metadata).write(folder / "k.safetensors")
+    TensorFile(tensors, metadata).write(folder / "k.safetensors")
     assert not TargetCache(folder).fetch("k", CHANNELS, targets)[1]
     assert same(TargetCache(folder).fetch("k", CHANNELS, never)[0], targets())
 
 
 def test_an_entry_of_another_version_is_a_miss(folder):
     tensors = {"relu1_1.mean": MEAN, "relu1_1.second": SECOND}
-    Sealed(tensors, {"key": "k", "format": "2"}).write(folder / "k.safetensors")
+    TensorFile(tensors, {"key": "k", "format": "2"}).write(folder / "k.safetensors")
     assert not TargetCache(folder).fetch("k", CHANNELS, targets)[1]
 
 

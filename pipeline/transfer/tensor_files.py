@@ -1,4 +1,4 @@
-"""safetensors files with a checksum in their header, so that a flipped bit is never taken for a number."""
+"""safetensors files with a checksum in their header, so that a flipped bit is never read as a number."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ..storage.files import make_private, published
 # The sha256 of the whole file, computed with zeros in place of the sha256 itself.
 _NAME = b'"sha256":"'
 _ZEROS = b"0" * 64
-# The limit of safetensors.
+# The limit of safetensors, in bytes.
 _LONGEST_HEADER = 100_000_000
 _CHUNK = 1 << 20
 
 
 class DamagedError(Exception):
-    """A file that is not as it was written. The message continues a sentence that begins with its name."""
+    """A file is not as it was written. The message continues a sentence that begins with the file's name."""
 
 
-class Sealed:
-    """Tensors and metadata as the bytes of a file. The checksum is inserted without a copy of the tensors."""
+class TensorFile:
+    """Tensors and metadata as the bytes of a file. The checksum is inserted without copying the tensors."""
 
     def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         data = save(dict(tensors), metadata={**metadata, "sha256": _ZEROS.decode()})
@@ -40,7 +40,7 @@ class Sealed:
         return len(self._head) + len(self._tensors)
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all; a folder that is missing is made for its owner alone.
+        """Write the file, whole or not at all. A missing folder is created with access for its owner only.
 
         Raises:
             OSError: it cannot be written.
@@ -51,11 +51,11 @@ class Sealed:
             file.write(self._tensors)
 
 
-def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a file.
 
     Raises:
-        OSError: it is not there, or cannot be read.
+        OSError: it does not exist, or cannot be read.
         DamagedError: it is not as it was written.
     """
     try:
@@ -78,9 +78,9 @@ def _check(file: BinaryIO) -> None:
     place = header.find(_NAME) + len(_NAME)
     if len(length) < 8 or len(header) < size or place < len(_NAME):
         raise DamagedError("is damaged, or of another version")
-    said = header[place : place + len(_ZEROS)]
+    expected = header[place : place + len(_ZEROS)]
     digest = hashlib.sha256(length + header[:place] + _ZEROS + header[place + len(_ZEROS) :])
     while chunk := file.read(_CHUNK):
         digest.update(chunk)
-    if digest.hexdigest().encode() != said:
+    if digest.hexdigest().encode() != expected:
         raise DamagedError("is damaged")
