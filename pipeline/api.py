@@ -33,7 +33,7 @@ from .threads import sleep_while_waiting
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .transfer.engine import Progress
+    from .transfer.reports import Progress
     from .transfer.request import Picture, Request
     from .vgg.weights import EncoderWeights
 
@@ -201,9 +201,9 @@ def _run(
     on_progress: Callable[[StepProgress], None] | None,
     style_names: Sequence[str],
 ) -> Image:
-    from .transfer.engine import Hooks
     from .transfer.images import to_image
     from .transfer.memory import OutOfMemory
+    from .transfer.reports import Hooks
 
     def report(progress: Progress) -> None:
         if on_progress is not None:

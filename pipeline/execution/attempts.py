@@ -16,8 +16,8 @@ from .inputs import Prepared
 from .results import unexpected_failure
 
 if TYPE_CHECKING:
-    from ..transfer.engine import Outcome
     from ..transfer.memory import LargeStyle
+    from ..transfer.reports import Outcome
     from ..transfer.session import Session
 
     # A job that never came to a step has its result already.

@@ -29,7 +29,7 @@ GPU_MICRO_BATCH = 16
 
 if TYPE_CHECKING:
     from ..transfer.checkpoints import RunState
-    from ..transfer.engine import Outcome, Progress
+    from ..transfer.reports import Outcome, Progress
     from ..transfer.session import Session
     from ..vgg.weights import EncoderWeights
     from .attempts import Made
@@ -215,7 +215,7 @@ class InProcessExecutor:
         on_step: Callable[[StepProgress], None],
         should_stop: Callable[[], bool],
     ) -> list[Outcome]:
-        from ..transfer.engine import Hooks
+        from ..transfer.reports import Hooks
 
         group = attempt.group
 

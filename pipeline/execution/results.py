@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..transfer.checkpoints import LossRow
-    from ..transfer.engine import Outcome, Progress
+    from ..transfer.reports import Outcome, Progress
     from ..transfer.request import Picture, Request
     from ..vgg.weights import EncoderWeights
 

@@ -20,16 +20,15 @@ from .allocator import keep_freed_memory, release_freed_memory
 from .checkpoints import RunState
 from .color_policy import final_colors, recolor_result
 from .devices import DevicePlan
-from .engine import Hooks, Outcome, StyleTransfer
+from .engine import StyleTransfer
 from .images import resized
 from .level_inputs import RequestInputs
 from .memory import LargeStyle, MemoryModel, OutOfMemory, is_out_of_memory, picture_bytes, style_bytes
 from .pyramid import Level, plan_levels, style_size
+from .reports import SILENT, Hooks, Outcome
 from .request import Request
 from .stepper import StepperCache
 from .targets import TargetCache
-
-SILENT = Hooks()
 
 
 class Session:

@@ -1,102 +1,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
-from tiny import asking_for_nothing, random_image, tiny_encoder
+from small_transfers import (
+    LEVELS,
+    RECIPES,
+    alone_as,
+    as_it_is,
+    mirrored,
+    recipe_for,
+    rolled,
+    run_one,
+    stop_after,
+    transfer_for,
+)
+from tiny import asking_for_nothing, random_image
 
-from pipeline.spec.recipe import Recipe
-from pipeline.transfer.checkpoints import LossRow, RunState, read_checkpoint, write_checkpoint
-from pipeline.transfer.engine import Hooks, LevelInputs, Outcome, Progress, StyleTransfer
+from pipeline.transfer.checkpoints import RunState, read_checkpoint, write_checkpoint
+from pipeline.transfer.engine import LevelInputs
 from pipeline.transfer.objective import ReferenceObjective
 from pipeline.transfer.pyramid import Level
-from pipeline.transfer.targets import gram_targets
-from pipeline.vgg.encoder import Encoder
-
-LEVELS = [Level(32, 32, 6), Level(46, 40, 5)]
-
-
-def recipe_for(**fields) -> Recipe:
-    return Recipe(**{"size": 46, "pyramid": 32, "history": 5, "margin": 0, **fields})
-
-
-def leaping(recipe: Recipe) -> Recipe:
-    """A recipe, which is refused to users, whose second step finds numbers that are not finite."""
-    return recipe.model_copy(update={"learning_rate": 1e30})
-
-
-def as_it_is(image: torch.Tensor, index: int) -> torch.Tensor:
-    return image
-
-
-def mirrored(image: torch.Tensor, index: int) -> torch.Tensor:
-    return image.flip(3)
-
-
-def rolled(image: torch.Tensor, index: int) -> torch.Tensor:
-    """Another start of the next level for every picture."""
-    return (1 - 0.1 * index) * image.roll(7 * (index + 1), 3)
-
-
-@dataclass
-class Inputs:
-    """Number `index` of pictures with different contents, styles and starts."""
-
-    encoder: Encoder
-    recipe: Recipe
-    index: int
-    carried: Callable[[torch.Tensor, int], torch.Tensor] = as_it_is
-    dtype: torch.dtype = torch.float32
-    factor: float = 1.0
-
-    def at(self, level: Level) -> LevelInputs:
-        seeds = (10 + self.index, 20 + self.index)
-        content = random_image(level.height, level.width, seed=seeds[0]).to(self.dtype)
-        image = random_image(seed=seeds[1]).to(self.dtype)
-        return LevelInputs(content, gram_targets(self.encoder, image, list(self.recipe.style_layers)))
-
-    def first_image(self, level: Level) -> torch.Tensor:
-        return self.factor * random_image(level.height, level.width, seed=30 + self.index).to(self.dtype)
-
-    def next_image(self, image: torch.Tensor) -> torch.Tensor:
-        return self.carried(image, self.index)
-
-
-def transfer_for(
-    recipe: Recipe, levels=LEVELS, carried=as_it_is, dtype=torch.float32, indices=(0, 1, 2), **hooks
-) -> StyleTransfer:
-    """Pictures of different contents, styles and starts: number `index` is alike whoever is with it."""
-    encoder = tiny_encoder(recipe).to(dtype)
-    inputs = [Inputs(encoder, recipe, index, carried, dtype) for index in indices]
-    return StyleTransfer(encoder, recipe, levels, inputs, Hooks(**hooks), dtype)
-
-
-def run_one(transfer: StyleTransfer, state: RunState | None = None) -> tuple[torch.Tensor, list[LossRow]]:
-    (result,) = transfer.run([state or RunState()])
-    assert result.status == "done"
-    return result.image_BCHW, result.state.rows
-
-
-def stop_after(recipe: Recipe, steps: int, levels=LEVELS, carried=as_it_is) -> RunState:
-    seen: list[Progress] = []
-    stopping = {"on_progress": seen.append, "should_stop": lambda: len(seen) == steps}
-    transfer = transfer_for(recipe, levels, carried, **stopping)
-    (result,) = transfer.run([RunState()])
-    assert result.status == "stopped"
-    return result.state
-
-
-RECIPES = {
-    "lbfgs": recipe_for(),
-    "adam": recipe_for(optimizer="adam", learning_rate=0.004),
-    "margin": recipe_for(margin=7),
-    "gram": recipe_for(style_loss="gram", loss="mean", style_weight=1e3),
-    "imagenet": recipe_for(optimizer="adam", learning_rate=0.01, canvas="imagenet"),
-}
-
 
 # Nearly quadratic, so that L-BFGS does not carry a last bit to the first.
 SMOOTH = {"content_layers": ["relu1_1"], "style_weight": 0.0, "tv_weight": 20.0}
@@ -167,43 +92,6 @@ def test_stopped_and_resumed_from_a_file_is_as_if_it_had_not_been(name, stop_at,
     assert [row.total for row in rows] == [row.total for row in expected_rows]
 
 
-def test_checkpoints_come_by_the_clock():
-    now = iter(range(10_000))
-    states: list[tuple[int, RunState]] = []
-    hooks = {"on_checkpoint": lambda *state: states.append(state), "clock": lambda: next(now)}
-    run_one(transfer_for(RECIPES["lbfgs"], **hooks, checkpoint_s=5.0))
-    assert states
-    assert all(index == 0 and state.optimizer is not None for index, state in states)
-
-
-def test_progress_tells_step_size_and_loss():
-    seen = []
-    run_one(transfer_for(RECIPES["adam"], on_progress=seen.append))
-    assert [(p.step, p.steps) for p in seen] == [(step, 11) for step in range(1, 12)]
-    assert (seen[-1].width, seen[-1].height) == (46, 40)
-    assert all(p.row.total > 0 and p.image_BCHW is None for p in seen)
-
-
-def test_snapshots_where_the_recipe_asks():
-    seen = []
-    run_one(transfer_for(recipe_for(snapshot_every=4), on_progress=seen.append))
-    assert [p.step for p in seen if p.image_BCHW is not None] == [4, 8]
-
-
-@pytest.mark.parametrize("style_loss", ["gram", "bures"])
-def test_a_loss_that_is_not_finite_names_layer_and_step_and_keeps_the_last_good_canvas(style_loss):
-    recipe = leaping(recipe_for(optimizer="adam", style_loss=style_loss))
-    (result,) = transfer_for(recipe).run([RunState()])
-    assert result.status == "diverged"
-    message = str(result.error)
-    assert "relu" in message
-    assert "step 2" in message
-    state = result.state
-    assert state.canvas is not None
-    assert torch.equal(state.canvas, random_image(32, 32, seed=30))
-    assert math.isfinite(state.best_loss)
-
-
 def test_diverged_at_a_levels_first_step_it_goes_on_from_the_levels_start(tmp_path):
     recipe = RECIPES["lbfgs"]
     expected, rows = run_one(transfer_for(recipe))
@@ -272,9 +160,6 @@ def test_the_range_loss_brings_pixels_back_to_the_visible(optimizer, monkeypatch
     assert excess[1] < 0.1 * excess[0]
 
 
-# Several pictures together
-
-
 @pytest.mark.parametrize("carried", [as_it_is, rolled])
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_picture_is_the_same_alone_and_in_company(name, carried):
@@ -302,11 +187,6 @@ def test_in_float32_the_first_step_is_the_same_alone_and_in_company(name):
         (row,), (alone,) = result.state.rows, alone_as(recipe, index, levels=levels).state.rows
         assert row.layers == pytest.approx(alone.layers, rel=1e-4)
         assert row.total == pytest.approx(alone.total, rel=1e-4)
-
-
-def alone_as(recipe: Recipe, index: int, **hooks) -> Outcome:
-    """Run number `index` of a batch by itself."""
-    return transfer_for(recipe, indices=[index], **hooks).run([RunState()])[0]
 
 
 def test_one_that_diverges_does_not_touch_its_company():
@@ -337,37 +217,3 @@ def test_stopped_together_each_goes_on_by_itself(name, tmp_path):
     for one, other in zip(transfer_for(recipe).run(states), expected, strict=True):
         assert torch.equal(one.image_BCHW, other.image_BCHW)
         assert [row.total for row in one.state.rows] == [row.total for row in other.state.rows]
-
-
-def test_losses_read_in_bunches_are_the_same(monkeypatch, tmp_path):
-    """As on a GPU, where reading every step would make it wait."""
-    recipe, levels = recipe_for(snapshot_every=4), [Level(32, 32, 11), Level(46, 40, 7)]
-    expected = transfer_for(recipe, levels).run([RunState(), RunState()])
-    monkeypatch.setattr("pipeline.transfer.engine.read_every", lambda stepper: 3)
-    seen: list[Progress] = []
-    results = transfer_for(recipe, levels, on_progress=seen.append).run([RunState(), RunState()])
-    for one, other in zip(results, expected, strict=True):
-        assert torch.equal(one.image_BCHW, other.image_BCHW)
-        assert [row.total for row in one.state.rows] == [row.total for row in other.state.rows]
-        assert [row.seconds for row in one.state.rows] == sorted(row.seconds for row in one.state.rows)
-    assert [p.step for p in seen if p.index == 0] == [3, 4, 7, 8, 11, 12, 15, 16, 18]
-    assert [p.step for p in seen if p.index == 1 and p.image_BCHW is not None] == [4, 8, 12, 16]
-
-    # Stopped where a bunch ends, it goes on to the same picture.
-    seen.clear()
-    stopping = transfer_for(recipe, levels, on_progress=seen.append, should_stop=lambda: len(seen) >= 6)
-    stopped = stopping.run([RunState(), RunState()])
-    assert {(result.status, result.state.level, result.state.step) for result in stopped} == {
-        ("stopped", 0, 7)
-    }
-    resumed = transfer_for(recipe, levels).run([result.state for result in stopped])
-    for one, other in zip(resumed, expected, strict=True):
-        assert torch.equal(one.image_BCHW, other.image_BCHW)
-
-
-def test_a_loss_not_finite_in_the_middle_of_a_bunch_ends_there(monkeypatch):
-    monkeypatch.setattr("pipeline.transfer.engine.read_every", lambda stepper: 5)
-    (result,) = transfer_for(leaping(recipe_for(optimizer="adam"))).run([RunState()])
-    assert result.status == "diverged"
-    assert "step 2" in str(result.error)
-    assert [row.step for row in result.state.rows] == [1]

@@ -1,0 +1,71 @@
+"""What a run reports to its caller: progress on the way, checkpoints now and then, an outcome at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from ..errors import DivergedError
+from .checkpoints import LossRow, RunState
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step of the batch's picture `index`. `image_BCHW` is a snapshot where the recipe asks for one."""
+
+    index: int
+    step: int
+    steps: int
+    width: int
+    height: int
+    row: LossRow
+    image_BCHW: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a run calls on its way.
+
+    `on_progress` gets every picture after every step, on a GPU after several of them. `on_checkpoint` gets
+    the index and the state of every running picture about every `checkpoint_s` seconds.
+    """
+
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_checkpoint: Callable[[int, RunState], None] = lambda index, state: None
+    should_stop: Callable[[], bool] = lambda: False
+    checkpoint_s: float = 30.0
+    clock: Callable[[], float] = time.perf_counter
+
+
+SILENT = Hooks()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a picture, and how it was made: `image_BCHW` if it is done, else `state` to resume from.
+
+    A picture that diverged has an `error`; its state is the last good canvas. The engine knows the first four
+    fields. The session adds how the picture was made, and the executor what it `adjusted` to fit the memory.
+    """
+
+    status: Literal["done", "stopped", "diverged"]
+    state: RunState
+    image_BCHW: Tensor | None = None
+    error: DivergedError | None = None
+    seconds: float = 0.0
+    device: str = ""
+    # What the network computed in.
+    dtype: str = ""
+    # Pictures that shared its tensors, this one included.
+    micro_batch: int = 1
+    cache_hits: int = 0
+    cache_misses: int = 0
+    adjusted: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> list[LossRow]:
+        return self.state.rows
