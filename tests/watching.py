@@ -22,7 +22,7 @@ from fakes import QUICK, picture_bytes
 from PIL import Image
 
 from pipeline.storage.files import TEMPORARY_PREFIX
-from pipeline.watch.inbox import MARKER_SUFFIX
+from pipeline.watch.markers import MARKER_SUFFIX
 
 DRIVER = Path(__file__).with_name("daemon_driver.py")
 # Never reached unless something is broken.

@@ -28,7 +28,6 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserverVFS
-from watchdog.utils import BaseThread
 
 from .inbox import HIDDEN
 
@@ -52,21 +51,26 @@ LIMITS = {
 }
 
 
-def keep_watchdog_off_the_screen() -> None:
-    """Silence what watchdog says of itself, for the whole process: only who owns it calls this.
+def silence_watchdog() -> None:
+    """Keep watchdog's own messages off the screen, for the whole process: only its owner calls this.
 
-    It logs what it gives up, which without a handler lands on the screen, and `Waker.check` sees. And its
-    threads warn when they meet a new folder twice: in its parent, and by the folder's own event.
+    It logs what it gives up, which `Waker.check` notices anyway. And its threads warn when they see a new
+    folder twice: in its parent, and by the folder's own event.
     """
     logging.getLogger("watchdog").addHandler(logging.NullHandler())
     warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 
 
 class Waker:
-    """Wakes a waiter when something happens below a folder, or when told to.
+    """Wakes a waiting thread when something happens below a folder, or when `set` is called.
 
-    Nothing depends on the events: they may be late, too many, or never come. After an overflow of the
-    kernel's queue, watchdog 6 misses the folders made meanwhile until the renewal; no version reports one.
+    Nothing depends on the events: they may be late, too many, or never come, as after an overflow of the
+    kernel's queue, which watchdog does not report. So the watch is renewed every `renew_s` seconds, and the
+    inbox is scanned by the clock as well.
+
+    `start` begins to watch, and `check`, called before every scan, starts again what has stopped. Both
+    return a note for people where there is news. `wait` waits for an event; `set`, the only method that
+    other threads and signal handlers may call, makes one.
     """
 
     def __init__(
@@ -85,15 +89,15 @@ class Waker:
         self._renew_at = 0.0
         self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is safe in a signal handler
         self._observer: BaseObserver | None = None
-        self._threads: set[threading.Thread] = set()
+        self._threads: tuple[threading.Thread, ...] = ()  # of the observer
         self._watched: tuple[int, int] | None = None
         self._trouble = ""
 
     def start(self) -> str:
         """Begin to watch. Return why there will be no events, or "".
 
-        Without events all else works. What stands in their way is tried again by `check`: at once when
-        the folder was missing, else at the next renewal.
+        Without events all else works. `check` tries again: at once when the folder was missing, else at
+        the next renewal.
         """
         if self._mode == "off":
             return ""
@@ -111,7 +115,7 @@ class Waker:
         return self._trouble
 
     def switch(self, mode: Literal["native", "polling", "off"]) -> str:
-        """Go on in another mode. Return as `start`."""
+        """Continue in another mode. Returns what `start` does."""
         if mode == self._mode:
             return ""
         self._unwatch()
@@ -119,12 +123,12 @@ class Waker:
         return self.start()
 
     def set(self) -> None:
-        """Wake the waiter now. Safe in a signal handler and in any thread."""
+        """Wake the waiting thread now. Safe in a signal handler and in any thread."""
         if self._wake_ups.qsize() < ENOUGH_WAKE_UPS:
             self._wake_ups.put(None)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until woken, and swallow every wake-up that is there. False: the time was over first."""
+        """Wait until woken, and consume every wake-up so far. False if the time was over first."""
         try:
             self._wake_ups.get(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
         except queue.Empty:
@@ -135,10 +139,10 @@ class Waker:
         return True
 
     def check(self) -> str:
-        """Watch again where watching has stopped, and once in a while anyway. Return a note of it, or "".
+        """Watch again if watching has stopped, or if the renewal is due. Return a note of it, or "".
 
         Call it before a scan, which then sees what happened while nobody watched. The same trouble is
-        noted once, and a renewal in good health not at all.
+        noted once, and an ordinary renewal not at all.
         """
         if self._mode == "off" or (self.alive and self._clock() < self._renew_at):
             return ""
@@ -150,7 +154,7 @@ class Waker:
 
     @property
     def alive(self) -> bool:
-        """Whether nothing has stopped: every thread runs, and the folder is the one that was scheduled.
+        """Whether nothing has stopped: observer and emitters run, and the folder is the one they watch.
 
         True also when no events are wanted, or when they could not be had until the next renewal.
         """
@@ -174,7 +178,6 @@ class Waker:
         self._watched = _folder_id(self._folder)
         if self._watched is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
-        before = set(threading.enumerate())
         make = self._given_observer
         if make is None:
             make = _polling_observer if self._mode == "polling" else Observer
@@ -182,12 +185,10 @@ class Waker:
         handler = _Handler(self._folder / HIDDEN, self.set)
         observer.schedule(handler, str(self._folder), recursive=True, event_filter=EVENTS)
         observer.start()
-        # Emitters may have a thread that reads for them and has no public name.
-        started = {thread for thread in threading.enumerate() if isinstance(thread, BaseThread)} - before
-        self._threads = {observer, *observer.emitters, *started}
+        self._threads = (observer, *observer.emitters)
 
     def _unwatch(self) -> None:
-        observer, self._observer, self._threads = self._observer, None, set()
+        observer, self._observer, self._threads = self._observer, None, ()
         if observer is not None:
             observer.stop()
             if observer.is_alive():

@@ -165,7 +165,7 @@ class Heartbeat:
     def resumed(self) -> None:
         if self.state["paused"]:
             self.state["paused"] = ""
-            self.notify("resumed", "going on")
+            self.notify("resumed", "resumed")
 
     def ready(self) -> None:
         self.service.ready()

@@ -18,7 +18,7 @@ from ..spec.manifest import Batch, read_manifest, unwanted
 from ..spec.names import composed
 from ..spec.recipe import Recipe, merged_recipe
 from .claims import Claim
-from .inbox import STYLES, Seen
+from .inbox import STYLES
 
 MANIFEST_SUFFIXES = frozenset({".yaml", ".yml"})
 
@@ -89,7 +89,7 @@ class Router:
     def plan(
         self, relative: Path, library: Mapping[str, Path | None], known: Collection[str] = ()
     ) -> Plan | Waiting:
-        """Say what a picture asks for; `library` as `read_library` returns it.
+        """Say what a picture asks for; `library` as `library.style_paths` returns it.
 
         A folder called like a style that is `known` and not in the library now waits for it.
         """
@@ -121,29 +121,6 @@ class Router:
                     "Put the manifest's pictures elsewhere; styles may lie in inbox/styles.",
                 )
         return batch
-
-
-def read_library(styles: Iterable[Seen], settled: Collection[Seen], inbox: Path) -> dict[str, Path | None]:
-    """Name the pictures of the style library by their stems; of two with one stem, the first counts.
-
-    A style that has not settled has a name, but no path yet.
-    """
-    library: dict[str, Path | None] = {}
-    for seen in styles:
-        library.setdefault(composed(seen.relative.stem), inbox / seen.relative if seen in settled else None)
-    return library
-
-
-def namesakes(styles: Iterable[Seen]) -> list[tuple[Path, Path]]:
-    """Return the files of the style library that are not used, each with the one of its name that is."""
-    used: dict[str, Path] = {}
-    pairs = [(seen.relative, used.setdefault(composed(seen.relative.stem), seen.relative)) for seen in styles]
-    return [(path, first) for path, first in pairs if path != first]
-
-
-def namesake(used: Path) -> str:
-    """Say why a file of the style library is not used; `used` is the one that is."""
-    return f"not used, as {used.name} has the same name but for its suffix; rename one of them"
 
 
 def manifest_jobs(batch: Batch, claim: Claim) -> Iterable[Job]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from ..spec.config import Config
 from ..spec.text import counted, shortened
 from ..storage.files import Disk
 from ..storage.ledger import Ledger
-from .claims import Claims
 from .owner import Owner
+from .quarantine import Quarantine
 from .waiting import ITS_TURN, read_waiting
 
 # Of why a file was quarantined; its error.json says more.
@@ -26,6 +26,7 @@ MAX_LISTED = 20
 LATE_S = 30.0
 # With the lock out of sight, a daemon that beat so lately is alive.
 RECENT_S = 5.0
+LABEL_WIDTH = len("quarantined") + 2
 HOUR_S = 3600.0
 MONTH_S = 30 * 24 * HOUR_S
 EVENTS = {True: "watched", False: "stopped", None: "not watched yet"}
@@ -51,7 +52,7 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     state = ledger.read_daemon(watch.inbox)
     done = [row for row in ledger.finished_since(watch.inbox, now - MONTH_S) if row.state == "done"]
     waits, unused = read_waiting(config, ledger, state)
-    quarantined = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk()).quarantined()
+    quarantined = Quarantine(watch.inbox, watch.quarantine_dir, Disk()).files()
     return {
         **read_daemon_status(config, state, now),
         "claimed": len(ledger.claimed(watch.inbox)),
@@ -96,17 +97,6 @@ def read_daemon_status(config: Config, state: Mapping[str, Any], now: float) -> 
     }
 
 
-def _waiting_lines(status: Mapping[str, Any], duration: Callable[[float], str]) -> list[str]:
-    """Name what waits in the inbox, those that wait for something first."""
-    waits = sorted(status["waits"], key=lambda one: bool(one["reason"] == ITS_TURN))
-    if not waits:
-        return []
-    eta = f", about {duration(status['eta_s'])} of work" if status["eta_s"] else ""
-    named = [f"         {one['path']}: {one['reason']}" for one in waits[:MAX_LISTED]]
-    more = [f"         and {len(waits) - MAX_LISTED} more"] if len(waits) > MAX_LISTED else []
-    return [f"waits    {counted(len(waits), 'file')}{eta}", *named, *more]
-
-
 def _holder(state: Mapping[str, Any]) -> dict[str, Any]:
     return {key: state[key] for key in ("pid", "host") if key in state}
 
@@ -136,29 +126,42 @@ def _free_space(folder: Path, needed: int) -> Check:
 
 
 def status_lines(status: Mapping[str, Any], duration: Callable[[float], str]) -> list[str]:
-    """Return a status in a few lines for people."""
-    lines = [f"inbox    {status['inbox']}"]
+    """Return a status as lines for people, each with a label; `duration` writes seconds out."""
+    rows = [("inbox", status["inbox"]), *_daemon_rows(status, duration), *_waiting_rows(status, duration)]
+    rows += [("unused", f"{one['path']}: {one['reason']}") for one in status["unused"]]
+    done, lately = status["done"], status["throughput_per_hour"]
+    rows.append(("done", f"{done} in the last 30 days, {lately} in the last hour"))
+    rows.append(("quarantined", str(len(status["quarantined"]))))
+    for one in status["quarantined"]:
+        error = one["error"].removeprefix(f"{Path(status['inbox'], one['path'])}: ")
+        rows.append(("", f"{one['id']}  {one['path']}: {error}"))
+    return [f"{label:<{LABEL_WIDTH}}{text}" for label, text in rows]
+
+
+def _daemon_rows(status: Mapping[str, Any], duration: Callable[[float], str]) -> Iterator[tuple[str, str]]:
     if status["alive"]:
         up = duration(time.time() - status["since"]) if status["since"] else "a moment"
         where = f" ({status['encoder']} on {status['device']})" if status["device"] else ""
-        lines.append(f"daemon   running for {up}, process {status['holder'].get('pid')}{where}")
-        lines.append(f"queue    {status['waiting']} waiting, {status['settling']} settling")
+        yield "daemon", f"running for {up}, process {status['holder'].get('pid')}{where}"
+        yield "queue", f"{status['waiting']} waiting, {status['settling']} settling"
     else:
         claimed = status["claimed"]
-        begun = f"; {counted(claimed, 'file')} begun, and gone on with when it starts" if claimed else ""
-        lines.append(f"daemon   not running{begun}")
+        begun = f"; {counted(claimed, 'file')} begun, to be resumed when it starts" if claimed else ""
+        yield "daemon", f"not running{begun}"
     if status["paused"]:
-        lines.append(f"paused   {status['paused']}")
+        yield "paused", status["paused"]
     if run := status["running"]:
         left = f", about {duration(run['left_s'])} left" if "left_s" in run else ""
-        lines.append(f"running  {run['name']}, step {run['step']} of {run['steps']}{left}")
-    lines += _waiting_lines(status, duration)
-    lines += [f"unused   {one['path']}: {one['reason']}" for one in status["unused"]]
-    lines.append(
-        f"done     {status['done']} in the last 30 days, {status['throughput_per_hour']} in the last hour"
-    )
-    lines.append(f"quarantined {len(status['quarantined'])}")
-    for one in status["quarantined"]:
-        error = one["error"].removeprefix(f"{Path(status['inbox'], one['path'])}: ")
-        lines.append(f"         {one['id']}  {one['path']}: {error}")
-    return lines
+        yield "running", f"{run['name']}, step {run['step']} of {run['steps']}{left}"
+
+
+def _waiting_rows(status: Mapping[str, Any], duration: Callable[[float], str]) -> Iterator[tuple[str, str]]:
+    """Name what waits in the inbox, those that wait for something first."""
+    waits = sorted(status["waits"], key=lambda one: bool(one["reason"] == ITS_TURN))
+    if not waits:
+        return
+    eta = f", about {duration(status['eta_s'])} of work" if status["eta_s"] else ""
+    yield "waits", f"{counted(len(waits), 'file')}{eta}"
+    yield from (("", f"{one['path']}: {one['reason']}") for one in waits[:MAX_LISTED])
+    if len(waits) > MAX_LISTED:
+        yield "", f"and {len(waits) - MAX_LISTED} more"

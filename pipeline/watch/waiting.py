@@ -1,4 +1,4 @@
-"""What lies in the inbox and waits, why, and for how long: told with a daemon and without one."""
+"""What lies in the inbox and waits, why, and for how long, whether a daemon runs or not."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from ..spec.config import Config
 from ..spec.recipe import Recipe
 from ..storage.files import Disk
 from ..storage.ledger import Ledger
-from .claims import Claims
 from .inbox import Seen, scan_inbox
-from .routes import Plan, Router, Waiting, namesake, namesakes, read_library
+from .library import style_paths, unused_styles
+from .markers import Markers
+from .routes import Plan, Router, Waiting
 from .watcher import default_settle_s
 
 ITS_TURN = "its turn"
@@ -43,9 +44,9 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tu
         scan = scan_inbox(watch.inbox, disk, config.ignore)
     except DiskError:
         return [], []  # `paused` or the daemon says so
-    library = read_library(scan.styles, set(scan.styles), watch.inbox)
+    library = style_paths(scan.styles, set(scan.styles), watch.inbox)
     waits: list[Wait] = []
-    claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, disk)
+    markers = Markers(watch.inbox, disk)
     broken, said_s, router = state.get("broken", {}), state.get("beat", math.inf), Router(config, {})
     settle_s, expected = watch.settle_s or default_settle_s(watch.inbox), expected_seconds(ledger)
 
@@ -55,7 +56,7 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tu
         return plan if isinstance(plan, Waiting) else _seconds(plan, expected, state)
 
     for seen in scan.files:
-        if scan.markers and claims.is_left(seen.relative):
+        if scan.markers and markers.is_done(seen.relative):
             continue
         name = str(seen.relative)
         wait = 0.0 if router.is_manifest(seen.relative) else asked(seen.relative.parent)
@@ -66,7 +67,7 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tu
             waits.append(Wait(name, wait.reason))
         else:
             waits.append(Wait(name, "to settle" if _age_s(seen) < settle_s else ITS_TURN, wait))
-    return waits, [Wait(str(path), namesake(first)) for path, first in namesakes(scan.styles)]
+    return waits, [Wait(str(path), reason) for path, reason in unused_styles(scan.styles)]
 
 
 def _seconds(plan: Plan, expected: Callable[[Recipe, str], float], state: Mapping[str, Any]) -> float:

@@ -25,7 +25,7 @@ def test_status_of_a_folder_that_nobody_watches(studio):
     assert [(one["id"], one["path"]) for one in status["quarantined"]] == [(id, "a.png")]
     code, out, _ = studio.cli("status")
     assert code == 0
-    assert out.startswith(f"inbox    {studio.inbox}\ndaemon   not running")
+    assert out.startswith(f"inbox        {studio.inbox}\ndaemon       not running")
     assert f"{id}  a.png: " in out
 
 

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from pipeline.errors import DiskError, JobError, UsageError
 from pipeline.storage.files import TEMPORARY_PREFIX, Disk
 from pipeline.watch.claims import Claim, Claims, new_id
-from pipeline.watch.inbox import marker_path, scan_inbox
+from pipeline.watch.inbox import scan_inbox
+from pipeline.watch.markers import marker_path
+from pipeline.watch.quarantine import Quarantine
 
 ID, OTHER = "20240229-120000-0000000a", "20240229-120000-0000000b"
 REPORT = {"error": "It broke.", "next_step": "Mend it.", "keys": ["k1", "k2"]}
@@ -46,13 +48,18 @@ def claims(tmp_path: Path) -> Claims:
 
 
 def make_claims(folder: Path, disk: Disk | None = None) -> Claims:
-    claims = Claims(folder / "inbox", folder / "archive", folder / "quarantine", disk or Disk())
+    claims = Claims(folder / "inbox", folder / "archive", disk or Disk())
     claims.make_folders()
+    quarantine_of(claims).make_folder()
     return claims
 
 
+def quarantine_of(claims: Claims) -> Quarantine:
+    return Quarantine(claims.inbox, claims.inbox.with_name("quarantine"), claims.disk)
+
+
 def with_disk(claims: Claims, hook: Callable[..., None]) -> Claims:
-    return Claims(claims.inbox, claims.archive_folder, claims.quarantine_folder, HookedDisk(hook))
+    return Claims(claims.inbox, claims.archive_folder, HookedDisk(hook))
 
 
 def drop(claims: Claims, name: str, data: bytes = b"picture") -> Path:
@@ -203,7 +210,7 @@ def test_what_was_claimed_is_found_by_the_folder_alone(claims: Claims) -> None:
 
 
 def test_nothing_is_pending_in_a_new_inbox(tmp_path: Path) -> None:
-    claims = Claims(tmp_path / "inbox", tmp_path / "archive", tmp_path / "quarantine", Disk())
+    claims = Claims(tmp_path / "inbox", tmp_path / "archive", Disk())
     assert claims.recover() == []
     assert claims.claimed_folder.is_dir()
 
@@ -280,14 +287,15 @@ def test_an_archive_where_every_name_is_taken_is_the_machines_fault(claims: Clai
     assert files(claims.archive_folder) == Counter({b"theirs": 4})
 
 
-def test_what_succeeds_after_all_leaves_no_report(claims: Claims) -> None:
-    for end in (claims.archive, claims.delete):
-        claim = taken(claims, "a.png")
-        report = claims.quarantine_folder / ID / "error.json"
-        report.parent.mkdir()
-        report.write_text("{}")
-        end(claim)
-        assert below(claims.quarantine_folder) == {}
+def test_a_report_can_be_removed(claims: Claims) -> None:
+    """Of a claim that was to be quarantined and succeeded after all."""
+    quarantine = quarantine_of(claims)
+    report = quarantine.folder / ID / "error.json"
+    report.parent.mkdir()
+    report.write_text("{}")
+    for _ in range(2):
+        quarantine.remove_report(ID)
+        assert below(quarantine.folder) == {}
 
 
 def test_an_original_is_deleted(claims: Claims) -> None:
@@ -302,11 +310,11 @@ def test_an_original_is_deleted(claims: Claims) -> None:
 @pytest.mark.parametrize("name", [*ODD_NAMES, "sub/a.png"])
 def test_an_original_is_left_with_a_marker(claims: Claims, name: str) -> None:
     claim = taken(claims, name)
-    assert not claims.is_left(claim.relative)
+    assert not claims.markers.is_done(claim.relative)
     home = claims.leave(claim)
     assert home == claims.inbox / name
     assert home.read_bytes() == b"picture"
-    assert claims.is_left(claim.relative)
+    assert claims.markers.is_done(claim.relative)
     scan = scan_inbox(claims.inbox, Disk())
     assert scan.markers == {marker_path(claim.relative)}
     assert [seen.relative for seen in scan.files] == [claim.relative]
@@ -317,28 +325,28 @@ def test_a_file_that_replaced_one_that_was_left_is_new(claims: Claims) -> None:
     home = claims.leave(taken(claims, "a.png"))
     home.with_name("new").write_bytes(b"picture")
     home.with_name("new").replace(home)
-    assert not claims.is_left(Path("a.png"))
+    assert not claims.markers.is_done(Path("a.png"))
 
 
 def test_a_file_that_was_edited_is_new(claims: Claims) -> None:
     home = claims.leave(taken(claims, "a.png"))
     home.write_bytes(b"another picture")
-    assert not claims.is_left(Path("a.png"))
+    assert not claims.markers.is_done(Path("a.png"))
 
 
 @pytest.mark.parametrize("marker", [b"", b"{", b"[]", b"null", b'{"inode": 1}'])
 def test_a_marker_that_says_something_else_marks_nothing(claims: Claims, marker: bytes) -> None:
     home = claims.leave(taken(claims, "a.png"))
     marker_path(home).write_bytes(marker)
-    assert not claims.is_left(Path("a.png"))
+    assert not claims.markers.is_done(Path("a.png"))
 
 
 def test_a_marker_is_removed(claims: Claims) -> None:
     home = claims.leave(taken(claims, "a.png"))
-    claims.remove_marker(marker_path(Path("a.png")))
-    assert not claims.is_left(Path("a.png"))
+    claims.markers.remove(marker_path(Path("a.png")))
+    assert not claims.markers.is_done(Path("a.png"))
     assert home.exists()
-    claims.remove_marker(marker_path(Path("a.png")))  # gone already
+    claims.markers.remove(marker_path(Path("a.png")))  # gone already
 
 
 def test_an_original_is_not_left_over_another_file(claims: Claims) -> None:
@@ -346,14 +354,14 @@ def test_an_original_is_not_left_over_another_file(claims: Claims) -> None:
     drop(claims, "a.png", b"another")
     assert claims.leave(claim) == claims.archive_folder / "a.png"
     assert (claims.inbox / "a.png").read_bytes() == b"another"
-    assert not claims.is_left(Path("a.png"))
+    assert not claims.markers.is_done(Path("a.png"))
 
 
 def test_a_marker_is_not_replaced_by_another_drops(claims: Claims) -> None:
     first, second = taken(claims, "a.png", b"1", ID), taken(claims, "a.png", b"2", OTHER)
     assert claims.leave(first) == claims.inbox / "a.png"
     assert claims.leave(second) == claims.archive_folder / "a.png"
-    assert claims.is_left(Path("a.png"))
+    assert claims.markers.is_done(Path("a.png"))
 
 
 # Quarantine
@@ -362,87 +370,87 @@ def test_a_marker_is_not_replaced_by_another_drops(claims: Claims) -> None:
 @pytest.mark.parametrize("name", [*ODD_NAMES, "sub/a.png"])
 def test_a_file_is_quarantined_under_its_own_name_and_comes_back(claims: Claims, name: str) -> None:
     claim = taken(claims, name)
-    place = claims.quarantine(claim, REPORT)
+    place = quarantine_of(claims).add(claim, REPORT)
     expected = "original-error.json" if name == "error.json" else Path(name).name
-    assert place == claims.quarantine_folder / ID / expected
+    assert place == quarantine_of(claims).folder / ID / expected
     assert place.read_bytes() == b"picture"
-    report = claims.report(ID)
+    report = quarantine_of(claims).report(ID)
     assert report == {"id": ID, "inbox": "../inbox", "path": name, "file": expected, **REPORT}
     assert (place.parent / "error.json").read_bytes().isascii()
     assert below(claims.claimed_folder) == {}
 
-    (aside,) = claims.quarantined()
+    (aside,) = quarantine_of(claims).files()
     assert (aside.id, aside.file, aside.report) == (ID, place, report)
-    assert claims.retry(aside) == claims.inbox / name
+    assert quarantine_of(claims).retry(aside) == claims.inbox / name
     assert (claims.inbox / name).read_bytes() == b"picture"
-    assert below(claims.quarantine_folder) == {}
-    assert claims.quarantined() == []
+    assert below(quarantine_of(claims).folder) == {}
+    assert quarantine_of(claims).files() == []
 
 
 def test_the_report_is_written_before_the_file_is_moved(claims: Claims) -> None:
     """From then on the decision stands: a process that is killed in between does not run the job again."""
     claim = taken(claims, "a.png")
     with pytest.raises(DiskError):
-        with_disk(claims, failing("rename")).quarantine(claim, REPORT)
-    assert claims.report(ID)["error"] == "It broke."
-    assert claims.quarantined() == []  # not there yet
+        quarantine_of(with_disk(claims, failing("rename"))).add(claim, REPORT)
+    assert quarantine_of(claims).report(ID)["error"] == "It broke."
+    assert quarantine_of(claims).files() == []  # not there yet
     assert claims.recover() == [claim]
-    assert claims.quarantine(claim, claims.report(ID)).read_bytes() == b"picture"
-    assert len(claims.quarantined()) == 1
+    assert quarantine_of(claims).add(claim, quarantine_of(claims).report(ID)).read_bytes() == b"picture"
+    assert len(quarantine_of(claims).files()) == 1
 
 
 def test_without_a_report_nothing_is_moved(claims: Claims) -> None:
     claim = taken(claims, "a.png")
     with pytest.raises(DiskError):
-        with_disk(claims, failing("write")).quarantine(claim, REPORT)
+        quarantine_of(with_disk(claims, failing("write"))).add(claim, REPORT)
     assert claim.path.read_bytes() == b"picture"
-    assert claims.report(ID) == {}
+    assert quarantine_of(claims).report(ID) == {}
 
 
 @pytest.mark.parametrize("report", [b"", b"{", b"[]", b"{}", b"\xff"])
 def test_a_report_that_cannot_be_read_is_none(claims: Claims, report: bytes) -> None:
-    place = claims.quarantine(taken(claims, "a.png"), REPORT)
+    place = quarantine_of(claims).add(taken(claims, "a.png"), REPORT)
     (place.parent / "error.json").write_bytes(report)
-    assert claims.report(ID) == {}
-    assert claims.quarantined() == []
+    assert quarantine_of(claims).report(ID) == {}
+    assert quarantine_of(claims).files() == []
 
 
 def test_what_is_no_report_is_passed_over(claims: Claims) -> None:
-    (claims.quarantine_folder / "notes.txt").write_bytes(b"mine")
-    (claims.quarantine_folder / "mine").mkdir()
+    (quarantine_of(claims).folder / "notes.txt").write_bytes(b"mine")
+    (quarantine_of(claims).folder / "mine").mkdir()
     for id in (OTHER, ID):
-        claims.quarantine(taken(claims, "a.png", id=id), REPORT)
-    assert [aside.id for aside in claims.quarantined()] == [ID, OTHER]
+        quarantine_of(claims).add(taken(claims, "a.png", id=id), REPORT)
+    assert [aside.id for aside in quarantine_of(claims).files()] == [ID, OTHER]
 
 
 def test_without_a_quarantine_nothing_is_quarantine(claims: Claims) -> None:
-    claims.quarantine_folder.rmdir()
-    assert claims.quarantined() == []
+    quarantine_of(claims).folder.rmdir()
+    assert quarantine_of(claims).files() == []
 
 
 @pytest.mark.parametrize("there", ["a.png", "a.png/x", "sub"])
 def test_a_file_is_not_brought_back_over_another(claims: Claims, there: str) -> None:
-    claims.quarantine(taken(claims, "sub/a.png" if there == "sub" else "a.png"), REPORT)
+    quarantine_of(claims).add(taken(claims, "sub/a.png" if there == "sub" else "a.png"), REPORT)
     if there == "sub":
         (claims.inbox / "sub").rmdir()
     drop(claims, there, b"another")
     before = below(claims.inbox.parent)
     with pytest.raises(UsageError, match="exists already"):
-        claims.retry(claims.quarantined()[0])
+        quarantine_of(claims).retry(quarantine_of(claims).files()[0])
     assert below(claims.inbox.parent) == before
 
 
 def test_names_that_a_file_answers_to(claims: Claims) -> None:
-    claims.quarantine(taken(claims, "sub/a.png"), REPORT)
-    (aside,) = claims.quarantined()
+    quarantine_of(claims).add(taken(claims, "sub/a.png"), REPORT)
+    (aside,) = quarantine_of(claims).files()
     assert all(aside.answers_to(name) for name in (ID, ID[:8], "a.png", "sub/a.png"))
     assert not any(aside.answers_to(name) for name in ("", "a", "sub", OTHER, f"{ID}0", "b/a.png", "."))
 
 
 @pytest.mark.parametrize("name", ["caf\xe9", "cafe\u0301"])
 def test_a_name_may_be_spelt_in_two_ways(claims: Claims, name: str) -> None:
-    claims.quarantine(taken(claims, f"{name}/{name}.png"), REPORT)
-    (aside,) = claims.quarantined()
+    quarantine_of(claims).add(taken(claims, f"{name}/{name}.png"), REPORT)
+    (aside,) = quarantine_of(claims).files()
     for typed in ("caf\xe9", "cafe\u0301"):
         assert aside.answers_to(f"{typed}.png")
         assert aside.answers_to(f"{typed}/{typed}.png")
@@ -469,7 +477,7 @@ def test_an_original_is_left_across_file_systems(claims: Claims) -> None:
     assert across.leave(taken(claims, "a.png")) == claims.inbox / "a.png"
     (claims.inbox / "a.png").replace(claims.inbox / "renamed")  # and no inode is used again
     across.leave(taken(claims, "a.png", b"another"))
-    assert claims.is_left(Path("a.png"))
+    assert claims.markers.is_done(Path("a.png"))
 
 
 def test_an_original_that_was_copied_and_not_removed_is_claimed_once(claims: Claims) -> None:
@@ -516,10 +524,10 @@ def killed() -> None:
 
 def moved(name: str, claims: Claims, claim: Claim) -> None:
     if name == "quarantine":
-        claims.quarantine(claim, REPORT)
+        quarantine_of(claims).add(claim, REPORT)
     elif name == "retry":
-        for aside in claims.quarantined():
-            claims.retry(aside)
+        for aside in quarantine_of(claims).files():
+            quarantine_of(claims).retry(aside)
     else:
         getattr(claims, name)(claim)
 
@@ -533,8 +541,8 @@ def test_a_move_across_that_was_cut_off_anywhere_is_ended_by_the_same_call(
         claims = make_claims(tmp_path / str(at))
         claim = taken(claims, "sub/a.png")
         if operation == "retry":
-            claims.quarantine(claim, REPORT)
-        roots = (claims.claimed_folder, claims.archive_folder, claims.quarantine_folder)
+            quarantine_of(claims).add(claim, REPORT)
+        roots = (claims.claimed_folder, claims.archive_folder, quarantine_of(claims).folder)
         points, exdev = Points(at, killed), across_file_systems(*roots)
 
         def hook(
@@ -548,7 +556,7 @@ def test_a_move_across_that_was_cut_off_anywhere_is_ended_by_the_same_call(
             moved(operation, with_disk(claims, hook), claim)
         except Killed:
             was_cut = True
-        homes = (claims.inbox, claims.archive_folder, claims.quarantine_folder)
+        homes = (claims.inbox, claims.archive_folder, quarantine_of(claims).folder)
         assert files(*homes)[b"picture"] >= 1, points.passed[-1]
         again = with_disk(claims, exdev)
         if claim.path.exists() or operation == "retry":
@@ -600,16 +608,16 @@ def test_any_path_comes_back_as_it_was(parts: list[bytes], data: bytes) -> None:
             assert home.read_bytes() == data
             assert os.listdir(os.fsencode(home.parent)).count(parts[-1]) == 1
             assert files(Path(folder)) == Counter([data])
-            assert below(claims.claimed_folder) == below(claims.quarantine_folder) == {}
+            assert below(claims.claimed_folder) == below(quarantine_of(claims).folder) == {}
             home.unlink()
 
 
 def quarantine_and_retry(claims: Claims, claim: Claim) -> None:
-    claims.quarantine(claim, REPORT)
-    (aside,) = claims.quarantined()
+    quarantine_of(claims).add(claim, REPORT)
+    (aside,) = quarantine_of(claims).files()
     assert str(claim.relative) == aside.report["path"]
     assert aside.answers_to(str(claim.relative))
-    claims.retry(aside)
+    quarantine_of(claims).retry(aside)
 
 
 def test_ids_are_sortable_and_unlike_each_other() -> None:
@@ -620,22 +628,20 @@ def test_ids_are_sortable_and_unlike_each_other() -> None:
 
 
 def test_a_report_is_plain_json(claims: Claims) -> None:
-    place = claims.quarantine(taken(claims, "a.png"), REPORT)
+    place = quarantine_of(claims).add(taken(claims, "a.png"), REPORT)
     assert json.loads((place.parent / "error.json").read_bytes())["next_step"] == "Mend it."
 
 
 def test_two_inboxes_may_share_a_quarantine(tmp_path: Path) -> None:
-    one, other = (
-        Claims(tmp_path / name, tmp_path / "archive", tmp_path / "q", Disk()) for name in ("1", "2")
-    )
+    one, other = (Claims(tmp_path / name, tmp_path / "archive", Disk()) for name in ("1", "2"))
     for claims in (one, other):
         claims.make_folders()
     (tmp_path / "1" / "a.png").write_bytes(b"picture")
     claim = one.take(Path("a.png"), ID)
     assert claim is not None
-    one.quarantine(claim, REPORT)
-    assert [aside.id for aside in one.quarantined()] == [ID]
-    assert other.quarantined() == []
+    quarantine_of(one).add(claim, REPORT)
+    assert [aside.id for aside in quarantine_of(one).files()] == [ID]
+    assert quarantine_of(other).files() == []
 
 
 # Reports and names that lead elsewhere
@@ -663,42 +669,42 @@ def test_a_report_leads_nowhere_else(claims: Claims, change: dict[str, str], tmp
     outside.mkdir()
     (outside / "secret.txt").write_bytes(b"secret")
     (claims.inbox / "link").symlink_to(outside)
-    claims.quarantine(taken(claims, "a.png"), REPORT)
-    claims.quarantine(taken(claims, "b.png", b"other", OTHER), REPORT)
-    report = claims.quarantine_folder / ID / "error.json"
+    quarantine_of(claims).add(taken(claims, "a.png"), REPORT)
+    quarantine_of(claims).add(taken(claims, "b.png", b"other", OTHER), REPORT)
+    report = quarantine_of(claims).folder / ID / "error.json"
     changed = {key: text.replace("OUTSIDE", str(outside)) for key, text in change.items()}
     report.write_text(json.dumps({**json.loads(report.read_bytes()), **changed}))
     before = below(tmp_path)
-    (one,) = [each for each in claims.quarantined() if each.id == ID]
+    (one,) = [each for each in quarantine_of(claims).files() if each.id == ID]
     with pytest.raises(UsageError, match=r"leads out of the inbox|is not in that folder") as caught:
-        claims.retry(one)
+        quarantine_of(claims).retry(one)
     assert str(report) in caught.value.message
     assert caught.value.next_step
     assert below(tmp_path) == before
-    (other,) = [each for each in claims.quarantined() if each.id == OTHER]
-    assert claims.retry(other).read_bytes() == b"other"
+    (other,) = [each for each in quarantine_of(claims).files() if each.id == OTHER]
+    assert quarantine_of(claims).retry(other).read_bytes() == b"other"
 
 
 @pytest.mark.parametrize("report", [[], {"path": 3}, {"path": None}, {}, "deep", "link"])
 def test_a_report_that_is_none_sets_nothing_aside(claims: Claims, report: object, tmp_path: Path) -> None:
-    claims.quarantine(taken(claims, "a.png"), REPORT)
-    path = claims.quarantine_folder / ID / "error.json"
+    quarantine_of(claims).add(taken(claims, "a.png"), REPORT)
+    path = quarantine_of(claims).folder / ID / "error.json"
     if report == "link":
         path.rename(tmp_path / "report.json")
         path.symlink_to(tmp_path / "report.json")
     else:
         path.write_text("[" * 100_000 if report == "deep" else json.dumps(report))
-    assert claims.quarantined() == []
-    assert claims.report(ID) == {}
+    assert quarantine_of(claims).files() == []
+    assert quarantine_of(claims).report(ID) == {}
 
 
 def test_a_report_says_nothing_of_where_a_file_goes(claims: Claims) -> None:
     """One that was there before is written again, with what is so now."""
     claim = taken(claims, "a.png")
-    place = claims.quarantine(claim, {**REPORT, "path": "../b.png", "file": "../../c.png", "id": "x"})
-    written = json.loads((claims.quarantine_folder / ID / "error.json").read_bytes())
+    place = quarantine_of(claims).add(claim, {**REPORT, "path": "../b.png", "file": "../../c.png", "id": "x"})
+    written = json.loads((quarantine_of(claims).folder / ID / "error.json").read_bytes())
     assert (written["path"], written["file"], written["id"]) == ("a.png", "a.png", ID)
-    assert place == claims.quarantine_folder / ID / "a.png"
+    assert place == quarantine_of(claims).folder / ID / "a.png"
 
 
 def test_a_name_that_the_quarantine_cannot_hold_gets_another(claims: Claims) -> None:
@@ -708,11 +714,11 @@ def test_a_name_that_the_quarantine_cannot_hold_gets_another(claims: Claims) -> 
     def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
         strict(when, operation, paths[-1:])
 
-    place = with_disk(claims, hook).quarantine(claim, REPORT)
+    place = quarantine_of(with_disk(claims, hook)).add(claim, REPORT)
     assert place.name == "original.png"
-    (one,) = claims.quarantined()
+    (one,) = quarantine_of(claims).files()
     assert (one.file, one.report["path"]) == (place, "a:b.png")
-    assert claims.retry(one) == claims.inbox / "a:b.png"
+    assert quarantine_of(claims).retry(one) == claims.inbox / "a:b.png"
 
 
 def test_a_name_that_the_archive_cannot_hold_gets_another(claims: Claims) -> None:

@@ -20,10 +20,11 @@ from pipeline.spec.text import duration
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.outbox import BatchFolder
 from pipeline.watch import daemon
-from pipeline.watch.daemon import Tally, WatchOptions, watch_inbox
+from pipeline.watch.daemon import Tally, watch_inbox
 from pipeline.watch.events import Waker
 from pipeline.watch.folders import Folders
 from pipeline.watch.heartbeat import Heartbeat, Queue
+from pipeline.watch.setup import WatchOptions
 from pipeline.watch.status import read_status, status_lines
 
 
@@ -255,7 +256,7 @@ def test_pictures_that_are_not_whole_are_left_for_the_next_time_and_status_knows
     config = read_config(watched.folder / "config.yaml")
     with closing(Ledger(config.state_dir)) as ledger:
         lines = status_lines(read_status(config, ledger), duration)
-    assert "daemon   not running" in lines
+    assert "daemon       not running" in lines
     waits = [line.strip() for line in lines if "to become a whole picture" in line]
     assert [line.split(":")[0] for line in waits] == ["b.png", "z.png"]
     assert not any(str(watched.inbox) in line for line in waits)

@@ -29,7 +29,7 @@ from watchdog.utils import BaseThread
 from pipeline.watch.events import Waker, _Handler
 from pipeline.watch.inbox import HIDDEN
 
-# Of watchdog's own threads, see `keep_watchdog_off_the_screen`.
+# Of watchdog's own threads, see `silence_watchdog`.
 pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
 
 TIMEOUT_S = 30.0  # never waited for when all is well
@@ -334,20 +334,6 @@ class TestHealth:
         assert str(inbox) in waker.check()
         happen(waker, lambda: put(inbox / "a.png"))
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="inotify has a thread that reads")
-    def test_a_dead_reader_is_noticed(self, make: Make, inbox: Path) -> None:
-        """The thread that reads for the emitters: no observer tells of it."""
-        observers, before = Observers(), set(threading.enumerate())
-        waker = make(make_observer=observers)
-        waker.start()
-        readers = set(threading.enumerate()) - before - {observers[0], *observers[0].emitters}
-        assert readers, "watchdog no longer has such a thread"
-        end(*(reader for reader in readers if isinstance(reader, BaseThread)))
-        assert all(emitter.is_alive() for emitter in observers[0].emitters)
-        assert not waker.alive
-        assert waker.check()
-        happen(waker, lambda: put(inbox / "a.png"))
-
     @pytest.mark.parametrize("mode", ["native", "polling"])
     def test_a_folder_that_was_removed_and_made_again(
         self, make: Make, inbox: Path, mode: Literal["native", "polling"]
@@ -509,7 +495,7 @@ import watchdog.observers
 import pipeline.watch.events
 assert warnings.filters == before, warnings.filters
 assert not logging.getLogger("watchdog").handlers
-pipeline.watch.events.keep_watchdog_off_the_screen()
+pipeline.watch.events.silence_watchdog()
 warnings.warn("Callback with id 'x' already exists for watch y.", RuntimeWarning)
 logging.getLogger("watchdog").error("given up")
 """

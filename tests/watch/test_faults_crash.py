@@ -844,7 +844,7 @@ from pipeline.watch.claims import Claims
 from pipeline.storage.files import Disk
 
 inbox, begin = Path(sys.argv[1]), os.pipe()
-claims = Claims(inbox, inbox.parent / "archive", inbox.parent / "quarantine", Disk())
+claims = Claims(inbox, inbox.parent / "archive", Disk())
 claims.make_folders()
 names = sorted(path.name for path in inbox.glob("*.png"))
 pids = []

@@ -15,18 +15,14 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DiskError
 from pipeline.storage.files import TEMPORARY_PREFIX, Disk
-from pipeline.watch.inbox import (
-    HIDDEN,
+from pipeline.watch.inbox import HIDDEN, Identity, Scan, Seen, scan_inbox
+from pipeline.watch.markers import marker_path
+from pipeline.watch.settling import Settling
+from pipeline.watch.system import (
     NETWORK_FILE_SYSTEMS,
-    Identity,
-    Scan,
-    Seen,
-    Settling,
     file_system_type,
     is_being_written,
     is_network_file_system,
-    marker_path,
-    scan_inbox,
 )
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="leases and mountinfo are Linux'")
@@ -453,16 +449,16 @@ class TestSettling:
         assert self.observe(seen(), after=10) == []
         self.settle(seen(version=1))
         assert self.settling.quiet == [seen(version=1)]
-        assert not self.settling.overdue(seen(version=1))
+        assert not self.settling.is_overdue(seen(version=1))
         assert self.settling.unreadable == {}
 
     def test_an_unreadable_file_comes_back_when_its_time_is_up(self) -> None:
         self.settle(seen())
         self.settling.mark_unreadable(seen(), "cut off")
         assert self.observe(seen(), after=57.9) == []
-        assert not self.settling.overdue(seen())
+        assert not self.settling.is_overdue(seen())
         assert self.observe(seen(), after=0.1) == [seen()]
-        assert self.settling.overdue(seen())
+        assert self.settling.is_overdue(seen())
         self.settling.mark_unreadable(seen(), "still cut off")
         assert self.settling.quiet == [seen()]
 
@@ -471,7 +467,7 @@ class TestSettling:
         self.settling.mark_unreadable(seen(version=0), "an old look")
         self.settling.mark_unreadable(seen("unknown"), "never followed")
         assert self.settling.quiet == [seen(version=1)]
-        assert not self.settling.overdue(seen("unknown"))
+        assert not self.settling.is_overdue(seen("unknown"))
 
     def test_forgetting(self) -> None:
         self.settle(seen(), seen("b"))
@@ -676,7 +672,7 @@ input()
         code = f"""
 import fcntl, os, signal, threading
 from pathlib import Path
-from pipeline.watch.inbox import is_being_written
+from pipeline.watch.system import is_being_written
 
 real, refused = fcntl.fcntl, []
 

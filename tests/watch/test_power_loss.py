@@ -46,10 +46,12 @@ from pipeline.storage.files import Disk
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.outbox import BatchFolder, read_record
 from pipeline.watch.claims import Claims
-from pipeline.watch.daemon import Daemon, WatchOptions
+from pipeline.watch.daemon import Daemon
 from pipeline.watch.events import Waker
 from pipeline.watch.heartbeat import Heartbeat
+from pipeline.watch.quarantine import Quarantine
 from pipeline.watch.service import ServiceManager
+from pipeline.watch.setup import Context, WatchOptions
 
 MODELS: tuple[Model, ...] = ("journal", "unordered")
 LIMIT = 3
@@ -143,7 +145,10 @@ class World:
 
     def _claims(self, disk: Disk) -> Claims:
         watch = self.config.watch
-        return Claims(self.inbox, watch.archive_dir, watch.quarantine_dir, disk)
+        return Claims(self.inbox, watch.archive_dir, disk)
+
+    def quarantine(self, disk: Disk) -> Quarantine:
+        return Quarantine(self.inbox, self.config.watch.quarantine_dir, disk)
 
     # What people do
 
@@ -182,18 +187,17 @@ class World:
             log = WatchLog(lambda line: None, as_json=True)
             heartbeat = Heartbeat(ledger, self.config, log, ServiceManager({}), clock)
             waker = PatientWaker(self.inbox, clock)
-            daemon = Daemon(
-                self.config,
+            context = Context(
                 WatchOptions(once=True),
                 ledger,
-                lambda config, tick: FakeExecutor(faults=faults or {}),
                 heartbeat,
                 waker,
+                lambda config, tick: FakeExecutor(faults=faults or {}),
                 disk=disk,
                 clock=clock,
             )
             try:
-                return daemon.run().left == 0
+                return Daemon(self.config, context).run().left == 0
             except DeviceError:
                 return False
 
@@ -203,10 +207,10 @@ class World:
         """Do what the command `retry --all-quarantined` does, and record it."""
 
         def work(disk: Disk, ledger: Ledger) -> bool:
-            claims = self._claims(disk)
-            for one in claims.quarantined():
+            quarantine = self.quarantine(disk)
+            for one in quarantine.files():
                 if not (self.inbox / str(one.report["path"])).exists():
-                    claims.retry(one)
+                    quarantine.retry(one)
                     for key in one.report["keys"]:
                         ledger.end(key)
             return False
@@ -231,7 +235,7 @@ class World:
         with (
             closing(recording),
             closing(RecordingLedger(self.state)) as ledger,
-            mock.patch("pipeline.watch.daemon.new_id", self._new_id),
+            mock.patch("pipeline.watch.intake.new_id", self._new_id),
         ):
             ledger.record_in(recording)
             ran.complete = work(RecordingDisk(recording, watch), ledger)
@@ -348,7 +352,7 @@ class World:
             assert all(count == 1 for count in times.values()), self.published
 
     def _check_quarantined(self) -> Counter[tuple[str, bytes]]:
-        aside = self.claims.quarantined()
+        aside = self.quarantine(Disk()).files()
         files = [path for path in self.originals() if self.root / "quarantine" in path.parents]
         assert len(aside) == len(files)
         for one in aside:
@@ -364,7 +368,7 @@ class World:
             assert styles not in path.parents
             assert hidden not in path.parents
             assert self.originals_are == "leave", path
-            assert self.claims.is_left(path.relative_to(self.inbox)), path
+            assert self.claims.markers.is_done(path.relative_to(self.inbox)), path
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -586,7 +590,7 @@ class Crashes(RuleBasedStateMachine):
         length = data.draw(st.integers(0, ran.length), "steps")
         self.world.crash(ran, next(killed(ran.recording, length)), power=False)
 
-    @precondition(lambda self: self.world.claims.quarantined())
+    @precondition(lambda self: self.world.quarantine(Disk()).files())
     @rule(loses_power=st.booleans(), data=st.data())
     def retry(self, loses_power: bool, data: st.DataObject) -> None:
         ran = self.world.retry()

@@ -11,7 +11,8 @@ from pipeline.errors import UsageError
 from pipeline.spec.config import Config
 from pipeline.watch.claims import Claim
 from pipeline.watch.inbox import Identity, Seen
-from pipeline.watch.routes import Plan, Router, Waiting, manifest_jobs, read_library
+from pipeline.watch.library import style_paths
+from pipeline.watch.routes import Plan, Router, Waiting, manifest_jobs
 
 LIBRARY = {name: Path(f"/inbox/styles/{name}.png") for name in ("monet", "scream")}
 
@@ -181,7 +182,7 @@ def test_a_style_that_is_still_being_copied_is_waited_for() -> None:
 def test_the_library_names_pictures_by_their_stems() -> None:
     paths = ("monet.jpg", "monet.png", "the scream.tar.png", "klee", "new.png")
     seen = [Seen(Path("styles", path), Identity(1, 2, 3, 4, 5)) for path in paths]
-    assert read_library(seen, seen[:4], Path("/inbox")) == {
+    assert style_paths(seen, seen[:4], Path("/inbox")) == {
         "monet": Path("/inbox/styles/monet.jpg"),
         "the scream.tar": Path("/inbox/styles/the scream.tar.png"),
         "klee": Path("/inbox/styles/klee"),
@@ -195,7 +196,7 @@ DECOMPOSED, COMPOSED = "cafe\u0301", "caf\xe9"
 @pytest.mark.parametrize(("on_disk", "typed"), [(DECOMPOSED, COMPOSED), (COMPOSED, DECOMPOSED)])
 def test_a_name_may_be_spelt_in_two_ways(on_disk: str, typed: str) -> None:
     seen = [Seen(Path(f"styles/{on_disk}.png"), Identity(1, 2, 3, 4, 5))]
-    library = read_library(seen, seen, Path("/inbox"))
+    library = style_paths(seen, seen, Path("/inbox"))
     for relative in ("a.png", f"{typed}/a.png", f"r{on_disk}/a.png"):
         found = make_router({"styles": [typed], "routes": {f"r{typed}": {}}}).plan(Path(relative), library)
         assert isinstance(found, Plan)

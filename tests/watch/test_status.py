@@ -27,6 +27,7 @@ from pipeline.storage.ledger import Ledger
 from pipeline.watch.claims import Claims
 from pipeline.watch.heartbeat import BEAT_S, Heartbeat, Queue
 from pipeline.watch.owner import Owner
+from pipeline.watch.quarantine import Quarantine
 from pipeline.watch.routes import Router
 from pipeline.watch.service import ServiceManager
 from pipeline.watch.status import LATE_S, RECENT_S, examine_daemon, read_status, status_lines
@@ -174,8 +175,8 @@ def test_where_no_daemon_ever_was(config: Config, ledger: Ledger) -> None:
     assert (status["done"], status["claimed"], status["throughput_per_hour"]) == (0, 0, 0)
     assert json.loads(json.dumps(status)) == status
     lines = status_lines(status, duration)
-    assert lines[0] == f"inbox    {config.watch.inbox}"
-    assert lines[1].startswith("daemon   not running")
+    assert lines[0] == f"inbox        {config.watch.inbox}"
+    assert lines[1].startswith("daemon       not running")
     assert bad(config, ledger) == {"daemon", "heartbeat"}
     assert checks(config, ledger)["events"] == (True, "not watched yet")
     assert not (config.watch.inbox / ".style-pipeline").exists()  # it only looks
@@ -198,8 +199,8 @@ def test_a_living_daemon(config: Config, ledger: Ledger) -> None:
         assert json.loads(json.dumps(status)) == status
         lines = status_lines(status, duration)
         assert f"process {process.pid} (vgg19-slim on cpu)" in lines[1]
-        assert lines[2] == "queue    3 waiting, 2 settling"
-        assert lines[3].startswith("running  a--s, step 25 of 100, about 0.")
+        assert lines[2] == "queue        3 waiting, 2 settling"
+        assert lines[3].startswith("running      a--s, step 25 of 100, about 0.")
         assert bad(config, ledger) == set()
         process.kill()
         process.wait()
@@ -245,7 +246,7 @@ def test_a_paused_daemon_says_why(config: Config, ledger: Ledger, beating: Beati
         status = read_status(config, ledger)
         assert status["paused"] == "/out: full."
         assert status["running"] is None  # the fault has ended it
-        assert "paused   /out: full." in status_lines(status, duration)
+        assert "paused       /out: full." in status_lines(status, duration)
         assert checks(config, ledger)["pause"] == (False, "/out: full.")
         beating.heartbeat.resumed()
         beating.beat()
@@ -277,8 +278,8 @@ def test_a_daemon_whose_inbox_went_away_is_paused(
     assert status["paused"] == "/in: is not the folder that was watched."
     assert status["holder"]["pid"] == os.getpid()
     lines = status_lines(status, duration)
-    assert lines[1].startswith("daemon   running for ")
-    assert "paused   /in: is not the folder that was watched." in lines
+    assert lines[1].startswith("daemon       running for ")
+    assert "paused       /in: is not the folder that was watched." in lines
     assert bad(config, ledger) == {"pause"}
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + RECENT_S + 1)
@@ -290,14 +291,14 @@ def test_a_running_job_has_its_remaining_time(config: Config, ledger: Ledger, be
     beating.heartbeat.job_started(JOB, "a--s")
     beating.beat()
     with held(config):
-        assert "running  a--s, step 0 of 100" in status_lines(read_status(config, ledger), duration)
+        assert "running      a--s, step 0 of 100" in status_lines(read_status(config, ledger), duration)
         for number in range(1, 26):
             beating.clock.now += 2
             beating.heartbeat.job_step("a--s", step(number))
         beating.beat()
         status = read_status(config, ledger)
         assert status["running"] == {"name": "a--s", "step": 25, "steps": 100, "seconds": 51, "left_s": 153}
-        assert "running  a--s, step 25 of 100, about 3 min left" in status_lines(status, duration)
+        assert "running      a--s, step 25 of 100, about 3 min left" in status_lines(status, duration)
         beating.heartbeat.job_finished(Finished(JOB, "a--s", "done"))
         beating.beat()
         assert read_status(config, ledger)["running"] is None
@@ -334,34 +335,32 @@ def test_drops_are_counted(config: Config, ledger: Ledger) -> None:
     status = read_status(config, ledger)
     assert (status["done"], status["throughput_per_hour"], status["claimed"]) == (3, 2, 1)
     lines = status_lines(status, duration)
-    assert "done     3 in the last 30 days, 2 in the last hour" in lines
-    assert "daemon   not running; 1 file begun, and gone on with when it starts" in lines
+    assert "done         3 in the last 30 days, 2 in the last hour" in lines
+    assert "daemon       not running; 1 file begun, to be resumed when it starts" in lines
 
 
 def test_what_was_quarantined_is_listed(config: Config, ledger: Ledger) -> None:
     watch = config.watch
-    claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk())
-    claims.make_folders()
     (watch.inbox / "sub").mkdir()
     (watch.inbox / "sub/a.png").write_bytes(b"")
-    claim = claims.take(Path("sub/a.png"), "ID")
+    claim = Claims(watch.inbox, watch.archive_dir, Disk()).take(Path("sub/a.png"), "ID")
     assert claim is not None
-    claims.quarantine(claim, {"error": "It broke.", "next_step": "Mend it."})
+    report = {"error": "It broke.", "next_step": "Correct it."}
+    Quarantine(watch.inbox, watch.quarantine_dir, Disk()).add(claim, report)
     status = read_status(config, ledger)
     assert status["quarantined"] == [{"id": "ID", "path": "sub/a.png", "error": "It broke."}]
-    assert status_lines(status, duration)[-2:] == ["quarantined 1", "         ID  sub/a.png: It broke."]
+    assert status_lines(status, duration)[-2:] == ["quarantined  1", "             ID  sub/a.png: It broke."]
 
 
 def test_what_another_inbox_quarantined_is_not_listed(config: Config, ledger: Ledger) -> None:
     """Two may share a quarantine."""
     watch = config.watch
     for inbox in (watch.inbox, watch.inbox.with_name("another")):
-        claims = Claims(inbox, watch.archive_dir, watch.quarantine_dir, Disk())
-        claims.make_folders()
+        inbox.mkdir(exist_ok=True)
         (inbox / "a.png").write_bytes(b"")
-        claim = claims.take(Path("a.png"), f"of-{inbox.name}")
+        claim = Claims(inbox, watch.archive_dir, Disk()).take(Path("a.png"), f"of-{inbox.name}")
         assert claim is not None
-        claims.quarantine(claim, {"error": "It broke."})
+        Quarantine(inbox, watch.quarantine_dir, Disk()).add(claim, {"error": "It broke."})
     assert [one["id"] for one in read_status(config, ledger)["quarantined"]] == ["of-inbox"]
     report = watch.quarantine_dir / "of-another/error.json"
     old = json.loads(report.read_text())
@@ -466,7 +465,7 @@ def test_the_same_pause_is_said_once(beating: Beating) -> None:
     beating.shown.told.clear()
     beating.heartbeat.resumed()
     beating.heartbeat.resumed()
-    assert beating.shown.told == [("resumed", "going on")]
+    assert beating.shown.told == [("resumed", "resumed")]
     beating.heartbeat.paused(full)
     assert len(beating.shown.told) == 2  # a new pause
 
@@ -544,8 +543,8 @@ def test_what_waits_is_named_with_its_reason_with_and_without_a_daemon(tmp_path:
     assert status["unused"] == [{"path": "styles/s.png", "reason": not_used}]
     assert status["eta_s"] > 0
     lines = status_lines(status, duration)
-    assert any(line.startswith("waits    4 files, about ") for line in lines)
-    assert f"unused   styles/s.png: {not_used}" in lines
-    assert lines.index("         half.png: to become a whole picture: cut short") < lines.index(
-        "         a.png: its turn"
+    assert any(line.startswith("waits        4 files, about ") for line in lines)
+    assert f"unused       styles/s.png: {not_used}" in lines
+    assert lines.index("             half.png: to become a whole picture: cut short") < lines.index(
+        "             a.png: its turn"
     )

@@ -30,7 +30,7 @@ from .output import answer, answer_checks, answer_document, console, say, write_
 
 if TYPE_CHECKING:
     from ...spec.config import Config
-    from ...watch.claims import Quarantined
+    from ...watch.quarantine import Quarantined
 
 app = typer.Typer()
 service = typer.Typer(help="Run the watched folder as a service.", no_args_is_help=True)
@@ -54,8 +54,9 @@ def watch(
     """Restyle every picture that is dropped into the inbox."""
     from ...batch.deadline import read_deadline
     from ...execution.pool import watch_executor
-    from ...watch.daemon import WatchOptions, watch_inbox
-    from ...watch.events import Waker, keep_watchdog_off_the_screen
+    from ...watch.daemon import watch_inbox
+    from ...watch.events import Waker, silence_watchdog
+    from ...watch.setup import WatchOptions
     from ...watch.watcher import notify_mode
     from ..display import first_time, watch_display
     from ..signals import reload_signal, stop_signal
@@ -63,7 +64,7 @@ def watch(
     def read() -> Config:
         return read_settings(config, outbox=outbox, device=device)
 
-    keep_watchdog_off_the_screen()
+    silence_watchdog()
     settings = read()
     options = WatchOptions(once, read_deadline(for_, until), recipe_flags(preset, assignments))
     waker = Waker(settings.watch.inbox, notify_mode(settings.watch))
@@ -109,7 +110,7 @@ def retry(
     """Put quarantined files back into the inbox. They are tried again."""
     from ...storage.files import Disk
     from ...storage.ledger import Ledger
-    from ...watch.claims import Claims
+    from ...watch.quarantine import Quarantine
 
     if (job is None) == (not everything):
         raise UsageError(
@@ -117,15 +118,15 @@ def retry(
         )
     settings = read_settings(config)
     watch = settings.watch
-    claims = Claims(watch.inbox, watch.archive_dir, watch.quarantine_dir, Disk())
-    found = claims.quarantined() if job is None else [_called(job, claims.quarantined())]
+    quarantine = Quarantine(watch.inbox, watch.quarantine_dir, Disk())
+    found = quarantine.files() if job is None else [_called(job, quarantine.files())]
     if not found:
         say("Nothing is quarantined.")
     stuck = 0
     with closing(Ledger(settings.state_dir)) as ledger:
         for one in found:
             try:
-                home = claims.retry(one)
+                home = quarantine.retry(one)
             except UsageError as error:
                 if not everything:
                     raise

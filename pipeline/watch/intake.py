@@ -1,0 +1,221 @@
+"""Decides which drop is worked on next, and claims it: it has settled, is whole, and waits for no style."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import ImageError, JobError, PipelineError
+from ..storage.files import one_line
+from ..storage.ledger import Ledger
+from .claims import Claim, Claims, new_id
+from .inbox import Identity, Seen, identity_of
+from .reading import FAULTS, Reader
+from .routes import Router, Waiting
+from .system import is_being_written
+from .watcher import Watcher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A claimed drop that no job can use, and why. `identity` is that of its file in the inbox."""
+
+    claim: Claim
+    identity: Identity
+    error: PipelineError
+
+
+@dataclass
+class Backlog:
+    """Claims that are not finished: those that get a turn again, and those left for the next run."""
+
+    pending: list[Claim] = field(default_factory=list)
+    left: list[Claim] = field(default_factory=list)
+    not_before: dict[str, float] = field(default_factory=dict)  # when the next turn is, by id
+
+    def __len__(self) -> int:
+        return len(self.pending) + len(self.left)
+
+    def add(self, claim: Claim, not_before: float = 0.0) -> None:
+        self.pending.append(claim)
+        self.not_before[claim.id] = not_before
+
+    def remove(self, claim: Claim) -> None:
+        self.pending.remove(claim)
+        self.not_before.pop(claim.id, None)
+
+
+class NotTaken(Exception):
+    """A drop stays in the inbox for now; the text says why."""
+
+
+class Intake:
+    """Takes drops from the inbox one by one. `by_age`: see `Watcher.is_overdue`."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        router: Router,
+        reader: Reader,
+        claims: Claims,
+        ledger: Ledger,
+        backlog: Backlog,
+        is_over: Callable[[], bool],
+        by_age: bool,
+    ) -> None:
+        self.watcher = watcher
+        self.router = router
+        self.reader = reader
+        self.claims = claims
+        self.ledger = ledger
+        self.backlog = backlog
+        self.is_over = is_over
+        self.by_age = by_age
+        self._valid: set[Seen] = set()  # manifests without mistakes
+        self._notified: set[tuple[str, str]] = set()
+
+    def next(self) -> Claim | Rejected | None:
+        """Return what to work on now, claimed; None if nothing can be taken now.
+
+        Manifests with mistakes come first, so that people learn of them at once; then what was claimed
+        before, then what has settled.
+        """
+        self._check_styles()
+        return self._invalid_manifest() or self._pending_claim() or self._settled_drop()
+
+    def notify_waits(self, claim: Claim, reason: str) -> None:
+        """Say once what a claim waits for. It is not in the inbox, where the watcher would forget it."""
+        if (claim.id, reason) not in self._notified:
+            self._notified.add((claim.id, reason))
+            name = one_line(claim.relative)
+            self.watcher.notify("waits", f"{name}: waits: {reason}", path=name)
+
+    def _check_styles(self) -> None:
+        """Decode what has settled in the style library, so that a stray file there spoils no picture."""
+        library = self.watcher.library
+        for seen in library.unchecked():
+            fault = self.reader.style_fault(seen.relative)
+            library.note_check(seen, fault)
+            if fault:
+                self.watcher.notify_once(seen.relative, "ignored", f"not used as a style: {fault}")
+
+    def _invalid_manifest(self) -> Rejected | None:
+        for seen in self.watcher.ready:
+            if not self.router.is_manifest(seen.relative) or seen in self._valid:
+                continue
+            try:
+                self._check_unchanged(seen)
+                if (error := self._manifest_error(seen)) is not None:
+                    return Rejected(self._claim(seen), seen.identity, error)
+            except NotTaken as reason:
+                logger.debug("%s: not taken: %s", seen.relative, reason)
+        return None
+
+    def _pending_claim(self) -> Claim | None:
+        for claim in self.backlog.pending:
+            if self.watcher.clock() < self.backlog.not_before.get(claim.id, 0.0):
+                continue
+            if reason := self._waits_for(claim.relative):
+                self.notify_waits(claim, reason)
+            else:
+                self.backlog.remove(claim)
+                return claim
+        return None
+
+    def _settled_drop(self) -> Claim | Rejected | None:
+        while not self.is_over() and (seen := self.watcher.next_ready()) is not None:
+            try:
+                return self._take(seen)
+            except NotTaken as reason:
+                logger.debug("%s: not taken: %s", seen.relative, reason)
+        return None
+
+    def _take(self, seen: Seen) -> Claim | Rejected:
+        """Claim a settled file if it is a whole picture or a manifest, or if it will never be one."""
+        if reason := self._waits_for(seen.relative):
+            self.watcher.notify_once(seen.relative, "waits", f"waits: {reason}")
+            raise NotTaken(reason)
+        self._check_unchanged(seen)
+        is_manifest = self.router.is_manifest(seen.relative)
+        error = self._manifest_error(seen) if is_manifest else self._picture_error(seen)
+        claim = self._claim(seen)
+        self._valid.discard(seen)
+        return claim if error is None else Rejected(claim, seen.identity, error)
+
+    def _waits_for(self, relative: Path) -> str:
+        """Return which style a picture waits for, in words; "" if none."""
+        if self.router.is_manifest(relative):
+            return ""
+        library = self.watcher.library
+        plan = self.router.plan(relative, library.paths, library.known)
+        return plan.reason if isinstance(plan, Waiting) else ""
+
+    def _manifest_error(self, seen: Seen) -> PipelineError | None:
+        """Read a manifest, once; return what is wrong with it."""
+        if seen in self._valid:
+            return None
+        try:
+            self.reader.read_manifest(self.watcher.inbox / seen.relative, seen.relative, seen.identity)
+        except FAULTS:
+            raise
+        except PipelineError as error:
+            return error
+        self._valid.add(seen)
+        return None
+
+    def _picture_error(self, seen: Seen) -> PipelineError | None:
+        """Decode a picture; return what is wrong with it for good.
+
+        Raises:
+            NotTaken: it may still become whole.
+        """
+        try:
+            self.reader.check_picture(seen.relative, seen.identity)
+        except ImageError as error:
+            if self.watcher.is_overdue(seen, self.by_age):
+                return error
+            reason = error.message.removeprefix(f"{self.watcher.inbox / seen.relative}: ")
+            self.watcher.mark_unreadable(seen, reason)
+            text = f"waits to become a whole picture: {reason}"
+            self.watcher.notify_once(seen.relative, "waits", text)
+            raise NotTaken(text) from error
+        except JobError as error:
+            return error
+        return None
+
+    def _check_unchanged(self, seen: Seen) -> None:
+        if identity_of(self.watcher.inbox / seen.relative) != seen.identity:
+            raise NotTaken("it was taken or changed since the last scan")
+
+    def _claim(self, seen: Seen) -> Claim:
+        """Move a file out of the inbox, unless it changed at the last moment."""
+        self._check_unchanged(seen)
+        drop = new_id()
+        self.ledger.claim(drop, self.watcher.inbox, seen.relative, time.time())
+        try:
+            claim = self.claims.take(seen.relative, drop)
+        except JobError as refused:
+            self.ledger.unclaim(drop)
+            self.watcher.notify_once(seen.relative, "refused", str(refused))
+            raise NotTaken(str(refused)) from refused
+        self.watcher.forget(seen)
+        if claim is None:
+            self.ledger.unclaim(drop)
+            raise NotTaken("another program moved or removed it")
+        if _was_changed(claim, seen.identity) and self.claims.put_back(claim):
+            self.ledger.unclaim(drop)
+            raise NotTaken("it changed while it was claimed, so it is back in the inbox")
+        return claim
+
+
+def _was_changed(claim: Claim, before: Identity) -> bool:
+    """Tell whether a file changed, or is being written, since it was last seen in the inbox."""
+    now = identity_of(claim.path)
+    # A move to another file system changes all else.
+    same = now is not None and (now.size, now.mtime_ns) == (before.size, before.mtime_ns)
+    return not same or is_being_written(claim.path)

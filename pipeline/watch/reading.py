@@ -1,0 +1,107 @@
+"""Reads drops in the worker, which may die of one: attempts are counted on disk, and limited."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import ImageError, JobError, LockedError, MachineError, PipelineError, WorkerLost
+from ..execution.executors import Executor
+from ..spec.manifest import Batch
+from ..spec.text import counted
+from ..storage.files import one_line
+from ..storage.ledger import Ledger
+from .inbox import Identity
+from .routes import Router
+from .watcher import Notify
+
+T = TypeVar("T")
+
+# Faults that are no drop's own: the machine's, and a worker lost while it did nothing for a drop.
+FAULTS = (MachineError, LockedError, WorkerLost)
+
+logger = logging.getLogger(__name__)
+
+
+class StopNow(BaseException):
+    """Asked to stop while the worker does something that it cannot be asked to end early."""
+
+
+class Reader:
+    """Decodes pictures and reads manifests in the worker. A drop that ends it too often is given up."""
+
+    def __init__(
+        self, executor: Executor, router: Router, ledger: Ledger, notify: Notify, max_attempts: int
+    ) -> None:
+        self.executor = executor
+        self.router = router
+        self.inbox = router.watch.inbox
+        self.ledger = ledger
+        self.notify = notify
+        self.max_attempts = max_attempts
+
+    def style_fault(self, relative: Path) -> str:
+        """Return what is wrong with a picture of the style library, "" if nothing is."""
+        path = self.inbox / relative
+        try:
+            self.executor.check(path)
+        except (ImageError, WorkerLost) as error:
+            return error.message.removeprefix(f"{path}: ")
+        return ""
+
+    def check_picture(self, relative: Path, identity: Identity) -> None:
+        """Decode a picture.
+
+        Raises:
+            ImageError: it is no whole picture, or not yet.
+            JobError: it ended the worker too often.
+        """
+        self._read(relative, identity, partial(self.executor.check, self.inbox / relative))
+
+    def read_manifest(self, path: Path, relative: Path, identity: Identity) -> Batch:
+        """Read a manifest that lies at `path` and was dropped at `relative`.
+
+        Raises:
+            UsageError: there is a mistake in it.
+            JobError: it ended the worker too often.
+        """
+        read = partial(self.executor.call, self.router.read_manifest, path, relative)
+        return self._read(relative, identity, read)
+
+    def forget_attempts(self, identity: Identity) -> None:
+        """Forget how often reading a file ended the worker."""
+        self.ledger.end(_attempts_key(identity))
+
+    def _read(self, relative: Path, identity: Identity, read: Callable[[], T]) -> T:
+        key, reason = _attempts_key(identity), ""
+        while self.ledger.attempts(key) < self.max_attempts:
+            self.ledger.begin(key)
+            try:
+                found = read()
+            except WorkerLost as lost:
+                name, reason = one_line(relative), f" {lost.message}"
+                self.notify("worker", f"{name}: {lost.message}", path=name)
+                continue
+            except (MachineError, StopNow):
+                self.ledger.take_back(key)
+                raise
+            except PipelineError:
+                self.ledger.end(key)
+                raise
+            self.ledger.end(key)
+            return found
+        raise JobError(
+            f"{self.inbox / relative}: reading it ended the worker"
+            f" {counted(self.max_attempts, 'time')}.{reason}",
+            "Copy or export it again.",
+        )
+
+
+def _attempts_key(identity: Identity) -> str:
+    """Name a file as it is now, to count attempts at reading it."""
+    text = f"read {identity.device} {identity.inode} {identity.size} {identity.mtime_ns}"
+    return hashlib.sha256(text.encode()).hexdigest()
