@@ -174,6 +174,6 @@ def weights(tmp_path: Path) -> EncoderWeights:
 def session(tmp_path: Path) -> Session:
     from pipeline.transfer.devices import plan_device
     from pipeline.transfer.session import Session
-    from pipeline.transfer.targets import TargetCache
+    from pipeline.transfer.target_cache import TargetCache
 
     return Session(plan_device("cpu"), TargetCache(tmp_path / "targets"))

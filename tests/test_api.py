@@ -61,7 +61,7 @@ def test_masks(make_picture):
         stylize(content, styles, Recipe(**QUICK), mask=mask)
     assert [str(each.message) for each in warned] == [
         f"mask: the region of {name} is too small for relu4_1 at 48 pixels; relu5_1 at 48 pixels; "
-        "left out there."
+        "it is left out there."
         for name in ("a.png (#ff0000)", "b.png (0)")
     ]
 

@@ -22,7 +22,7 @@ from pipeline.transfer.devices import plan_device
 from pipeline.transfer.images import to_image
 from pipeline.transfer.request import Request
 from pipeline.transfer.session import Session
-from pipeline.transfer.targets import TargetCache
+from pipeline.transfer.target_cache import TargetCache
 from pipeline.vgg.weights import EncoderWeights, resolve_encoder
 
 HERE = Path(__file__).resolve().parent

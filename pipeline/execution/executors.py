@@ -283,7 +283,7 @@ class InProcessExecutor:
     def _open_session(self, device: str) -> Session:
         from ..transfer.devices import plan_device
         from ..transfer.session import Session
-        from ..transfer.targets import TargetCache
+        from ..transfer.target_cache import TargetCache
 
         targets = self.config.cache_dir / "targets"
         folders = self.config.state_dir, checkpoint_folder(self.config), targets, weights_dir(self.config)

@@ -1,8 +1,8 @@
-"""Memory that stays with the process between the steps.
+"""Keeping freed memory in the process between steps.
 
-A step allocates and frees hundreds of megabytes. glibc hands blocks of that size back to the kernel at once,
-so every step has them mapped, zeroed and faulted in anew: a third of its time. With other C libraries and on
-other systems nothing is done.
+A step allocates and frees hundreds of megabytes. glibc returns blocks of that size to the kernel at once, so
+that every step maps, zeroes and faults them in again, which takes a third of its time. With other C libraries
+and on other systems nothing is changed.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ _TOP_PAD_BYTES = 64 << 20
 
 
 def keep_freed_memory() -> None:
-    """Let malloc keep what is freed, for the whole process; call it before threads are started.
+    """Let malloc keep freed memory, in the whole process; call it before threads are started.
 
-    The process then stays as large as it ever was, until `release_freed_memory`.
+    The process then keeps its largest size until `release_freed_memory`.
     """
     if (libc := _glibc()) is None:
         return
-    libc.mallopt(_MMAP_MAX, 0)  # no mapping of its own for a large block
-    libc.mallopt(_TRIM_THRESHOLD, -1)  # never give back the heap's end
-    libc.mallopt(_TOP_PAD, _TOP_PAD_BYTES)  # grow in large pieces
-    libc.mallopt(_ARENA_MAX, 1)  # the heaps of other arenas, which threads would get, are too small
+    libc.mallopt(_MMAP_MAX, 0)  # large blocks get no mapping of their own
+    libc.mallopt(_TRIM_THRESHOLD, -1)  # the end of the heap is never returned
+    libc.mallopt(_TOP_PAD, _TOP_PAD_BYTES)  # the heap grows in large pieces
+    libc.mallopt(_ARENA_MAX, 1)  # threads would get arenas of their own, whose heaps are too small
 
 
 def release_freed_memory() -> None:
-    """Give freed memory back to the system: for a process that now waits."""
+    """Return freed memory to the system; for a process that is going to wait."""
     if (libc := _glibc()) is not None:
         libc.malloc_trim(ctypes.c_size_t(0))
 

@@ -1,6 +1,6 @@
-"""How much memory control groups leave a process: the limits of systemd, Slurm and containers on Linux.
+"""How much memory control groups leave to a process: the limits of systemd, Slurm and containers on Linux.
 
-A process is in one group of each hierarchy, and every group above it may have a limit, too: the least counts.
+A process is in one group of each hierarchy, and every group above it may have a limit too: the lowest holds.
 See cgroups(7) and proc_pid_mountinfo(5).
 """
 
@@ -18,7 +18,7 @@ NO_LIMIT = 1 << 60
 
 @dataclass(frozen=True)
 class _Files:
-    """A version's files for the limits and the usage, and its statistic for memory that can be reclaimed."""
+    """A version's files of limits and usage, and its statistic of memory that can be reclaimed."""
 
     limits: tuple[str, ...]
     used: str
@@ -26,18 +26,18 @@ class _Files:
 
 
 _VERSION_1 = _Files(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
-# Beyond `high` a process is not killed but slowed down, to a halt.
+# Above `high` a process is not killed but throttled until it stands still.
 _VERSION_2 = _Files(("memory.max", "memory.high"), "memory.current", "inactive_file")
 
 
 def memory_left(system: Path = Path("/")) -> int | None:
-    """Return the bytes that this process may still take, or None where no group limits it."""
+    """Return the bytes that this process may still allocate, or None if no group limits it."""
     left = [bytes_ for folder, files in _groups(system) if (bytes_ := _left(folder, files)) is not None]
     return min(left, default=None)
 
 
 def _groups(system: Path) -> Iterator[tuple[Path, _Files]]:
-    """Give the folders of the groups that the process is in, and of all above them."""
+    """Yield the folders of the groups that the process is in, and of all groups above them."""
     try:
         own = (system / "proc/self/cgroup").read_text().splitlines()
         mounts = (system / "proc/self/mountinfo").read_text().splitlines()
@@ -57,7 +57,7 @@ def _groups(system: Path) -> Iterator[tuple[Path, _Files]]:
 
 
 def _version(mount: str) -> tuple[_Files | None, str]:
-    """Return the files of a line of mountinfo if it is a hierarchy that limits memory, and its controller."""
+    """Return the files and the controller of a hierarchy that limits memory, given its line of mountinfo."""
     kind, _, source_and_options = mount.partition(" - ")[2].partition(" ")
     if kind == "cgroup2":
         return _VERSION_2, ""
@@ -67,7 +67,7 @@ def _version(mount: str) -> tuple[_Files | None, str]:
 
 
 def _below(path: str, root: str) -> str:
-    """Return a group's path below the mount's root; a group outside of it counts as the root."""
+    """Return a group's path below the root of the mount; a group outside counts as the root."""
     inside = path == root or path.startswith(f"{root.rstrip('/')}/")
     return path.removeprefix(root).lstrip("/") if inside and ".." not in path.split("/") else ""
 
@@ -80,7 +80,7 @@ def _left(folder: Path, files: _Files) -> int | None:
             return None
         used = int((folder / files.used).read_text())
         lines = (folder / "memory.stat").read_text().splitlines()
-    except (OSError, ValueError):  # the topmost group has no such files
+    except (OSError, ValueError):  # the root group has no such files
         return None
     statistics = dict(line.split(" ", 1) for line in lines)
     # The usage includes the page cache, which is reclaimed on demand.

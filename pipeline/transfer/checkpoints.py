@@ -1,4 +1,4 @@
-"""A running job's state, and its file: what is needed to go on after a stop as if nothing had been."""
+"""The state of a running job, and its file: with it a job resumes as if it had never been stopped."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RunState:
     rows: list[LossRow] = field(default_factory=list)
 
     def detached(self) -> RunState:
-        """Return the same with a canvas and an optimiser of its own."""
+        """Return the same state with copies of the canvas and the optimiser's tensors."""
         canvas = None if self.canvas is None else self.canvas.clone()
         optimizer = self.optimizer and {name: tensor.clone() for name, tensor in self.optimizer.items()}
         return replace(self, canvas=canvas, optimizer=optimizer)

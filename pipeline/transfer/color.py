@@ -5,7 +5,7 @@ both ways: luminance-only transfer, and a linear map of the style's pixels befor
 histograms after Pitié, Kokaram, Dahyot 2007, "Automated colour grading using colour distribution transfer".
 
 Shapes in names: B pictures, H rows, W columns, 3 or 1 channels, N pixels; `image_BCHW` is sRGB in [0, 1],
-float32 or float64. Nothing here clips but `with_luma`, which has to.
+float32 or float64. Only `with_luma` clips its result.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from torch import Tensor
 
 # Luma of sRGB values: the Y of YIQ, which the paper takes (Recommendation ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
-# Standard deviations below this are noise of eight bits and JPEG, which no matching should blow up.
+# Standard deviations below this are the noise of 8 bits and of JPEG, which must not be amplified.
 FLAT = 0.01
-# Histograms: pixels of a picture they are learnt from, rotations of the axes, quantiles of each axis (more of
-# them draw contours into smooth gradients), points of its table; pixels mapped at once, to bound the memory.
-SAMPLES, ROTATIONS, QUANTILES, POINTS, CHUNK = 1 << 14, 16, 64, 1024, 1 << 18
+# Histograms are learnt from so many pixels of a picture.
+SAMPLES = 1 << 14
+# Rotations of the axes; quantiles of each axis (more of them draw contours into smooth gradients); points of
+# the table that maps an axis.
+ROTATIONS, QUANTILES, POINTS = 16, 64, 1024
+# Pixels mapped at once, to bound the memory.
+CHUNK = 1 << 18
 
 
 def luma(image_BCHW: Tensor) -> Tensor:
@@ -33,29 +37,29 @@ def luma(image_BCHW: Tensor) -> Tensor:
 
 
 def grey(image_BCHW: Tensor) -> Tensor:
-    """Return a picture without its colours, still with three channels."""
+    """Return a picture in grey, still with three channels."""
     return luma(image_BCHW).expand_as(image_BCHW).contiguous()
 
 
 def with_luma(image_BCHW: Tensor, luma_B1HW: Tensor) -> Tensor:
     """Return a picture with another luma and its own chroma (I and Q of YIQ), inside [0, 1].
 
-    I and Q are a linear function of what is left of a pixel without its luma, so that rest is kept as it is.
-    Where it would leave the gamut it is scaled down just as far as needed: luma and hue stay, the colour
-    gets paler. Clipping channels, as is common, would change both.
+    I and Q are linear in the pixel minus its luma, so that difference is kept. Where the pixel would leave
+    the gamut, the difference is scaled down just far enough: luma and hue stay and the colour gets paler.
+    Clipping the channels, as is common, would change both.
     """
     luma_B1HW = luma_B1HW.clamp(0, 1)
     chroma_BCHW = image_BCHW - luma(image_BCHW)
     tiny = torch.finfo(image_BCHW.dtype).tiny
-    room_BCHW = torch.where(chroma_BCHW > 0, 1 - luma_B1HW, luma_B1HW) / chroma_BCHW.abs().clamp_min(tiny)
-    scale_B1HW = room_BCHW.amin(1, keepdim=True).clamp(max=1)
+    headroom_BCHW = torch.where(chroma_BCHW > 0, 1 - luma_B1HW, luma_B1HW) / chroma_BCHW.abs().clamp_min(tiny)
+    scale_B1HW = headroom_BCHW.amin(1, keepdim=True).clamp(max=1)
     return (luma_B1HW + scale_B1HW * chroma_BCHW).clamp(0, 1)
 
 
 def match_luma(image_B1HW: Tensor, target_B1HW: Tensor) -> Tensor:
-    """Give a luma the mean and the standard deviation of another's (as the paper does; Reinhard et al. 2001).
+    """Give a luma the mean and the standard deviation of another (as the paper does; Reinhard et al. 2001).
 
-    The pictures may differ in size. A flat picture keeps its deviation but for a bounded factor.
+    The pictures may differ in size. The deviation of a flat picture is amplified by a bounded factor only.
     """
     mean, target_mean = image_B1HW.mean((2, 3), keepdim=True), target_B1HW.mean((2, 3), keepdim=True)
     deviation = _deviation(image_B1HW).clamp_min(FLAT)
@@ -67,12 +71,12 @@ def _deviation(image_B1HW: Tensor) -> Tensor:
 
 
 def pixels_where(image_BCHW: Tensor, where_HW: Tensor | None) -> Tensor:
-    """Return the pixels (BC1N) that `where_HW` (bool) chooses; all of them if it chooses none, or is None."""
+    """Return the pixels (BC1N) that `where_HW` (bool) selects; all of them if it selects none, or is None."""
     return image_BCHW if where_HW is None or not where_HW.any() else image_BCHW[:, :, where_HW][:, :, None]
 
 
 def match_colors(image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
-    """Give a picture's pixels the mean and the covariance of another's; values may leave [0, 1].
+    """Give a picture's pixels the mean and the covariance of another picture's; values may leave [0, 1].
 
     x' = A (x - m) + m_t with A = S_t^½ S^-½, symmetric square roots of the covariances: of the
     paper's two solutions the one after Hertzmann et al. 2001, "Image Analogies". Directions in which
@@ -93,7 +97,7 @@ def _linear_map(image_BCHW: Tensor, target_BCHW: Tensor) -> tuple[Tensor, Tensor
 
 def _color_moments(image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean (B3) and covariance (B33) of the pixels, float64."""
-    # On the CPU: Apple's GPUs have neither float64 nor the decomposition that comes next.
+    # On the CPU: Apple's GPUs have neither float64 nor the eigendecomposition that follows.
     flat = image_BCHW.flatten(2).cpu().double()
     centred = flat - flat.mean(2, keepdim=True)
     return flat.mean(2), centred @ centred.transpose(1, 2) / flat.shape[2]
@@ -106,8 +110,10 @@ def _power(symmetric_B33: Tensor, exponent: float, floor: float) -> Tensor:
 
 
 class _Transfer(NamedTuple):
-    """One iteration: each axis of a rotated space gets the quantiles of another picture, by a table of
-    POINTS values evenly spaced from `low_31` on, `per_unit_31` of them in a unit."""
+    """One iteration: each axis of a rotated space gets the quantiles of another picture.
+
+    The table has POINTS values, evenly spaced from `low_31` on, with `per_unit_31` of them in a unit.
+    """
 
     rotation_33: Tensor
     low_31: Tensor
@@ -123,15 +129,15 @@ class _Transfer(NamedTuple):
 
 
 def match_histograms(image_BCHW: Tensor, target_BCHW: Tensor, where_HW: Tensor | None = None) -> Tensor:
-    """Give a picture's pixels the distribution of another's in all three channels together.
+    """Give a picture's pixels the joint distribution of another picture's three channels.
 
-    With `where_HW` (bool), it is those pixels that get it, and the others go along.
+    With `where_HW` (bool), the map is learnt from those pixels, and applied to all.
 
     Iterative distribution transfer: the axes are rotated, each gets the other picture's quantiles, they are
     rotated back, and so on (Pitié, Kokaram, Dahyot 2007, section 3). Departures: the linear map of
-    `match_colors` comes first, so that hues stay together and fewer rotations do; these are always the same;
-    the maps are learnt from SAMPLES pixels spread over the picture. To those noise as large as FLAT is added,
-    which keeps flat parts and their noise from being stretched over the whole of the other's palette.
+    `match_colors` comes first, so that hues stay together and fewer rotations suffice; the rotations are
+    always the same; the maps are learnt from SAMPLES pixels spread over the picture. Noise as large as FLAT
+    is added to these, so that flat parts are not stretched over the whole palette of the other picture.
     """
     learnt_BCHW = pixels_where(image_BCHW, where_HW)
     map_B33, offset_B3 = _linear_map(learnt_BCHW, target_BCHW)
@@ -151,7 +157,7 @@ def match_histograms(image_BCHW: Tensor, target_BCHW: Tensor, where_HW: Tensor |
 
 
 def blended_pixels(images_BCHW: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """Return pixels (B31N) of several pictures, of each as many as its share says."""
+    """Return pixels (B31N) of several pictures, of each in proportion to its share."""
     if len(images_BCHW) == 1:
         return images_BCHW[0]
     total = sum(shares)
@@ -164,7 +170,7 @@ def blended_pixels(images_BCHW: Sequence[Tensor], shares: Sequence[float]) -> Te
 
 
 def _learn(source_3S: Tensor, target_3S: Tensor) -> Sequence[_Transfer]:
-    """Return the iterations that bring one set of pixels to another, float64; the last is not rotated."""
+    """Return the iterations that map one set of pixels to another, float64; the last one is not rotated."""
     generator = torch.Generator().manual_seed(0)
     ranks = torch.linspace(0, SAMPLES - 1, QUANTILES).round().long()
     found = []
@@ -194,8 +200,8 @@ def _transfer(rotation_33: Tensor, own_3Q: Tensor, other_3Q: Tensor) -> _Transfe
 
 
 def _samples(image_3HW: Tensor) -> Tensor:
-    """Return SAMPLES pixels (3S) spread evenly over a picture, of a small one some several times; float64."""
-    # Multiples of the golden ratio fall into no step with the rows, as every nth pixel could.
+    """Return SAMPLES pixels (3S) spread evenly over a picture, float64; those of a small picture repeat."""
+    # Every nth pixel could follow the rows' period; multiples of the golden ratio do not.
     places = torch.arange(SAMPLES, dtype=torch.float64) * ((5**0.5 - 1) / 2) % 1
     flat_3N = image_3HW.flatten(1).cpu().double()
     return flat_3N[:, (places * flat_3N.shape[1]).long()]

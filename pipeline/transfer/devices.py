@@ -1,4 +1,4 @@
-"""DevicePlan: where a job runs and in which precision."""
+"""The devices that jobs can run on, and the precision that is fastest on each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..spec.text import counted
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """A device torch can use, the dtype in which it is quickest, and its memory in bytes (0: unknown)."""
+    """A device that torch can use, its fastest dtype, and its memory in bytes (0 if unknown)."""
 
     device: str
     label: str
@@ -37,7 +37,7 @@ def list_devices() -> list[DevicePlan]:
 
 
 def same_devices(plan: DevicePlan) -> list[DevicePlan]:
-    """List every device of a plan's kind: all GPUs if it is one of them."""
+    """List the devices of the same kind: all GPUs if `plan` is one of them."""
     kind = plan.device.partition(":")[0]
     return [each for each in list_devices() if each.device.partition(":")[0] == kind]
 
@@ -61,7 +61,7 @@ def plan_device(request: str) -> DevicePlan:
 
 
 def cpu_dtype(cpuinfo: str) -> str:
-    """Return the quickest dtype of a CPU: bfloat16 if, by what Linux tells, it has instructions for it."""
+    """Return the fastest dtype of a CPU: bfloat16 if Linux's cpuinfo lists instructions for it."""
     return "bfloat16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo) else "float32"
 
 
@@ -75,5 +75,5 @@ def _cpuinfo() -> str:
 def _system_memory_bytes() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not told on this system
+    except (AttributeError, ValueError, OSError):  # this system does not say
         return 0

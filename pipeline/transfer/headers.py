@@ -1,4 +1,4 @@
-"""What the headers of files of ours say, read without torch."""
+"""The headers of checkpoints, read without torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _safe_open: Any = safe_open  # Its stub has no types.
 
 
 def steps_of_checkpoint(path: Path) -> int:
-    """Return after how many steps a job was stopped; 0 where there is no checkpoint that can be read."""
+    """Return how many steps a checkpoint holds; 0 if there is none that can be read."""
     try:
         with _safe_open(path, framework="numpy") as stored:
             header = stored.metadata()
-        # Of another version or job it is not gone on with.
+        # A checkpoint of another version or job is not resumed.
         if (header["format"], header["key"]) != (CHECKPOINT_FORMAT, path.stem):
             return 0
         return len(json.loads(header["state"])["rows"])

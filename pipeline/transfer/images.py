@@ -1,6 +1,6 @@
-"""Pictures <-> tensors. A picture is a Pillow image in sRGB, mode RGB, or an array of 16 bits.
+"""Pictures <-> tensors. A picture is a Pillow image in mode RGB, or a 16-bit array (HWC), both in sRGB.
 
-Tensors are `image_BCHW`: float32, three channels, sRGB in [0, 1]. H rows, W columns, C channels.
+Tensors are `image_BCHW`: float32, three channels, sRGB in [0, 1]. B pictures, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from torch import Tensor
 
 
 def to_tensor(image: Image.Image | NDArray[np.uint16], size: tuple[int, int]) -> Tensor:
-    """Scale to `size` (width, height) and return `image_BCHW` with B = 1.
-
-    `image` is a picture of 8 bits, or of 16 as an array HWC, which keeps them.
-    """
+    """Scale a picture, 8-bit or 16-bit, to `size` (width, height); return `image_BCHW` with B = 1."""
     if not isinstance(image, Image.Image):
         channels = [scaled(image[:, :, index], size) for index in range(image.shape[2])]
         return torch.from_numpy(np.stack(channels)[None])
@@ -30,7 +27,7 @@ def to_tensor(image: Image.Image | NDArray[np.uint16], size: tuple[int, int]) ->
 
 
 def scaled(channel_HW: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Scale one channel to `size` (width, height), as float32: integers by their range to [0, 1]."""
+    """Scale one channel to `size` (width, height), as float32 in [0, 1]; integers by their range."""
     is_integer = np.issubdtype(channel_HW.dtype, np.integer)
     top = np.iinfo(channel_HW.dtype).max if is_integer else 1
     image = Image.fromarray(channel_HW.astype(np.float32))
@@ -46,10 +43,10 @@ def resized(image_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def to_pixels(image_BCHW: Tensor, bits: int) -> NDArray[Any]:
-    """Return the first picture of a batch as an array HWC of 8 or 16 bits, clipped to [0, 1]."""
+    """Return the first picture of a batch as an array (HWC) of 8 or 16 bits, clipped to [0, 1]."""
     top, dtype = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    light = image_BCHW[0].detach().float().cpu().clamp(0, 1).permute(1, 2, 0).contiguous().numpy()
-    return (light * np.float32(top)).round().astype(dtype)
+    image_HWC = image_BCHW[0].detach().float().cpu().clamp(0, 1).permute(1, 2, 0).contiguous().numpy()
+    return (image_HWC * np.float32(top)).round().astype(dtype)
 
 
 def to_image(image_BCHW: Tensor) -> Image.Image:
@@ -58,7 +55,7 @@ def to_image(image_BCHW: Tensor) -> Image.Image:
 
 
 def side_by_side(images: Sequence[Image.Image], gap: int = 8) -> Image.Image:
-    """Put pictures in a row on white, all at the height of the last."""
+    """Place pictures in a row on white, all of them at the height of the last."""
     height = images[-1].height
     row = [im.resize((max(1, round(im.width * height / im.height)), height)) for im in images]
     sheet = Image.new("RGB", (sum(im.width for im in row) + gap * (len(row) - 1), height), "white")

@@ -16,15 +16,8 @@ from .engine import LevelInputs
 from .memory import LargeStyle, OutOfMemory, is_out_of_memory
 from .pyramid import Level, style_size
 from .request import Picture, Request
-from .targets import (
-    ColorMatch,
-    StyleKey,
-    StyleTargets,
-    TargetCache,
-    blend_targets,
-    gram_targets,
-    stack_targets,
-)
+from .target_cache import ColorMatch, StyleKey, TargetCache
+from .targets import StyleTargets, blend_targets, gram_targets, stack_targets
 
 
 def first_image(request: Request, level: Level) -> Tensor:

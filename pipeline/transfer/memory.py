@@ -13,13 +13,13 @@ from ..spec.recipe import Recipe
 from .cgroups import memory_left
 from .devices import DevicePlan
 
-# Canvases beside the history of L-BFGS: best, gradient, direction, and the picture's own losses.
+# Tensors as large as the canvas, beside the history of L-BFGS: best, gradient, direction, pixel losses.
 CANVASES = 12
-# Buffers, as large as the largest feature map, that live for a moment while the pass goes on.
+# Temporary buffers of a pass, each as large as the largest feature map.
 BUFFERS = 7
-# Bytes of a style's pixel beside its features: in float32, normalised, and while its palette is learnt.
-STYLE_PIXEL = 60
-# Of what is free; the rest is for fragments and for what other programs do meanwhile.
+# Bytes of a style's pixel beside its features: as float32, normalised, and while its palette is matched.
+STYLE_PIXEL_BYTES = 60
+# The usable part of what is free; the rest is for fragmentation and for what other programs do meanwhile.
 USABLE = 0.9
 # What the errors of torch's other allocators say.
 OUT_OF_MEMORY_MESSAGES = (
@@ -32,42 +32,42 @@ OUT_OF_MEMORY_MESSAGES = (
 def picture_bytes(recipe: Recipe, channels: Mapping[str, int], width: int, height: int, itemsize: int) -> int:
     """Estimate what one picture of a batch needs at a level: feature maps, buffers, optimiser.
 
-    `channels` maps the convolutions that are built to their widths; `itemsize` is the network's, in bytes.
+    `channels` maps the convolutions of the network to their widths; `itemsize` is that of its dtype in bytes.
     """
     pixels = (width + 2 * recipe.margin) * (height + 2 * recipe.margin)
     maps = [map_size(name, count) for name, count in channels.items()]
     features = itemsize * (sum(maps) + BUFFERS * max(maps))
-    # Moments are taken of a copy in float32; and what a pooling chose takes eight bytes each.
+    # Moments are taken of a float32 copy; the indices of max pooling take eight bytes each.
     features += 4 * max(maps) + 8 * sum(maps) / 8
     history = 3 * 4 * (2 * recipe.history if recipe.optimizer == "lbfgs" else 2)
-    # A checkpoint holds the history twice more, as tensors and as bytes, while no features are there.
+    # A checkpoint holds the history twice more, as tensors and as bytes, but no feature maps.
     return round(pixels * (max(features, 2 * history) + history + 3 * 4 * CANVASES))
 
 
 def style_bytes(channels: Mapping[str, int], layers: Iterable[str], size: tuple[int, int]) -> int:
-    """Estimate what it takes to look at a style of (width, height) pixels, once: feature maps in float32."""
+    """Estimate what the analysis of one style of (width, height) pixels needs: feature maps in float32."""
     largest = max(map_size(name, count) for name, count in channels.items())
     kept = sum(map_size(name, channels[name]) for name in ("conv" + layer[4:] for layer in layers))
-    return round(size[0] * size[1] * (4 * max(3 * largest, kept + 2 * largest) + STYLE_PIXEL))
+    return round(size[0] * size[1] * (4 * max(3 * largest, kept + 2 * largest) + STYLE_PIXEL_BYTES))
 
 
 def map_size(convolution: str, channels: int) -> float:
-    """Return the numbers of a feature map for every pixel: each block has a quarter of the one before."""
+    """Return the values of a feature map per pixel: each block has a quarter of the positions before it."""
     return float(channels * 0.25 ** (int(convolution[4]) - 1))
 
 
 @dataclass(frozen=True)
 class LargeStyle:
-    """Which style of a request does not fit, and at what size (width, height) it is worked on."""
+    """Which style of a request does not fit, and at what size (width, height) it is analysed."""
 
     index: int
     size: tuple[int, int]
 
 
 class OutOfMemory(Exception):
-    """What was asked for does not fit the device's memory; fewer or smaller pictures may.
+    """The pictures do not fit the device's memory; fewer or smaller ones may.
 
-    `style` says so where it is a style that does not, which no other optimiser or batch would change.
+    `style` is set if it is a style that does not fit: another optimiser or batch would not change that.
     """
 
     def __init__(self, style: LargeStyle | None = None) -> None:
@@ -84,17 +84,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class MemoryModel:
-    """What fits a device: estimates against what is free, corrected by what was seen."""
+    """Predicts what fits a device: estimates against free memory, corrected by what was measured."""
 
     def __init__(self, plan: DevicePlan, share_bytes: int | None = None) -> None:
         self.plan = plan
-        # What this process may take of it while others of ours work beside it; None: there are none.
+        # What this process may take while others of ours run beside it; None if there are none.
         self.share_bytes = share_bytes
-        # What pictures took in truth, as a multiple of their estimate; known of GPUs only.
+        # What pictures really took, as a multiple of their estimate; measured on GPUs only.
         self.factor = 1.0
 
     def check(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> None:
-        """Do nothing if so many pictures fit; see `fits`.
+        """Check that so many pictures fit; see `fits`.
 
         Raises:
             OutOfMemory: they do not.
@@ -103,10 +103,10 @@ class MemoryModel:
             raise OutOfMemory
 
     def fits(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> bool:
-        """Tell whether so many pictures fit, into our share unless the other processes wait (`alone`).
+        """Tell whether so many pictures fit: into our share, or if `alone` into all that is free.
 
-        A single picture on a GPU is always tried, as nothing dies of it. A system's main memory is promised
-        to programs that cannot have it, and then they are killed.
+        A single picture on a GPU is always tried, since a failed allocation does no harm there. The system's
+        memory is overcommitted: a process that takes too much of it is killed.
         """
         free = free_bytes(self.plan)
         if free is None or (pictures == 1 and self.plan.device != "cpu"):
@@ -118,7 +118,7 @@ class MemoryModel:
 
     @contextmanager
     def learning(self, estimate: int) -> Iterator[None]:
-        """Compare what the block takes with an estimate of it, in bytes."""
+        """Compare what the block takes with its estimate in bytes, and correct later estimates."""
         if not self.plan.device.startswith("cuda"):
             yield
             return
@@ -134,9 +134,9 @@ class MemoryModel:
 
 
 def free_bytes(plan: DevicePlan) -> int | None:
-    """Return the memory a device has left for us, or None where that is not known."""
+    """Return the free memory of a device, or None where it is not known."""
     if plan.device.startswith("cuda"):
-        # What torch holds for later does not count: recorded graphs may never give it to anything else.
+        # Without torch's cached blocks: those of CUDA graphs cannot be used for anything else.
         return torch.cuda.mem_get_info(plan.device)[0]
     if plan.device == "cpu":
         return min((b for b in (_available_bytes(), memory_left()) if b is not None), default=None)
@@ -146,17 +146,17 @@ def free_bytes(plan: DevicePlan) -> int | None:
 def share_bytes(plan: DevicePlan, processes: int) -> int | None:
     """Return what each of several processes may take of a device's memory; None is all that is free.
 
-    To be asked before they begin: main memory that other programs hold now is theirs.
+    Call it before they start: it divides the memory that is free now.
     """
     if processes == 1:
         return None
-    # Asking a GPU what is free would make this process take some of it.
+    # A query for a GPU's free memory would create a context, which takes some of it.
     whole = free_bytes(plan) if plan.device == "cpu" else plan.memory_bytes
     return whole // processes if whole else None
 
 
 def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Return what Linux says is available."""
+    """Return the available memory on Linux."""
     try:
         lines = meminfo.read_text(encoding="ascii").splitlines()
     except OSError:  # not Linux

@@ -28,7 +28,7 @@ from .pyramid import Level, plan_levels, style_size
 from .reports import SILENT, Hooks, Outcome
 from .request import Request
 from .stepper import StepperCache
-from .targets import TargetCache
+from .target_cache import TargetCache
 
 
 class Session:

@@ -167,7 +167,7 @@ def test_small_regions_are_told_of_once_each() -> None:
     (note,) = region_notes(halves(edge=60), recipe, sizes)
     assert note == (
         "m.png: the region of b.jpg (1) is too small for relu4_1 at 128 pixels; relu5_1 at 128, 256 pixels; "
-        "left out there."
+        "it is left out there."
     )
 
 

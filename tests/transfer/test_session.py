@@ -17,7 +17,7 @@ from pipeline.transfer.pyramid import plan_levels
 from pipeline.transfer.request import Picture, Request
 from pipeline.transfer.session import Session
 from pipeline.transfer.stepper import StepperCache
-from pipeline.transfer.targets import TargetCache
+from pipeline.transfer.target_cache import TargetCache
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 31), (64, 48), (301, 199)])
