@@ -1,20 +1,19 @@
-"""What comes of a job: its picture with pixels and metadata as they go to a file, its log, its notes."""
+"""The result of a job as plain values: the bytes of its picture with metadata, its log, its notes."""
 
 from __future__ import annotations
 
 import platform
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import takewhile
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..spec.jobs import Job, JobResult, Masks, StepProgress, color_value
-from ..spec.recipe import INIT_MODES, Recipe
+from ..spec.jobs import Job, JobResult, StepProgress
+from ..spec.recipe import Recipe
 from ..version import VERSION
 from .inputs import Prepared
+from .provenance import provenance
 
-# A segment of a JPEG file has 65,535 bytes, some of them for what it is.
+# A segment of a JPEG file has 65,535 bytes, some of them for its header.
 JPEG_EXIF_BYTES = 65_500
 
 if TYPE_CHECKING:
@@ -23,21 +22,20 @@ if TYPE_CHECKING:
     from ..transfer.checkpoints import LossRow
     from ..transfer.reports import Outcome, Progress
     from ..transfer.request import Picture, Request
-    from ..vgg.weights import EncoderWeights
 
 
 def job_result(prepared: Prepared, outcome: Outcome) -> JobResult:
-    """Return the result of a job that is done, as it goes to its files."""
+    """Return the result of a job that is done."""
     from ..images.writing import encode_image
 
     task, content = prepared.task, prepared.request.content
     recipe = task.job.recipe
     profile, profile_notes = _kept_profile(content, recipe)
     pixels_HWC = result_pixels(outcome, content, recipe, profile)
-    metadata, metadata_notes = _fitting(provenance(task.job, task.key, prepared.weights), recipe)
+    metadata, metadata_notes = _metadata_that_fits(provenance(task.job, task.key, prepared.weights), recipe)
     exif, exif_notes = _kept_exif(content, recipe)
-    found = (*profile_notes, *exif_notes, *metadata_notes)
-    notes = prepared.notes + tuple(f"{task.job.content.name}: {note}." for note in found)
+    file_notes = (*profile_notes, *exif_notes, *metadata_notes)
+    notes = prepared.notes + tuple(f"{task.job.content.name}: {note}." for note in file_notes)
     header, rows = log_table(outcome.rows)
     return JobResult(
         "done",
@@ -61,7 +59,7 @@ def job_result(prepared: Prepared, outcome: Outcome) -> JobResult:
 
 
 def _kept_profile(content: Picture, recipe: Recipe) -> tuple[bytes, tuple[str, ...]]:
-    """Return the profile that a result gets, b"" for sRGB, and what is to be said about it."""
+    """Return the colour profile of a result, b"" for sRGB, and notes about it."""
     from ..images.profiles import is_curves_and_matrix, why_not_kept
 
     profile = content.decoded.profile
@@ -71,37 +69,37 @@ def _kept_profile(content: Picture, recipe: Recipe) -> tuple[bytes, tuple[str, .
         return b"", (f"{reason}; the result is sRGB",)
     if recipe.bit_depth == 16 and not is_curves_and_matrix(profile):
         return profile, (
-            "its colour profile has more than curves and a matrix; the result is brought to it in 8 bits",
+            "its colour profile has more than curves and a matrix; the result is converted to it in 8 bits",
         )
     return profile, ()
 
 
 def _kept_exif(content: Picture, recipe: Recipe) -> tuple[bytes, tuple[str, ...]]:
-    """Return the EXIF that a result gets, and what is to be said about it."""
+    """Return the EXIF of a result, and notes about it."""
     if recipe.exif == "drop":
         return b"", ()
     exif = content.decoded.exif
     if recipe.format == "jpeg" and len(exif.data) > JPEG_EXIF_BYTES:
-        return b"", (*exif.notes, "its EXIF is too long for a JPEG, and left out")
+        return b"", (*exif.notes, "its EXIF is too long for a JPEG and is left out")
     return exif.data, exif.notes
 
 
-def _fitting(metadata: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return as much of a result's provenance as its format holds, and what is to be said about it."""
+def _metadata_that_fits(metadata: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return as much of a result's provenance as its format holds, and notes about it."""
     from ..images.writing import LEFT_OUT, fits
 
     if fits(metadata, recipe.format):
         return metadata, ()
     short = {key: metadata[key] for key in ("program", "key")}
     return {**short, LEFT_OUT: "too long for a JPEG"}, (
-        "how it was made is too long for a JPEG, and not in the file; PNG, WebP and TIFF have room for it",
+        "its provenance is too long for a JPEG and is left out; PNG, WebP and TIFF can hold it",
     )
 
 
 def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: bytes = b"") -> NDArray[Any]:
-    """Return a result as it goes to its file, `pixels_HWC`: with the content's transparency if it is kept.
+    """Return the pixels (HWC) of a result's file, with the content's transparency if it is kept.
 
-    Its colours are sRGB, or those of an RGB profile.
+    Their colours are sRGB, or those of an RGB `profile`.
     """
     import numpy as np
 
@@ -124,7 +122,7 @@ def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: b
 
 
 def unexpected_failure(job: Job, error: Exception) -> JobResult:
-    """Return the result of a job that met a fault of ours or of a library."""
+    """Return the result of a job that failed by a bug in this program or in a library."""
     return JobResult(
         "failed",
         error=f"{job.content}: unexpected {type(error).__name__}: {error}",
@@ -134,7 +132,7 @@ def unexpected_failure(job: Job, error: Exception) -> JobResult:
 
 
 def render_snapshot(progress: Progress, request: Request) -> bytes | None:
-    """Return the bytes of a snapshot's file, where the engine took one."""
+    """Return the bytes of a snapshot's file, if the engine took one."""
     if progress.image_BCHW is None:
         return None
     from ..images.writing import LONGEST, encode_image
@@ -164,54 +162,6 @@ def step_progress(progress: Progress, key: str = "", snapshot: bytes | None = No
         snapshot,
         key,
     )
-
-
-def _told_apart(paths: Iterable[Path]) -> dict[Path, str]:
-    """Return the name of each file, with as many folders as tell it apart from other files of that name."""
-    same: dict[str, list[Path]] = {}
-    for path in dict.fromkeys(paths):
-        same.setdefault(path.name, []).append(path)
-    return {path: name for files in same.values() for path, name in _below_common(files).items()}
-
-
-def _below_common(files: Sequence[Path]) -> dict[Path, str]:
-    """Return different names for files, with few of the folders below the one that they are all in."""
-    levels = zip(*(file.parts[:-1] for file in files), strict=False)
-    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
-    depths = range(1, max(len(file.parts) for file in files) - shared + 1)
-    tries = ({file: Path(*file.parts[shared:][-depth:]).as_posix() for file in files} for depth in depths)
-    return next(names for names in tries if len(set(names.values())) == len(files))
-
-
-def provenance(job: Job, key: str, weights: EncoderWeights) -> dict[str, Any]:
-    """Return what a result's metadata says about how it was made; of paths the names only."""
-    content = job.origin or job.content
-    names = _told_apart([content, *job.input_paths[1:]])
-    recipe = job.recipe.model_dump(mode="json")
-    if job.init_path:
-        name = names[job.init_path]
-        # A file may be called as a way to start is.
-        recipe["init"] = f"./{name}" if name in INIT_MODES else name
-    shares: dict[str, float] = {}
-    for path, share in job.style.images:
-        shares[names[path]] = shares.get(names[path], 0) + share
-    plain_name = "+".join(path.stem for path, _ in job.style.images)
-    return {
-        "program": f"style-pipeline {VERSION}",
-        "key": key,
-        "content": names[content],
-        "style": shares,
-        **({} if job.style.name == plain_name else {"name": job.style.name}),
-        **({"masks": _masks_provenance(job, job.masks, names)} if job.masks else {}),
-        "encoder": weights.name,
-        "recipe": recipe,
-    }
-
-
-def _masks_provenance(job: Job, masks: Masks, names: Mapping[Path, str]) -> dict[str, Any]:
-    """Return masks as a manifest has them."""
-    colors = {names[path]: color_value(color) for path, color in job.regions.items()}
-    return {"content": names[masks.content], "styles": colors}
 
 
 def log_table(rows: Sequence[LossRow]) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]:

@@ -15,7 +15,7 @@ from pipeline.batch.digests import Digests
 from pipeline.batch.inspection import manifest_of, manifest_text, read_origin
 from pipeline.cli.main import app, main
 from pipeline.errors import UsageError
-from pipeline.execution.results import provenance
+from pipeline.execution.provenance import provenance
 from pipeline.images.writing import LEFT_OUT, encode_image
 from pipeline.spec.jobs import EncoderInfo, Job, Masks, Style, job_key
 from pipeline.spec.manifest import read_manifest

@@ -86,7 +86,7 @@ def test_exif_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> N
     digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in task.job.input_paths}
     (result,) = run(executor, [replace(task, digests=digests)])
     assert result.status == "done"
-    assert result.notes == ("1.png: its EXIF is too long for a JPEG, and left out.",)
+    assert result.notes == ("1.png: its EXIF is too long for a JPEG and is left out.",)
 
 
 def test_exif_that_cannot_be_read_is_said_where_it_is_wanted(executor, make_task) -> None:
@@ -105,7 +105,7 @@ def test_exif_that_cannot_be_read_is_said_where_it_is_wanted(executor, make_task
 
 def test_provenance_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> None:
     for image_format, notes in (
-        ("jpeg", ("1.png: how it was made is too long for a JPEG, and not in the file; PNG",)),
+        ("jpeg", ("1.png: its provenance is too long for a JPEG and is left out; PNG",)),
         ("png", ()),
     ):
         task = make_task(1, format=image_format)
