@@ -36,8 +36,8 @@ test-faults: .venv/installed-dev
 
 # What other processors compute, as far as this one's libraries can be held to it. The default suite has the
 # native set with bfloat16 refused.
-NUMERICAL = $(wildcard $(patsubst %,tests/*/test_%.py,attempts color color_policy encoder engine executors explicit lbfgs \
-	level_inputs level_run losses masks optimizers session stepper target_cache targets))
+NUMERICAL = $(wildcard $(patsubst %,tests/*/test_%.py,attempts color color_policy convolutions encoder engine executors \
+	explicit gradients lbfgs level_inputs level_run losses masks network optimizers session stepper target_cache targets))
 HELD = ONEDNN_MAX_CPU_ISA=$(1) MKL_ENABLE_INSTRUCTIONS=$(2) ATEN_CPU_CAPABILITY=$(3)
 NUMBERS = $(BIN)/python -m pytest -q -p no:cacheprovider -k "not processes" $(NUMERICAL)
 

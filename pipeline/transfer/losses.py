@@ -1,11 +1,11 @@
-"""Content, style and total-variation loss: formulas as pure functions, then a thin module each.
+"""Content, style, total variation and range loss as pure functions, for autograd: the reference.
 
-Shapes in names: B pictures, C channels, H rows, W columns. Every loss is summed over pictures, never
-averaged, so a picture's gradient is the same alone or in company. Moments are float32 (or the float64
-they are given), whatever the encoder runs in.
+Shapes in names: B pictures, C channels, H rows, W columns, M = H·W positions, K regions of a picture. Every
+loss is per picture and never averaged over pictures, so that a picture's gradient is the same alone or in a
+batch. Moments are float32 (or float64, of float64 features), whatever the encoder runs in.
 
-With N channels, M = H·W positions and features F (N x M), three conventions are in use in the field,
-and a weight means nothing unless the convention is named (Gatys et al. 2015, eq. 1, 4):
+With N channels, M positions and features F (N x M), three conventions are in use in the field, and a weight
+means nothing unless the convention is named (Gatys et al. 2015, eq. 1, 4):
 
 ===========  ========================  ========================
 convention   style, per layer          content, per layer
@@ -22,14 +22,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Convention = Literal["gatys", "mean", "normalized"]
 
-# Keeps a flat, black picture's targets from dividing by zero; far below any real one.
+# Keeps the targets of a flat, black picture from dividing by zero; far below any real target.
 TINY = 1e-12
-# The least spread of a channel that a style is taken to have, as a part of its mean square: a style of one
-# colour has none, and what bfloat16 rounds off would weigh without bound.
+# The least variance of a channel that a style is taken to have, as a fraction of its mean square: a style of
+# one colour has none, and the rounding of bfloat16 would weigh without bound.
 LEAST_SPREAD = 1e-5
 # ε of the Bures loss: keeps a style's weakest directions from counting without bound.
 BURES_EPSILON = 0.1
@@ -37,10 +37,10 @@ BURES_EPSILON = 0.1
 
 @dataclass(frozen=True)
 class Moments:
-    """What a style is: the mean of the features (BC) and their second moment F Fᵀ / M (BCC).
+    """What describes a style: the mean of the features (BC) and their second moment F Fᵀ / M (BCC).
 
-    `spectrum` holds the eigenvalues (BC, float64) and eigenvectors (BCC) of the covariance, where they are
-    known already.
+    `spectrum` holds the eigenvalues (BC, float64) and eigenvectors (BCC) of the covariance, if they are
+    already known.
     """
 
     mean: Tensor
@@ -76,11 +76,11 @@ def moments(features_BCHW: Tensor) -> Moments:
 
 @dataclass(frozen=True)
 class Guide:
-    """How much each position of a layer belongs to the regions of a picture, each with a style of its own.
+    """How much each position of a layer belongs to each region of a picture, which has a style of its own.
 
     `weights` (BKM), their sum `total` (BK), and the `share` (BK) of the layer's positions. A region that is
     left out has weights and share 0, and total 1. Moments, targets and losses of regions are in a batch of
-    B·K, those of a picture in a row.
+    B·K, with those of a picture next to each other.
     """
 
     weights: Tensor
@@ -88,7 +88,7 @@ class Guide:
     share: Tensor
 
     def combined(self, losses: Tensor) -> Tensor:
-        """Return the loss per picture (B) from those of the regions (B·K): every position counts the same."""
+        """Return the loss per picture (B) from those of its regions (B·K): every position counts the same."""
         return (losses.view_as(self.share) * self.share).sum(1)
 
 
@@ -120,9 +120,9 @@ def content_loss(features_BCHW: Tensor, target_BCHW: Tensor, convention: Convent
 def gram_style_loss(second_BCC: Tensor, target_BCC: Tensor, convention: Convention) -> Tensor:
     """Return the style loss per picture (B), by the table above, from second moments F Fᵀ / M.
 
-    In second moments S the `gatys` row is Σ(S-Ŝ)² / 4N²: G = MS, so M² cancels. A style of another
-    size than the canvas is thereby compared as if it had the canvas's M; its raw Gram matrix would
-    not be comparable, and the paper has both at one size.
+    In second moments S the `gatys` row is Σ(S-Ŝ)² / 4N²: G = MS, so M² cancels. A style of another size than
+    the canvas is thereby compared as if it had the canvas's M. Its raw Gram matrix would not be comparable;
+    in the paper both have one size.
     """
     squared = (second_BCC - target_BCC).square().sum((1, 2))
     channels = second_BCC.shape[1]
@@ -135,7 +135,7 @@ def gram_style_loss(second_BCC: Tensor, target_BCC: Tensor, convention: Conventi
 
 @dataclass(frozen=True)
 class BuresTarget:
-    """A style's mean m̂ (BC), the eigenvectors V (BCC) of its covariance, and what divides by them."""
+    """A style's mean m̂ (BC), covariance Σ̂ and its eigenvectors V (both BCC), and the divisors of the loss."""
 
     mean: Tensor
     covariance: Tensor
@@ -147,13 +147,13 @@ class BuresTarget:
 def bures_target(style: Moments, epsilon: float = BURES_EPSILON) -> BuresTarget:
     """Decompose a style's covariance Σ̂ = V diag(λ) Vᵀ once, for `bures_style_loss`.
 
-    `divisor` is λᵢ + λⱼ + ε·mean λ (BCC), but of a style of one colour no less than rounding asks for;
+    `divisor` is λᵢ + λⱼ + ε·mean λ (BCC), with a lower bound that matters for styles of one colour only;
     `scale` is tr Σ̂ + |m̂|² (B).
     """
     spectrum = style.decomposed().spectrum
     assert spectrum is not None  # it is decomposed
     values, vectors = spectrum
-    # Dead channels leave entries that are rounding; their products, subnormal, take a CPU ten times as long.
+    # Dead channels leave rounding errors; a CPU takes ten times as long for their subnormal products.
     vectors = vectors.masked_fill(vectors.abs() < 1e-12, 0)
     scale = values.sum(1) + style.mean.cpu().double().square().sum(1)
     floor = torch.maximum(epsilon * values.mean(1), LEAST_SPREAD / values.shape[1] * scale)
@@ -168,7 +168,7 @@ def bures_style_loss(current: Moments, target: BuresTarget) -> Tensor:
     """Return the style loss per picture (B): Wasserstein-2 distance to second order, normalised.
 
     (|m - m̂|² + ½ Σᵢⱼ Dᵢⱼ² / (λᵢ + λⱼ + ε·mean λ)) / (tr Σ̂ + |m̂|²) with D = Vᵀ(Σ - Σ̂)V: the Bures
-    metric (Bhatia, Jain, Lim 2019), where the exact distance needs a matrix square root per step.
+    metric (Bhatia, Jain, Lim 2019). The exact distance would need matrix square roots at every step.
     """
     vectors = target.eigenvectors
     rotated = vectors.transpose(1, 2) @ (current.covariance - target.covariance) @ vectors
@@ -176,10 +176,25 @@ def bures_style_loss(current: Moments, target: BuresTarget) -> Tensor:
     return ((current.mean - target.mean).square().sum(1) + spread) / target.scale
 
 
-def total_variation(image_BCHW: Tensor) -> Tensor:
-    """Return the mean squared difference of neighbouring pixels per picture (B), both directions added.
+@dataclass(frozen=True)
+class GramTarget:
+    """A style's second moment F Fᵀ / M (BCC)."""
 
-    Squared, as in Mahendran and Vedaldi 2015 with β = 2, and a mean, so its weight holds at any size.
+    second: Tensor
+
+
+StyleTarget = BuresTarget | GramTarget
+
+
+def style_target(style: Moments, style_loss: Literal["gram", "bures"]) -> StyleTarget:
+    """Return what a recipe's style loss compares with."""
+    return bures_target(style) if style_loss == "bures" else GramTarget(style.second)
+
+
+def total_variation(image_BCHW: Tensor) -> Tensor:
+    """Return the mean squared difference of neighbouring pixels per picture (B), summed over both directions.
+
+    Squared, as in Mahendran and Vedaldi 2015 with β = 2, and a mean, so that a weight fits any size.
     """
     rows = (image_BCHW[:, :, 1:] - image_BCHW[:, :, :-1]).square().flatten(1).mean(1)
     columns = (image_BCHW[:, :, :, 1:] - image_BCHW[:, :, :, :-1]).square().flatten(1).mean(1)
@@ -187,9 +202,10 @@ def total_variation(image_BCHW: Tensor) -> Tensor:
 
 
 def stretched_chroma(image_BCHW: Tensor, factor: float) -> Tensor:
-    """Return a picture with `factor` times what its channels differ by from their mean, pixel by pixel.
+    """Multiply the difference of each pixel's channels from their mean by `factor`.
 
-    The map is symmetric: a gradient by the stretched picture, stretched, is one by the picture.
+    The map is linear and symmetric, and so maps gradients with respect to its output to those with respect
+    to its input.
     """
     if factor == 1:
         return image_BCHW
@@ -199,49 +215,6 @@ def stretched_chroma(image_BCHW: Tensor, factor: float) -> Tensor:
 def out_of_range(image_BCHW: Tensor) -> Tensor:
     """Return the mean squared distance of the pixels from [0, 1] per picture (B).
 
-    A soft wall: clamping the canvas between steps would break the curvature that L-BFGS collects.
+    A soft bound: clamping the canvas between steps would invalidate the curvature that L-BFGS collects.
     """
     return (image_BCHW - image_BCHW.clamp(0, 1)).square().flatten(1).mean(1)
-
-
-class ContentLoss(nn.Module):
-    """`content_loss` against fixed features."""
-
-    target: Tensor
-
-    def __init__(self, target_BCHW: Tensor, convention: Convention) -> None:
-        super().__init__()
-        self.register_buffer("target", target_BCHW.detach())
-        self.convention = convention
-
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        return content_loss(features_BCHW, self.target, self.convention)
-
-
-class GramStyleLoss(nn.Module):
-    """`gram_style_loss` against a fixed style."""
-
-    target: Tensor
-
-    def __init__(self, style: Moments, convention: Convention) -> None:
-        super().__init__()
-        self.register_buffer("target", style.second)
-        self.convention = convention
-
-    def forward(self, features_BCHW: Tensor, guide: Guide | None = None) -> Tensor:
-        current = moments(features_BCHW) if guide is None else guided_moments(features_BCHW, guide)
-        loss = gram_style_loss(current.second, self.target, self.convention)
-        return loss if guide is None else guide.combined(loss)
-
-
-class BuresStyleLoss(nn.Module):
-    """`bures_style_loss` against a fixed style."""
-
-    def __init__(self, style: Moments, epsilon: float = BURES_EPSILON) -> None:
-        super().__init__()
-        self.target = bures_target(style, epsilon)
-
-    def forward(self, features_BCHW: Tensor, guide: Guide | None = None) -> Tensor:
-        current = moments(features_BCHW) if guide is None else guided_moments(features_BCHW, guide)
-        loss = bures_style_loss(current, self.target)
-        return loss if guide is None else guide.combined(loss)

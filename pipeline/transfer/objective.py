@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..spec.recipe import Recipe
 from ..vgg.encoder import Encoder
 from .canvas import crop_features
 from .losses import (
-    BuresStyleLoss,
-    ContentLoss,
-    GramStyleLoss,
+    BuresTarget,
+    bures_style_loss,
+    content_loss,
+    gram_style_loss,
+    guided_moments,
+    moments,
     out_of_range,
     stretched_chroma,
+    style_target,
     total_variation,
 )
 from .masks import guides
@@ -28,7 +32,7 @@ from .targets import StyleTargets
 
 @dataclass(frozen=True)
 class Losses:
-    """Weighted losses, each per picture (B); `layers` before weighting."""
+    """Losses per picture (B): the sums are weighted, `layers` are not."""
 
     total: Tensor
     content: Tensor
@@ -46,53 +50,54 @@ class Objective(Protocol):
     """Evaluates pictures."""
 
     def evaluate(self, image_BCHW: Tensor) -> tuple[Losses, Tensor]:
-        """Return the losses and the gradient of each picture's total by its pixels."""
+        """Return the losses and the gradient of each picture's total with respect to its pixels."""
 
 
-class ReferenceObjective(nn.Module):
+class ReferenceObjective:
     """Content, style, total variation and range loss, in float32 and with autograd: slow and plain."""
 
     def __init__(self, encoder: Encoder, recipe: Recipe, content_BCHW: Tensor, targets: StyleTargets) -> None:
-        super().__init__()
         self.encoder = encoder
         self.recipe = recipe
         with torch.no_grad():
             features = encoder(content_BCHW)
-        self.content_losses = nn.ModuleDict(
-            {layer: ContentLoss(features[layer], recipe.loss) for layer in recipe.content_layers}
-        )
+        self.content = {layer: features[layer] for layer in recipe.content_layers}
+        self.styles = {
+            layer: style_target(targets.layers[layer], recipe.style_loss) for layer in recipe.style_layers
+        }
         self.guides = (
             {} if targets.masks is None else guides(targets.masks, recipe.style_layers, recipe.margin)
         )
-        self.style_losses = nn.ModuleDict()
-        for layer in recipe.style_layers:
-            style = targets.layers[layer]
-            self.style_losses[layer] = (
-                BuresStyleLoss(style) if recipe.style_loss == "bures" else GramStyleLoss(style, recipe.loss)
-            )
 
-    def forward(self, image_BCHW: Tensor) -> Losses:
+    def losses(self, image_BCHW: Tensor) -> Losses:
+        """Return the losses, which autograd can differentiate with respect to the pictures."""
         recipe, features = self.recipe, self.encoder(image_BCHW)
         layers: dict[str, Tensor] = {}
         content = style = image_BCHW.new_zeros(len(image_BCHW))
         for layer, weight in recipe.content_layers.items():
-            layers[f"content_{layer}"] = loss = self.content_losses[layer](features[layer])
+            loss = content_loss(features[layer], self.content[layer], recipe.loss)
+            layers[f"content_{layer}"] = loss
             content = content + recipe.content_weight * weight * loss
         for layer, weight in recipe.style_layers.items():
-            layers[f"style_{layer}"] = loss = self.style_losses[layer](
-                crop_features(features[layer], layer, recipe.margin), self.guides.get(layer)
-            )
+            layers[f"style_{layer}"] = loss = self._style_loss(layer, features[layer])
             style = style + recipe.style_weight * weight * loss
         tv = recipe.tv_weight * total_variation(stretched_chroma(image_BCHW, recipe.tv_chroma**0.5))
         outside = recipe.range_weight * out_of_range(image_BCHW)
         return Losses(content + style + tv + outside, content, style, tv, layers)
 
+    def _style_loss(self, layer: str, features_BCHW: Tensor) -> Tensor:
+        features_BCHW = crop_features(features_BCHW, layer, self.recipe.margin)
+        target, guide = self.styles[layer], self.guides.get(layer)
+        current = moments(features_BCHW) if guide is None else guided_moments(features_BCHW, guide)
+        if isinstance(target, BuresTarget):
+            loss = bures_style_loss(current, target)
+        else:
+            loss = gram_style_loss(current.second, target.second, self.recipe.loss)
+        return loss if guide is None else guide.combined(loss)
+
     def evaluate(self, image_BCHW: Tensor) -> tuple[Losses, Tensor]:
         variable = image_BCHW.detach().requires_grad_()
-        losses = self(variable)
+        losses = self.losses(variable)
         (gradient_BCHW,) = torch.autograd.grad(losses.total.sum(), variable)
-        layers = {name: loss.detach() for name, loss in losses.layers.items()}
-        total, content, style, tv = (
-            loss.detach() for loss in (losses.total, losses.content, losses.style, losses.tv)
-        )
-        return Losses(total, content, style, tv, layers), gradient_BCHW
+        total, content, style, tv, *layers = (loss.detach() for loss in losses.by_name().values())
+        return Losses(total, content, style, tv, dict(zip(losses.layers, layers, strict=True))), gradient_BCHW

@@ -31,13 +31,23 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def convolutions_up_to(layers: Iterable[str]) -> tuple[str, ...]:
-    """Name the convolutions needed to compute `layers`, from the picture upwards."""
+    """Name the convolutions needed to compute `layers`, the first one first."""
     deepest = max(CONVOLUTIONS.index("conv" + layer[4:]) for layer in layers)
     return CONVOLUTIONS[: deepest + 1]
 
 
+def starts_block(convolution: str) -> bool:
+    """Tell whether a pooling comes before a convolution."""
+    return convolution.endswith("_1") and convolution != "conv1_1"
+
+
+def relu_of(convolution: str) -> str:
+    """Name the ReLU after a convolution: `relu4_2` of `conv4_2`."""
+    return "relu" + convolution.removeprefix("conv")
+
+
 def smallest_side(layers: Iterable[str], padding: Padding) -> int:
-    """Return the shortest picture side, in pixels, for which every layer in `layers` exists."""
+    """Return the shortest side of a picture, in pixels, for which all of `layers` exist."""
     halvings = int(convolutions_up_to(layers)[-1][4]) - 1
     # Reflection by one pixel needs a second pixel to reflect.
     return (1 << halvings) * (2 if padding == "reflect" else 1)
@@ -64,7 +74,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = frozenset(layers)
-        self.pooling = pooling
+        self.pooling, self.padding = pooling, padding
         self.convolutions = nn.ModuleDict()
         for name in convolutions_up_to(layers):
             weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
@@ -76,25 +86,26 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
         self.requires_grad_(False)
-        # Channels last is what the convolutions of CPUs and GPUs are quickest with.
+        # Convolutions are fastest with channels last, on CPUs and GPUs.
         self.to(memory_format=torch.channels_last)
 
     @property
     def channels(self) -> dict[str, int]:
-        """The width of every convolution that is built."""
+        """The number of output channels of every convolution that is built."""
         return {name: len(conv.get_parameter("bias")) for name, conv in self.convolutions.items()}
 
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
+        """Return the features of every layer."""
         features: dict[str, Tensor] = {}
         x = ((image_BCHW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         for name, convolution in self.convolutions.items():
-            if name.endswith("_1") and name != "conv1_1":
+            if starts_block(name):
                 x = F.max_pool2d(x, 2) if self.pooling == "max" else F.avg_pool2d(x, 2)
             x = convolution(x)
             if name in self.layers:
                 features[name] = x
             # An in-place ReLU would overwrite a tapped convolution.
             x = F.relu(x, inplace=name not in self.layers)
-            if (relu := "relu" + name[4:]) in self.layers:
+            if (relu := relu_of(name)) in self.layers:
                 features[relu] = x
         return features

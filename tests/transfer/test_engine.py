@@ -40,7 +40,7 @@ def test_the_loss_falls_and_the_best_picture_is_returned(name):
         inputs = transfer.inputs[0].at(LEVELS[-1])
         recipe = transfer.recipe.at_level(46)
         objective = ReferenceObjective(transfer.encoder, recipe, inputs.content_BCHW, inputs.style)
-        assert float(objective(image).total) == pytest.approx(last, rel=1e-5)
+        assert float(objective.losses(image).total) == pytest.approx(last, rel=1e-5)
 
 
 def test_lbfgs_steps_back_from_a_step_far_too_long(tmp_path):
