@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import yaml
-from fakes import Workshop
+from fakes import MakeManifest, MakePicture, Workshop
 from hypothesis import settings
 from PIL import Image
 from reliability import Results
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("repeatable")
-
-MakePicture = Callable[..., Path]
-MakeManifest = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)

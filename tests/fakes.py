@@ -7,15 +7,17 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
 
+from pipeline.batch.digests import Digests
 from pipeline.batch.options import RunOptions
-from pipeline.batch.plan import Planned, plan_jobs
+from pipeline.batch.planner import Decision, Planner, is_finished, plan_jobs
 from pipeline.batch.runner import Runner
 from pipeline.batch.summary import Finished, Summary
 from pipeline.errors import DeviceError, ImageError, WorkerLost
@@ -25,6 +27,10 @@ from pipeline.spec.recipe import Recipe
 from pipeline.storage.files import Disk
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.outbox import BatchFolder
+
+# What the fixtures of these names are.
+MakePicture = Callable[..., Path]
+MakeManifest = Callable[..., Path]
 
 # Small and quick; every test's manifest builds on it.
 QUICK = {"size": 16, "pyramid": 0, "steps": 4}
@@ -219,7 +225,6 @@ class Workshop:
         self.manifest = folder / "night.yaml"
         self.outbox = folder / "outbox"
         self.state = folder / "state"
-        self.steps_taken: Callable[[str], int] | None = None
 
     @property
     def batch_folder(self) -> Path:
@@ -247,14 +252,23 @@ class Workshop:
         finally:
             ledger.close()
 
-    def plan(self, **options: Any) -> list[Planned]:
-        batch = self.read()
-        folder, ledger = BatchFolder(self.outbox, batch.name), Ledger(self.state)
-        runner = Runner(folder, ledger, FakeExecutor(), Recorder(), RunOptions(**options))
-        try:
-            return list(plan_jobs(runner, batch.jobs, self.steps_taken))
-        finally:
-            ledger.close()
+    def plan(self, executor: FakeExecutor | None = None, **options: Any) -> list[Decision]:
+        executor = executor or FakeExecutor()
+        with self.planner(executor, **options) as planner:
+            return list(plan_jobs(planner, self.read().jobs, bool(executor.checkpoints)))
+
+    def is_finished(self, **options: Any) -> bool:
+        with self.planner(**options) as planner:
+            return is_finished(planner, self.read().jobs)
+
+    @contextmanager
+    def planner(
+        self, executor: FakeExecutor | None = None, batch: Batch | None = None, **options: Any
+    ) -> Iterator[Planner]:
+        batch, executor = batch or self.read(), executor or FakeExecutor()
+        folder, digests = BatchFolder(self.outbox, batch.name), Digests(lambda: False)
+        with closing(Ledger(self.state)) as ledger:
+            yield Planner(folder, ledger, executor, digests, RunOptions(**options), batch.jobs)
 
     def read(self, flags: Mapping[str, Any] | None = None) -> Batch:
         return read_manifest(self.manifest, QUICK, flags or {})

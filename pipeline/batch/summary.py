@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ..errors import WorkerLost
-from ..spec.jobs import EncoderInfo, Job, StepProgress
+from ..spec.jobs import EncoderInfo, Job, JobResult, StepProgress
 
 # `postponed`: not begun, because the deadline would have come first.
 Status = Literal["done", "failed", "skipped", "stopped", "postponed"]
@@ -65,7 +65,7 @@ class Summary:
 
     Every job is in one count: `done`, `failed`, `skipped` (its picture is there), `missing` (it was made
     before and is not there any more), `postponed` (it would have taken past the deadline), `interrupted`
-    (begun, and to be gone on with) or `not_begun`. `pictures` lists every job with its `status` among these,
+    (begun, and to be resumed) or `not_begun`. `pictures` lists every job with its `status` among these,
     its `key` if it is known, and its `path` below the batch's folder if it is there.
     """
 
@@ -102,7 +102,7 @@ class Summary:
         status = "missing" if finished.missing else COUNTS[finished.status]
         setattr(self, status, getattr(self, status) + 1)
         if finished.status == "stopped":
-            self.stopped, self.reason = True, "stopped"
+            self.stop("stopped")
         picture = {"name": finished.name, "status": status}
         if finished.key:
             picture["key"] = finished.key
@@ -115,6 +115,24 @@ class Summary:
         if finished.status == "failed":
             failure = {"name": finished.name, "key": finished.key}
             self.failures.append({**failure, "error": finished.error, "next_step": finished.next_step})
+
+    def note(self, encoder: EncoderInfo, result: JobResult) -> None:
+        """Note how a picture was made."""
+        self.encoders[encoder.name] = encoder.digest
+        self.cache_hits += result.cache_hits
+        self.cache_misses += result.cache_misses
+
+    def stop(self, reason: Reason) -> None:
+        """Note that no other job begins, and why."""
+        self.stopped, self.reason = True, reason
+
+    def end_by(self, error: BaseException) -> None:
+        """Note what ended the run: a fault, or an interrupt such as Ctrl-C."""
+        if isinstance(error, Exception):
+            self.stopped, self.reason = False, "fault"
+            self.fault = str(error) or type(error).__name__
+        else:
+            self.stop("stopped")
 
     def close(self, names: Iterable[str]) -> None:
         """List those of all jobs, by their `names`, that were not begun, and say why the run ended."""

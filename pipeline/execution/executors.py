@@ -164,9 +164,9 @@ class InProcessExecutor:
         wanted = name in {"auto", "vgg19"} and self.config.allow_download
         return wanted and find_vgg19(weights_dir(self.config), self.config.weights) is None
 
-    def steps_taken(self) -> Callable[[str], int] | None:
-        """Return a function that tells the steps of a job's checkpoint by its key; None if there are none."""
-        return self.progress if any(checkpoint_folder(self.config).glob("*.safetensors")) else None
+    def any_checkpoints(self) -> bool:
+        """Tell whether any job may be resumed."""
+        return any(checkpoint_folder(self.config).glob("*.safetensors"))
 
     def micro_batch(self, recipe: Recipe) -> int:
         if isinstance(self.config.micro_batch, int):

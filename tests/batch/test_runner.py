@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import MakeManifest, MakePicture
 from disks import HookedDisk, failing
-from fakes import QUICK, FakeExecutor, Fault, Recorder, Workshop, picture_bytes
+from fakes import QUICK, FakeExecutor, Fault, MakeManifest, MakePicture, Recorder, Workshop, picture_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +26,7 @@ from pipeline.batch.deadline import Deadline
 from pipeline.batch.digests import Digests
 from pipeline.batch.estimate import Estimate, megapixel_steps
 from pipeline.batch.options import RunOptions
-from pipeline.batch.plan import is_finished, plan_jobs
+from pipeline.batch.planner import plan_jobs
 from pipeline.batch.runner import Runner, group_jobs
 from pipeline.batch.single import run_single, single_job, single_style
 from pipeline.batch.summary import Finished, Summary
@@ -779,12 +778,7 @@ def test_a_job_by_itself_ignores_how_many_failures_are_too_many(workshop: Worksh
 
 
 def test_a_stop_that_comes_after_the_last_job_stopped_nothing(workshop: Workshop) -> None:
-    looks: list[bool] = []
-    workshop.run(should_stop=lambda: looks.append(False) or False)
-    # The same run once more; only its last look, after its last job, is told to stop.
-    answers = iter([*looks[1:], True])
-    ran = workshop.run(force=True, should_stop=lambda: next(answers))
-    assert next(answers, None) is None
+    ran = workshop.run(should_stop=lambda: len(workshop.pictures()) == 4)
     assert (ran.summary.done, ran.summary.remaining, ran.summary.stopped) == (4, 0, False)
 
 
@@ -1211,10 +1205,8 @@ def test_a_plan_of_a_picture_that_is_gone_says_so(workshop: Workshop) -> None:
     workshop.run()
     batch = workshop.read()
     (workshop.folder / "photos/a.png").unlink()
-    ledger = Ledger(workshop.state)
-    runner = Runner(outbox.BatchFolder(workshop.outbox, "night"), ledger, FakeExecutor(), Recorder())
-    reasons = {planned.job.name: planned.reason for planned in plan_jobs(runner, batch.jobs)}
-    ledger.close()
+    with workshop.planner(batch=batch) as planner:
+        reasons = {decision.job.name: decision.reason for decision in plan_jobs(planner, batch.jobs)}
     assert "a.png: cannot be read" in reasons["a--s"]
     assert reasons["b--s"] == "done already"
 
@@ -1278,31 +1270,20 @@ def test_a_plan_says_that_an_older_result_comes_back(workshop: Workshop) -> None
 
 def test_a_plan_tells_what_is_to_be_resumed_from_what_is_new(workshop: Workshop) -> None:
     """Before anything is done there is no record; the checkpoint is known by the key."""
-    workshop.run(FakeExecutor({"b": "stop"}))
-    keys: list[str] = []
-
-    def steps_taken(key: str) -> int:
-        keys.append(key)
-        return 3 if len(keys) == 1 else 0
-
-    workshop.steps_taken = steps_taken
-    planned = {each.name: each for each in workshop.plan()}
+    keys = {
+        finished.name: finished.key
+        for finished in workshop.run(FakeExecutor({"b": "stop"})).observer.finished
+    }
+    planned = {each.name: each for each in workshop.plan(FakeExecutor(checkpoints={keys["b--s"]: 3}))}
     assert [(name, planned[name].reason, planned[name].steps_taken) for name in ("b--s", "a--t", "b--t")] == [
-        ("b--s", "goes on from step 3 of 4", 3), ("a--t", "new", 0), ("b--t", "new", 0),
+        ("b--s", "resumes from step 3 of 4", 3), ("a--t", "new", 0), ("b--t", "new", 0),
     ]  # fmt: skip
-    assert len(set(keys)) == 3
 
 
 def test_a_batch_is_finished_when_a_run_would_make_nothing(
     workshop: Workshop, make_picture: MakePicture
 ) -> None:
-    def finished(**options: Any) -> bool:
-        batch = workshop.read()
-        folder = outbox.BatchFolder(workshop.outbox, batch.name)
-        with closing(Ledger(workshop.state)) as ledger:
-            runner = Runner(folder, ledger, FakeExecutor(), Recorder(), RunOptions(**options))
-            return is_finished(runner, batch.jobs)
-
+    finished = workshop.is_finished
     assert not finished()
     workshop.run(FakeExecutor({"b": "fail"}))
     assert not finished()

@@ -84,7 +84,7 @@ def test_dry_run_tells_a_checkpoint_from_a_new_job_and_a_broken_picture(cli, nig
     code, out, _ = cli("run", night, "--dry-run", "--set", "steps=5000")
     assert code == 0
     lines = out.splitlines()
-    assert lines[0] == f"run   a--s  (goes on from step {steps} of 5000)"
+    assert lines[0] == f"run   a--s  (resumes from step {steps} of 5000)"
     assert lines[1].startswith("fail  b--s  (will fail: ")
     assert lines[2].endswith("; 1 cannot be made.")
     told = [

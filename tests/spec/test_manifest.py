@@ -13,14 +13,13 @@ from typing import Any, Literal
 
 import pytest
 import yaml
-from conftest import MakeManifest
-from fakes import FakeExecutor, Recorder, picture_bytes
+from fakes import FakeExecutor, MakeManifest, picture_bytes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pipeline.batch.plan import plan_jobs
-from pipeline.batch.runner import Runner
+from pipeline.batch.digests import Digests
+from pipeline.batch.planner import Planner, plan_jobs
 from pipeline.errors import UsageError
 from pipeline.execution.inputs import check_header
 from pipeline.spec.config import Config
@@ -825,12 +824,13 @@ def test_a_hundred_thousand_jobs_are_planned_lazily(here: Path, make_manifest: M
 
     executor = FakeExecutor()
     ledger = Ledger(here / "state")
-    runner = Runner(BatchFolder(here / "outbox", batch.name), ledger, executor, Recorder())
+    folder, digests = BatchFolder(here / "outbox", batch.name), Digests(lambda: False)
+    planner = Planner(folder, ledger, executor, digests, jobs=lambda: itertools.islice(batch.jobs(), 10_000))
     # What reads the head of a picture is loaded first: its modules take megabytes, whatever the jobs.
     check_header(here / "photos/a.jpg")
     # A tenth of them is enough to see what each one keeps.
     tracemalloc.start()
-    runs = sum(planned.run for planned in plan_jobs(runner, lambda: itertools.islice(batch.jobs(), 10_000)))
+    runs = sum(planned.run for planned in plan_jobs(planner, lambda: itertools.islice(batch.jobs(), 10_000)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     ledger.close()

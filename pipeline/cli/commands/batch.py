@@ -25,10 +25,11 @@ from .options import (
     read_settings,
     recipe_flags,
 )
-from .output import answer, check_answered, console, say
+from .output import answer, check_answered, say
 
 if TYPE_CHECKING:
     from ...batch.options import RunOptions
+    from ...batch.planner import Planner
     from ...batch.runner import Runner
     from ...batch.summary import Summary
     from ...execution.executors import Executor, InProcessExecutor
@@ -128,28 +129,25 @@ def _end(summary: Summary, stopped: list[int], options: RunOptions) -> None:
 
 def _executor(settings: Config, batch: Batch, options: RunOptions, stopped: list[int]) -> InProcessExecutor:
     """Return what runs a batch; for one that is finished nothing is downloaded."""
-    from ...batch.plan import is_finished
-    from ..display import LogLines
+    from ...batch.planner import is_finished
 
     executor = running.executor(settings, stopped)
     if executor.would_download("auto"):
         offline = running.executor(settings, stopped, allow_download=False)
-        with _runner(settings, batch, offline, LogLines(console(), 0), options, stopped) as runner:
-            if is_finished(runner, batch.jobs):
+        with _planner(settings, batch, offline, options, stopped) as planner:
+            if is_finished(planner, batch.jobs):
                 return offline
     return executor
 
 
 def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
     from ...batch.estimate import Estimate
-    from ...batch.plan import plan_jobs
-    from ..display import LogLines
+    from ...batch.planner import plan_jobs
 
     executor = running.executor(settings, [], allow_download=False)
-    observer = LogLines(console(), len(batch))
-    with _runner(settings, batch, executor, observer, options, [], touch_nothing=True) as runner:
-        estimate, undecided, failing = Estimate(runner.ledger), False, 0
-        for planned in plan_jobs(runner, batch.jobs, executor.steps_taken()):
+    with _planner(settings, batch, executor, options, []) as planner:
+        estimate, undecided, failing = Estimate(planner.ledger), False, 0
+        for planned in plan_jobs(planner, batch.jobs, executor.any_checkpoints()):
             failing += planned.fails
             if as_json:
                 facts = ("name", "run", "reason", "fails", "steps_taken")
@@ -177,6 +175,21 @@ def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool)
 
 
 @contextmanager
+def _planner(
+    settings: Config, batch: Batch, executor: InProcessExecutor, options: RunOptions, stopped: list[int]
+) -> Iterator[Planner]:
+    """Open what a plan needs; nothing on the disk is made or changed."""
+    from ...batch.digests import Digests
+    from ...batch.planner import Planner
+    from ...storage.ledger import LedgerCopy
+    from ...storage.outbox import BatchFolder
+
+    folder, digests = BatchFolder(settings.outbox, batch.name), Digests(lambda: bool(stopped))
+    with closing(LedgerCopy(settings.state_dir)) as ledger:
+        yield Planner(folder, ledger, executor, digests, options, batch.jobs)
+
+
+@contextmanager
 def _runner(
     settings: Config,
     batch: Batch,
@@ -184,10 +197,9 @@ def _runner(
     observer: LogLines,
     options: RunOptions,
     stopped: list[int],
-    touch_nothing: bool = False,
 ) -> Iterator[Runner]:
     from ...batch.runner import Runner
-    from ...storage.ledger import Ledger, LedgerCopy
+    from ...storage.ledger import Ledger
     from ...storage.outbox import BatchFolder
 
     def workers() -> list[Executor]:
@@ -196,5 +208,5 @@ def _runner(
         return batch_executors(settings, len(batch), executor)
 
     folder = BatchFolder(settings.outbox, batch.name)
-    with closing((LedgerCopy if touch_nothing else Ledger)(settings.state_dir)) as ledger:
+    with closing(Ledger(settings.state_dir)) as ledger:
         yield Runner(folder, ledger, executor, observer, options, lambda: bool(stopped), workers)

@@ -1,0 +1,275 @@
+"""What has to run, and why. Nothing on the disk is changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ImageError, JobError, MachineError, PathError
+from ..execution.executors import Executor
+from ..execution.inputs import check_header
+from ..spec.jobs import Job, JobResult, job_key
+from ..spec.text import counted
+from ..storage.ledger import Ledger
+from ..storage.outbox import BatchFolder, Place, read_record
+from .digests import Digests, ReadingStopped
+from .options import DEFAULTS, RunOptions
+from .records import is_of_same_pair, job_record, what_changed
+from .summary import Finished, Status
+
+# `skip`: the picture was made; `restore`: it comes back from `older/`; `publish`: it waits on the stage;
+# `fail`: the job cannot run as things are.
+Action = Literal["run", "skip", "restore", "publish", "fail"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to become of a job, under which name, and why.
+
+    A job to be resumed has taken some steps; one that fails has an error; one whose inputs cannot be read
+    has no key.
+    """
+
+    job: Job
+    action: Action
+    place: Place
+    reason: str
+    key: str = ""
+    steps_taken: int = 0
+    error: JobError | None = None
+
+    @property
+    def name(self) -> str:
+        return self.place.name
+
+    @property
+    def run(self) -> bool:
+        return self.action == "run"
+
+    @property
+    def fails(self) -> bool:
+        return self.action == "fail"
+
+    def finished(self, status: Status, **more: Any) -> Finished:
+        return Finished(self.job, self.name, status, self.key, **more)
+
+
+class BatchNames:
+    """The names that the jobs of a batch want, in lower case: many file systems ignore case."""
+
+    def __init__(self, jobs: Callable[[], Iterable[Job]]) -> None:
+        self._jobs = jobs
+
+    @cached_property
+    def repeated(self) -> set[str]:
+        """Those wanted more than once, by several jobs or by one that is repeated."""
+        seen: set[str] = set()
+        repeated: set[str] = set()
+        for job in self._jobs():
+            name = job.name.casefold()
+            (repeated if name in seen else seen).add(name)
+        return repeated
+
+    @cached_property
+    def contested(self) -> set[str]:
+        """Those that different jobs want."""
+        first: dict[str, Job] = {}
+        named = ((job.name.casefold(), job) for job in self._jobs())
+        return {name for name, job in named if name in self.repeated and first.setdefault(name, job) != job}
+
+
+class Planner:
+    """Decides what is to become of jobs, for a run, a dry run and the daemon alike.
+
+    `jobs` returns all jobs of the batch; it is None for a picture from a watched folder. Such a one replaces
+    no result, as nobody can say whose the results of its name are.
+    """
+
+    def __init__(
+        self,
+        folder: BatchFolder,
+        ledger: Ledger,
+        executor: Executor,
+        digests: Digests,
+        options: RunOptions = DEFAULTS,
+        jobs: Callable[[], Iterable[Job]] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.ledger = ledger
+        self.executor = executor
+        self.digests = digests
+        self.options = options
+        self.names = None if jobs is None else BatchNames(jobs)
+
+    def decide(self, job: Job) -> Decision:
+        """Decide what is to become of a job.
+
+        Raises:
+            ReadingStopped: told to stop before its inputs were read.
+            MachineError: weights are missing, or a folder cannot be read.
+        """
+        try:
+            key = self._key(job)
+        except ImageError as error:
+            # Without a key its name is its own by where its content is.
+            content = hashlib.sha256(os.fsencode(job.content)).hexdigest()
+            return _failing(job, self.folder.place(job.name, job.recipe.suffix, content), "", error)
+        place = self.folder.place(
+            job.name, job.recipe.suffix, key, job.drop, lambda r: self._replaces(job, r)
+        )
+        try:
+            return self._decide(job, key, place)
+        except PathError as error:
+            return _failing(job, place, key, error)
+
+    def _decide(self, job: Job, key: str, place: Place) -> Decision:
+        options = self.options
+        if not options.force:
+            if place.done or self._was_published(job, key):
+                return Decision(job, "skip", place, "done already", key)
+            if place.older:
+                return Decision(job, "restore", place, "made before; comes back from older/", key)
+            if place.missing and not options.missing:
+                reason = "made before, and its picture is not there any more; --missing makes it again"
+                return Decision(job, "skip", place, reason, key)
+            if self.is_quarantined(key):
+                ended = f"ended the process {counted(options.max_attempts, 'time')}"
+                error = quarantined_error(job, options.max_attempts)
+                return Decision(job, "fail", place, f"{ended}; --force tries it again", key, error=error)
+        if self.folder.is_staged(key):
+            return Decision(job, "publish", place, "made before, when its name could not be used", key)
+        self.folder.check_name(place.name, job.recipe.suffix)
+        steps = self.executor.progress(key)
+        return Decision(job, "run", place, self._why(job, key, place, steps), key, steps)
+
+    def _key(self, job: Job) -> str:
+        for path in job.input_paths:
+            self.digests[path]
+        return job_key(job, self.digests, self.executor.encoder_info(job.recipe.encoder))
+
+    def _replaces(self, job: Job, record: Mapping[str, Any]) -> bool:
+        """Tell whether a record is of the same pair as a job whose name no other job of the batch wants."""
+        return (
+            self.names is not None
+            and is_of_same_pair(record, job)
+            and job.name.casefold() not in self.names.contested
+        )
+
+    def _was_published(self, job: Job, key: str) -> bool:
+        """Tell whether a drop's result left the stage, whatever became of its files since."""
+        return bool(job.drop) and self.ledger.was_staged(job.drop, key) and not self.folder.is_staged(key)
+
+    def is_quarantined(self, key: str) -> bool:
+        """Tell whether a job ended the process too often without taking more steps.
+
+        One that takes more each time comes to an end, as its steps are finite.
+        """
+        return self.ledger.attempts(key) >= self.options.max_attempts and not self.has_advanced(key)
+
+    def has_advanced(self, key: str) -> bool:
+        """Tell whether a job whose last attempt ended the process took more steps than before."""
+        return self.ledger.attempts(key) > 0 and self.executor.progress(key) > self.ledger.progress(key)
+
+    def _why(self, job: Job, key: str, place: Place, steps: int) -> str:
+        """Say why a job has to run."""
+        record = read_record(self.folder.record_path(place.name))
+        if steps:
+            return f"resumes from step {steps} of {job.recipe.total_steps}"
+        if place.done or place.older:
+            return "forced"
+        if place.missing:
+            return "its picture is not there any more"
+        if record.get("status") == "failed":
+            return "failed before"
+        if record.get("status") == "done" and record.get("key") != key:
+            encoder = self.executor.encoder_info(job.recipe.encoder)
+            new = job_record(job, key, self.digests, encoder, JobResult("done"))
+            return f"{what_changed(record, new)} changed; the older result goes to older/"
+        return "new"
+
+
+class DryRun:
+    """Decides as a run would, but is quick: it computes a key only where an earlier run left something.
+
+    It also looks at how pictures begin, which a run does when it decodes them.
+    """
+
+    def __init__(self, planner: Planner, names: BatchNames, any_checkpoints: bool) -> None:
+        self.planner = planner
+        self.names = names
+        # A job that ended the process has left no record yet, only attempts.
+        self._needs_keys = (
+            any_checkpoints
+            or planner.ledger.any_attempts(planner.options.max_attempts)
+            or planner.folder.has_older()
+        )
+        self._seen: set[tuple[str, str]] = set()
+        self._faults: dict[Path, ImageError | None] = {}
+
+    def decide(self, job: Job) -> Decision:
+        if not self._needs_key(job):
+            return self._checked(Decision(job, "run", Place(job.name, done=False), "new"))
+        decision = self.planner.decide(job)
+        if not decision.key:
+            return decision
+        if (decision.name, decision.key) in self._seen:
+            return replace(decision, action="skip", reason="the same as another one of this batch")
+        self._seen.add((decision.name, decision.key))
+        return self._checked(decision) if decision.run else decision
+
+    def _needs_key(self, job: Job) -> bool:
+        return (
+            self._needs_keys
+            or job.name.casefold() in self.names.repeated
+            or self.planner.folder.has_record(job.name, job.recipe.suffix)
+        )
+
+    def _checked(self, decision: Decision) -> Decision:
+        for path in decision.job.input_paths:
+            if path not in self._faults:
+                self._faults[path] = _header_fault(path)
+            if (fault := self._faults[path]) is not None:
+                return _failing(decision.job, decision.place, decision.key, fault)
+        return decision
+
+
+def plan_jobs(
+    planner: Planner, jobs: Callable[[], Iterable[Job]], any_checkpoints: bool = False
+) -> Iterator[Decision]:
+    """Say of every job of a batch what a run would make of it, without running or writing anything."""
+    dry_run = DryRun(planner, planner.names or BatchNames(jobs), any_checkpoints)
+    return map(dry_run.decide, jobs())
+
+
+def is_finished(planner: Planner, jobs: Callable[[], Iterable[Job]]) -> bool:
+    """Tell whether a run would make nothing, so that nothing need be loaded or downloaded for it."""
+    try:
+        return not any(decision.run or decision.fails for decision in map(planner.decide, jobs()))
+    except (MachineError, ReadingStopped):  # the run will meet it, too
+        return False
+
+
+def quarantined_error(job: Job, attempts: int, last_end: str = "") -> JobError:
+    """Return the error of a job that ended the process too often, the last time as `last_end` says."""
+    again = f"with `style-pipeline retry {job.drop}`" if job.drop else "with --force"
+    ended = f"quarantined; this job ended the process {counted(attempts, 'time')}."
+    return JobError(
+        f"{job.content}: {ended} {last_end}".rstrip(), f"Try a smaller size, or try again {again}."
+    )
+
+
+def _failing(job: Job, place: Place, key: str, error: JobError) -> Decision:
+    return Decision(job, "fail", place, f"will fail: {error.message}", key, error=error)
+
+
+def _header_fault(path: Path) -> ImageError | None:
+    try:
+        check_header(path)
+    except ImageError as error:
+        return error
+    return None

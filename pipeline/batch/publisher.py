@@ -1,0 +1,109 @@
+"""What comes of jobs, written into the batch's folder: pictures, logs, records and snapshots."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from string import Formatter
+
+from ..errors import PathError
+from ..execution.executors import Executor
+from ..spec.jobs import JobResult, output_name
+from ..storage.ledger import Ledger
+from ..storage.outbox import BatchFolder, log_bytes
+from .digests import Digests
+from .planner import Decision
+from .records import job_record
+from .summary import Finished
+
+
+class Publisher:
+    """Publishes results, failures and snapshots of one batch. Used by one thread alone.
+
+    Where something cannot be written it raises DiskError; a name that cannot be used fails its own job.
+    """
+
+    def __init__(self, folder: BatchFolder, ledger: Ledger, executor: Executor, digests: Digests) -> None:
+        self.folder = folder
+        self.ledger = ledger
+        self.executor = executor
+        self.digests = digests
+        # Notes on snapshots whose names could not be used, by the keys of their jobs.
+        self._lost_snapshots: dict[str, str] = {}
+
+    def settle(self, decision: Decision) -> Finished:
+        """Do what is decided for a job that does not run."""
+        if decision.error is not None:
+            return self.fail(decision, JobResult.failure(decision.error))
+        if self.ledger.attempts(decision.key):  # it was published, and the process ended before it was noted
+            self.ledger.end(decision.key)
+        place, path = decision.place, self.folder.image_path(decision.name, decision.job.recipe.suffix)
+        try:
+            if decision.action == "publish":
+                path = self.folder.publish_staged(self.folder.stage_folder / decision.key)
+            elif decision.action == "restore":
+                path = self._publish(decision, self.folder.stage_older(place, decision.job.drop))
+                self.folder.remove_older(place)
+        except PathError as error:
+            return self.fail(decision, JobResult.failure(error))
+        return decision.finished("skipped", path=path, missing=place.missing)
+
+    def publish(self, decision: Decision, result: JobResult) -> Finished:
+        """Publish a picture, after which its checkpoint is not needed any more."""
+        if note := self._lost_snapshots.pop(decision.key, ""):
+            result = replace(result, notes=(*result.notes, note))
+        suffix, log = decision.job.recipe.suffix, log_bytes(result.log_header, result.log_rows)
+        record = self._record(decision, result)
+        try:
+            path = self._publish(
+                decision, self.folder.stage(decision.name, suffix, result.image, log, record)
+            )
+        except PathError as error:
+            return self.fail(decision, JobResult.failure(error))
+        self.executor.forget(decision.key)
+        return decision.finished("done", path=path, seconds=result.seconds, notes=result.notes)
+
+    def fail(self, decision: Decision, result: JobResult) -> Finished:
+        """Record why a job failed, unless there is the record of a picture that it made."""
+        job, place, key = decision.job, decision.place, decision.key
+        if job.origin is not None:  # people know the picture by where they dropped it
+            result = replace(result, error=result.error.replace(str(job.content), str(job.origin)))
+        if self.folder.has_result(place.name, key):  # of another job, which keeps its name and its record
+            place = self.folder.place_beside(place, job.recipe.suffix, key)
+            decision = replace(decision, place=place)
+        if not self.folder.has_done(place.name, key):
+            with suppress(PathError):  # where a name cannot be used, this is why it failed
+                self.folder.write_record(place.name, self._record(decision, result))
+        return decision.finished("failed", error=result.error, next_step=result.next_step)
+
+    def write_snapshot(self, decision: Decision, step: int, image: bytes) -> None:
+        """Write a snapshot; where its name cannot be used, the result gets a note."""
+        name = self._snapshot_name(decision, step)
+        if name == decision.name:
+            return  # the last step's is the result itself, which comes next
+        try:
+            self.folder.write_snapshot(name, decision.job.recipe.suffix, image)
+        except PathError as error:
+            self._lost_snapshots[decision.key] = f"a snapshot was not kept: {error}"
+
+    def _snapshot_name(self, decision: Decision, step: int) -> str:
+        job, name = decision.job, decision.name
+        if any(field == "step" for _, field, _, _ in Formatter().parse(job.recipe.name)):
+            filled = output_name(
+                job.recipe.name, job.content.stem, job.style.name, job.recipe, job.sweep, step
+            )
+            filled += name.removeprefix(job.name)  # the short id, where there is one
+            if filled == name or self.folder.is_untaken(filled):
+                return filled
+        return f"{name}-step{step:05d}"
+
+    def _publish(self, decision: Decision, staged: Path) -> Path:
+        if decision.job.drop:
+            self.ledger.note_staged(decision.job.drop, decision.key)
+        return self.folder.publish_staged(staged)
+
+    def _record(self, decision: Decision, result: JobResult) -> dict[str, object]:
+        key, encoder = decision.key, decision.job.recipe.encoder
+        info = self.executor.encoder_info(encoder) if key else None
+        return job_record(decision.job, key, self.digests, info, result)

@@ -1,0 +1,73 @@
+"""A record: what made a picture, as it is written beside it, and what differs between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..spec.jobs import EncoderInfo, Job, JobResult, color_value, result_summary
+
+# Fields of a recipe that a job's key leaves out.
+NO_IDENTITY = frozenset({"name", "preset", "encoder"})
+
+
+def job_record(
+    job: Job, key: str, digests: Mapping[Path, str], encoder: EncoderInfo | None, result: JobResult
+) -> dict[str, Any]:
+    """Return the record of a job and its result. `digests` has the sha256 of the inputs that were read."""
+
+    def file(path: Path, **more: object) -> dict[str, Any]:
+        return {"path": str(path), "sha256": digests.get(path, ""), **more}
+
+    summary = result_summary(result)
+    colors = {str(path): color_value(color) for path, color in job.regions.items()}
+    return {
+        "status": summary.pop("status"),
+        "key": key,
+        **({"drop": job.drop} if job.drop else {}),
+        "content": {**file(job.content), "path": str(job.origin or job.content)},
+        "style": {
+            "name": job.style.name,
+            "images": [file(path, share=share) for path, share in job.style.images],
+        },
+        "init": file(job.init_path) if job.init_path else None,
+        "masks": {"content": file(job.masks.content), "styles": colors} if job.masks else None,
+        "recipe": job.recipe.model_dump(mode="json"),
+        "encoder": {"name": encoder.name, "digest": encoder.digest} if encoder else None,
+        **summary,
+        "finished": now(),
+    }
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def is_of_same_pair(record: Mapping[str, Any], job: Job) -> bool:
+    """Tell whether a record is of a job's content and styles, by their paths."""
+    try:
+        found = record["content"]["path"], [image["path"] for image in record["style"]["images"]]
+    except (KeyError, TypeError):
+        return False
+    return found == (str(job.origin or job.content), [str(path) for path, _ in job.style.images])
+
+
+def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Name what differs in the records of two results of one pair."""
+    parts = (
+        ("the content", lambda record: record["content"]["sha256"]),
+        ("the style", lambda record: [(i["sha256"], i["share"]) for i in record["style"]["images"]]),
+        ("the picture to start from", lambda record: (record["init"] or {}).get("sha256")),
+        ("the mask", lambda record: record["masks"]),
+        ("the recipe", lambda record: {k: v for k, v in record["recipe"].items() if k not in NO_IDENTITY}),
+        ("the encoder", lambda record: record["encoder"]["digest"]),
+    )
+    names = []
+    for name, part in parts:
+        with suppress(KeyError, TypeError, AttributeError):  # of an older version, or damaged
+            if part(old) != part(new):
+                names.append(name)
+    return " and ".join(names) or "the program"
