@@ -98,7 +98,7 @@ def check_shows(pictures: Iterable[tuple[Picture, Path | str]]) -> None:
         ImageError: one is transparent all over.
     """
     for picture, name in pictures:
-        if not picture.decoded.shows:
+        if not picture.decoded.is_visible:
             raise ImageError(
                 f"{name}: nothing of this picture shows: it is transparent all over.",
                 "Save it without transparency, or give another.",
@@ -143,10 +143,9 @@ def check_header(path: Path) -> None:
     Raises:
         ImageError: it is missing, or no picture that is read here.
     """
-    from ..images.reading import opened_picture, read_bytes
+    from ..images.reading import open_picture, read_bytes
 
-    with opened_picture(read_bytes(path), str(path)):
-        pass
+    open_picture(read_bytes(path), str(path))
 
 
 def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Picture:

@@ -60,14 +60,14 @@ def job_result(prepared: Prepared, outcome: Outcome) -> JobResult:
 
 def _kept_profile(content: Picture, recipe: Recipe) -> tuple[bytes, tuple[str, ...]]:
     """Return the colour profile of a result, b"" for sRGB, and notes about it."""
-    from ..images.profiles import is_curves_and_matrix, why_not_kept
+    from ..images.profiles import is_matrix_profile, why_not_kept
 
     profile = content.decoded.profile
     if recipe.profile == "srgb":
         return b"", ()
     if reason := why_not_kept(profile):
         return b"", (f"{reason}; the result is sRGB",)
-    if recipe.bit_depth == 16 and not is_curves_and_matrix(profile):
+    if recipe.bit_depth == 16 and not is_matrix_profile(profile):
         return profile, (
             "its colour profile has more than curves and a matrix; the result is converted to it in 8 bits",
         )
@@ -103,7 +103,8 @@ def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: b
     """
     import numpy as np
 
-    from ..images.profiles import from_srgb, to_eight_bits
+    from ..images.profiles import from_srgb
+    from ..images.samples import to_8_bits
     from ..images.writing import WITH_ALPHA
     from ..transfer.images import scaled, to_pixels
 
@@ -112,7 +113,7 @@ def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: b
     pixels_HWC = to_pixels(outcome.image_BCHW, 16 if profile else recipe.bit_depth)
     if profile:
         pixels_HWC = from_srgb(pixels_HWC, profile)
-        pixels_HWC = to_eight_bits(pixels_HWC) if recipe.bit_depth == 8 else pixels_HWC
+        pixels_HWC = to_8_bits(pixels_HWC) if recipe.bit_depth == 8 else pixels_HWC
     if alpha_HW is None or recipe.transparency == "white" or recipe.format not in WITH_ALPHA:
         return pixels_HWC
     height, width = pixels_HWC.shape[:2]

@@ -1,5 +1,5 @@
-"""Colours that are said without an ICC profile, made into one: gamma and chromaticities of a PNG, code points
-of PNG, AVIF and HEIC (ITU-T H.273: cICP, nclx).
+"""ICC profiles for colours that a file declares without one: by gamma and chromaticities (PNG), or by code
+points (ITU-T H.273: cICP of PNG, nclx of AVIF and HEIC).
 """
 
 from __future__ import annotations
@@ -30,46 +30,47 @@ PRIMARIES: Mapping[int, tuple[float, ...]] = {
     12: (*_P3, *_D65),
     22: (0.630, 0.340, 0.295, 0.605, 0.155, 0.077, *_D65),
 }
-BT709, UNSAID = 1, 2
-# Codes of curves (table 3). What video says of its cameras is shown as sRGB is, as displays do.
+BT709, UNSPECIFIED = 1, 2
+# Codes of curves (table 3). The curves of video cameras are taken for sRGB's, as displays do.
 _AS_SRGB = {1, 6, 7, 11, 12, 13, 14, 15}
 _POWERS = {4: 2.2, 5: 2.8, 8: 1.0}
 PQ, HLG = 16, 18
 HDR = {PQ: "PQ", HLG: "HLG"}
-# White of what is not HDR, in cd/m² and as a sample (ITU-R BT.2408, table 1); and the gamma of a display
-# of 1,000 cd/m² (BT.2100).
+# SDR white: in cd/m² for PQ, as a sample for HLG (ITU-R BT.2408, table 1); and the system gamma of HLG on a
+# display of 1,000 cd/m² (BT.2100).
 SDR_WHITE, HLG_WHITE, HLG_GAMMA = 203.0, 0.75, 1.2
 
-# Encoders write so for sRGB, which has no power of its own (PNG specification, section on sRGB).
+# Encoders declare sRGB by a gamma in this range, though it is no power (PNG specification, section on sRGB).
 SRGB_GAMMA = (0.45, 0.46)
-GAMMAS = (0.1, 10.0)
-CLOSE = 2e-3
+PLAUSIBLE_GAMMA = (0.1, 10.0)
+# Chromaticities that differ by less are the same.
+SAME_POINT = 2e-3
 
-# White of profiles as their head has it, and as our matrix has it.
-D50, OUR_D50 = (0.9642, 1.0, 0.8249), SRGB_TO_XYZ.sum(1)
+# The white of profiles as their header has it, and as our matrix has it.
+D50, MATRIX_D50 = (0.9642, 1.0, 0.8249), SRGB_TO_XYZ.sum(1)
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 HALF_A_PROFILE = "its colour profile is incomplete or damaged, and not used"
-NOT_FULL_RANGE = "it is said to have the narrow range of video; its samples are taken as they are"
+NOT_FULL_RANGE = "it declares the narrow range of video; its samples are taken as they are"
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a picture's colours are: an ICC profile, b"" for sRGB, and what is to be said about it.
+class DeclaredColors:
+    """The ICC profile of a picture's colours, b"" for sRGB, and notes about it.
 
-    A profile may be good for reading only, as those of HDR are.
+    `can_be_kept` is false for a profile that is good for reading only, as those of HDR are.
     """
 
     profile: bytes
     notes: tuple[str, ...] = ()
-    is_kept: bool = True
+    can_be_kept: bool = True
 
 
-def said_colors(info: Mapping[Any, Any], is_grey: bool) -> Said:
-    """Return what a picture's metadata, as Pillow has it, says of its colours.
+def declared_colors(info: Mapping[Any, Any], is_grey: bool) -> DeclaredColors:
+    """Return the colours that a picture's metadata declares. `info` is as Pillow has it.
 
-    What says more comes first (PNG specification, section on colour spaces): cICP, iCCP, sRGB, gAMA and cHRM.
-    In AVIF and HEIC a profile comes before nclx.
+    In a PNG cICP counts before iCCP, then sRGB, then gAMA with cHRM (PNG specification, section on colour
+    spaces). In AVIF and HEIC a profile counts before nclx.
     """
     notes: tuple[str, ...] = ()
     if cicp := info.get("cicp"):
@@ -77,70 +78,68 @@ def said_colors(info: Mapping[Any, Any], is_grey: bool) -> Said:
         notes = () if is_full else (NOT_FULL_RANGE,)
         found = _of_codes(primaries, transfer, is_grey)
         if found is not None:
-            return Said(found.profile, notes + found.notes, found.is_kept)
+            return DeclaredColors(found.profile, notes + found.notes, found.can_be_kept)
         notes += _unknown_codes(primaries, transfer)
     if profile := info.get("icc_profile"):
-        return Said(profile, notes)
+        return DeclaredColors(profile, notes)
     if "icc_profile" in info and info["icc_profile"] is None:
         notes += (HALF_A_PROFILE,)
     if nclx := info.get("nclx_profile"):
         codes = nclx["color_primaries"], nclx["transfer_characteristics"]
-        found = _of_codes(*codes, is_grey) or Said(b"", _unknown_codes(*codes))
-        return Said(found.profile, notes + found.notes, found.is_kept)
+        found = _of_codes(*codes, is_grey) or DeclaredColors(b"", _unknown_codes(*codes))
+        return DeclaredColors(found.profile, notes + found.notes, found.can_be_kept)
     if "srgb" in info or not info.get("gamma"):
-        return Said(b"", notes)
+        return DeclaredColors(b"", notes)
     found = _of_gamma(info["gamma"], info.get("chromaticity"), is_grey)
-    return Said(found.profile, notes + found.notes)
+    return DeclaredColors(found.profile, notes + found.notes)
 
 
 def _unknown_codes(primaries: int, transfer: int) -> tuple[str, ...]:
-    if primaries == transfer == UNSAID:
+    if primaries == transfer == UNSPECIFIED:
         return ()
-    return (
-        f"its colours are said by codes that are not known here, {primaries} and {transfer}, and not used",
-    )
+    return (f"its colours are declared by unknown codes, {primaries} and {transfer}, which are not used",)
 
 
-def _of_codes(primaries: int, transfer: int, is_grey: bool) -> Said | None:
-    """Return the colours of code points; None if they say nothing, or nothing that is known."""
-    if primaries == transfer == UNSAID:
+def _of_codes(primaries: int, transfer: int, is_grey: bool) -> DeclaredColors | None:
+    """Return the colours of code points; None if they are unspecified or unknown."""
+    if primaries == transfer == UNSPECIFIED:
         return None
-    points = PRIMARIES.get(BT709 if primaries == UNSAID else primaries)
-    curve = _curve_of_code(13 if transfer == UNSAID else transfer)
+    points = PRIMARIES.get(BT709 if primaries == UNSPECIFIED else primaries)
+    curve = _curve_of_code(13 if transfer == UNSPECIFIED else transfer)
     if points is None or curve is None:
         return None
     if transfer in HDR:
         note = (
-            f"it has a high dynamic range ({HDR[transfer]}); what is brighter than usual white became white"
+            f"it has a high dynamic range ({HDR[transfer]}); whatever is brighter than SDR white became white"
         )
-        return Said(rgb_profile(curve, points, is_grey), (note,), is_kept=False)
-    return Said(_unless_srgb(curve, points, is_grey))
+        return DeclaredColors(rgb_profile(curve, points, is_grey), (note,), can_be_kept=False)
+    return DeclaredColors(_unless_srgb(curve, points, is_grey))
 
 
-def _of_gamma(gamma: float, chromaticity: Sequence[float] | None, is_grey: bool) -> Said:
+def _of_gamma(gamma: float, chromaticity: Sequence[float] | None, is_grey: bool) -> DeclaredColors:
     """Return the colours of a PNG's gAMA and cHRM, in which white comes first."""
-    if not GAMMAS[0] <= gamma <= GAMMAS[1]:
-        return Said(b"", (f"its gamma, {gamma:g}, makes no sense, and is not used",))
+    if not PLAUSIBLE_GAMMA[0] <= gamma <= PLAUSIBLE_GAMMA[1]:
+        return DeclaredColors(b"", (f"its gamma, {gamma:g}, is not plausible and not used",))
     curve = SRGB_CURVE if SRGB_GAMMA[0] <= gamma <= SRGB_GAMMA[1] else power_curve(1 / gamma)
     points = PRIMARIES[BT709]
     if chromaticity is None:
-        return Said(_unless_srgb(curve, points, is_grey))
+        return DeclaredColors(_unless_srgb(curve, points, is_grey))
     try:
-        return Said(_unless_srgb(curve, (*chromaticity[2:8], *chromaticity[:2]), is_grey))
+        return DeclaredColors(_unless_srgb(curve, (*chromaticity[2:8], *chromaticity[:2]), is_grey))
     except (ValueError, np.linalg.LinAlgError):
-        return Said(
-            _unless_srgb(curve, points, is_grey), ("its chromaticities make no sense, and are not used",)
+        return DeclaredColors(
+            _unless_srgb(curve, points, is_grey), ("its chromaticities are not plausible and not used",)
         )
 
 
 def _unless_srgb(curve: bytes, points: Sequence[float], is_grey: bool) -> bytes:
     apart = np.abs(np.subtract(points, PRIMARIES[BT709])).max()
-    if curve == SRGB_CURVE and (is_grey or apart < CLOSE):
+    if curve == SRGB_CURVE and (is_grey or apart < SAME_POINT):
         return b""
     return rgb_profile(curve, tuple(points), is_grey)
 
 
-# Curves and profiles as ICC has them (ICC.1:2022).
+# Curves and profiles in the format of ICC.1:2022.
 
 
 def _fixed(*numbers: float) -> bytes:
@@ -167,14 +166,14 @@ def _curve_of_code(transfer: int) -> bytes | None:
 
 
 def _pq_light(sample: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return light of which 1 is white as it is without HDR (BT.2100, table 4)."""
+    """Return linear light of which 1 is SDR white (BT.2100, table 4)."""
     m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
     root = sample ** (1 / m2)
     return np.asarray(10_000 / SDR_WHITE * (np.maximum(root - c1, 0) / (c2 - c3 * root)) ** (1 / m1))
 
 
 def _hlg_light(sample: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the same of HLG (BT.2100, table 5); the display's gamma is applied to each channel."""
+    """Return the same of HLG (BT.2100, table 5); the system gamma is applied to each channel."""
     a = 0.17883277
     b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
 
@@ -185,14 +184,14 @@ def _hlg_light(sample: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def rgb_profile(curve: bytes, points: tuple[float, ...], is_grey: bool) -> bytes:
-    """Return an ICC profile of one curve for all channels; of primaries too, unless it `is_grey`.
+    """Return an ICC profile with one curve for all channels, and primaries unless it `is_grey`.
 
     Raises:
         ValueError, LinAlgError: there are no such primaries.
     """
     text = "Colours as the picture's file says them".encode("utf-16-be")
-    words = b"mluc" + bytes(4) + struct.pack(">II4sII", 1, 12, b"enUS", len(text), 28) + text
-    tags = {b"desc": words, b"cprt": words, b"wtpt": b"XYZ " + bytes(4) + _fixed(*D50)}
+    text_tag = b"mluc" + bytes(4) + struct.pack(">II4sII", 1, 12, b"enUS", len(text), 28) + text
+    tags = {b"desc": text_tag, b"cprt": text_tag, b"wtpt": b"XYZ " + bytes(4) + _fixed(*D50)}
     if is_grey:
         tags[b"kTRC"] = curve
     else:
@@ -211,73 +210,14 @@ def rgb_profile(curve: bytes, points: tuple[float, ...], is_grey: bool) -> bytes
 def _columns(points: Sequence[float]) -> NDArray[np.float64]:
     """Return the matrix from linear light to XYZ under D50 (SMPTE RP 177, adapted after Bradford)."""
     xy_42 = np.array(points, float).reshape(4, 2)
-    # Some are of no light that there is, but near: the blue of ProPhoto has 0.0001 as y.
+    # Some primaries are no real light, but near one: the blue of ProPhoto has 0.0001 as y.
     if np.abs(xy_42).max() > 2 or np.abs(xy_42[:, 1]).min() < 1e-5:
         raise ValueError("no colours of light")
     xyz_34 = np.stack([xy_42[:, 0], xy_42[:, 1], 1 - xy_42.sum(1)]) / xy_42[:, 1]
     primaries_33, white_3 = xyz_34[:, :3], xyz_34[:, 3]
     to_xyz_33 = primaries_33 * np.linalg.solve(primaries_33, white_3)
-    cones_3 = BRADFORD @ OUR_D50 / (BRADFORD @ white_3)
+    cones_3 = BRADFORD @ MATRIX_D50 / (BRADFORD @ white_3)
     columns_33 = np.linalg.inv(BRADFORD) @ np.diag(cones_3) @ BRADFORD @ to_xyz_33
     if np.abs(columns_33).max() > 4 or abs(np.linalg.det(columns_33)) < 1e-3:
         raise ValueError("no colours of light")
     return np.asarray(columns_33)
-
-
-# Where AVIF and HEIC say code points (ISO/IEC 14496-12 and 23008-12).
-
-
-def read_nclx(data: bytes) -> dict[str, int] | None:
-    """Return the code points of the main picture of an AVIF or HEIC; None if it has none that can be read."""
-    try:
-        return _read_nclx(data)
-    except (struct.error, IndexError):
-        return None
-
-
-def _read_nclx(data: bytes) -> dict[str, int] | None:
-    meta = next((body[4:] for kind, body in _boxes(data) if kind == b"meta"), b"")
-    inside = dict(_boxes(meta))
-    properties = list(_boxes(inside.get(b"iprp", b"")))
-    boxes = [box for kind, body in properties if kind == b"ipco" for box in _boxes(body)]
-    main = inside.get(b"pitm", bytes(6))
-    item = int.from_bytes(main[4 : 8 if main[:1] != b"\0" else 6])
-    for kind, body in properties:
-        for number in _properties_of(body, item) if kind == b"ipma" else ():
-            name, box = boxes[number - 1] if 0 < number <= len(boxes) else (b"", b"")
-            if name == b"colr" and box[:4] == b"nclx":
-                primaries, transfer = struct.unpack_from(">HH", box, 4)
-                return {"color_primaries": primaries, "transfer_characteristics": transfer}
-    return None
-
-
-def _boxes(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Return kind and body of every box, one after another."""
-    place, found = 0, []
-    while place + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, place)
-        head = 8
-        if size == 1 and place + 16 <= len(data):
-            size, head = int.from_bytes(data[place + 8 : place + 16]), 16
-        end = place + size if size else len(data)
-        if end < place + head or end > len(data):
-            break
-        # Only these are looked into; the others may hold all of the picture.
-        found.append((kind, data[place + head : end] if kind != b"mdat" else b""))
-        place = end
-    return found
-
-
-def _properties_of(table: bytes, item: int) -> list[int]:
-    """Return the numbers, from 1 on, of an item's properties."""
-    version, is_wide = table[0], bool(table[3] & 1)
-    (entries,) = struct.unpack_from(">I", table, 4)
-    place, width, step = 8, 2 if version < 1 else 4, 2 if is_wide else 1
-    for _ in range(entries):
-        found, count = int.from_bytes(table[place : place + width]), table[place + width]
-        place += width + 1
-        if found == item:
-            numbers = (table[place + step * each : place + step * (each + 1)] for each in range(count))
-            return [int.from_bytes(number) & (0x7FFF if is_wide else 0x7F) for number in numbers]
-        place += step * count
-    return []

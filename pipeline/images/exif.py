@@ -1,48 +1,43 @@
-"""What of a picture's EXIF may go to a result: who, when, where and with which camera.
+"""The part of a picture's EXIF that a result may carry: who, when, where and with which camera.
 
-Fields go over byte for byte: what EXIF calls ASCII is in practice UTF-8 or anything else, and does not say.
+Fields are copied byte for byte: what EXIF calls ASCII is UTF-8 in practice, or something else.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
 from PIL import ExifTags, Image
 
 from ..spec.text import first_few
-from .directories import Directories, file_bytes, read_directories
+from .ifd import TAGS, Field, Fields, Ifd, IfdFile, exif_bytes
 
-_BASE = ExifTags.Base
-
-# Of the main directory only these: in a TIFF it also says how the pixels lie in the file. Orientation was
-# applied; the thumbnail is another directory, which is never asked for.
-KEPT = (
-    _BASE.ImageDescription,
-    _BASE.Make,
-    _BASE.Model,
-    _BASE.DateTime,
-    _BASE.Artist,
-    _BASE.Copyright,
-)
-# Of the camera's directory not these: sizes and colours of other pixels, and makers' notes, which hold
-# places in the old file and do not survive a move.
+# Tags of the main IFD that are kept. In a TIFF it also says how the pixels lie in the file. The orientation
+# was applied; the thumbnail is in another IFD, which is never read.
+KEPT = (TAGS.ImageDescription, TAGS.Make, TAGS.Model, TAGS.DateTime, TAGS.Artist, TAGS.Copyright)
+# Tags of the Exif IFD that are dropped: sizes and colours of other pixels, and makers' notes, which contain
+# offsets into the old file and do not survive a move.
 DROPPED = (
-    _BASE.ExifImageWidth,
-    _BASE.ExifImageHeight,
-    _BASE.ColorSpace,
-    _BASE.MakerNote,
-    _BASE.ExifInteroperabilityOffset,
+    TAGS.ExifImageWidth,
+    TAGS.ExifImageHeight,
+    TAGS.ColorSpace,
+    TAGS.MakerNote,
+    TAGS.ExifInteroperabilityOffset,
 )
-FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+_EXIF, _GPS = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
+# The key of the main IFD, beside the tags that point to the others.
+_MAIN = 0
+_IFD_NAMES = {_MAIN: "main", _EXIF: "Exif", _GPS: "GPS"}
 PREFIX = b"Exif\0\0"
 NAMED_IN_NOTES = 5
 
 
 @dataclass(frozen=True)
 class Exif:
-    """EXIF for a result, empty or with its prefix as JPEG has it; `notes` say what of it was left out."""
+    """EXIF for a result, with its prefix as in a JPEG, or b""; `notes` say what was left out of it."""
 
     data: bytes = b""
     notes: tuple[str, ...] = ()
@@ -51,46 +46,77 @@ class Exif:
 NO_EXIF = Exif()
 
 
+@dataclass(frozen=True)
+class ExifFields:
+    """The fields of the main IFD, and of the Exif and GPS IFDs by the tag that points to each."""
+
+    order: str
+    main: Fields
+    sub_ifds: Mapping[int, Fields]
+    unreadable: tuple[str, ...] = ()
+
+
 def kept_exif(image: Image.Image) -> Exif:
-    """Return a picture's EXIF as far as it holds for a result, and what of that cannot be read."""
+    """Return what a result may carry of a picture's EXIF, and notes about what cannot be read."""
     try:
-        # As Pillow found it, in a chunk, a segment or the file itself, without a prefix.
+        # Undocumented: `fp` is the EXIF as a file of its own, without a prefix, or the whole TIFF.
         file = getattr(image.getexif(), "fp", None)
         return NO_EXIF if file is None else _kept(file)
     except Exception:  # Pillow reports damage as anything, and metadata is no reason to refuse a picture
         return Exif(notes=("its EXIF cannot be read, and is left out",))
 
 
-def tiff_exif(data: bytes) -> Exif:
-    """Return the same of the first directory of a file that begins as a TIFF does."""
-    return _kept(io.BytesIO(data))
+def tiff_exif(data: bytes, offset: int) -> Exif:
+    """Return the same for the IFD at an offset of a TIFF."""
+    return _kept(io.BytesIO(data), offset)
 
 
-def _kept(file: IO[bytes]) -> Exif:
-    found = read_directories(file, FOLDERS, _is_kept)
-    data = PREFIX + file_bytes(found.order, found.main, found.folders) if found.main or found.folders else b""
-    return Exif(data, _notes(found))
+def read_exif(data: bytes) -> ExifFields:
+    """Return the fields of an EXIF that is not empty."""
+    return _read_fields(io.BytesIO(data.removeprefix(PREFIX)), None, lambda _ifd, _tag: True)
 
 
-def parsed_exif(data: bytes) -> Directories:
-    """Return the directories of an EXIF that is not empty."""
-    return read_directories(io.BytesIO(data.removeprefix(PREFIX)), FOLDERS)
+def _kept(file: IO[bytes], offset: int | None = None) -> Exif:
+    found = _read_fields(file, offset, _is_kept)
+    is_empty = not (found.main or found.sub_ifds)
+    data = b"" if is_empty else PREFIX + exif_bytes(found.order, found.main, found.sub_ifds)
+    if not found.unreadable:
+        return Exif(data)
+    named = first_few(found.unreadable, NAMED_IN_NOTES)
+    return Exif(data, (f"of its EXIF this cannot be read, and is left out: {named}",))
 
 
-def _is_kept(folder: int, tag: int) -> bool:
-    return tag not in DROPPED if folder else tag in KEPT
+def _is_kept(pointer: int, tag: int) -> bool:
+    return tag in KEPT if pointer == _MAIN else tag not in DROPPED
 
 
-def _notes(found: Directories) -> tuple[str, ...]:
-    names = [_name(folder, tag) for folder, tag in found.lost]
-    if not names:
-        return ()
-    return (f"of its EXIF this cannot be read, and is left out: {first_few(names, NAMED_IN_NOTES)}",)
+def _read_fields(file: IO[bytes], offset: int | None, is_wanted: Callable[[int, int], bool]) -> ExifFields:
+    """Read the IFD at `offset`, the first if None, and the IFDs that it points to.
+
+    Raises:
+        ValueError: the file does not begin as a TIFF does.
+    """
+    ifds = IfdFile(file)
+    main = ifds.first() if offset is None else Ifd(ifds, offset)
+    found: dict[int, dict[int, Field]] = {}
+    unreadable = []
+    for pointer, name in _IFD_NAMES.items():
+        if pointer != _MAIN and pointer not in main.entries:
+            continue
+        ifd = main if pointer == _MAIN else Ifd(ifds, main.number(pointer, ifds.length))
+        if not ifd.is_whole:
+            unreadable.append(f"entries of the {name} IFD")
+        found[pointer] = {}
+        for tag, entry in ifd.entries.items():
+            if entry.count and tag not in (_EXIF, _GPS) and is_wanted(pointer, tag):
+                if field := ifd.field(tag):
+                    found[pointer][tag] = field
+                else:
+                    unreadable.append(_tag_name(pointer, tag))
+    fields = found.pop(_MAIN)
+    return ExifFields(ifds.order, fields, {key: ifd for key, ifd in found.items() if ifd}, tuple(unreadable))
 
 
-def _name(folder: int, tag: int | None) -> str:
-    if tag is None:
-        where = {0: "main", ExifTags.IFD.Exif: "Exif", ExifTags.IFD.GPSInfo: "GPS"}
-        return f"entries of the {where[folder]} directory"
-    known = ExifTags.GPSTAGS if folder == ExifTags.IFD.GPSInfo else ExifTags.TAGS
+def _tag_name(pointer: int, tag: int) -> str:
+    known = ExifTags.GPSTAGS if pointer == _GPS else ExifTags.TAGS
     return known.get(tag, f"{tag:#06x}")

@@ -1,6 +1,6 @@
-"""Chunks of a PNG (the PNG specification, third edition): what Pillow is to see, and what it does not read.
+"""Chunks of a PNG (PNG specification, third edition): which ones Pillow gets to see.
 
-Pillow refuses a picture for what is only said about it: a chunk that is damaged, or too long once inflated.
+Pillow refuses a picture because of its metadata: a chunk that is damaged, or too long once inflated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..spec.text import first_few
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Pillow's limits, in bytes, for one inflated text and for all of them.
 LONGEST_TEXT, MOST_TEXT = PngImagePlugin.MAX_TEXT_CHUNK - 1, PngImagePlugin.MAX_TEXT_MEMORY
-# Profiles of tables for printing have some megabytes.
+# Profiles of tables, for printing, have some megabytes.
 LONGEST_PROFILE = 1 << 24
 NAMED_IN_NOTES = 5
 
@@ -32,7 +32,7 @@ _GREY, _RGB = 0, 2
 
 @dataclass(frozen=True)
 class PngFile:
-    """A PNG as Pillow will see it; `info` holds what it will not find there."""
+    """A PNG as Pillow gets to see it; `info` is what Pillow does not find in it, by Pillow's names."""
 
     data: bytes
     info: dict[str, Any]
@@ -73,22 +73,22 @@ class _Reader:
     kind: int = _RGB
 
     def keeps(self, name: bytes, body: memoryview, crc: int) -> bool:
-        """Read a chunk, and tell whether Pillow gets to see it."""
+        """Read a chunk, and return whether Pillow gets to see it."""
         if name == b"IHDR" and len(body) >= 10:
             self.depth, self.kind = body[8], body[9]
-        if not name[:1].islower() or not name.isalpha():  # critical, or no name: Pillow's to judge
+        if not name[:1].islower() or not name.isalpha():  # critical, or no name: left to Pillow
             return True
         if name in _ANIMATION:
             if name == b"acTL" and len(body) >= 4:
                 self.frames = int.from_bytes(body[:4])
             return False
         if zlib.crc32(body, zlib.crc32(name)) == crc and self._reads(name, bytes(body)):
-            return name != b"iCCP"  # which is in `info`
-        self.left_out.append(_called(name, bytes(body[:80])))
+            return name != b"iCCP"  # that is in `info`
+        self.left_out.append(_label(name, bytes(body[:80])))
         return False
 
     def _reads(self, name: bytes, body: bytes) -> bool:
-        """Tell whether a chunk is well-formed and not too long; keep what Pillow does not."""
+        """Return whether a chunk is well-formed and not too long; keep what Pillow does not read."""
         if name == b"iCCP":
             return self._reads_profile(body)
         if name == b"tRNS":
@@ -145,7 +145,7 @@ def _inflated(packed: bytes, most: int) -> bytes | None:
     return data if len(data) <= most else None
 
 
-def _called(name: bytes, body: bytes) -> str:
-    """Return how a chunk is called in messages: texts have keywords."""
+def _label(name: bytes, body: bytes) -> str:
+    """Return what messages call a chunk: its name, and the keyword of a text."""
     keyword = body.partition(b"\0")[0].decode("latin-1") if name in _TEXTS else ""
     return f"{name.decode()} {keyword}" if keyword.isprintable() and keyword else name.decode()

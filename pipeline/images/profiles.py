@@ -1,8 +1,9 @@
-"""ICC profiles: a picture's colours to sRGB, and a result's back. Little CMS does it in 8 bits; in 16 we do,
-for the profiles that are a curve per channel and a matrix (ICC.1:2022, sections 8.3.3 and 10), as those of
-photographs are.
+"""ICC profiles: a picture's colours to sRGB, and a result's back.
 
-Shapes in names: H rows, W columns, C channels.
+Little CMS converts in 8 bits. Profiles of a curve per channel and a matrix, as photographs have, are applied
+here in 16 (ICC.1:2022, sections 8.3.3 and 10).
+
+Shapes in names: H rows, W columns, C channels. Arrays are uint16; 65535 is full light.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from .samples import ROWS, to_8_bits
+
 # Linear sRGB to XYZ under D50, the profiles' own white (IEC 61966-2-1, adapted after Bradford).
 SRGB_TO_XYZ = np.array(
     [
@@ -24,16 +27,13 @@ SRGB_TO_XYZ = np.array(
         [0.0139322, 0.0971045, 0.7141733],
     ]
 )
-# Rows converted at once, to bound the memory it takes.
-ROWS = 64
+# Curves and matrices that differ by less are the same.
 ALMOST = 2e-3
 # Bytes of a profile that can be kept: Pillow would not read a PNG with more.
 LARGEST = 1 << 20
-# By so much, of 65535, greys may differ on average that were brought to a profile and back.
+# The mean difference, of 65535, that is allowed for greys that were brought to a profile and back.
 GREY_ERROR = 0.02 * 65535
-# A profile that is damaged, or of another kind.
 NOT_USED = "its colour profile is damaged or of another kind; its colours are taken for sRGB"
-NOT_PARSED = (ValueError, KeyError, struct.error, np.linalg.LinAlgError)
 
 Curve = NDArray[np.float64]  # linear light in [0, 1] for each of 65536 samples
 
@@ -46,10 +46,10 @@ def srgb_profile() -> bytes:
     return data[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + data[36:]
 
 
-def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return a picture of 8 bits in sRGB, mode RGB, without its transparency, and what could not be done.
+def to_srgb_8(image: Image.Image, profile: bytes) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return a picture of 8 bits in sRGB, mode RGB, without its transparency, and notes.
 
-    Perceptual. A profile that is damaged or for another kind of picture is left out, as every viewer does.
+    Perceptual. A profile that is damaged or for another kind of picture is not used, as in every viewer.
     """
     if image.mode in {"RGBA", "P", "PA", "LA"}:
         image = image.convert("L" if image.mode == "LA" else "RGB")
@@ -58,40 +58,50 @@ def to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, tuple[str,
     if image.mode == "L" and (table := _grey_table(profile)):
         return image.point(table).convert("RGB"), ()
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
+        return _convert(image, source=profile, target=b""), ()
+    except ValueError:
         return image.convert("RGB"), (NOT_USED,)
-    return (converted or image).convert("RGB"), ()
+
+
+def _convert(image: Image.Image, source: bytes, target: bytes) -> Image.Image:
+    """Convert a picture of 8 bits from one profile to another, perceptual. b"" is sRGB; the target is RGB.
+
+    Raises:
+        ValueError: a profile is damaged, or of another kind.
+    """
+    srgb = ImageCms.createProfile("sRGB")
+    try:
+        source_profile = ImageCms.ImageCmsProfile(io.BytesIO(source)) if source else srgb
+        target_profile = ImageCms.ImageCmsProfile(io.BytesIO(target)) if target else srgb
+        converted = ImageCms.profileToProfile(image, source_profile, target_profile, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise ValueError("colours cannot be converted") from error
+    return (converted or image).convert("RGB")
 
 
 def _grey_table(profile: bytes) -> list[int]:
     """Return what each grey of 8 bits is in sRGB; empty for a profile that is no curve.
 
-    Little CMS is nine steps off in the dark of light that is linear.
+    Little CMS is nine steps off in the dark parts of linear light.
     """
-    try:
-        with np.errstate(all="ignore"):
-            (curve,), _ = _parse(profile, 1)
-    except NOT_PARSED:
+    parsed = _parse(profile, 1)
+    if parsed is None:
         return []
+    (curve,), _ = parsed
     return [round(value) for value in (_encode(curve[:: 65535 // 255]) * 255).tolist()]
 
 
-def deep_to_srgb(
-    samples_HWC: NDArray[np.uint16], profile: bytes
-) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
-    """Return samples of 16 bits, one channel or three, in sRGB, and what could not be done about it.
+def to_srgb_16(samples_HWC: NDArray[np.uint16], profile: bytes) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
+    """Return samples, one channel or three, in sRGB, and notes.
 
     Relative colorimetric, without black point compensation; what sRGB cannot show is clipped.
     """
     if not profile:
         return samples_HWC, ()
-    try:
-        with np.errstate(all="ignore"):
-            curves, matrix = _parse(profile, samples_HWC.shape[2])
-    except NOT_PARSED:
-        return _in_eight_bits(samples_HWC, profile)
+    parsed = _parse(profile, samples_HWC.shape[2])
+    if parsed is None:
+        return _to_srgb_through_8(samples_HWC, profile)
+    curves, matrix = parsed
     if _is_srgb(curves, matrix):
         return samples_HWC, ()
     result = np.empty_like(samples_HWC)
@@ -116,30 +126,30 @@ def why_not_kept(profile: bytes) -> str:
     except ValueError:
         there_HWC = None
     if there_HWC is not None and len(profile) <= LARGEST:
-        back_HWC, notes = deep_to_srgb(there_HWC, profile)
+        back_HWC, notes = to_srgb_16(there_HWC, profile)
         if NOT_USED not in notes and np.abs(back_HWC.astype(float) - greys_HWC).mean() < GREY_ERROR:
             return ""
     return "its colour profile is damaged, or one that colours cannot be brought to, and not kept"
 
 
 def from_srgb(samples_HWC: NDArray[np.uint16], profile: bytes) -> NDArray[np.uint16]:
-    """Return samples of 16 bits, three channels of sRGB, in the colours of an RGB profile.
+    """Return samples, three channels of sRGB, in the colours of an RGB profile.
 
-    For a profile of curves and a matrix, see `is_curves_and_matrix`, relative colorimetric in all their bits;
-    for any other in 8 bits, perceptual, as pictures are read. What the profile cannot show is clipped.
+    For a profile of curves and a matrix, see `is_matrix_profile`, relative colorimetric in all 16 bits; for
+    any other in 8 bits, perceptual, as pictures are read. What the profile cannot show is clipped.
 
     Raises:
-        ValueError: nothing can be brought to this profile.
+        ValueError: colours cannot be converted to this profile.
     """
-    try:
-        with np.errstate(all="ignore"):
-            curves, matrix = _parse(profile, 3)
-            inverse = np.linalg.inv(matrix)
-    except NOT_PARSED:
-        return _from_srgb_in_eight_bits(samples_HWC, profile)
+    parsed = _parse(profile, 3)
+    if parsed is None or not np.linalg.det(parsed[1]):
+        image = _convert(Image.fromarray(to_8_bits(samples_HWC)), source=b"", target=profile)
+        return np.asarray(image).astype(np.uint16) * 257
+    curves, matrix = parsed
+    inverse = np.linalg.inv(matrix)
     if _is_srgb(curves, matrix):
         return samples_HWC
-    # Where a curve is flat, or falls, nothing in it can be told apart.
+    # A curve is inverted by interpolation, for which it must not fall.
     rising = [np.maximum.accumulate(curve) for curve in curves]
     places, result = np.arange(65536.0), np.empty_like(samples_HWC)
     light = _decode(places / 65535)
@@ -150,40 +160,17 @@ def from_srgb(samples_HWC: NDArray[np.uint16], profile: bytes) -> NDArray[np.uin
     return result
 
 
-def is_curves_and_matrix(profile: bytes) -> bool:
-    """Tell whether an RGB profile is one that all of 16 bits can be brought to."""
-    try:
-        with np.errstate(all="ignore"):
-            _parse(profile, 3)
-    except NOT_PARSED:
-        return False
-    return True
+def is_matrix_profile(profile: bytes) -> bool:
+    """Tell whether an RGB profile is one of curves and a matrix, to which all 16 bits can be converted."""
+    return _parse(profile, 3) is not None
 
 
-def _from_srgb_in_eight_bits(samples_HWC: NDArray[np.uint16], profile: bytes) -> NDArray[np.uint16]:
-    image = Image.fromarray(to_eight_bits(samples_HWC))
-    try:
-        target = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), target, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError) as error:
-        raise ValueError("nothing can be brought to this profile") from error
-    return np.asarray(converted or image).astype(np.uint16) * 257
-
-
-def to_eight_bits(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Round samples of 16 bits: a 257th each, since 65535 / 257 = 255."""
-    result = np.empty(samples.shape, np.uint8)
-    for top in range(0, len(samples), ROWS):
-        result[top : top + ROWS] = (samples[top : top + ROWS].astype(np.uint32) + 128) // 257
-    return result
-
-
-def _in_eight_bits(
+def _to_srgb_through_8(
     samples_HWC: NDArray[np.uint16], profile: bytes
 ) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
-    eight = to_eight_bits(samples_HWC)
-    image = Image.fromarray(eight if samples_HWC.shape[2] == 3 else eight[:, :, 0])
-    converted, notes = to_srgb(image, profile)
+    samples_8 = to_8_bits(samples_HWC)
+    image = Image.fromarray(samples_8 if samples_HWC.shape[2] == 3 else samples_8[:, :, 0])
+    converted, notes = to_srgb_8(image, profile)
     if notes:
         return samples_HWC, notes
     note = "its colour profile has more than curves and a matrix; colours are converted in 8 bits"
@@ -206,12 +193,19 @@ def _encode(linear: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def _parse(profile: bytes, channels: int) -> tuple[list[Curve], NDArray[np.float64]]:
+def _parse(profile: bytes, channels: int) -> tuple[list[Curve], NDArray[np.float64]] | None:
     """Return a profile's curves, and the matrix from its linear light to that of sRGB.
 
-    Raises:
-        ValueError, KeyError, struct.error: it is damaged, or of another kind.
+    None if it is damaged, or no profile of curves and a matrix for so many channels.
     """
+    try:
+        with np.errstate(all="ignore"):
+            return _parse_tags(profile, channels)
+    except (ValueError, KeyError, struct.error, np.linalg.LinAlgError):
+        return None
+
+
+def _parse_tags(profile: bytes, channels: int) -> tuple[list[Curve], NDArray[np.float64]]:
     tags = _tags(profile)
     kind = {1: b"GRAY", 3: b"RGB "}[channels]
     if profile[16:20] != kind or profile[20:24] != b"XYZ " or b"A2B0" in tags:

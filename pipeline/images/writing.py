@@ -1,6 +1,7 @@
 """Pictures -> files, each with a colour profile and its provenance, and the provenance back.
 
-Arrays are `pixels_HWC`: uint8 or uint16, red, green, blue and perhaps alpha, sRGB unless they have a profile.
+Arrays are `pixels_HWC`: uint8 in 0..255 or uint16 in 0..65535; red, green, blue and perhaps alpha, not
+premultiplied; sRGB unless a profile is given. H rows, W columns, C channels.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Any, Literal
 from xml.sax.saxutils import escape, unescape
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from ..errors import ImageError
 from ..storage.files import parse_json_object
-from .directories import ASCII, BYTE, LONG, SHORT, UNDEFINED, Directories, file_bytes, numbers, plain
-from .exif import parsed_exif
+from .exif import ExifFields, read_exif
+from .ifd import ASCII, BYTE, LONG, SHORT, TAGS, UNDEFINED, Field, exif_bytes, numbers, raw
 from .png import SIGNATURE
 from .profiles import srgb_profile
-from .reading import opened_picture
+from .reading import open_picture
 
 ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
 
@@ -33,13 +35,14 @@ ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
 WITH_ALPHA = frozenset({"png", "webp", "tiff"})
 LONGEST: Mapping[str, int] = MappingProxyType({"webp": 16_383, "jpeg": 65_500})
 
-# What a segment of a JPEG file holds, which is where its comment goes.
+# A JPEG's comment is one segment, which holds this much.
 JPEG_COMMENT_BYTES = 65_533
-# Stands in provenance that had to be shortened, with the reason.
+# The key, in provenance that had to be shortened, of the reason.
 LEFT_OUT = "left_out"
 
 STRIP_ROWS = 64
-# Adobe's deflate, and each sample less its left neighbour (TIFF 6.0, section 14; its supplement 2).
+# Adobe's deflate, and the difference of each sample from its left neighbour (TIFF 6.0, section 14, and its
+# second supplement).
 DEFLATE, DIFFERENCES = 8, 2
 
 XMP = (
@@ -78,10 +81,11 @@ def encode_image(
     exif: bytes = b"",
     profile: bytes = b"",
 ) -> bytes:
-    """Return the bytes of a file with `provenance` as JSON in its metadata; 16 bits for PNG and TIFF only.
+    """Return the bytes of a file with `provenance` as JSON in its metadata.
 
-    `quality` counts for JPEG, 4:4:4, and WebP. The same arguments give the same bytes: nothing here
-    depends on the time. `picture` is `pixels_HWC`, or a Pillow image, mode RGB, in the colours of `profile`.
+    `picture` is `pixels_HWC`, uint16 for PNG and TIFF only, or a Pillow image of mode RGB, in the colours of
+    `profile`; b"" is sRGB. `quality`, 1 to 100, is for JPEG, which is 4:4:4, and WebP. `exif` begins with its
+    prefix, as in a JPEG. The same arguments give the same bytes: nothing here depends on the time.
     """
     profile = profile or srgb_profile()
     pixels_HWC = np.ascontiguousarray(picture)
@@ -89,7 +93,7 @@ def encode_image(
     if image_format == "tiff":
         return _tiff(pixels_HWC, text, exif, profile)
     if image_format == "png" and pixels_HWC.dtype == np.uint16:
-        return _deep_png(pixels_HWC, _png_text(text), exif, profile)
+        return _png_16(pixels_HWC, _png_text(text), exif, profile)
     options: dict[str, Any] = {"icc_profile": profile, **({"exif": exif} if exif else {})}
     if image_format == "jpeg":
         options |= {"quality": quality, "subsampling": 0, "comment": text.encode()}
@@ -109,10 +113,10 @@ def _png_text(text: str) -> PngImagePlugin.PngInfo:
     return metadata
 
 
-def _deep_png(
+def _png_16(
     pixels_HWC: NDArray[np.uint16], metadata: PngImagePlugin.PngInfo, exif: bytes, profile: bytes
 ) -> bytes:
-    """Write a PNG of 16 bits (the PNG specification, third edition); Pillow writes colours in 8 only."""
+    """Write a PNG of 16 bits (the PNG specification, third edition); Pillow writes colours in 8 bits only."""
     height, width, channels = pixels_HWC.shape
     # Colour type 2 is RGB, 6 is RGBA; compression, filters and interlace have only one value worth having.
     header = struct.pack(">2I5B", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
@@ -136,36 +140,35 @@ def _filtered(pixels_HWC: NDArray[np.uint16]) -> bytes:
 
 def _tiff(pixels_HWC: NDArray[Any], text: str, exif: bytes, profile: bytes) -> bytes:
     """Write a TIFF of strips, in the byte order of its EXIF; Pillow writes no colours in 16 bits."""
-    found = parsed_exif(exif) if exif else Directories("<", {}, {})
+    found = read_exif(exif) if exif else ExifFields("<", {}, {})
     height, width, channels = pixels_HWC.shape
     order = found.order
     strips = [_strip(pixels_HWC[top : top + STRIP_ROWS], order) for top in range(0, height, STRIP_ROWS)]
     sizes = [len(strip) for strip in strips]
-    tags = ExifTags.Base
-    fields = {
+    fields: dict[int, Field] = {
         **found.main,
-        tags.ImageWidth: numbers(order, LONG, width),
-        tags.ImageLength: numbers(order, LONG, height),
-        tags.BitsPerSample: numbers(order, SHORT, *[8 * pixels_HWC.itemsize] * channels),
-        tags.Compression: numbers(order, SHORT, DEFLATE),
-        tags.PhotometricInterpretation: numbers(order, SHORT, 2),  # RGB
-        tags.SamplesPerPixel: numbers(order, SHORT, channels),
-        tags.RowsPerStrip: numbers(order, LONG, STRIP_ROWS),
-        tags.StripByteCounts: numbers(order, LONG, *sizes),
-        tags.Software: plain(ASCII, b"style-pipeline\0"),
-        tags.Predictor: numbers(order, SHORT, DIFFERENCES),
-        tags.XMLPacket: plain(BYTE, XMP.format(escape(text)).encode()),
-        tags.InterColorProfile: plain(UNDEFINED, profile),
+        TAGS.ImageWidth: numbers(order, LONG, width),
+        TAGS.ImageLength: numbers(order, LONG, height),
+        TAGS.BitsPerSample: numbers(order, SHORT, *[8 * pixels_HWC.itemsize] * channels),
+        TAGS.Compression: numbers(order, SHORT, DEFLATE),
+        TAGS.PhotometricInterpretation: numbers(order, SHORT, 2),  # RGB
+        TAGS.SamplesPerPixel: numbers(order, SHORT, channels),
+        TAGS.RowsPerStrip: numbers(order, LONG, STRIP_ROWS),
+        TAGS.StripByteCounts: numbers(order, LONG, *sizes),
+        TAGS.Software: raw(ASCII, b"style-pipeline\0"),
+        TAGS.Predictor: numbers(order, SHORT, DIFFERENCES),
+        TAGS.XMLPacket: raw(BYTE, XMP.format(escape(text)).encode()),
+        TAGS.InterColorProfile: raw(UNDEFINED, profile),
     }
     if channels == 4:  # alpha that colours are not multiplied with
-        fields[tags.ExtraSamples] = numbers(order, SHORT, 2)
+        fields[TAGS.ExtraSamples] = numbers(order, SHORT, 2)
 
-    def directories(start: int) -> bytes:
-        places = [start + sum(sizes[:index]) for index in range(len(sizes))]
-        return file_bytes(order, {**fields, tags.StripOffsets: numbers(order, LONG, *places)}, found.folders)
+    def ifds(start: int) -> bytes:
+        *offsets, _ = accumulate(sizes, initial=start)
+        return exif_bytes(order, fields | {TAGS.StripOffsets: numbers(order, LONG, *offsets)}, found.sub_ifds)
 
-    # The strips come after the directories, whose length does not depend on where that is.
-    return directories(len(directories(0))) + b"".join(strips)
+    # The strips come after the IFDs, whose length does not depend on the offsets in them.
+    return ifds(len(ifds(0))) + b"".join(strips)
 
 
 def _strip(rows_HWC: NDArray[Any], order: str) -> bytes:
@@ -174,13 +177,12 @@ def _strip(rows_HWC: NDArray[Any], order: str) -> bytes:
 
 
 def read_provenance(data: bytes, name: str) -> dict[str, Any] | None:
-    """Return what a file of `encode_image` says about how it was made, or None. Nothing is decoded.
+    """Return how a file of `encode_image` was made, None if it does not say. No pixels are decoded.
 
     Raises:
         ImageError: it is no picture.
     """
-    with opened_picture(data, name) as (opened, _):
-        info = opened.info
+    info = open_picture(data, name).info
     stored = info.get("style-pipeline") or info.get("comment") or _xmp_text(info.get("xmp"))
     return (parse_json_object(stored) if isinstance(stored, bytes | str) else {}) or None
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..images.reading import Decoded, to_decoded
+from ..images.decoding import Decoded, from_pillow
 from ..spec.recipe import Recipe
 from .images import scaled, to_tensor
 from .masks import Regions
@@ -29,8 +29,8 @@ class Picture:
     @classmethod
     def from_image(cls, image: Image.Image) -> Picture:
         """Wrap a picture that has no file; the hash is that of its pixels and its transparency."""
-        decoded = to_decoded(image)
-        pixels = decoded.image if decoded.deep_HWC is None else decoded.deep_HWC
+        decoded = from_pillow(image)
+        pixels = decoded.image if decoded.rgb16_HWC is None else decoded.rgb16_HWC
         alpha = b"" if decoded.alpha_HW is None else decoded.alpha_HW.tobytes()
         identity = f"{decoded.image.size}".encode() + pixels.tobytes() + alpha
         return cls(decoded, hashlib.sha256(identity).hexdigest())
@@ -42,8 +42,8 @@ class Picture:
 
     def tensor(self, size: tuple[int, int]) -> Tensor:
         """Return `image_BCHW` at `size` (width, height), from 16 bits where the file has them."""
-        deep_HWC = self.decoded.deep_HWC
-        return to_tensor(self.image if deep_HWC is None else deep_HWC, size)
+        rgb16_HWC = self.decoded.rgb16_HWC
+        return to_tensor(self.image if rgb16_HWC is None else rgb16_HWC, size)
 
     def visible(self, size: tuple[int, int]) -> Tensor | None:
         """Return which pixels (HW, bool) are visible at `size`; None if the picture is opaque."""

@@ -264,9 +264,9 @@ def test_a_result_of_sixteen_bits_has_them(executor, make_task) -> None:
     eight, sixteen = (
         decode_picture(result.image, "result") for task in tasks for result in run(executor, [task])
     )
-    assert eight.deep_HWC is None
-    assert sixteen.deep_HWC is not None
-    assert len(np.unique(sixteen.deep_HWC & 255)) > 200
+    assert eight.rgb16_HWC is None
+    assert sixteen.rgb16_HWC is not None
+    assert len(np.unique(sixteen.rgb16_HWC & 255)) > 200
     assert np.abs(np.asarray(eight.image, int) - np.asarray(sixteen.image)).max() <= 1
     assert np.array_equal(np.unique(sixteen.alpha_HW), [0, 65535])
 
@@ -299,7 +299,7 @@ def test_a_result_can_keep_the_contents_profile(executor, make_task, image_forma
     assert [file.info["icc_profile"] == profile for file in files] == [False, True]
     assert np.abs(pixels(results[0]) - pixels(results[1])).max() > 10
     found = [decode_picture(result.image, "result") for result in results]
-    assert [picture.deep_HWC is not None for picture in found] == [bits == 16] * 2
+    assert [picture.rgb16_HWC is not None for picture in found] == [bits == 16] * 2
     plain, kept = (np.asarray(picture.image, int) for picture in found)
     if image_format in {"png", "tiff"}:
         assert np.abs(plain - kept).mean() < (0.5 if bits == 8 else 0.01)

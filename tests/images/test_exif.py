@@ -78,7 +78,7 @@ def test_every_kept_field_has_the_type_and_the_bytes_that_it_had(order, source, 
     again = decode_picture(after, "picture")
     assert again.exif == found
     if target in {"png", "tiff"}:  # a TIFF has one byte order for its EXIF and its pixels
-        assert np.array_equal(np.asarray(again.image) if bits == 8 else again.deep_HWC, pixels_HWC)
+        assert np.array_equal(np.asarray(again.image) if bits == 8 else again.rgb16_HWC, pixels_HWC)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -143,7 +143,7 @@ def test_a_field_that_cannot_be_read_is_left_out_and_said():
     ("damage", "note"),
     [
         (b"Exif\0\0XX*\0\0\0\0\x08", "its EXIF cannot be read"),
-        (b"Exif\0\0II*\0\xff\0\0\0", "entries of the main directory"),
+        (b"Exif\0\0II*\0\xff\0\0\0", "entries of the main IFD"),
         (
             PREFIX + b"II*\0\x08\0\0\0\1\0" + b"\x69\x87\4\0\1\0\0\0\xff\xff\0\0" + bytes(4),
             "entries of the Exif",

@@ -13,11 +13,11 @@ from PIL import Image, ImageCms
 from pipeline.images.profiles import (
     LARGEST,
     NOT_USED,
-    deep_to_srgb,
     from_srgb,
-    is_curves_and_matrix,
+    is_matrix_profile,
     srgb_profile,
-    to_eight_bits,
+    to_8_bits,
+    to_srgb_16,
     why_not_kept,
 )
 from pipeline.images.reading import decode_picture
@@ -36,7 +36,7 @@ def little_cms(image: Image.Image, profile: bytes) -> Image.Image:
 @pytest.mark.parametrize("name", PROFILES)
 def test_sixteen_bits_come_out_as_little_cms_has_it_in_eight(name):
     eight_HWC = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    result_HWC, notes = deep_to_srgb(eight_HWC.astype(np.uint16) * 257, PROFILES[name])
+    result_HWC, notes = to_srgb_16(eight_HWC.astype(np.uint16) * 257, PROFILES[name])
     assert notes == ()
     wanted = np.asarray(little_cms(Image.fromarray(eight_HWC), PROFILES[name]), int)
     assert np.abs(wanted - eight_HWC).max() > 10, "the profile does nothing"
@@ -47,7 +47,7 @@ def test_grey_comes_out_as_little_cms_has_it():
     profile = make_profile(formula(0, 1.8), None)
     eight_HW = np.arange(256, dtype=np.uint8).reshape(16, 16)
     wanted = np.asarray(little_cms(Image.fromarray(eight_HW), profile), int)
-    result_HWC, notes = deep_to_srgb(eight_HW[:, :, None].astype(np.uint16) * 257, profile)
+    result_HWC, notes = to_srgb_16(eight_HW[:, :, None].astype(np.uint16) * 257, profile)
     assert notes == ()
     assert result_HWC.shape == (16, 16, 1)
     assert np.abs(result_HWC[:, :, 0] / 257 - wanted[:, :, 0]).max() < 2
@@ -55,7 +55,7 @@ def test_grey_comes_out_as_little_cms_has_it():
 
 def test_steps_finer_than_eight_bits_survive_a_profile():
     ramp_HWC = np.repeat(np.arange(30_000, 30_300, dtype=np.uint16)[None, :, None], 3, axis=2)
-    result_HWC, _ = deep_to_srgb(ramp_HWC, PROFILES["Adobe RGB"])
+    result_HWC, _ = to_srgb_16(ramp_HWC, PROFILES["Adobe RGB"])
     assert len(np.unique(result_HWC[:, :, 1])) > 200
     assert (np.diff(result_HWC[0, :, 1].astype(int)) >= 0).all()
 
@@ -64,15 +64,15 @@ def test_steps_finer_than_eight_bits_survive_a_profile():
 def test_our_own_results_are_read_as_they_were_written(image_format):
     pixels_HWC = np.random.default_rng(0).integers(0, 65536, (9, 8, 3), np.uint16)
     found = decode_picture(encode_image(pixels_HWC, image_format, 95, {}), "result")
-    assert np.array_equal(found.deep_HWC, pixels_HWC)
-    eight_HWC = to_eight_bits(pixels_HWC)
+    assert np.array_equal(found.rgb16_HWC, pixels_HWC)
+    eight_HWC = to_8_bits(pixels_HWC)
     found = decode_picture(encode_image(eight_HWC, image_format, 95, {}), "result")
     assert np.array_equal(np.asarray(found.image), eight_HWC)
 
 
 def test_a_profile_beyond_curves_and_a_matrix_is_applied_in_eight_bits_and_said():
     samples_HWC = np.random.default_rng(0).integers(16_000, 50_000, (70, 50, 3), np.uint16)
-    result_HWC, notes = deep_to_srgb(samples_HWC, LOOKUP)
+    result_HWC, notes = to_srgb_16(samples_HWC, LOOKUP)
     assert (result_HWC % 257 == 0).all()
     assert np.abs(result_HWC.astype(int) - samples_HWC).max() > 1000
     assert notes == ("its colour profile has more than curves and a matrix; colours are converted in 8 bits",)
@@ -91,13 +91,13 @@ UNUSABLE = {
 def test_a_profile_that_cannot_be_used_changes_no_sample_and_is_said(name, dtype):
     pixels_HWC = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (9, 8, 3), dtype, endpoint=True)
     found = decode_picture(encode_image(pixels_HWC, "png", 90, {}, profile=UNUSABLE[name]), "a.png")
-    assert np.array_equal(found.deep_HWC if dtype is np.uint16 else np.asarray(found.image), pixels_HWC)
+    assert np.array_equal(found.rgb16_HWC if dtype is np.uint16 else np.asarray(found.image), pixels_HWC)
     assert found.notes == (f"a.png: {NOT_USED}.",)
 
 
 def test_grey_of_sixteen_bits_with_a_profile_of_colours_keeps_its_samples():
     samples_HWC = np.arange(4000, 4020, dtype=np.uint16).reshape(4, 5, 1)
-    result_HWC, notes = deep_to_srgb(samples_HWC, LOOKUP)
+    result_HWC, notes = to_srgb_16(samples_HWC, LOOKUP)
     assert np.array_equal(result_HWC, samples_HWC)
     assert notes == (NOT_USED,)
 
@@ -109,7 +109,7 @@ def test_damaged_profiles_are_no_reason_to_fail():
             flipped = bytearray(profile)
             for place in random.integers(0, len(profile), 3):
                 flipped[place] ^= int(random.integers(1, 256))
-            result_HWC, _ = deep_to_srgb(samples_HWC, bytes(flipped))
+            result_HWC, _ = to_srgb_16(samples_HWC, bytes(flipped))
             assert result_HWC.dtype == np.uint16
 
 
@@ -134,9 +134,9 @@ def test_what_is_brought_to_a_profile_comes_back(name):
     """In 16 bits, for colours that these profiles have, but where a curve begins flat or on a pedestal."""
     samples_HWC = np.random.default_rng(0).integers(16_000, 50_000, (70, 50, 3), np.uint16)
     assert why_not_kept(PROFILES[name]) == ""
-    assert is_curves_and_matrix(PROFILES[name])
+    assert is_matrix_profile(PROFILES[name])
     there_HWC = from_srgb(samples_HWC, PROFILES[name])
-    back_HWC, notes = deep_to_srgb(there_HWC, PROFILES[name])
+    back_HWC, notes = to_srgb_16(there_HWC, PROFILES[name])
     assert notes == ()
     assert np.abs(back_HWC.astype(int) - samples_HWC).max() <= 6
     assert len(np.unique(there_HWC & 255)) == 256
@@ -150,7 +150,7 @@ def test_a_profile_that_is_srgb_changes_nothing():
 
 def test_a_profile_of_tables_is_kept_in_eight_bits():
     assert why_not_kept(LOOKUP) == ""
-    assert not is_curves_and_matrix(LOOKUP)
+    assert not is_matrix_profile(LOOKUP)
     samples_HWC = np.random.default_rng(0).integers(16_000, 50_000, (70, 50, 3), np.uint16)
     there_HWC = from_srgb(samples_HWC, LOOKUP)
     assert (there_HWC % 257 == 0).all()
@@ -194,7 +194,7 @@ def test_damaged_profiles_are_kept_or_not_and_no_reason_to_fail():
 
 def test_eight_bits_are_rounded():
     every = np.arange(65536, dtype=np.uint16)
-    assert np.array_equal(to_eight_bits(every), np.round(every / 257))
+    assert np.array_equal(to_8_bits(every), np.round(every / 257))
 
 
 def test_the_srgb_profile_is_one_and_always_the_same_bytes():

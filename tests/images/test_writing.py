@@ -34,10 +34,10 @@ def test_a_result_carries_its_provenance_and_is_the_same_bytes_twice(image_forma
 def test_what_is_written_is_what_is_read(image_format, bits):
     pixels_HWC = pixels(3, bits)
     found = decode_picture(encode_image(pixels_HWC, image_format, 100, PROVENANCE), "result")
-    read_HWC = np.asarray(found.image) if bits == 8 else found.deep_HWC
+    read_HWC = np.asarray(found.image) if bits == 8 else found.rgb16_HWC
     lossy = image_format in {"jpeg", "webp"}
     assert np.abs(read_HWC.astype(int) - pixels_HWC).max() <= (6 if lossy else 0)
-    assert (found.deep_HWC is not None) == (bits == 16)
+    assert (found.rgb16_HWC is not None) == (bits == 16)
     if bits == 16:
         assert len(np.unique(read_HWC & 255)) > 100, "the lower bytes say nothing"
 
