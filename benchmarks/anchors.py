@@ -23,9 +23,9 @@ from torch import Tensor
 
 from pipeline.errors import DivergedError, ImageError, PipelineError, UsageError
 from pipeline.execution.inputs import read_picture
-from pipeline.transfer.images import to_image, to_tensor
 from pipeline.transfer.losses import moments
 from pipeline.transfer.pyramid import fit_size
+from pipeline.transfer.tensors import to_image, to_tensor
 from pipeline.vgg.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, smallest_side
 from pipeline.vgg.weights import read_convolutions
 

@@ -201,9 +201,9 @@ def _run(
     on_progress: Callable[[StepProgress], None] | None,
     style_names: Sequence[str],
 ) -> Image:
-    from .transfer.images import to_image
     from .transfer.memory import OutOfMemory
     from .transfer.reports import Hooks
+    from .transfer.tensors import to_image
 
     def report(progress: Progress) -> None:
         if on_progress is not None:

@@ -8,11 +8,11 @@ from PIL import Image
 from tiny import random_image
 
 from pipeline.spec.recipe import Recipe
-from pipeline.transfer.images import to_image
 from pipeline.transfer.masks import Regions
 from pipeline.transfer.reports import Outcome
 from pipeline.transfer.request import Picture, Request
 from pipeline.transfer.session import Session
+from pipeline.transfer.tensors import to_image
 from pipeline.vgg.weights import EncoderWeights
 
 

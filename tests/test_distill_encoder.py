@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny import random_image, tiny_weights
 
 from pipeline.errors import DiskError
-from pipeline.transfer.images import to_image
+from pipeline.transfer.tensors import to_image
 from pipeline.vgg.encoder import TORCHVISION_INDEX, Encoder
 from pipeline.vgg.weights import SLIM_PATH
 

@@ -19,10 +19,10 @@ from pipeline.errors import PipelineError
 from pipeline.execution.inputs import read_picture
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.devices import plan_device
-from pipeline.transfer.images import to_image
 from pipeline.transfer.request import Request
 from pipeline.transfer.session import Session
 from pipeline.transfer.target_cache import TargetCache
+from pipeline.transfer.tensors import to_image
 from pipeline.vgg.weights import EncoderWeights, resolve_encoder
 
 HERE = Path(__file__).resolve().parent

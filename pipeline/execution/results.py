@@ -106,7 +106,7 @@ def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: b
     from ..images.profiles import from_srgb
     from ..images.samples import to_8_bits
     from ..images.writing import WITH_ALPHA
-    from ..transfer.images import scaled, to_pixels
+    from ..transfer.tensors import scaled, to_pixels
 
     assert outcome.image_BCHW is not None  # it is done
     alpha_HW = content.decoded.alpha_HW
@@ -138,7 +138,7 @@ def render_snapshot(progress: Progress, request: Request) -> bytes | None:
         return None
     from ..images.writing import LONGEST, encode_image
     from ..transfer.color_policy import final_colors
-    from ..transfer.images import side_by_side, to_image
+    from ..transfer.tensors import side_by_side, to_image
 
     recipe = request.recipe
     image = to_image(final_colors(request, progress.image_BCHW.float().cpu().clamp(0, 1)))

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..images.decoding import Decoded, from_pillow
 from ..spec.recipe import Recipe
-from .images import scaled, to_tensor
 from .masks import Regions
+from .tensors import scaled, to_tensor
 
 
 @dataclass(frozen=True)

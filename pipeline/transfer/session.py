@@ -21,7 +21,6 @@ from .checkpoints import RunState
 from .color_policy import final_colors, recolor_result
 from .devices import DevicePlan
 from .engine import StyleTransfer
-from .images import resized
 from .level_inputs import RequestInputs
 from .memory import LargeStyle, MemoryModel, OutOfMemory, is_out_of_memory, picture_bytes, style_bytes
 from .pyramid import Level, plan_levels, style_size
@@ -29,6 +28,7 @@ from .reports import SILENT, Hooks, Outcome
 from .request import Request
 from .stepper import StepperCache
 from .target_cache import TargetCache
+from .tensors import resized
 
 
 class Session:

@@ -14,11 +14,11 @@ from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.color import blended_pixels, grey, luma, match_colors, match_histograms, with_luma
 from pipeline.transfer.color_policy import match_to_content, style_image
 from pipeline.transfer.engine import StyleTransfer
-from pipeline.transfer.images import to_tensor
 from pipeline.transfer.level_inputs import first_image
 from pipeline.transfer.pyramid import Level, plan_levels
 from pipeline.transfer.reports import Outcome
 from pipeline.transfer.request import Picture, Request
+from pipeline.transfer.tensors import to_tensor
 
 LEVEL = Level(96, 72, 1)
 

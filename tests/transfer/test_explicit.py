@@ -16,11 +16,11 @@ from pipeline.images.reading import decode_image
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer import convolutions
 from pipeline.transfer.explicit import ExplicitObjective
-from pipeline.transfer.images import to_tensor
 from pipeline.transfer.lbfgs import LBFGS
 from pipeline.transfer.losses import Moments
 from pipeline.transfer.objective import Losses, ReferenceObjective
 from pipeline.transfer.targets import StyleTargets, gram_targets, stack_targets
+from pipeline.transfer.tensors import to_tensor
 from pipeline.vgg.encoder import Encoder
 from pipeline.vgg.weights import read_weights, resolve_encoder
 

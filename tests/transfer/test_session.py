@@ -10,7 +10,6 @@ from tiny import random_image
 from pipeline.errors import ImageError
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.devices import DevicePlan, plan_device
-from pipeline.transfer.images import to_image
 from pipeline.transfer.masks import find_regions
 from pipeline.transfer.memory import LargeStyle, OutOfMemory
 from pipeline.transfer.pyramid import plan_levels
@@ -18,6 +17,7 @@ from pipeline.transfer.request import Picture, Request
 from pipeline.transfer.session import Session
 from pipeline.transfer.stepper import StepperCache
 from pipeline.transfer.target_cache import TargetCache
+from pipeline.transfer.tensors import to_image
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 31), (64, 48), (301, 199)])

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.transfer.images import (
+from pipeline.transfer.tensors import (
     resized,
     scaled,
     side_by_side,
