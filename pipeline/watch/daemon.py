@@ -8,19 +8,18 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
-from ..errors import LockedError, MachineError
+from ..errors import LockedError, MachineError, UsageError
 from ..spec.config import Config
 from ..storage.files import Disk, disk_errors, one_line
 from ..storage.ledger import open_ledger
 from .claims import Claim
 from .events import Waker
 from .folders import check_apart, check_unmoved
-from .heartbeat import Display, Heartbeat, Queue
+from .heartbeat import Display, Heartbeat, Notify, Queue
 from .intake import Backlog, Rejected
 from .owner import Owner
 from .processor import Blocked, Done, Failed, Unfinished
 from .reading import FAULTS, StopNow
-from .reload import Reload
 from .routes import Router
 from .service import ServiceManager
 from .setup import Context, MakeExecutor, Setup, WatchOptions
@@ -48,6 +47,41 @@ class Tally:
     quarantined: int = 0
     left: int = 0
     out_of_time: bool = False
+
+
+@dataclass
+class Reload:
+    """Passes a new configuration to `use`. `reread` returns one when there is one, and may raise UsageError.
+
+    One that a fault of the machine keeps from being checked is tried again; the old one stays until then.
+    """
+
+    reread: Callable[[], Config | None]
+    use: Callable[[Config], None]
+    notify: Notify
+    _wanted: Config | None = None  # read, but not in use yet
+    _fault: str = ""
+
+    def if_asked(self) -> bool:
+        """Use a new configuration if there is one, and tell whether one is in use now."""
+        try:
+            with disk_errors():
+                self._wanted = self.reread() or self._wanted
+                if self._wanted is None:
+                    return False
+                logger.debug("a new configuration was read")
+                self.use(self._wanted)
+        except UsageError as error:
+            self._wanted = None
+            self.notify("reload", f"the old configuration stays: {error}")
+            return False
+        except MachineError as error:
+            if error.message != self._fault:
+                self.notify("reload", f"the old configuration stays for now: {error}")
+            self._fault = error.message
+            return False
+        self._wanted, self._fault = None, ""
+        return True
 
 
 class Daemon:

@@ -14,17 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+from watchdog import events
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserverVFS
@@ -34,15 +24,10 @@ from .inbox import HIDDEN
 POLLING_S = 1
 ENOUGH_WAKE_UPS = 2
 
-# Not opened and closed: our own reading would wake us for ever.
-EVENTS: list[type[FileSystemEvent]] = [
-    FileCreatedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileDeletedEvent,
-    DirCreatedEvent,
-    DirMovedEvent,
-    DirDeletedEvent,
+# Neither opened nor closed: our own reading would wake us for ever.
+EVENTS: list[type[events.FileSystemEvent]] = [
+    *(events.FileCreatedEvent, events.FileModifiedEvent, events.FileMovedEvent, events.FileDeletedEvent),
+    *(events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent),
 ]
 
 LIMITS = {
@@ -203,14 +188,14 @@ class Waker:
         return f"{self._folder}: no events ({reason}); scanning by the clock alone. {advice}".strip()
 
 
-class _Handler(FileSystemEventHandler):
+class _Handler(events.FileSystemEventHandler):
     """Calls `wake` for everything that happens outside of `hidden`; a claim moves a file into it."""
 
     def __init__(self, hidden: Path, wake: Callable[[], None]) -> None:
         self._hidden = str(hidden)
         self._wake = wake
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
+    def on_any_event(self, event: events.FileSystemEvent) -> None:
         path = os.fsdecode(event.dest_path or event.src_path)
         if path != self._hidden and not path.startswith(self._hidden + os.sep):
             self._wake()

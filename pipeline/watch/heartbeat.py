@@ -61,6 +61,12 @@ class Pace:
         return self.seconds * (steps - step) / (step - self._first_step + 1)
 
 
+class Notify(Protocol):
+    """Says what happens: a kind for programs, a text for people, and facts."""
+
+    def __call__(self, kind: str, text: str, **facts: object) -> None: ...
+
+
 class Display(Observer, Protocol):
     """Shows what a daemon does."""
 

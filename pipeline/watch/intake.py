@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ImageError, JobError, PipelineError
 from ..storage.files import one_line
-from ..storage.ledger import Ledger
-from .claims import Claim, Claims, new_id
+from .claims import Claim
 from .inbox import Identity, Seen, identity_of
+from .originals import Originals
 from .reading import FAULTS, Reader
 from .routes import Router, Waiting
-from .system import is_being_written
 from .watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -54,30 +52,19 @@ class NotTaken(Exception):
     """A drop stays in the inbox for now; the text says why."""
 
 
+@dataclass(frozen=True)
 class Intake:
     """Takes drops from the inbox one by one. `by_age`: see `Watcher.is_overdue`."""
 
-    def __init__(
-        self,
-        watcher: Watcher,
-        router: Router,
-        reader: Reader,
-        claims: Claims,
-        ledger: Ledger,
-        backlog: Backlog,
-        is_over: Callable[[], bool],
-        by_age: bool,
-    ) -> None:
-        self.watcher = watcher
-        self.router = router
-        self.reader = reader
-        self.claims = claims
-        self.ledger = ledger
-        self.backlog = backlog
-        self.is_over = is_over
-        self.by_age = by_age
-        self._valid: set[Seen] = set()  # manifests without mistakes
-        self._notified: set[tuple[str, str]] = set()
+    watcher: Watcher
+    router: Router
+    reader: Reader
+    originals: Originals
+    backlog: Backlog
+    is_over: Callable[[], bool]
+    by_age: bool
+    _valid: set[Seen] = field(default_factory=set, init=False)  # manifests without mistakes
+    _notified: set[tuple[str, str]] = field(default_factory=set, init=False)
 
     def next(self) -> Claim | Rejected | None:
         """Return what to work on now, claimed; None if nothing can be taken now.
@@ -195,27 +182,12 @@ class Intake:
     def _claim(self, seen: Seen) -> Claim:
         """Move a file out of the inbox, unless it changed at the last moment."""
         self._check_unchanged(seen)
-        drop = new_id()
-        self.ledger.claim(drop, self.watcher.inbox, seen.relative, time.time())
         try:
-            claim = self.claims.take(seen.relative, drop)
+            claim = self.originals.take(seen)
         except JobError as refused:
-            self.ledger.unclaim(drop)
             self.watcher.notify_once(seen.relative, "refused", str(refused))
             raise NotTaken(str(refused)) from refused
         self.watcher.forget(seen)
         if claim is None:
-            self.ledger.unclaim(drop)
-            raise NotTaken("another program moved or removed it")
-        if _was_changed(claim, seen.identity) and self.claims.put_back(claim):
-            self.ledger.unclaim(drop)
-            raise NotTaken("it changed while it was claimed, so it is back in the inbox")
+            raise NotTaken("it was taken or changed just now")
         return claim
-
-
-def _was_changed(claim: Claim, before: Identity) -> bool:
-    """Tell whether a file changed, or is being written, since it was last seen in the inbox."""
-    now = identity_of(claim.path)
-    # A move to another file system changes all else.
-    same = now is not None and (now.size, now.mtime_ns) == (before.size, before.mtime_ns)
-    return not same or is_being_written(claim.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..storage.files import NAME_ERRORS, Disk, disk_errors, read_json_object
@@ -25,12 +26,12 @@ def is_marker(name: str) -> bool:
     return name.startswith(".") and name.endswith(MARKER_SUFFIX) and len(name) > len(MARKER_SUFFIX) + 1
 
 
+@dataclass(frozen=True)
 class Markers:
     """The markers of an inbox. Paths are relative to it."""
 
-    def __init__(self, inbox: Path, disk: Disk) -> None:
-        self.inbox = inbox
-        self.disk = disk
+    inbox: Path
+    disk: Disk
 
     def put(self, relative: Path, original: Path) -> bool:
         """Mark `relative` as done, for the file that lies at `original` now; False if no marker fits there.

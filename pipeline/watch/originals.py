@@ -1,22 +1,24 @@
-"""The end of a drop: its original goes to its last place, then the ledger says so."""
+"""Moves originals from place to place, each move noted in the ledger: taken, finished, rejected."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..batch.summary import Summary
-from ..errors import PipelineError
+from ..errors import JobError, PipelineError
 from ..spec.text import shortened
 from ..storage.files import one_line
-from ..storage.ledger import Ledger
-from .claims import Claim, Claims
-from .inbox import Identity, identity_of
+from ..storage.ledger import DropRow, Ledger
+from .claims import Claim, Claims, new_id
+from .heartbeat import Notify
+from .inbox import Identity, Seen, identity_of
 from .quarantine import Quarantine
 from .reading import Reader
-from .watcher import Notify
+from .system import is_being_written
 
 # The longest text in a report, and how many of a batch's failures it lists.
 MAX_TEXT, MAX_FAILURES = 20_000, 100
@@ -24,24 +26,58 @@ MAX_TEXT, MAX_FAILURES = 20_000, 100
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class Originals:
-    """Archives, leaves or deletes the originals of finished drops, and quarantines those that failed."""
+    """The originals of one inbox. `keep` says what becomes of those whose jobs are done."""
 
-    def __init__(
-        self,
-        claims: Claims,
-        quarantine: Quarantine,
-        ledger: Ledger,
-        reader: Reader,
-        notify: Notify,
-        keep: Literal["archive", "leave", "delete"],
-    ) -> None:
-        self.claims = claims
-        self.quarantine = quarantine
-        self.ledger = ledger
-        self.reader = reader
-        self.notify = notify
-        self.keep = keep
+    claims: Claims
+    quarantine: Quarantine
+    ledger: Ledger
+    reader: Reader
+    notify: Notify
+    keep: Literal["archive", "leave", "delete"]
+
+    def make_folders(self) -> None:
+        self.claims.make_folders()
+        self.quarantine.make_folder()
+
+    def take(self, seen: Seen) -> Claim | None:
+        """Claim a file of the inbox; None if it is not there any more as it was seen.
+
+        Raises:
+            JobError: it cannot be moved.
+        """
+        inbox, drop = self.claims.inbox, new_id()
+        self.ledger.claim(drop, inbox, seen.relative, time.time())
+        try:
+            claim = self.claims.take(seen.relative, drop)
+        except JobError:
+            self.ledger.unclaim(drop)
+            raise
+        if claim is None or (_was_changed(claim, seen.identity) and self.claims.put_back(claim)):
+            self.ledger.unclaim(drop)
+            return None
+        return claim
+
+    def recover(self) -> list[Claim]:
+        """Make the ledger agree with what lies in the claimed folder, as after a crash, and return that."""
+        claimed = self.claims.recover()
+        ids = {claim.id for claim in claimed}
+        for row in self.ledger.claimed(self.claims.inbox):
+            if row.id not in ids:
+                self._settle_row(row)
+        for claim in claimed:
+            self.ledger.claim(claim.id, self.claims.inbox, claim.relative, time.time())
+        return claimed
+
+    def _settle_row(self, drop: DropRow) -> None:
+        """A drop that is claimed in the ledger only was never taken, or its last step was not noted."""
+        if self.quarantine.report(drop.id):
+            self.ledger.finish(drop.id, "quarantined", time.time())
+        elif (self.claims.inbox / drop.path).exists() and not self.claims.markers.is_done(drop.path):
+            self.ledger.unclaim(drop.id)
+        else:
+            self.ledger.finish(drop.id, "done", time.time())
 
     def finish(self, claim: Claim) -> None:
         """Bring a finished original to where the configuration wants it."""
@@ -93,6 +129,14 @@ def report_of_summary(summary: Summary) -> dict[str, Any]:
     keys = [failure["key"] for failure in summary.failures if failure["key"]]
     report = new_report(first["error"] + more, first["next_step"])
     return {**report, "keys": keys, "failures": summary.failures[:MAX_FAILURES]}
+
+
+def _was_changed(claim: Claim, before: Identity) -> bool:
+    """Tell whether a file changed, or is being written, since it was last seen in the inbox."""
+    now = identity_of(claim.path)
+    # A move to another file system changes all else.
+    same = now is not None and (now.size, now.mtime_ns) == (before.size, before.mtime_ns)
+    return not same or is_being_written(claim.path)
 
 
 def _sentence(text: str) -> str:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from ..batch.options import RunOptions
+from ..batch.runner import Runner
 from ..batch.summary import Summary
 from ..errors import DiskError, LockedError, PipelineError
+from ..execution.executors import Executor
 from ..spec.jobs import Job
-from ..storage.files import MACHINE_ERRORS
-from .batches import Batches
+from ..storage.files import MACHINE_ERRORS, Disk, one_line
+from ..storage.ledger import Ledger
+from ..storage.outbox import BatchFolder, batch_names
 from .claims import Claim
 from .folders import Folders
+from .heartbeat import Heartbeat
 from .inbox import identity_of
 from .intake import Rejected
 from .originals import Originals, new_report, report_of_error, report_of_summary
 from .reading import FAULTS, Reader
-from .routes import Router, Waiting, manifest_jobs
+from .routes import Plan, Router, Waiting, manifest_jobs
 from .watcher import Watcher
 
 
@@ -53,30 +59,66 @@ class Blocked:
 Outcome = Done | Failed | Unfinished | Blocked
 
 
+@dataclass(frozen=True)
+class Batches:
+    """The batches of an outbox. `should_stop` is asked while jobs run, and while their inputs are read."""
+
+    folders: Folders
+    ledger: Ledger
+    executor: Executor
+    heartbeat: Heartbeat
+    options: RunOptions
+    should_stop: Callable[[], bool]
+    disk: Disk
+    _swept: set[str] = field(default_factory=set, init=False)
+    _notified: set[str] = field(default_factory=set, init=False)
+
+    def repair(self) -> None:
+        """Publish what dead processes staged, and remove what they left half written, in every batch."""
+        for name in batch_names(self.folders.outbox):
+            with suppress(LockedError), self.runner(name):  # whoever holds the lock does it
+                pass
+
+    @contextmanager
+    def runner(self, batch: str) -> Iterator[Runner]:
+        """Give a runner for a batch while its lock is held.
+
+        Raises:
+            LockedError: another process works on it.
+            DiskError: its folder cannot be used.
+        """
+        folder = BatchFolder(self.folders.outbox, batch, self.disk)
+        self.folders.check_outbox()
+        for drop, key in folder.staged_drops():
+            # They will now be published, and may be fetched before anyone could see that they were.
+            self.ledger.note_staged(drop, key)
+        with folder.locked(sweep=batch not in self._swept):
+            self.folders.check_outbox()  # again: a disk that went away just now left an empty folder
+            self._notify_left_alone(folder)
+            self._swept.add(batch)
+            yield Runner(folder, self.ledger, self.executor, self.heartbeat, self.options, self.should_stop)
+
+    def _notify_left_alone(self, folder: BatchFolder) -> None:
+        for text in folder.left_alone:
+            if text not in self._notified:
+                self._notified.add(text)
+                self.heartbeat.notify("ignored", one_line(text))
+
+
 class _StyleMissing(Exception):
     """A style of a claimed picture is not there now; the text says which."""
 
 
+@dataclass(frozen=True)
 class Processor:
     """Works on claimed drops, one at a time."""
 
-    def __init__(
-        self,
-        router: Router,
-        reader: Reader,
-        watcher: Watcher,
-        batches: Batches,
-        originals: Originals,
-        folders: Folders,
-        is_over: Callable[[], bool],
-    ) -> None:
-        self.router = router
-        self.reader = reader
-        self.watcher = watcher
-        self.batches = batches
-        self.originals = originals
-        self.folders = folders
-        self.is_over = is_over
+    watcher: Watcher
+    router: Router
+    reader: Reader
+    batches: Batches
+    originals: Originals
+    is_over: Callable[[], bool]
 
     def process(self, drop: Claim | Rejected) -> Outcome:
         """Run the jobs of a drop, then bring its original to its last place.
@@ -91,7 +133,7 @@ class Processor:
             return Failed(report)
         outcome = self._run(drop)
         if isinstance(outcome, Failed):
-            self.folders.check_there()  # else it may have failed because they went away
+            self.batches.folders.check_there()  # else it may have failed because they went away
             self.originals.reject(drop, outcome.report)
         elif isinstance(outcome, Done):
             self.originals.finish(drop)
@@ -131,10 +173,7 @@ class Processor:
 
     def _run_picture(self, claim: Claim) -> Summary:
         """Run the jobs of a picture, one for every style that it asks for."""
-        library = self.watcher.library
-        plan = self.router.plan(claim.relative, library.paths, library.known)
-        if isinstance(plan, Waiting):
-            raise _StyleMissing(plan.reason)
+        plan = self._plan(claim)
         summary = Summary(plan.batch, len(plan.styles))
         with self.batches.runner(plan.batch) as runner:
             for job in plan.jobs(claim, self.watcher.inbox):
@@ -146,18 +185,20 @@ class Processor:
                     self._check_styles(claim, job)  # one that is just being replaced is no picture's fault
         return summary
 
-    def _check_styles(self, claim: Claim, job: Job) -> None:
-        """Make sure that the styles of a job are still the files that were checked.
-
-        Raises:
-            _StyleMissing: one was changed or removed.
-        """
+    def _plan(self, claim: Claim) -> Plan:
+        """Return what a picture asks for, or raise _StyleMissing."""
         library = self.watcher.library
-        if all(library.is_current(path) for path, _ in job.style.images):
-            return
-        self.watcher.scan()
         plan = self.router.plan(claim.relative, library.paths, library.known)
-        raise _StyleMissing(plan.reason if isinstance(plan, Waiting) else "")
+        if isinstance(plan, Waiting):
+            raise _StyleMissing(plan.reason)
+        return plan
+
+    def _check_styles(self, claim: Claim, job: Job) -> None:
+        """Raise _StyleMissing if a style of a job is no longer the file that was checked."""
+        if not all(self.watcher.library.is_current(path) for path, _ in job.style.images):
+            self.watcher.scan()
+            self._plan(claim)
+            raise _StyleMissing
 
     def _report_of_bug(self, claim: Claim, error: Exception) -> dict[str, Any]:
         return new_report(

@@ -34,13 +34,13 @@ class Quarantined:
         return bool(name) and (self.id.startswith(name) or composed(name) in names)
 
 
+@dataclass(frozen=True)
 class Quarantine:
     """The quarantine folder, which several inboxes may share. Raises DiskError where the system refuses."""
 
-    def __init__(self, inbox: Path, folder: Path, disk: Disk) -> None:
-        self.inbox = inbox
-        self.folder = folder
-        self.disk = disk
+    inbox: Path
+    folder: Path
+    disk: Disk
 
     def make_folder(self) -> None:
         with disk_errors(self.folder):

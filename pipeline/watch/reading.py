@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,34 +15,30 @@ from ..spec.manifest import Batch
 from ..spec.text import counted
 from ..storage.files import one_line
 from ..storage.ledger import Ledger
+from .heartbeat import Notify
 from .inbox import Identity
 from .routes import Router
-from .watcher import Notify
 
 T = TypeVar("T")
 
 # Faults that are no drop's own: the machine's, and a worker lost while it did nothing for a drop.
 FAULTS = (MachineError, LockedError, WorkerLost)
 
-logger = logging.getLogger(__name__)
-
 
 class StopNow(BaseException):
     """Asked to stop while the worker does something that it cannot be asked to end early."""
 
 
+@dataclass(frozen=True)
 class Reader:
     """Decodes pictures and reads manifests in the worker. A drop that ends it too often is given up."""
 
-    def __init__(
-        self, executor: Executor, router: Router, ledger: Ledger, notify: Notify, max_attempts: int
-    ) -> None:
-        self.executor = executor
-        self.router = router
-        self.inbox = router.watch.inbox
-        self.ledger = ledger
-        self.notify = notify
-        self.max_attempts = max_attempts
+    inbox: Path
+    executor: Executor
+    router: Router
+    ledger: Ledger
+    notify: Notify
+    max_attempts: int
 
     def style_fault(self, relative: Path) -> str:
         """Return what is wrong with a picture of the style library, "" if nothing is."""

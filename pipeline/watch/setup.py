@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..batch.deadline import Deadline
+from ..batch.options import RunOptions
 from ..execution.executors import Executor
 from ..spec.config import Config
 from ..spec.text import counted
 from ..storage.files import Disk
 from ..storage.ledger import Ledger
-from .batches import Batches
 from .claims import Claims
 from .events import Waker
 from .folders import Folders
@@ -21,10 +21,9 @@ from .heartbeat import Heartbeat
 from .intake import Backlog, Intake
 from .originals import Originals
 from .owner import Owner
-from .processor import Processor
+from .processor import Batches, Processor
 from .quarantine import Quarantine
 from .reading import Reader
-from .recovery import recover_claims
 from .routes import Router
 from .watcher import Watcher
 
@@ -78,40 +77,33 @@ class Setup:
         beat: Callable[[], None],
     ) -> None:
         watch, options, disk, ledger = config.watch, context.options, context.disk, context.ledger
-        heartbeat, notify = context.heartbeat, context.heartbeat.notify
+        heartbeat, notify, is_over = context.heartbeat, context.heartbeat.notify, context.is_over
 
         def should_stop() -> bool:
             beat()
             return context.should_stop()
 
+        run_options = RunOptions(False, config.max_failures, config.max_attempts, options.deadline)
+        claims = Claims(watch.inbox, watch.archive_dir, disk)
+        quarantine = Quarantine(watch.inbox, watch.quarantine_dir, disk)
         self.config = config
-        self.ledger = ledger
         self.heartbeat = heartbeat
         self.backlog = backlog
-        self.folders = Folders(config, owner, disk)
-        self.claims = Claims(watch.inbox, watch.archive_dir, disk)
-        self.quarantine = Quarantine(watch.inbox, watch.quarantine_dir, disk)
         self.router = router = Router(config, options.flags)
+        self.folders = Folders(config, owner, disk)
         self.watcher = watcher = Watcher(config, disk, context.waker, notify, context.clock)
         self.executor = executor = context.make_executor(config, tick)
-        self.batches = Batches(
-            config, self.folders, ledger, executor, heartbeat, options.deadline, should_stop, disk
-        )
-        reader = Reader(executor, router, ledger, notify, config.max_attempts)
-        originals = Originals(self.claims, self.quarantine, ledger, reader, notify, watch.originals)
-        self.intake = Intake(
-            watcher, router, reader, self.claims, ledger, backlog, context.is_over, by_age=options.once
-        )
-        self.processor = Processor(
-            router, reader, watcher, self.batches, originals, self.folders, context.is_over
-        )
+        reader = Reader(watch.inbox, executor, router, ledger, notify, config.max_attempts)
+        self.batches = Batches(self.folders, ledger, executor, heartbeat, run_options, should_stop, disk)
+        self.originals = Originals(claims, quarantine, ledger, reader, notify, watch.originals)
+        self.intake = Intake(watcher, router, reader, self.originals, backlog, is_over, options.once)
+        self.processor = Processor(watcher, router, reader, self.batches, self.originals, is_over)
         self.was_interrupted = False  # by a fault, so that a claim may be anywhere
         self._is_prepared = self._is_announced = False
 
     def prepare(self) -> None:
         """Make the folders, and resume what an earlier process left claimed."""
-        self.claims.make_folders()
-        self.quarantine.make_folder()
+        self.originals.make_folders()
         self.folders.mark_outbox()
         self.batches.repair()
         self._recover()
@@ -129,8 +121,8 @@ class Setup:
             self._recover()
 
     def _recover(self) -> None:
-        claimed = recover_claims(self.config.watch.inbox, self.claims, self.quarantine, self.ledger)
-        self.backlog.pending = [claim for claim in claimed if claim not in self.backlog.left]
+        left = self.backlog.left
+        self.backlog.pending = [claim for claim in self.originals.recover() if claim not in left]
         self.was_interrupted = False
 
     def announce(self) -> None:

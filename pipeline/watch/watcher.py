@@ -7,11 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from ..spec.config import Config, WatchConfig
 from ..storage.files import Disk, one_line
 from .events import Waker
+from .heartbeat import Notify
 from .inbox import Identity, Scan, Seen, scan_inbox
 from .library import StyleLibrary, unused_styles
 from .markers import Markers, marker_path
@@ -22,12 +23,6 @@ from .system import is_being_written, is_network_file_system
 SETTLE_S, NETWORK_SETTLE_S = 2.0, 30.0
 
 logger = logging.getLogger(__name__)
-
-
-class Notify(Protocol):
-    """Says what happens: a kind for programs, a text for people, and facts."""
-
-    def __call__(self, kind: str, text: str, **facts: object) -> None: ...
 
 
 class Watcher:
@@ -95,6 +90,7 @@ class Watcher:
         self._notify_ignored()
         dues = [settling.next_due_s() for settling in (self.settling, self.library.settling)]
         self.schedule.scan_ended(began, min((due for due in dues if due is not None), default=None))
+        logger.debug("scanned: %d settled, %d settling", self.settled_count, self.settling_count)
 
     def _without_done(self, scan: Scan) -> list[Seen]:
         """Leave out the originals that stay in the inbox, and remove markers that mark nothing."""

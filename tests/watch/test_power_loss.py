@@ -235,7 +235,7 @@ class World:
         with (
             closing(recording),
             closing(RecordingLedger(self.state)) as ledger,
-            mock.patch("pipeline.watch.intake.new_id", self._new_id),
+            mock.patch("pipeline.watch.originals.new_id", self._new_id),
         ):
             ledger.record_in(recording)
             ran.complete = work(RecordingDisk(recording, watch), ledger)

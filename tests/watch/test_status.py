@@ -390,7 +390,7 @@ def test_the_checks_of_a_daemon_read_no_inbox(
     def scanned(*_: object) -> None:
         pytest.fail("the inbox was scanned")
 
-    monkeypatch.setattr("pipeline.watch.waiting.scan_inbox", scanned)
+    monkeypatch.setattr("pipeline.watch.status.scan_inbox", scanned)
     assert checks(config, ledger)["daemon"] == (False, "nobody watches the inbox")
 
 
