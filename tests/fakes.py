@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -252,10 +255,15 @@ class Workshop:
         finally:
             ledger.close()
 
-    def plan(self, executor: FakeExecutor | None = None, **options: Any) -> list[Decision]:
-        executor = executor or FakeExecutor()
-        with self.planner(executor, **options) as planner:
-            return list(plan_jobs(planner, self.read().jobs, bool(executor.checkpoints)))
+    def plan(
+        self,
+        executor: FakeExecutor | None = None,
+        flags: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> list[Decision]:
+        executor, batch = executor or FakeExecutor(), self.read(flags)
+        with self.planner(executor, batch, **options) as planner:
+            return list(plan_jobs(planner, batch.jobs, bool(executor.checkpoints)))
 
     def is_finished(self, **options: Any) -> bool:
         with self.planner(**options) as planner:
@@ -269,6 +277,42 @@ class Workshop:
         folder, digests = BatchFolder(self.outbox, batch.name), Digests(lambda: False)
         with closing(Ledger(self.state)) as ledger:
             yield Planner(folder, ledger, executor, digests, RunOptions(**options), batch.jobs)
+
+    def run_in_a_process(self, faults: Mapping[str, Fault], expected: int = -9) -> None:
+        """One whole run in a process of its own; it is killed where `faults` says `kill`."""
+        code = (
+            "import sys; from pathlib import Path; from fakes import FakeExecutor, Workshop\n"
+            f"Workshop(Path(sys.argv[1])).run(FakeExecutor({faults!r}))"
+        )
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(self.folder)],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == expected, done.stderr
+
+    def kill_three_times(self) -> None:
+        """As if the first picture had killed the process three times, in the ledger only."""
+        first = self.run(FakeExecutor({"a": "fail"})).observer.finished[0]
+        with closing(Ledger(self.state)) as ledger:
+            for _ in range(3):
+                ledger.begin(first.key)
+
+    def keep_one_style(self) -> None:
+        (self.folder / "styles/t.png").unlink()
+
+    def record(self, name: str) -> dict[str, Any]:
+        return dict(json.loads((self.batch_folder / "logs" / f"{name}.json").read_bytes()))
+
+    def summary(self) -> dict[str, Any]:
+        return dict(json.loads((self.batch_folder / "summary.json").read_bytes()))
+
+    def attempts(self) -> int:
+        """Attempts begun and not ended, over all jobs."""
+        with closing(Ledger(self.state)) as ledger:
+            return sum(count for (count,) in ledger._database.execute("SELECT count FROM attempts_of"))
 
     def read(self, flags: Mapping[str, Any] | None = None) -> Batch:
         return read_manifest(self.manifest, QUICK, flags or {})

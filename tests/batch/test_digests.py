@@ -1,0 +1,36 @@
+"""Reading inputs for their sha256."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from fakes import FakeExecutor, Workshop
+
+from pipeline.batch.digests import Digests
+from pipeline.errors import ImageError
+from pipeline.storage import files
+
+
+def test_a_stop_is_heeded_while_an_input_is_read(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "HASH_BYTES", 16)
+    asked: list[None] = []
+
+    def should_stop() -> bool:
+        asked.append(None)
+        return len(asked) > 20
+
+    executor = FakeExecutor()
+    ran = workshop.run(executor, should_stop=should_stop)
+    assert len(asked) < 30
+    assert (executor.ran, ran.observer.finished) == ([], [])
+    assert (ran.summary.stopped, ran.summary.reason, ran.summary.not_begun) == (True, "stopped", 4)
+    assert workshop.run().summary.done == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_that_came_to_be_an_input_is_not_waited_for(environment: Path) -> None:
+    os.mkfifo("a.png")
+    with pytest.raises(ImageError, match=r"a\.png: cannot be read \(not a regular file\)"):
+        Digests(lambda: False)[Path("a.png")]
