@@ -93,15 +93,6 @@ class MemoryModel:
         # What pictures really took, as a multiple of their estimate; measured on GPUs only.
         self.factor = 1.0
 
-    def check(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> None:
-        """Check that so many pictures fit; see `fits`.
-
-        Raises:
-            OutOfMemory: they do not.
-        """
-        if not self.fits(bytes_per_picture, pictures, alone):
-            raise OutOfMemory
-
     def fits(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> bool:
         """Tell whether so many pictures fit: into our share, or if `alone` into all that is free.
 

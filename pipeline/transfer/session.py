@@ -34,9 +34,9 @@ from .tensors import resized
 class Session:
     """Runs requests on one device. Threads may share it; their requests run one after another.
 
-    `threads` is how many the CPU's part gets, 0 torch's choice; it holds for the process. Only where the
-    process is ours (`owns_process`) is its allocator changed. `share_bytes` is its part of the device's
-    memory while other processes of ours work beside it, None where none do.
+    `threads` is the number of CPU threads in the whole process; 0 leaves it to torch. The allocator is changed
+    only if the process is ours (`owns_process`). `share_bytes` is this process's part of the device's memory
+    while other processes of ours run beside it, None if there are none.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Session:
     ) -> list[Outcome]:
         """Run requests of one recipe and one size together, from `states` if they were stopped before.
 
-        `alone`: no other process of ours works meanwhile, so all free memory may be used.
+        `alone`: no other process of ours runs meanwhile, so all free memory may be used.
 
         Raises:
             ImageError: the pictures are too small for the recipe.
@@ -82,17 +82,14 @@ class Session:
         with self._turn() as steppers:
             started = time.perf_counter()
             levels = plan_levels(recipe, requests[0].content.image.size)
-            encoder = self.encoder_for(recipe, weights)
-            dtype = self._dtype(recipe)
-            estimate = picture_bytes(recipe, encoder.channels, *levels[-1].size, dtype.itemsize)
-            self.memory.check(estimate, len(requests), alone)
-            self._check_styles(requests, encoder, levels[-1], alone)
+            encoder, dtype = self.encoder_for(recipe, weights), self._dtype(recipe)
+            estimate = self._check_memory(requests, encoder, levels[-1], dtype, alone)
             inputs = [
                 RequestInputs(request, encoder, weights.digest, self.cache, self._torch_device)
                 for request in requests
             ]
             transfer = StyleTransfer(encoder, recipe, levels, inputs, hooks, dtype, steppers)
-            with self._device_errors(), self.memory.learning(estimate * len(requests)):
+            with self._device_errors(), self.memory.learning(estimate):
                 outcomes = transfer.run(states or [RunState() for _ in requests])
             seconds = time.perf_counter() - started
             return [
@@ -122,18 +119,26 @@ class Session:
             finally:
                 self._running = nested
 
-    def _check_styles(self, requests: Sequence[Request], encoder: Encoder, level: Level, alone: bool) -> None:
-        """Check that each style fits where it is largest; styles are analysed one at a time.
+    def _check_memory(
+        self, requests: Sequence[Request], encoder: Encoder, last: Level, dtype: torch.dtype, alone: bool
+    ) -> int:
+        """Check that the requests fit together at their last level, and each style, which is analysed alone.
+
+        Return the estimate for all of them in bytes.
 
         Raises:
-            OutOfMemory: one does not.
+            OutOfMemory: they do not fit.
         """
+        recipe, channels = requests[0].recipe, encoder.channels
+        per_picture = picture_bytes(recipe, channels, *last.size, dtype.itemsize)
+        if not self.memory.fits(per_picture, len(requests), alone):
+            raise OutOfMemory
         for request in requests:
             for index, (style, _) in enumerate(request.styles):
-                size = style_size(request.recipe, style.image.size, level.size)
-                needed = style_bytes(encoder.channels, request.recipe.style_layers, size)
-                if not self.memory.fits(needed, 1, alone):
+                size = style_size(recipe, style.image.size, last.size)
+                if not self.memory.fits(style_bytes(channels, recipe.style_layers, size), 1, alone):
                     raise OutOfMemory(LargeStyle(index, size))
+        return per_picture * len(requests)
 
     def _dtype(self, recipe: Recipe) -> torch.dtype:
         """Return the type that the network computes in."""
