@@ -34,9 +34,9 @@ from .tensors import resized
 class Session:
     """Runs requests on one device. Threads may share it; their requests run one after another.
 
-    `threads` is the number of CPU threads in the whole process; 0 leaves it to torch. The allocator is changed
-    only if the process is ours (`owns_process`). `share_bytes` is this process's part of the device's memory
-    while other processes of ours run beside it, None if there are none.
+    `threads` is the number of CPU threads in the whole process; 0 leaves it to torch. The allocator is
+    changed only if the process is ours (`owns_process`). `share_bytes` is this process's part of the device's
+    memory while other processes of ours run beside it, None if there are none.
     """
 
     def __init__(
