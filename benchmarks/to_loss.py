@@ -129,11 +129,12 @@ def canvases(
 
     from benchmarks.ours import Ours, build_encoder, quickest_dtype, style_targets
     from benchmarks.reference import load
+    from pipeline.spec.schedule import level_sizes, steps_at
 
     encoder = build_encoder(weights, recipe, str(device))
     dtype = quickest_dtype(str(device))
     start: Tensor | None = None
-    *coarse, full = recipe.level_sizes()
+    *coarse, full = level_sizes(recipe)
     for index, size in enumerate([*coarse, full]):
         content, style = (load(path, size).to(device) for path in pair)
         if start is not None:
@@ -141,7 +142,7 @@ def canvases(
         targets = style_targets(encoder, recipe, style)
         ours = Ours(encoder, recipe, content, targets, content if start is None else start, dtype)
         if size < full:
-            start = best_of(ours, recipe.steps_at(index))
+            start = best_of(ours, steps_at(recipe, index))
     steps = 0
     while True:
         if steps == quick:

@@ -25,9 +25,10 @@ from .execution.executors import InProcessExecutor
 from .execution.inputs import check_layers, check_shows, find_regions, read_picture, request_notes
 from .execution.results import step_progress
 from .spec.config import Share, read_config
-from .spec.documents import explain
-from .spec.jobs import Color, StepProgress, check_regions, region_color
+from .spec.jobs import StepProgress
+from .spec.problems import explain
 from .spec.recipe import INIT_MODES, Recipe, preset_recipe, recipe_error
+from .spec.regions import Color, check_regions, region_color
 from .threads import sleep_while_waiting
 
 if TYPE_CHECKING:

@@ -24,9 +24,11 @@ from pipeline.batch.planner import Decision, Planner, is_finished, plan_jobs
 from pipeline.batch.runner import Runner
 from pipeline.batch.summary import Finished, Summary
 from pipeline.errors import DeviceError, ImageError, WorkerLost
+from pipeline.spec.batches import Batch
 from pipeline.spec.jobs import EncoderInfo, Job, JobResult, StepProgress, Task
-from pipeline.spec.manifest import Batch, read_manifest
+from pipeline.spec.manifest import read_manifest
 from pipeline.spec.recipe import Recipe
+from pipeline.spec.schedule import total_steps
 from pipeline.storage.files import Disk
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.outbox import BatchFolder
@@ -139,7 +141,7 @@ class FakeExecutor:
             return JobResult("failed", error="no memory", next_step="Lower size.", out_of_memory=True)
         if fault == "machine":
             raise DeviceError("The device is gone.", "Plug it in.")
-        kind, steps = job.recipe.format, job.recipe.total_steps
+        kind, steps = job.recipe.format, total_steps(job.recipe)
         for step in range(1, steps + 1):
             every = job.recipe.snapshot_every
             snapshot = picture_bytes(f"{key} {step}", kind) if every and step % every == 0 else None

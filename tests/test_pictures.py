@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline import Recipe, stylize
-from pipeline.spec.recipe import PRESETS
+from pipeline.spec.presets import PRESETS
 
 PICTURES = Path(__file__).parent / "pictures"
 SIZE, STEPS = 64, 6

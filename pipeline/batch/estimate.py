@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from ..spec.recipe import Recipe
+from ..spec.schedule import level_sizes, steps_at
 from ..storage.ledger import Ledger
 
 # Megapixels times steps below which a job says nothing of speed: starting costs more.
@@ -63,8 +64,8 @@ def megapixel_steps(recipe: Recipe, aspect: float = 1.5, steps_taken: int = 0) -
     shape = 1.0 if recipe.square else min(aspect, 1 / aspect)
     border = 2 * recipe.margin
     work = 0.0
-    for level, size in enumerate(recipe.level_sizes()):
-        steps = recipe.steps_at(level)
+    for level, size in enumerate(level_sizes(recipe)):
+        steps = steps_at(recipe, level)
         behind = min(steps_taken, steps)
         steps_taken -= behind
         work += (size + border) * (size * shape + border) * (steps - behind) / 1e6

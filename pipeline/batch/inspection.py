@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ImageError, UsageError
-from ..spec.documents import MAX_DEPTH, dump_yaml
 from ..spec.removed import without_removed
+from ..spec.yaml12 import MAX_DEPTH, dump_yaml
 from ..storage.files import one_line
 
 

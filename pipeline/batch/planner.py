@@ -14,6 +14,7 @@ from ..errors import ImageError, JobError, MachineError, PathError
 from ..execution.executors import Executor
 from ..execution.inputs import check_header
 from ..spec.jobs import Job, JobResult, job_key
+from ..spec.schedule import total_steps
 from ..spec.text import counted
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder, Place, read_record
@@ -179,7 +180,7 @@ class Planner:
         """Say why a job has to run."""
         record = read_record(self.folder.record_path(place.name))
         if steps:
-            return f"resumes from step {steps} of {job.recipe.total_steps}"
+            return f"resumes from step {steps} of {total_steps(job.recipe)}"
         if place.done or place.older:
             return "forced"
         if place.missing:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from string import Formatter
 
 from ..errors import PathError
 from ..execution.executors import Executor
 from ..spec.jobs import JobResult, output_name
+from ..spec.naming import fields_of
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder, log_bytes
 from .digests import Digests
@@ -89,10 +89,8 @@ class Publisher:
 
     def _snapshot_name(self, decision: Decision, step: int) -> str:
         job, name = decision.job, decision.name
-        if any(field == "step" for _, field, _, _ in Formatter().parse(job.recipe.name)):
-            filled = output_name(
-                job.recipe.name, job.content.stem, job.style.name, job.recipe, job.sweep, step
-            )
+        if "step" in fields_of(job.recipe.name):
+            filled = output_name(job.recipe, job.content.stem, job.style.name, job.sweep, step)
             filled += name.removeprefix(job.name)  # the short id, where there is one
             if filled == name or self.folder.is_untaken(filled):
                 return filled

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..spec.jobs import EncoderInfo, Job, JobResult, color_value, result_summary
-
-# Fields of a recipe that a job's key leaves out.
-NO_IDENTITY = frozenset({"name", "preset", "encoder"})
+from ..spec.jobs import NO_IDENTITY, EncoderInfo, Job, JobResult, result_summary
+from ..spec.regions import color_value
+from ..spec.removed import without_removed
 
 
 def job_record(
@@ -62,7 +61,7 @@ def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         ("the style", lambda record: [(i["sha256"], i["share"]) for i in record["style"]["images"]]),
         ("the picture to start from", lambda record: (record["init"] or {}).get("sha256")),
         ("the mask", lambda record: record["masks"]),
-        ("the recipe", lambda record: {k: v for k, v in record["recipe"].items() if k not in NO_IDENTITY}),
+        ("the recipe", lambda record: _identity(record["recipe"])),
         ("the encoder", lambda record: record["encoder"]["digest"]),
     )
     names = []
@@ -71,3 +70,8 @@ def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
             if part(old) != part(new):
                 names.append(name)
     return " and ".join(names) or "the program"
+
+
+def _identity(recipe: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Return what of a recipe is part of a job's key, whichever version wrote it."""
+    return without_removed({name: value for name, value in recipe.items() if name not in NO_IDENTITY})

@@ -11,20 +11,11 @@ from pydantic import ValidationError
 
 from ..errors import ImageError, JobError, Unexpected, UsageError
 from ..execution.executors import Executor
-from ..spec.documents import explain
-from ..spec.jobs import (
-    Color,
-    Job,
-    Masks,
-    StepProgress,
-    Style,
-    Task,
-    check_regions,
-    job_key,
-    region_color,
-    safe_name,
-)
+from ..spec.jobs import Job, Masks, StepProgress, Style, Task, job_key
+from ..spec.naming import safe_name
+from ..spec.problems import explain
 from ..spec.recipe import SUFFIXES, Recipe, merged_recipe
+from ..spec.regions import Color, check_regions, region_color
 from ..storage.files import write_file
 from .digests import Digests, ReadingStopped
 from .summary import Finished, Observer

@@ -23,6 +23,7 @@ from ..batch.summary import Finished, Summary
 from ..errors import WorkerLost
 from ..spec.jobs import EncoderInfo, Job, StepProgress
 from ..spec.recipe import Recipe
+from ..spec.schedule import total_steps
 from ..spec.text import counted, duration, first_few
 from ..storage.files import make_private, one_line
 from ..watch.heartbeat import Display, Pace, Queue
@@ -68,7 +69,7 @@ class LogLines:
             self._say(encoder.note)
 
     def job_started(self, job: Job, name: str) -> None:
-        self._say(f"started {name} ({job.recipe.size} px, {counted(job.recipe.total_steps, 'step')})")
+        self._say(f"started {name} ({job.recipe.size} px, {counted(total_steps(job.recipe), 'step')})")
 
     def job_step(self, name: str, progress: StepProgress) -> None:
         if time.monotonic() - self._said_at >= SAY_EVERY_S or progress.snapshot is not None:
@@ -168,7 +169,7 @@ class LiveDisplay(LogLines):
         self._started += 1
         self._expected_s += self.expected(job.recipe, self._encoder)
         # A job may start again.
-        self.jobs[name] = _Running(one_line(name), job.recipe.total_steps, Pace(self.clock))
+        self.jobs[name] = _Running(one_line(name), total_steps(job.recipe), Pace(self.clock))
 
     def job_step(self, name: str, progress: StepProgress) -> None:
         job = self.jobs[name]
@@ -395,7 +396,7 @@ class WatchLog:
             self.notify("encoder", encoder.note)
 
     def job_started(self, job: Job, name: str) -> None:
-        size, steps = job.recipe.size, job.recipe.total_steps
+        size, steps = job.recipe.size, total_steps(job.recipe)
         self.notify(
             "started", f"started {name} ({size} px, {counted(steps, 'step')})", name=name, steps=steps
         )
@@ -447,7 +448,7 @@ class WatchLive(WatchLog):
         self._draw()
 
     def job_started(self, job: Job, name: str) -> None:
-        self._running = _Running(one_line(name), job.recipe.total_steps, Pace(self.clock))
+        self._running = _Running(one_line(name), total_steps(job.recipe), Pace(self.clock))
         super().job_started(job, name)
 
     def job_step(self, name: str, progress: StepProgress) -> None:

@@ -78,7 +78,7 @@ def _in_plain_words(error: Any) -> str:
     """Return what is wrong with a command line in the words that config.yaml and manifests get."""
     from pydantic import ValidationError
 
-    from ..spec.documents import explain_value
+    from ..spec.problems import explain_value
 
     cause = error.__cause__
     return explain_value(cause) if isinstance(cause, ValidationError) else str(error.message)

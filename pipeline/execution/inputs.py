@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ImageError, JobError
-from ..spec.jobs import Color, Job, Task, color_value
+from ..spec.jobs import Job, Task
 from ..spec.recipe import Recipe
+from ..spec.regions import Color, color_value
 from .checkpoints import read_state
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..spec.jobs import Job, Masks, color_value
+from ..spec.jobs import Job, Masks
 from ..spec.recipe import INIT_MODES
+from ..spec.regions import color_value
 from ..version import VERSION
 
 if TYPE_CHECKING:

@@ -10,16 +10,18 @@ import platformdirs
 from pydantic import BeforeValidator, Field, WrapValidator, field_validator, model_validator
 
 from ..errors import UsageError
-from .documents import Part, expecting, listed, read_document, shown
-from .globs import Names
+from .documents import read_document
+from .globs import DiskNames, Exclusions
+from .models import StrictModel, expecting, listed
 from .names import reason_to_ignore
+from .problems import shown
 from .recipe import INIT_MODES, Recipe, canonical_keys
 
 CONFIG_NAME = "config.yaml"
 
 
 def _keep_given(value: Any, check: Callable[[Any], Recipe]) -> Any:
-    """Validate fields of a recipe, but keep only those given, so that layers can be laid on them."""
+    """Validate fields of a recipe, but keep only those given, to be merged with other sources."""
     check(value)
     return canonical_keys(value)
 
@@ -38,7 +40,7 @@ Megabytes = Annotated[int, Field(ge=0, le=10**9)]
 Share = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
-class Blend(Part):
+class Blend(StrictModel):
     """A style made of several pictures of the style library, by name, with their shares."""
 
     name: str = Field(min_length=1, description="name in outputs")
@@ -60,7 +62,7 @@ StyleNames = Annotated[
 ]
 
 
-class Route(Part):
+class Route(StrictModel):
     """What is done with the pictures in one folder of the inbox."""
 
     styles: StyleNames | None = Field(
@@ -72,7 +74,7 @@ class Route(Part):
     )
 
 
-class WatchConfig(Part):
+class WatchConfig(StrictModel):
     """The watched folder: what its parts mean, when a file is complete, and where originals go."""
 
     inbox: Path = Field(Path("inbox"), description="the folder to watch")
@@ -145,7 +147,7 @@ NamePatterns = Annotated[
 ]
 
 
-class Config(Part):
+class Config(StrictModel):
     """Where things are and how jobs run unless a manifest or a flag says otherwise.
 
     Paths are absolute once read: a relative one starts at the configuration's own folder.
@@ -221,6 +223,12 @@ class Config(Part):
     def _known_home(cls, path: Path | None) -> Path | None:
         return _expanded(path)
 
+    def exclusions(self) -> Exclusions:
+        """Return what globs never find: ignored names, results, moved originals, state and cache."""
+        watch = self.watch
+        folders = (self.outbox, watch.archive_dir, watch.quarantine_dir, self.state_dir, self.cache_dir)
+        return Exclusions(self.ignore, tuple(folder.resolve() for folder in folders))
+
     def resolved(self, folder: Path) -> Config:
         """Return the same configuration with every path absolute, relative ones below `folder`."""
         paths: dict[str, Any] = {
@@ -263,7 +271,7 @@ def anchor_init(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not isinstance(init, str) or init in INIT_MODES:
         return fields
     try:
-        return {**fields, "init": str(Names().as_on_disk(folder / Path(init).expanduser()).resolve())}
+        return {**fields, "init": str(DiskNames().as_on_disk(folder / Path(init).expanduser()).resolve())}
     except (RuntimeError, ValueError, OSError):  # the home of nobody, a NUL: no such file, as will be said
         return fields
 

@@ -1,4 +1,4 @@
-"""What a file's name tells: whether it is ignored, whether it is a picture, whether it equals another."""
+"""What the name of a file says: whether it is ignored, a picture, or equal to another name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PICTURES = """
     .apng .avif .avifs .bmp .dib .gif .heic .heics .heif .heifs .hif .jfif .jpe .jpeg .jpg .mpo .pbm .pfm .pgm
     .png .pnm .ppm .tif .tiff .webp
 """
-# Settings of other programs, and small pictures of cameras, beside a picture or film of the same name.
+# Settings of other programs, and thumbnails of cameras, beside a picture or film of the same name.
 _SIDECARS = ".aae .acr .arp .cos .dop .nksc .on1 .pp3 .rop .thm .vrd .xmp"
 _RAW = """
     .3fr .arw .bay .cap .cr2 .cr3 .crw .dcr .dcs .dng .eip .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw .nef
@@ -28,11 +28,11 @@ PICTURE_SUFFIXES = frozenset(_PICTURES.split())
 SIDECAR_SUFFIXES = frozenset(_SIDECARS.split())
 RAW_SUFFIXES = frozenset(_RAW.split())
 
-# Patterns of names, whatever their case, of files and folders alike.
+# Patterns of names of files and folders; case does not count.
 UNFINISHED = tuple(_UNFINISHED.split())
 BACKUPS = ("*~", "*.bak", "*.swp")
 RECYCLE_BINS = ("#recycle", "$recycle.bin", "@recycle", "recycled", "recycler", "network trash folder")
-OF_SYSTEMS = (
+SYSTEM_FILES = (
     *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
     *("*:zone.identifier", "*:zone.identifier:$data", "*zone.identifier"),
     *("__macosx", "temporary items", "lost+found", "found.[0-9][0-9][0-9]", "system volume information"),
@@ -41,39 +41,39 @@ OF_SYSTEMS = (
 
 
 def composed(name: str) -> str:
-    """Return a name in NFC, in which names are compared: some systems decompose é into e and an accent."""
+    """Return a name in NFC, for comparisons: some systems decompose é into e and an accent."""
     return unicodedata.normalize("NFC", name)
 
 
 def is_picture(name: str) -> bool:
-    """Tell whether a file has the suffix of a picture that can be read."""
+    """Return whether a file has the suffix of a picture that can be read."""
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
 
 
 def reason_to_ignore(name: str, more: tuple[str, ...] = ()) -> str:
-    """Say why a file or folder of this name is left alone, "" if it is not; `more` are patterns of names."""
+    """Say why a file or folder of this name is left alone; "" if it is not. `more` are patterns of names."""
     if name.startswith("."):
         return "hidden"
     kinds = {
         "named as an unfinished file": UNFINISHED,
         "named as a backup": BACKUPS,
         "a recycle bin": RECYCLE_BINS,
-        "made by a system for itself": OF_SYSTEMS,
+        "a file of the operating system": SYSTEM_FILES,
         "as `ignore` in config.yaml says": more,
     }
     return next((kind for kind, patterns in kinds.items() if matches(name, patterns)), "")
 
 
 def reason_beside_a_picture(name: str) -> str:
-    """Say why a file that cameras or programs put beside pictures is ignored, "" if it is not one."""
+    """Say why a file that cameras or programs put beside pictures is ignored; "" if it is not one."""
     suffix = os.path.splitext(name)[1].lower()
     if suffix in SIDECAR_SUFFIXES:
-        return "a sidecar, which goes with a picture of its name"
-    return "a camera's raw data; develop it, and drop the picture" if suffix in RAW_SUFFIXES else ""
+        return "a sidecar, which belongs to a picture of the same name"
+    return "raw data of a camera; develop it, and drop the picture" if suffix in RAW_SUFFIXES else ""
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Tell whether a name fits one of several patterns with `*`, `?` and `[...]`, whatever its case."""
+    """Return whether a name matches a pattern with `*`, `?` and `[...]`; case does not count."""
     return bool(_compiled(patterns).match(composed(name)))
 
 

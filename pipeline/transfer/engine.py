@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..spec.recipe import Recipe
+from ..spec.schedule import at_level
 from ..vgg.encoder import Encoder
 from .canvas import Parametrisation
 from .checkpoints import RunState
@@ -117,7 +118,7 @@ class StyleTransfer:
         if style.masks is not None:
             style = replace(style, masks=self.parametrisation.pad(style.masks))
         states = [picture.state for picture in pictures]
-        recipe = self.recipe.at_level(max(level.size))
+        recipe = at_level(self.recipe, max(level.size))
         return self.steppers.fetch(self.encoder, recipe, content_BCHW, style, states, self.dtype)
 
     def _done(self, state: RunState) -> Outcome:

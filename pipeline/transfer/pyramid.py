@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import ImageError
 from ..spec.recipe import LARGEST_SIZE, Recipe
+from ..spec.schedule import level_sizes, steps_at
 from ..vgg.encoder import smallest_side
 
 # The last level is optimised in up to so many parts, each of at least so many steps.
@@ -46,8 +47,8 @@ def plan_levels(recipe: Recipe, content_size: tuple[int, int]) -> list[Level]:
     smallest = smallest_side([*recipe.content_layers, *recipe.style_layers], recipe.padding)
     # The margin mirrors that many pixels of the picture.
     smallest = max(smallest, recipe.margin + 1)
-    sizes = [fit_size(content_size, size, recipe.square) for size in recipe.level_sizes()]
-    levels = [Level(*size, recipe.steps_at(index)) for index, size in enumerate(sizes)]
+    sizes = [fit_size(content_size, size, recipe.square) for size in level_sizes(recipe)]
+    levels = [Level(*size, steps_at(recipe, index)) for index, size in enumerate(sizes)]
     usable = [level for level in levels if min(level.size) >= smallest]
     if not usable:
         width, height = sizes[-1]

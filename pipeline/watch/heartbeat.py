@@ -14,6 +14,7 @@ from ..batch.summary import Finished, Observer
 from ..errors import DiskError, PipelineError, WorkerLost
 from ..spec.config import Config
 from ..spec.jobs import EncoderInfo, Job, StepProgress
+from ..spec.schedule import total_steps
 from ..storage.ledger import Ledger
 from ..version import VERSION
 from .service import ServiceManager
@@ -137,7 +138,7 @@ class Heartbeat:
 
     def job_started(self, job: Job, name: str) -> None:
         self._pace = Pace(self.clock)
-        self.state["running"] = {"name": name, "step": 0, "steps": job.recipe.total_steps, "seconds": 0.0}
+        self.state["running"] = {"name": name, "step": 0, "steps": total_steps(job.recipe), "seconds": 0.0}
         self.display.job_started(job, name)
 
     def job_step(self, name: str, progress: StepProgress) -> None:

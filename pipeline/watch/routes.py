@@ -11,11 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import UsageError
+from ..spec.batches import Batch
 from ..spec.config import Blend, Config, Route, StyleNames
-from ..spec.documents import explain
-from ..spec.jobs import Job, Style, output_name, safe_name
-from ..spec.manifest import Batch, read_manifest, unwanted
+from ..spec.jobs import Job, Style, output_name
+from ..spec.manifest import read_manifest
 from ..spec.names import composed
+from ..spec.naming import safe_name
+from ..spec.problems import explain
 from ..spec.recipe import Recipe, merged_recipe
 from .claims import Claim
 from .inbox import STYLES
@@ -49,7 +51,7 @@ class Plan:
 
     def _name(self, claim: Claim, style: Style) -> str:
         recipe = self.recipe
-        return output_name(recipe.name, claim.relative.stem, style.name, recipe, {}, recipe.total_steps)
+        return output_name(recipe, claim.relative.stem, style.name, {})
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Router:
         """
         inbox, library = self.watch.inbox, self.watch.inbox / STYLES
         place = inbox / relative
-        batch = read_manifest(path, self.config.recipe, self.flags, place, unwanted(self.config))
+        batch = read_manifest(path, self.config.recipe, self.flags, place, self.config.exclusions())
         for named in batch.input_paths():
             if inbox in named.parents and library not in named.parents:
                 raise UsageError(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.spec.recipe import PRESETS
+from pipeline.spec.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.spec.globs import Names, Unwanted, find
+from pipeline.spec.globs import DiskNames, Exclusions, find
 
 COMPOSED = "Müller"
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
@@ -26,11 +26,11 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-NOTHING = Unwanted()
+NOTHING = Exclusions()
 
 
-def names(tree: Path, pattern: str, unwanted: Unwanted = NOTHING) -> list[str]:
-    files = find(tree, Path(pattern).parts, unwanted).files
+def names(tree: Path, pattern: str, exclusions: Exclusions = NOTHING) -> list[str]:
+    files = find(tree, Path(pattern).parts, exclusions).files
     return [path.relative_to(tree.resolve()).as_posix() for path in files]
 
 
@@ -71,7 +71,7 @@ def test_what_is_found(tree: Path, pattern: str, found: list[str]) -> None:
 
 def test_what_is_passed_over_is_told(tree: Path) -> None:
     assert find(tree, ("*",)).passed_over() == (
-        "2 with other suffixes (.txt, without one), 2 with ignored names (.hidden.jpg, old.jpg~)"
+        "2 with other suffixes (.txt, no suffix), 2 with ignored names (.hidden.jpg, old.jpg~)"
     )
     assert find(tree, ("*.jpg",)).passed_over() == "1 with ignored names (.hidden.jpg)"
     assert find(tree, ("sub", "*")).passed_over() == "2 with other suffixes (.cr3, .xmp)"
@@ -88,9 +88,9 @@ def test_a_suffix_that_is_there_often_has_its_number(tree: Path) -> None:
 
 
 def test_more_names_may_be_ignored(tree: Path) -> None:
-    unwanted = Unwanted(names=("SUB", "a.*"))
-    assert names(tree, "**/*", unwanted) == ["Album 2/i.jpg", "Album [2024]/h.jpg", "B.JPG"]
-    assert names(tree, "sub/*", unwanted) == ["sub/c.Jfif"]  # as it is spelt out
+    exclusions = Exclusions(names=("SUB", "a.*"))
+    assert names(tree, "**/*", exclusions) == ["Album 2/i.jpg", "Album [2024]/h.jpg", "B.JPG"]
+    assert names(tree, "sub/*", exclusions) == ["sub/c.Jfif"]  # as it is spelt out
 
 
 def test_folders_that_no_wildcard_enters(tree: Path) -> None:
@@ -99,18 +99,18 @@ def test_folders_that_no_wildcard_enters(tree: Path) -> None:
         (tree / name).write_bytes(b"x")
     (tree / "link").symlink_to(tree / "outbox" / "night")
     (tree / "one.png").symlink_to(tree / "outbox" / "b.png")
-    unwanted = Unwanted(folders=(tree.resolve() / "outbox",))
-    assert names(tree, "**/*.png", unwanted) == ["pictures/outbox/c.png"]
-    assert names(tree, "*/*.png", unwanted) == []
-    assert find(tree, ("*", "*.png"), unwanted).passed_over() == (
+    exclusions = Exclusions(folders=(tree.resolve() / "outbox",))
+    assert names(tree, "**/*.png", exclusions) == ["pictures/outbox/c.png"]
+    assert names(tree, "*/*.png", exclusions) == []
+    assert find(tree, ("*", "*.png"), exclusions).passed_over() == (
         "2 with ignored names (.thumbnails, __MACOSX), "
         "2 for results, originals, state or cache (link, outbox)"
     )
-    assert names(tree, "*/outbox/*.png", unwanted) == ["pictures/outbox/c.png"]
-    assert names(tree, "[p]ictures/../outbox/*.png", unwanted) == []
+    assert names(tree, "*/outbox/*.png", exclusions) == ["pictures/outbox/c.png"]
+    assert names(tree, "[p]ictures/../outbox/*.png", exclusions) == []
     # Who names it means it.
-    assert names(tree, "outbox/**/*.png", unwanted) == ["outbox/b.png", "outbox/night/a--s.png"]
-    assert names(tree, "one.png", unwanted) == ["outbox/b.png"]
+    assert names(tree, "outbox/**/*.png", exclusions) == ["outbox/b.png", "outbox/night/a--s.png"]
+    assert names(tree, "one.png", exclusions) == ["outbox/b.png"]
 
 
 def test_links_are_followed_by_their_names_but_not_by_two_stars(tree: Path) -> None:
@@ -134,15 +134,17 @@ def test_a_name_may_be_spelt_in_two_ways(tmp_path: Path, on_disk: str, typed: st
     path.write_bytes(b"x")
     for pattern in (f"{typed}/*", f"{typed[:4]}*/{typed}.jpg", f"**/{typed}.*", f"*/{typed.lower()}.*"):
         assert find(tmp_path, Path(pattern).parts).files == [path.resolve()], pattern
-    assert Names().as_on_disk(tmp_path / typed / f"{typed}.jpg") == path
-    assert Names().as_on_disk(tmp_path / typed / "missing" / typed) == tmp_path / on_disk / "missing" / typed
+    assert DiskNames().as_on_disk(tmp_path / typed / f"{typed}.jpg") == path
+    assert (
+        DiskNames().as_on_disk(tmp_path / typed / "missing" / typed) == tmp_path / on_disk / "missing" / typed
+    )
 
 
 @two_spellings
 def test_of_two_spellings_the_one_that_is_typed_counts(tmp_path: Path) -> None:
     for name in (COMPOSED, DECOMPOSED):
         (tmp_path / f"{name}.jpg").write_bytes(name.encode())
-        assert Names().as_on_disk(tmp_path / f"{name}.jpg").read_bytes() == name.encode()
+        assert DiskNames().as_on_disk(tmp_path / f"{name}.jpg").read_bytes() == name.encode()
     assert len(find(tmp_path, ("*.jpg",)).files) == 2
 
 
@@ -194,7 +196,7 @@ def test_a_folder_is_read_once_however_many_names_are_looked_for(
         return listdir(folder)
 
     monkeypatch.setattr(os, "listdir", counted)
-    names = Names()
+    names = DiskNames()
     for number in range(20):
         path = tree / f"{number}.jpg"
         assert names.as_on_disk(path) == path

@@ -51,7 +51,7 @@ NAMES = {
     ],
     "named as a backup": ["old.jpg~", "a.jpg.BAK", "a.swp"],
     "a recycle bin": ["#recycle", "$RECYCLE.BIN", "@Recycle", "RECYCLER", "Network Trash Folder"],
-    "made by a system for itself": [
+    "a file of the operating system": [
         *("Thumbs.db", "DESKTOP.INI", "Icon\r", "a.jpg:Zone.Identifier", "a.jpg:Zone.Identifier:$DATA"),
         *("a.jpg\uf03aZone.Identifier", "__MACOSX", "@eaDir", "@EADIR", "lost+found", "FOUND.000"),
         *("System Volume Information", "@sharebin", "#snapshot", "@Recently-Snapshot"),

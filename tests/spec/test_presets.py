@@ -6,7 +6,9 @@ import pytest
 
 from pipeline.batch.estimate import megapixel_steps
 from pipeline.errors import UsageError
-from pipeline.spec.recipe import PRESETS, preset_recipe
+from pipeline.spec.presets import PRESETS
+from pipeline.spec.recipe import preset_recipe
+from pipeline.spec.schedule import at_level, level_sizes, total_steps
 
 SOURCE_STYLE_LAYERS = ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"]
 SOURCES = ["gatys-adam", "gatys-lbfgs", "layer-weights", "content-start", "thumbnail"]
@@ -36,8 +38,8 @@ def test_gatys_adam_is_source_000():
     assert list(recipe.style_layers) == SOURCE_STYLE_LAYERS
     assert set(recipe.style_layers.values()) == {1.0}
     assert recipe.content_layers == {"conv4_1": 1.0}
-    assert recipe.level_sizes() == (512,)
-    assert recipe.total_steps == 500
+    assert level_sizes(recipe) == (512,)
+    assert total_steps(recipe) == 500
 
 
 def test_gatys_lbfgs_is_source_001():
@@ -49,7 +51,7 @@ def test_gatys_lbfgs_is_source_001():
     assert (recipe.content_weight, recipe.style_weight) == (1, 1e6)
     assert recipe.loss == "mean"
     assert (recipe.size, recipe.square) == (512, True)
-    assert recipe.total_steps == 1000
+    assert total_steps(recipe) == 1000
     assert recipe.snapshot_every == 100
     assert recipe.format == "jpeg"
     names = [recipe.name.format(step=step, **recipe.model_dump(exclude={"name"})) for step in (100, 1000)]
@@ -78,7 +80,7 @@ def test_thumbnail_is_source_004():
     recipe = preset_recipe("thumbnail")
     assert recipe.optimizer == "adam"
     assert recipe.learning_rate == 0.1
-    assert recipe.total_steps == 1000
+    assert total_steps(recipe) == 1000
     assert (recipe.content_weight, recipe.style_weight) == (10, 1e4)
     assert (recipe.size, recipe.square) == (128, True)
     assert recipe.upscale_to_content
@@ -92,7 +94,7 @@ def test_thumbnail_is_source_004():
 def test_default_is_ours():
     recipe = preset_recipe("default")
     assert (recipe.optimizer, recipe.loss, recipe.style_loss) == ("lbfgs", "normalized", "bures")
-    assert len(recipe.level_sizes()) > 1
+    assert len(level_sizes(recipe)) > 1
     assert all(layer.startswith("relu") for layer in [*recipe.content_layers, *recipe.style_layers])
     assert not recipe.square
 
@@ -100,9 +102,9 @@ def test_default_is_ours():
 def test_default_holds_the_drawing_and_bold_does_not():
     default, bold = preset_recipe("default"), preset_recipe("bold")
     assert len(default.content_layers) > len(bold.content_layers) == 1
-    weights = [default.at_level(size).style_weight for size in default.level_sizes()]
+    weights = [at_level(default, size).style_weight for size in level_sizes(default)]
     assert weights == sorted(set(weights))
-    assert {bold.at_level(size).style_weight for size in bold.level_sizes()} == {20.0}
+    assert {at_level(bold, size).style_weight for size in level_sizes(bold)} == {20.0}
 
 
 def test_draft_is_less_work_and_print_is_larger():

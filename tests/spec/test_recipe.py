@@ -2,28 +2,17 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.errors import UsageError
 from pipeline.spec.manifest import read_manifest
-from pipeline.spec.recipe import (
-    ALIASES,
-    INIT_MODES,
-    LAYERS,
-    PRESETS,
-    Recipe,
-    canonical_keys,
-    merged_recipe,
-    preset_recipe,
-)
+from pipeline.spec.presets import PRESETS
+from pipeline.spec.recipe import ALIASES, INIT_MODES, Recipe, canonical_keys, merged_recipe, preset_recipe
 
 
 def test_every_field_has_a_default_and_the_preset_default_is_it() -> None:
@@ -240,9 +229,9 @@ def test_what_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
 
 def test_how_to_match_counts_where_a_match_is_asked_for() -> None:
     """Forgotten, it is an error that says so; swept over or laid over, it is not."""
-    with pytest.raises(UsageError, match="match_by: histogram does nothing without color: match"):
+    with pytest.raises(UsageError, match="match_by: histogram has no effect without color: match"):
         Recipe(match_by="histogram")
-    with pytest.raises(ValidationError, match="match_by: histogram does nothing without color: match"):
+    with pytest.raises(ValidationError, match="match_by: histogram has no effect without color: match"):
         merged_recipe({"size": 300}, {"match_by": "histogram"})
     config = {"color": "match", "match_by": "histogram"}
     assert merged_recipe(config, {"color": "content"}).color == "content"
@@ -254,32 +243,6 @@ def test_how_to_match_counts_where_a_match_is_asked_for() -> None:
 )
 def test_steps_are_one_number_or_one_per_level(given_: Any, steps: tuple[int, ...]) -> None:
     assert Recipe.model_validate({"steps": given_}).steps == steps
-
-
-@pytest.mark.parametrize(
-    ("given_", "weights"),
-    [
-        ("conv4_2", {"conv4_2": 1}),
-        (["relu1_1", "conv5_4"], {"relu1_1": 1, "conv5_4": 1}),
-        ({"relu3_1": 0.25, "relu1_2": 2}, {"relu3_1": 0.25, "relu1_2": 2}),
-    ],
-)
-def test_layers_are_a_name_a_list_or_weights(given_: Any, weights: dict[str, float]) -> None:
-    recipe = Recipe.model_validate({"content_layers": given_, "style_layers": given_})
-    assert recipe.content_layers == recipe.style_layers == weights
-
-
-def test_an_unknown_layer_is_named() -> None:
-    with pytest.raises(ValidationError, match="'conv4_9' is not a layer"):
-        Recipe.model_validate({"content_layers": ["conv4_2", "conv4_9"]})
-
-
-def test_layers_are_those_of_vgg19() -> None:
-    from pipeline.vgg.encoder import CONVOLUTIONS
-
-    assert tuple(layer for layer in LAYERS if layer.startswith("conv")) == CONVOLUTIONS
-    assert {"relu" + layer[4:] for layer in CONVOLUTIONS} == set(LAYERS) - set(CONVOLUTIONS)
-    assert len(LAYERS) == len(set(LAYERS)) == 32
 
 
 def test_a_recipe_is_frozen() -> None:
@@ -325,64 +288,6 @@ def test_name_templates_know_nothing_else(name: str) -> None:
     assert caught.value.errors()[0]["loc"] == ("name",)
 
 
-def test_level_sizes_of_the_default_are_half_the_pixels_each() -> None:
-    assert Recipe(size=512, pyramid=128).level_sizes() == (128, 181, 256, 362, 512)
-    assert Recipe(size=512, pyramid=0).level_sizes() == (512,)
-    assert Recipe(size=100, pyramid=128).level_sizes() == (100,)
-    assert Recipe(size=181, pyramid=128).level_sizes() == (128, 181)
-
-
-@given(st.integers(16, 2048), st.integers(0, 256))
-@example(16, 1)
-@example(21, 11)
-@example(1023, 128)
-def test_levels_grow_to_the_size_and_never_fall_below_the_coarsest(size: int, pyramid: int) -> None:
-    sizes = Recipe(size=size, pyramid=pyramid).level_sizes()
-    assert sizes[-1] == size
-    assert list(sizes) == sorted(set(sizes))
-    if pyramid == 0 or pyramid >= size:
-        assert sizes == (size,)
-    else:
-        assert sizes[0] >= pyramid
-        # One more level would be too small, but for a pixel of rounding.
-        assert sizes[0] / 2**0.5 < pyramid + 1
-    for smaller, larger in pairwise(sizes):
-        assert abs(smaller - larger / 2**0.5) <= 1
-
-
-@pytest.mark.parametrize("pyramid", range(1, 17))
-def test_a_tiny_pyramid_has_no_empty_level(pyramid: int) -> None:
-    sizes = Recipe(size=16, pyramid=pyramid).level_sizes()
-    assert sizes[0] >= pyramid
-    assert list(sizes) == sorted(set(sizes))
-
-
-@pytest.mark.parametrize(
-    ("fields", "weights"),
-    [
-        ({}, [2.5, 5.0, 10.0, 20.0, 40.0]),
-        ({"style_growth": 0}, [40.0] * 5),
-        ({"style_growth": 0.5, "style_weight": 16}, [4.0, 32**0.5, 8.0, 128**0.5, 16.0]),
-        ({"size": 256}, [2.5, 5.0, 10.0]),
-        # A larger picture begins as a smaller one.
-        ({"size": 1024}, [2.5, 5.0, 10.0, 20.0, 40.0, 40.0, 40.0]),
-    ],
-)
-def test_style_weight_grows_with_the_pixels_of_a_level(fields, weights) -> None:
-    recipe = Recipe(**fields)
-    levels = [recipe.at_level(size) for size in recipe.level_sizes()]
-    # The long edges of levels are whole pixels.
-    assert [level.style_weight for level in levels] == pytest.approx(weights, rel=0.01)
-    assert all(level.model_copy(update={"style_weight": recipe.style_weight}) == recipe for level in levels)
-
-
-def test_the_last_steps_repeat() -> None:
-    recipe = Recipe(size=512, pyramid=128, steps=(50, 20))
-    assert [recipe.steps_at(level) for level in range(5)] == [50, 20, 20, 20, 20]
-    assert recipe.total_steps == 130
-    assert Recipe(size=512, pyramid=0, steps=(50, 20)).total_steps == 50
-
-
 def test_the_suffix_is_the_formats() -> None:
     assert Recipe(format="png").suffix == ".png"
     assert Recipe(format="jpeg").suffix == ".jpg"
@@ -421,9 +326,3 @@ def test_the_schema_accepts_what_people_write() -> None:
     assert {"alpha", "beta"} <= schema.keys()
     assert {"integer", "array"} == {kind.get("type") for kind in schema["steps"]["anyOf"]}
     assert {"string", "array", "object"} == {kind.get("type") for kind in schema["style_layers"]["anyOf"]}
-
-
-def test_the_bundled_encoder_ends_at_relu5_1() -> None:
-    with pytest.raises(UsageError, match="ends at relu5_1"):
-        Recipe(encoder="vgg19-slim", style_layers=["relu1_1", "conv5_2"])
-    assert Recipe(encoder="vgg19", style_layers=["relu1_1", "conv5_2"]).beyond_slim() == ["conv5_2"]

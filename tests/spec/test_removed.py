@@ -7,10 +7,11 @@ from pydantic import ValidationError
 
 from pipeline.errors import UsageError
 from pipeline.spec.config import read_config
-from pipeline.spec.documents import explain
 from pipeline.spec.jobs import EncoderInfo, Job, Style, job_key
 from pipeline.spec.manifest import read_manifest
-from pipeline.spec.recipe import PRESETS, Recipe
+from pipeline.spec.presets import PRESETS
+from pipeline.spec.problems import explain
+from pipeline.spec.recipe import Recipe
 from pipeline.spec.removed import REMOVED, values_now, without_removed
 
 OTHER = {"bures_epsilon": 0.5, "match_when": "after", "range_weight": 3, "stop_tolerance": 0.05}

@@ -18,6 +18,7 @@ from small_transfers import (
 )
 from tiny import asking_for_nothing, random_image
 
+from pipeline.spec.schedule import at_level
 from pipeline.transfer.checkpoints import RunState, read_checkpoint, write_checkpoint
 from pipeline.transfer.engine import LevelInputs
 from pipeline.transfer.objective import ReferenceObjective
@@ -38,7 +39,7 @@ def test_the_loss_falls_and_the_best_picture_is_returned(name):
     assert last < first.total
     if transfer.recipe.margin == 0:
         inputs = transfer.inputs[0].at(LEVELS[-1])
-        recipe = transfer.recipe.at_level(46)
+        recipe = at_level(transfer.recipe, 46)
         objective = ReferenceObjective(transfer.encoder, recipe, inputs.content_BCHW, inputs.style)
         assert float(objective.losses(image).total) == pytest.approx(last, rel=1e-5)
 
@@ -65,7 +66,7 @@ def test_the_row_adds_up():
     recipe = RECIPES["lbfgs"]
     _, rows = run_one(transfer_for(recipe))
     for row in rows:
-        style = recipe.at_level(row.size).style_weight * sum(
+        style = at_level(recipe, row.size).style_weight * sum(
             weight * row.layers[f"style_{layer}"] for layer, weight in recipe.style_layers.items()
         )
         assert row.style == pytest.approx(style, rel=1e-5)

@@ -5,6 +5,7 @@ from small_requests import recipe_for
 
 from pipeline.errors import ImageError
 from pipeline.spec.recipe import Recipe
+from pipeline.spec.schedule import steps_at
 from pipeline.transfer.pyramid import fit_size, plan_levels, style_size
 from pipeline.vgg.encoder import smallest_side
 
@@ -15,7 +16,7 @@ def test_levels_keep_the_shape_and_end_at_the_size():
         (128, 96), (181, 136), (256, 192), (362, 272), (512, 384), (512, 384), (512, 384),
     ]  # fmt: skip
     *coarse, first, second, third = (level.steps for level in levels)
-    assert [*coarse, first + second + third] == [Recipe().steps_at(index) for index in range(5)]
+    assert [*coarse, first + second + third] == [steps_at(Recipe(), index) for index in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_a_panorama_starts_at_a_finer_level():
     assert levels[-1].size == (512, 51)
     *coarse, first, second, third = (level.steps for level in levels)
     last = first + second + third
-    assert [*coarse, last] == [Recipe().steps_at(index) for index in range(4 - len(coarse), 5)]
+    assert [*coarse, last] == [steps_at(Recipe(), index) for index in range(4 - len(coarse), 5)]
 
 
 @pytest.mark.parametrize(

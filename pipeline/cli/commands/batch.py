@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ...batch.runner import Runner
     from ...batch.summary import Summary
     from ...execution.executors import Executor, InProcessExecutor
+    from ...spec.batches import Batch
     from ...spec.config import Config
-    from ...spec.manifest import Batch
     from ..display import LogLines
 
 app = typer.Typer()
@@ -69,12 +69,12 @@ def run(
     """Make every picture of a manifest that is not there yet."""
     from ...batch.deadline import read_deadline
     from ...batch.options import RunOptions
-    from ...spec.manifest import read_manifest, unwanted
+    from ...spec.manifest import read_manifest
 
     _check_is_no_picture(manifest)
     settings = read_settings(config, outbox=outbox, device=device, max_failures=max_failures, workers=workers)
     flags = recipe_flags(preset, assignments)
-    batch = read_manifest(manifest, settings.recipe, flags, unwanted=unwanted(settings))
+    batch = read_manifest(manifest, settings.recipe, flags, exclusions=settings.exclusions())
     options = RunOptions(force, settings.max_failures, settings.max_attempts, missing=missing)
     if dry_run:
         _dry_run(settings, batch, options, as_json)
@@ -160,7 +160,7 @@ def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool)
                 undecided |= encoder == "auto"
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
                 estimate.add(planned.job.recipe, name, planned.steps_taken)
-    say(*batch.passed_over, err=as_json)
+    say(*batch.notes, err=as_json)
     line = f"{estimate.jobs} of {counted(len(batch), 'picture')} to make"
     if estimate.jobs:
         line += (

@@ -18,8 +18,9 @@ def presets(
     name: Annotated[str | None, typer.Argument(help="Print the full recipe of this preset as YAML.")] = None,
 ) -> None:
     """List the named recipes, or print one to paste into a manifest."""
-    from ...spec.documents import dump_yaml
-    from ...spec.recipe import PRESETS, preset_recipe
+    from ...spec.presets import PRESETS
+    from ...spec.recipe import preset_recipe
+    from ...spec.yaml12 import dump_yaml
 
     if name is None:
         width = max(map(len, PRESETS))
@@ -34,7 +35,7 @@ def schema(
 ) -> None:
     """Print a JSON schema for editors. It describes a manifest or config.yaml."""
     from ...spec.config import Config
-    from ...spec.manifest import Manifest
+    from ...spec.entries import Manifest
 
     model = Manifest if kind == "manifest" else Config
     answer_document(json.dumps(model.model_json_schema(), indent=2) + "\n")

@@ -39,7 +39,7 @@ def read_settings(path: Path | None, **flags: Any) -> Config:
     from pydantic import ValidationError
 
     from ...spec.config import Config, read_config
-    from ...spec.documents import explain
+    from ...spec.problems import explain
 
     given = {name: value for name, value in flags.items() if value is not None}
     if "outbox" in given:
@@ -66,8 +66,9 @@ def recipe_flags(preset: str | None, assignments: list[str] | None) -> dict[str,
     from pydantic import ValidationError
 
     from ...spec.config import anchor_init
-    from ...spec.documents import explain, parse_value
+    from ...spec.problems import explain
     from ...spec.recipe import Recipe, canonical_keys
+    from ...spec.yaml12 import parse_value
 
     fields: dict[str, Any] = {} if preset is None else {"preset": preset}
     for assignment in assignments or []:

@@ -1,0 +1,40 @@
+"""The schedule of a recipe: its pyramid levels, the steps on each, and the weight of the style there."""
+
+from __future__ import annotations
+
+from .recipe import Recipe
+
+# Long edge of a level, in pixels, from which style_weight counts in full: larger levels only add detail.
+FULL_STYLE_SIZE = 512
+
+
+def level_sizes(recipe: Recipe) -> tuple[int, ...]:
+    """Return the long edge of every pyramid level in pixels, coarsest first.
+
+    Levels are √2 apart counted down from `size`, so each has half the pixels of the next.
+    """
+    sizes = [recipe.size]
+    while recipe.pyramid and (smaller := round(recipe.size / 2 ** (len(sizes) / 2))) >= recipe.pyramid:
+        if smaller == sizes[-1]:
+            break
+        sizes.append(smaller)
+    return tuple(reversed(sizes))
+
+
+def steps_at(recipe: Recipe, level: int) -> int:
+    """Return the steps of a level, counted from the coarsest, 0."""
+    return recipe.steps[min(level, len(recipe.steps) - 1)]
+
+
+def total_steps(recipe: Recipe) -> int:
+    return sum(steps_at(recipe, level) for level in range(len(level_sizes(recipe))))
+
+
+def at_level(recipe: Recipe, long_edge: int) -> Recipe:
+    """Return the recipe with the `style_weight` of a pyramid level of `long_edge` pixels.
+
+    A strong style on coarse levels puts motifs of the painting where the content has none. The weight
+    depends on the level alone, so a large picture begins exactly as a small one.
+    """
+    share = min(1.0, long_edge / FULL_STYLE_SIZE) ** (2 * recipe.style_growth)
+    return recipe if share == 1 else recipe.model_copy(update={"style_weight": recipe.style_weight * share})

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.spec.recipe import Recipe
+from pipeline.spec.schedule import at_level, level_sizes, steps_at, total_steps
+
+
+def test_level_sizes_of_the_default_are_half_the_pixels_each() -> None:
+    assert level_sizes(Recipe(size=512, pyramid=128)) == (128, 181, 256, 362, 512)
+    assert level_sizes(Recipe(size=512, pyramid=0)) == (512,)
+    assert level_sizes(Recipe(size=100, pyramid=128)) == (100,)
+    assert level_sizes(Recipe(size=181, pyramid=128)) == (128, 181)
+
+
+@given(st.integers(16, 2048), st.integers(0, 256))
+@example(16, 1)
+@example(21, 11)
+@example(1023, 128)
+def test_levels_grow_to_the_size_and_never_fall_below_the_coarsest(size: int, pyramid: int) -> None:
+    sizes = level_sizes(Recipe(size=size, pyramid=pyramid))
+    assert sizes[-1] == size
+    assert list(sizes) == sorted(set(sizes))
+    if pyramid == 0 or pyramid >= size:
+        assert sizes == (size,)
+    else:
+        assert sizes[0] >= pyramid
+        # One more level would be too small, but for a pixel of rounding.
+        assert sizes[0] / 2**0.5 < pyramid + 1
+    for smaller, larger in pairwise(sizes):
+        assert abs(smaller - larger / 2**0.5) <= 1
+
+
+@pytest.mark.parametrize("pyramid", range(1, 17))
+def test_a_tiny_pyramid_has_no_empty_level(pyramid: int) -> None:
+    sizes = level_sizes(Recipe(size=16, pyramid=pyramid))
+    assert sizes[0] >= pyramid
+    assert list(sizes) == sorted(set(sizes))
+
+
+@pytest.mark.parametrize(
+    ("fields", "weights"),
+    [
+        ({}, [2.5, 5.0, 10.0, 20.0, 40.0]),
+        ({"style_growth": 0}, [40.0] * 5),
+        ({"style_growth": 0.5, "style_weight": 16}, [4.0, 32**0.5, 8.0, 128**0.5, 16.0]),
+        ({"size": 256}, [2.5, 5.0, 10.0]),
+        # A larger picture begins as a smaller one.
+        ({"size": 1024}, [2.5, 5.0, 10.0, 20.0, 40.0, 40.0, 40.0]),
+    ],
+)
+def test_style_weight_grows_with_the_pixels_of_a_level(fields, weights) -> None:
+    recipe = Recipe(**fields)
+    levels = [at_level(recipe, size) for size in level_sizes(recipe)]
+    # The long edges of levels are whole pixels.
+    assert [level.style_weight for level in levels] == pytest.approx(weights, rel=0.01)
+    assert all(level.model_copy(update={"style_weight": recipe.style_weight}) == recipe for level in levels)
+
+
+def test_the_last_steps_repeat() -> None:
+    recipe = Recipe(size=512, pyramid=128, steps=(50, 20))
+    assert [steps_at(recipe, level) for level in range(5)] == [50, 20, 20, 20, 20]
+    assert total_steps(recipe) == 130
+    assert total_steps(Recipe(size=512, pyramid=0, steps=(50, 20))) == 50
