@@ -16,7 +16,7 @@ def make_job(*styles: tuple[str, float]) -> Job:
     return Job("night", Path("/in/me.png"), style, Recipe(), "me--mix")
 
 
-def test_styles_of_one_name_are_told_apart() -> None:
+def test_styles_of_one_name_are_distinguished() -> None:
     weights = EncoderWeights("vgg19-slim", SLIM_PATH, "1" * 64)
     two, one = make_job(("/in/a/x.png", 0.7), ("/in/b/x.png", 0.3)), make_job(("/in/style.png", 1.0))
     assert provenance(two, "key", weights)["style"] == {"a/x.png": 0.7, "b/x.png": 0.3}
@@ -26,7 +26,7 @@ def test_styles_of_one_name_are_told_apart() -> None:
 WEIGHTS = EncoderWeights("vgg19-slim", SLIM_PATH, "1" * 64)
 
 
-def test_every_picture_is_told_apart_from_the_others_of_its_name() -> None:
+def test_every_picture_is_distinguished_from_others_of_its_name() -> None:
     masks = Masks(Path("/p/masks/a.png"), ((0, 0, 0), (1, 1, 1)))
     style = Style("two", ((Path("/p/t/styles/a.png"), 1.0), (Path("/p/t/styles/b.png"), 1.0)))
     job = Job("same", Path("/p/flat/a.png"), style, Recipe(init="/p/starts/a.png"), "a--a", masks=masks)
@@ -71,7 +71,7 @@ def test_a_start_that_is_called_like_a_way_to_start() -> None:
     assert provenance(job, "key", WEIGHTS)["recipe"]["init"] == "./content"
 
 
-def test_the_name_of_a_style_is_told_if_it_is_not_that_of_its_files() -> None:
+def test_the_name_of_a_style_is_recorded_if_it_is_not_that_of_its_files() -> None:
     mix = make_job(("/in/s.png", 1.0), ("/in/t.png", 1.0))
     assert provenance(mix, "key", WEIGHTS)["name"] == "mix"
     same = replace(mix, style=replace(mix.style, name="s+t"))

@@ -12,7 +12,7 @@ def make_job(*styles: tuple[str, float]) -> Job:
     return Job("night", Path("/in/me.png"), style, Recipe(), "me--mix")
 
 
-def test_a_fault_nobody_expected_is_told_with_its_traceback() -> None:
+def test_an_unexpected_fault_is_reported_with_its_traceback() -> None:
     try:
         raise ZeroDivisionError("by whom?")
     except ZeroDivisionError as error:

@@ -55,7 +55,7 @@ def test_luma_is_the_y_of_yiq() -> None:
     assert torch.equal(grey(image(0))[:, 1], luma(image(0))[:, 0])
 
 
-def test_another_luma_leaves_i_and_q_where_there_is_room() -> None:
+def test_another_luma_keeps_i_and_q_where_the_gamut_allows_it() -> None:
     """With Y replaced and I, Q kept, by the matrix of YIQ and its inverse."""
     to_yiq = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
     content, target = 0.4 + 0.2 * image(0), 0.4 + 0.2 * luma(image(1))

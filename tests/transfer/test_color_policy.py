@@ -53,7 +53,7 @@ def test_the_contents_own_colours_come_back_at_the_results_size(session, weights
     image = image_of(one(session, Request(content, [(picture(1), 1.0)], recipe), weights))
     assert image.size == ((128, 96) if upscale else (68, 51))
     own, kept = colors_of(content.image.resize(image.size, Image.Resampling.LANCZOS)), colors_of(image)
-    # Paler where the new luminance leaves no room, and otherwise the same.
+    # Paler where the new luminance would leave the gamut, and otherwise the same.
     same = ((own - kept).abs() < 3 / 255).float().mean()
     assert same > 0.6
     assert (own * kept).sum() / (own.norm() * kept.norm()) > 0.95

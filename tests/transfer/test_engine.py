@@ -164,7 +164,7 @@ def test_the_range_loss_brings_pixels_back_to_the_visible(optimizer, monkeypatch
 @pytest.mark.parametrize("carried", [as_it_is, rolled])
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_picture_is_the_same_alone_and_in_company(name, carried):
-    """In float64, where what differs is small enough to be told from what is mixed up.
+    """In float64, where rounding is small enough to be distinguished from pictures that get mixed up.
 
     Sums of a batch differ in their last bits, by the processor. Adam moves a pixel whose gradient is nearly
     nothing by a whole step, wherever those bits point, and a ReLU or a pooling that turns makes more of it:
@@ -191,7 +191,7 @@ def test_in_float32_the_first_step_is_the_same_alone_and_in_company(name):
 
 
 def test_one_that_diverges_does_not_touch_its_company():
-    """Nor does the last picture take its place: each goes on from a start of its own."""
+    """Nor does the last picture take its place: each resumes from a start of its own."""
     recipe, kind = RECIPES["lbfgs"], {"carried": rolled, "dtype": torch.float64}
     transfer = transfer_for(recipe, **kind)
     transfer.inputs[1].factor = math.nan

@@ -78,7 +78,7 @@ def test_a_matched_style_belongs_to_its_content(session, weights, color):
     assert image_of(first).tobytes() == image_of(again).tobytes()
 
 
-def test_a_style_that_did_not_fit_is_said(session, weights, monkeypatch):
+def test_a_style_that_did_not_fit_is_named(session, weights, monkeypatch):
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 

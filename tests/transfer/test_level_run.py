@@ -27,7 +27,7 @@ def test_checkpoints_come_by_the_clock():
     assert all(index == 0 and state.optimizer is not None for index, state in states)
 
 
-def test_progress_tells_step_size_and_loss():
+def test_progress_has_step_size_and_loss():
     seen = []
     run_one(transfer_for(RECIPES["adam"], on_progress=seen.append))
     assert [(p.step, p.steps) for p in seen] == [(step, 11) for step in range(1, 12)]
@@ -69,7 +69,7 @@ def test_losses_read_in_bunches_are_the_same(monkeypatch, tmp_path):
     assert [p.step for p in seen if p.index == 0] == [3, 4, 7, 8, 11, 12, 15, 16, 18]
     assert [p.step for p in seen if p.index == 1 and p.image_BCHW is not None] == [4, 8, 12, 16]
 
-    # Stopped where a bunch ends, it goes on to the same picture.
+    # Stopped after such a read, the job resumes to the same picture.
     seen.clear()
     stopping = transfer_for(recipe, levels, on_progress=seen.append, should_stop=lambda: len(seen) >= 6)
     stopped = stopping.run([RunState(), RunState()])

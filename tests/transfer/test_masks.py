@@ -1,4 +1,4 @@
-"""Masks: membership of pixels, what of it reaches the layers, and what is said of small regions."""
+"""Masks: which region pixels belong to, what reaches the layers, and notes about small regions."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def test_a_layer_sees_the_mean_of_what_it_pools() -> None:
     found = guides(masks, ["conv1_2", "relu3_1"], 0)
     assert torch.equal(found["conv1_2"].weights, masks.flatten(2))
     by_hand = masks[:, :, :36, :48].unflatten(2, (9, 4)).unflatten(4, (12, 4)).mean((3, 5))
-    deep = found["relu3_1"]
-    assert torch.allclose(deep.weights, by_hand.flatten(2))
-    assert torch.allclose(deep.total, by_hand.sum((2, 3)))
-    assert torch.allclose(deep.share * 108, deep.total)
+    guide = found["relu3_1"]
+    assert torch.allclose(guide.weights, by_hand.flatten(2))
+    assert torch.allclose(guide.total, by_hand.sum((2, 3)))
+    assert torch.allclose(guide.share * 108, guide.total)
     for guide in found.values():
         assert torch.allclose(guide.share.sum(1), torch.ones(2))
 
@@ -151,7 +151,7 @@ def test_every_position_is_pulled_as_strongly_as_without_regions() -> None:
     )
 
 
-def test_a_mask_of_another_shape_says_both_sizes() -> None:
+def test_a_mask_of_another_shape_is_an_error_with_both_sizes() -> None:
     mask = Image.new("RGB", (64, 40))
     mask.paste("white", (32, 0, 64, 40))
     with pytest.raises(ImageError, match=r"in/m.png: .*64 x 40 .* 640 x 480") as caught:
@@ -160,7 +160,7 @@ def test_a_mask_of_another_shape_says_both_sizes() -> None:
     assert find_regions(mask, [BLACK, WHITE], (641, 400), "in/m.png", ["a", "b"])
 
 
-def test_small_regions_are_told_of_once_each() -> None:
+def test_small_regions_get_one_note_each() -> None:
     recipe = Recipe(margin=0)
     sizes = [(128, 96), (256, 192)]
     assert region_notes(halves(), recipe, sizes) == ()
@@ -221,7 +221,7 @@ def test_colours_that_are_in_the_mask_are_found() -> None:
     assert found_in(pixels, BLACK, RED, WHITE).planes_KHW.shape == (3, 300, 40)
     assert found_in(pixels, GREY, BLACK)
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 40, 0).repeat(3, 2)
-    assert found_in(ramp, BLACK, GREY, WHITE), "a smooth way through three styles"
+    assert found_in(ramp, BLACK, GREY, WHITE), "a smooth gradient through three styles"
     for tiny in (row(BLACK, RED, WHITE), np.concatenate([row(BLACK, RED), row(WHITE, WHITE)])):
         assert found_in(tiny, BLACK, RED, WHITE)
 
@@ -235,7 +235,7 @@ def test_a_region_that_the_result_is_too_small_for_is_an_error() -> None:
     assert caught.value.next_step
 
 
-def test_colours_of_no_region_are_told_of() -> None:
+def test_colours_of_no_region_get_a_note() -> None:
     pixels = np.zeros((48, 64, 3), np.uint8)
     pixels[:, 32:], pixels[:24, :16] = 255, (0, 200, 0)
     regions = find_regions(Image.fromarray(pixels), [BLACK, WHITE], (64, 48), "in/m.png", ["a", "b"])

@@ -60,7 +60,7 @@ def test_a_panorama_starts_at_a_finer_level():
         ((7919, 107), {"pyramid": 0}),
     ],
 )
-def test_too_small_says_the_least_size_that_works(content, fields):
+def test_the_error_names_the_smallest_size_that_works(content, fields):
     recipe = Recipe(**{"size": 64, **fields})
     with pytest.raises(ImageError, match="short side") as caught:
         plan_levels(recipe, content)
@@ -70,7 +70,7 @@ def test_too_small_says_the_least_size_that_works(content, fields):
         plan_levels(recipe.model_copy(update={"size": size - 1}), content)
 
 
-def test_too_small_at_any_size_says_so():
+def test_the_error_says_that_no_size_is_enough():
     with pytest.raises(ImageError, match="short side") as caught:
         plan_levels(Recipe(), (30_000, 20))
     assert caught.value.next_step == ("No size up to 16384 is enough; crop the picture, or set square: true.")

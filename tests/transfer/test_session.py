@@ -56,7 +56,7 @@ def test_out_of_memory_has_a_name_of_its_own(session, weights, monkeypatch):
         one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
 
 
-def test_a_style_that_cannot_fit_is_not_begun_and_said(session, weights, monkeypatch):
+def test_a_style_that_cannot_fit_is_named_before_anything_runs(session, weights, monkeypatch):
     monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 30_000_000)
     monkeypatch.setattr("pipeline.transfer.engine.StyleTransfer.run", None)
     with pytest.raises(OutOfMemory) as caught:
@@ -69,7 +69,7 @@ def test_a_narrow_style_is_used(session, weights):
     assert one(session, Request(picture(0), [(thin, 1.0)], recipe_for(size=64)), weights).status == "done"
 
 
-def test_what_cannot_fit_is_not_begun(session, weights, monkeypatch):
+def test_what_cannot_fit_is_not_started(session, weights, monkeypatch):
     monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 1000)
     monkeypatch.setattr("pipeline.transfer.engine.StyleTransfer.run", None)
     with pytest.raises(OutOfMemory):
