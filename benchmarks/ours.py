@@ -1,4 +1,4 @@
-"""Our loop, as the engine drives it, for measurements that have to look inside.
+"""Our loop, as the engine runs it, for measurements of its parts.
 
 Shapes in names: B pictures, C channels, H rows, W columns, N numbers of a canvas.
 """
@@ -19,7 +19,7 @@ from pipeline.vgg.encoder import Encoder
 
 
 class Ours:
-    """B pictures of one size in one tensor: `step()` is one step of all of them."""
+    """B pictures of one size in one tensor: `step()` moves them all."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Ours:
         self.optimizer = LBFGS(self.flat_BN, recipe.learning_rate, recipe.history)
 
     def compute_in(self, dtype: torch.dtype) -> None:
-        """Go on with the network in `dtype`; L-BFGS keeps its history."""
+        """Continue with the network in `dtype`; L-BFGS keeps its history."""
         self.objective = ExplicitObjective(*self._parts, dtype)
 
     def step(self) -> Losses:
@@ -54,7 +54,7 @@ def build_encoder(weights: dict[str, Tensor], recipe: Recipe, device: str = "cpu
 
 
 def style_targets(encoder: Encoder, recipe: Recipe, style_1CHW: Tensor, pictures: int = 1) -> StyleTargets:
-    """Return the targets of one style for so many pictures."""
+    """Return the targets of one style, repeated for so many pictures."""
     one = gram_targets(encoder, style_1CHW, sorted(recipe.style_layers)).to(style_1CHW.device)
     return StyleTargets(
         {

@@ -2,10 +2,10 @@
 
     python -m benchmarks.step --size 512 --json
 
-Every program is a process of its own, as its user would run it (ours has malloc keep what is freed, for the
-whole process), and they take their steps in turns, so that a noisy machine is noisy for all; medians. With
-`--batch N` ours moves N pictures together; the tutorial's loop knows only one. The network has VGG-19's shape
-and random weights, which cost the same as trained ones.
+Every program is a process of its own, as its user would run it (ours makes malloc keep freed memory, for the
+whole process). They take their steps in turns, so that a noisy machine is noisy for all, and medians are
+compared. With `--batch N` ours moves N pictures together; the tutorial's loop moves one. The network has
+VGG-19's shape and random weights, which cost the same as trained ones.
 """
 
 from __future__ import annotations
@@ -23,30 +23,16 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 
+from benchmarks.command import SAME_LOSS
+from benchmarks.ours import Ours, build_encoder, quickest_dtype, style_targets
 from benchmarks.reference import Loop, Network
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.allocator import keep_freed_memory
-from pipeline.transfer.devices import plan_device
-from pipeline.transfer.explicit import ExplicitObjective
-from pipeline.transfer.lbfgs import LBFGS
-from pipeline.transfer.targets import gram_targets
-from pipeline.vgg.encoder import CONVOLUTIONS, Encoder
+from pipeline.vgg.encoder import CONVOLUTIONS
 
 CHANNELS = {"1": 64, "2": 128, "3": 256, "4": 512, "5": 512}
-# The same losses for both sides; ours with the default's bures as well.
-GRAM = Recipe(
-    style_loss="gram",
-    loss="mean",
-    padding="zeros",
-    margin=0,
-    style_weight=1e6,
-    tv_weight=0,
-    canvas="imagenet",
-)
 WARM_UP = 3
-MULTIPLY_ADDS_PER_PIXEL = 361_152  # forward, up to conv5_1; the same again for the input's gradient
-
-
+MULTIPLY_ADDS_PER_PIXEL = 361_152  # forward, up to conv5_1; backward takes as many again
 PROGRAMS = ("reference", "ours", "ours_float32", "ours_default", "matmul_floor")
 
 
@@ -88,7 +74,7 @@ def measure(size: int, batch: int, repeats: int, threads: int) -> dict[str, obje
         **{f"{name}_ms": round(ms, 1) for name, ms in times.items()},
         "reference_over_ours": round(times["reference"] / times["ours"], 2),
         "ours_over_floor": round(times["ours"] / times["matmul_floor"], 2),
-        "dtype": plan_device("cpu").dtype,
+        "dtype": str(quickest_dtype("cpu")).removeprefix("torch."),
         "threads": threads,
         "torch": str(torch.__version__),
         "processor": platform.processor() or platform.machine(),
@@ -122,7 +108,7 @@ def ask(server: subprocess.Popen[str]) -> float:
 
 
 def serve(name: str, size: int, batch: int) -> None:
-    """Take a step of a program for every line that comes in, and answer with the milliseconds per picture."""
+    """Take a step for every line of standard input, and answer with the milliseconds per picture."""
     program, pictures = build(name, size, batch)
     for _ in sys.stdin:
         started = time.perf_counter()
@@ -132,38 +118,22 @@ def serve(name: str, size: int, batch: int) -> None:
 
 def build(name: str, size: int, batch: int) -> tuple[Callable[[], object], int]:
     """Return a function that takes one step of a program, and how many pictures it moves."""
-    dtype = getattr(torch, plan_device("cpu").dtype)
     if name == "matmul_floor":
-        return matrix_products(size, dtype), 1
+        return matrix_products(size, quickest_dtype("cpu")), 1
     weights, style = random_weights(), smooth(size, 0)
     if name == "reference":
         return Loop(Network(weights), smooth(size, 1), style).step, 1
     keep_freed_memory()
     content = torch.cat([smooth(size, seed) for seed in range(1, batch + 1)])
-    recipe = Recipe(margin=0) if name == "ours_default" else GRAM
-    return ours(weights, recipe, content, style, torch.float32 if name == "ours_float32" else dtype), batch
-
-
-def ours(
-    weights: dict[str, Tensor], recipe: Recipe, content: Tensor, style: Tensor, dtype: torch.dtype
-) -> Callable[[], None]:
-    """Return a function that takes one step of our loop."""
-    layers = sorted({*recipe.content_layers, *recipe.style_layers})
-    encoder = Encoder(weights, layers, recipe.pooling, recipe.padding)
-    objective = ExplicitObjective(encoder, recipe, content, gram_targets(encoder, style, layers), dtype)
-    canvas = content.clone()
-    flat = canvas.view(len(canvas), -1)
-    optimizer = LBFGS(flat, recipe.learning_rate, recipe.history)
-
-    def step() -> None:
-        losses, gradient = objective.evaluate(canvas)
-        optimizer.step(flat, losses.total, gradient.view(len(canvas), -1))
-
-    return step
+    recipe = Recipe(margin=0) if name == "ours_default" else Recipe(**SAME_LOSS)
+    dtype = torch.float32 if name == "ours_float32" else quickest_dtype("cpu")
+    encoder = build_encoder(weights, recipe)
+    targets = style_targets(encoder, recipe, style, batch)
+    return Ours(encoder, recipe, content, targets, content, dtype).step, batch
 
 
 def matrix_products(size: int, dtype: torch.dtype) -> Callable[[], object]:
-    """Return a function that does as many multiply-adds as a step, as square matrix products."""
+    """Return a function that does the multiply-adds of a step as square matrix products."""
     side = 2048
     products = 2 * MULTIPLY_ADDS_PER_PIXEL * size**2 / side**3
     one, other = (torch.randn(side, side, dtype=dtype) for _ in range(2))

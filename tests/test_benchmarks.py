@@ -55,7 +55,7 @@ def test_history_survives_a_change_of_precision():
     ours.step()
     optimizer = ours.optimizer
     ours.compute_in(torch.float64)
-    assert ours.objective.dtype == torch.float64
+    assert ours.objective.network.dtype == torch.float64
     assert ours.optimizer is optimizer
 
 

@@ -31,10 +31,9 @@ from .gradients import (
     moments_gradient,
     pixel_gradient,
 )
-from .losses import BuresTarget, Guide, StyleTarget, style_target
-from .masks import guides
+from .losses import BuresTarget, StyleTarget, style_target
 from .network import frozen_network
-from .objective import Losses
+from .objective import Losses, style_guides
 from .targets import StyleTargets
 
 
@@ -56,7 +55,7 @@ class ExplicitObjective:
         self.network = frozen_network(encoder, dtype)
         self.content = self._content_targets(content_BCHW)
         self.styles = self._style_targets(targets, len(content_BCHW))
-        self.guides = self._guides(targets)
+        self.guides = style_guides(recipe, targets)
 
     @torch.no_grad()
     def load(self, content_BCHW: Tensor, targets: StyleTargets) -> None:
@@ -65,7 +64,7 @@ class ExplicitObjective:
             _copy_target(self.content[layer], content)
         for layer, style in self._style_targets(targets, len(content_BCHW)).items():
             _copy_target(self.styles[layer], style)
-        for layer, guide in self._guides(targets).items():
+        for layer, guide in style_guides(self.recipe, targets).items():
             _copy_target(self.guides[layer], guide)
 
     @torch.no_grad()
@@ -81,10 +80,6 @@ class ExplicitObjective:
             layer: _expanded(style_target(targets.layers[layer], self.recipe.style_loss), count)
             for layer in self.recipe.style_layers
         }
-
-    def _guides(self, targets: StyleTargets) -> dict[str, Guide]:
-        recipe = self.recipe
-        return {} if targets.masks is None else guides(targets.masks, recipe.style_layers, recipe.margin)
 
     @torch.no_grad()
     def evaluate(self, image_BCHW: Tensor) -> tuple[Losses, Tensor]:

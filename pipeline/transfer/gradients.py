@@ -25,7 +25,7 @@ from .losses import (
     Guide,
     Moments,
     gram_style_loss,
-    stretched_chroma,
+    scale_chroma,
 )
 
 
@@ -179,18 +179,18 @@ def pixel_gradient(
     image_BCHW: Tensor, tv_weight: float, tv_chroma: float, range_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weighted total variation and range losses (B), and the gradient of their sum (BCHW)."""
-    stretched_BCHW = stretched_chroma(image_BCHW, tv_chroma**0.5)
+    scaled_BCHW = scale_chroma(image_BCHW, tv_chroma**0.5)
     gradient = torch.zeros_like(image_BCHW)
     tv_B = image_BCHW.new_zeros(len(image_BCHW))
     for dim in (2, 3):
-        steps = stretched_BCHW.diff(dim=dim)
+        steps = scaled_BCHW.diff(dim=dim)
         share = tv_weight / steps[0].numel()
         tv_B += share * steps.square().flatten(1).sum(1)
         gradient.narrow(dim, 1, steps.shape[dim]).add_(steps, alpha=2 * share)
         gradient.narrow(dim, 0, steps.shape[dim]).sub_(steps, alpha=2 * share)
     outside = image_BCHW - image_BCHW.clamp(0, 1)
     share = range_weight / outside[0].numel()
-    gradient = stretched_chroma(gradient, tv_chroma**0.5).add(outside, alpha=2 * share)
+    gradient = scale_chroma(gradient, tv_chroma**0.5).add(outside, alpha=2 * share)
     return tv_B, share * outside.square().flatten(1).sum(1), gradient
 
 

@@ -51,13 +51,17 @@ class Moments:
     def covariance(self) -> Tensor:
         return self.second - self.mean[:, :, None] * self.mean[:, None, :]
 
-    def decomposed(self) -> Moments:
-        """Return the same with its spectrum."""
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """Return the spectrum; compute it if it is not known."""
         if self.spectrum is not None:
-            return self
+            return self.spectrum
         # A float32 decomposition loses the weak directions, which are the point of `bures_style_loss`.
         values, vectors = torch.linalg.eigh(self.covariance.cpu().double())
-        return replace(self, spectrum=(values.clamp_min(0), vectors.to(self.mean)))
+        return values.clamp_min(0), vectors.to(self.mean)
+
+    def decomposed(self) -> Moments:
+        """Return the same with its spectrum."""
+        return replace(self, spectrum=self.eigen())
 
 
 def gram_matrix(features_BCHW: Tensor) -> Tensor:
@@ -150,9 +154,7 @@ def bures_target(style: Moments, epsilon: float = BURES_EPSILON) -> BuresTarget:
     `divisor` is λᵢ + λⱼ + ε·mean λ (BCC), with a lower bound that matters for styles of one colour only;
     `scale` is tr Σ̂ + |m̂|² (B).
     """
-    spectrum = style.decomposed().spectrum
-    assert spectrum is not None  # it is decomposed
-    values, vectors = spectrum
+    values, vectors = style.eigen()
     # Dead channels leave rounding errors; a CPU takes ten times as long for their subnormal products.
     vectors = vectors.masked_fill(vectors.abs() < 1e-12, 0)
     scale = values.sum(1) + style.mean.cpu().double().square().sum(1)
@@ -201,7 +203,7 @@ def total_variation(image_BCHW: Tensor) -> Tensor:
     return rows + columns
 
 
-def stretched_chroma(image_BCHW: Tensor, factor: float) -> Tensor:
+def scale_chroma(image_BCHW: Tensor, factor: float) -> Tensor:
     """Multiply the difference of each pixel's channels from their mean by `factor`.
 
     The map is linear and symmetric, and so maps gradients with respect to its output to those with respect

@@ -28,12 +28,13 @@ _INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.floa
 class Activations:
     """The features of the encoder's layers, and what the backward pass needs, by convolution.
 
-    `outputs` are those of the ReLU after a convolution, `pooled` and `indices` those of the max pooling
-    before it.
+    `outputs` are those of the ReLU after it. `pool_inputs` are those of the pooling before it, `pooled` and
+    `indices` what a max pooling returned.
     """
 
     features: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
+    pool_inputs: dict[str, Tensor] = field(default_factory=dict)
     pooled: dict[str, Tensor] = field(default_factory=dict)
     indices: dict[str, Tensor] = field(default_factory=dict)
 
@@ -60,11 +61,13 @@ class FrozenNetwork:
         # Rounded as the encoder rounds: the least difference may turn a ReLU or a pooling another way.
         x = ((image_BCHW - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)
         for name, convolution in self.convolutions.items():
-            if starts_block(name) and self.pooling == "max":
-                x, kept.indices[name] = F.max_pool2d(x, 2, return_indices=True)
-                kept.pooled[name] = x
-            elif starts_block(name):
-                x = F.avg_pool2d(x, 2)
+            if starts_block(name):
+                kept.pool_inputs[name] = x
+                if self.pooling == "max":
+                    x, kept.indices[name] = F.max_pool2d(x, 2, return_indices=True)
+                    kept.pooled[name] = x
+                else:
+                    x = F.avg_pool2d(x, 2)
             x = convolution.forward(x)
             if name in self.layers:
                 kept.features[name] = x
@@ -75,12 +78,10 @@ class FrozenNetwork:
         return kept
 
     def backward(self, kept: Activations, gradients: Mapping[str, Sequence[FeatureGradient]]) -> Tensor:
-        """Return the gradient with respect to the normalised picture from those by layer."""
+        """Return the gradient with respect to the normalised picture from those with respect to features."""
         gradient: Tensor | None = None
         is_masked = False  # whether it is already zero where the ReLU let nothing through
-        names = [*self.convolutions]
-        for index in reversed(range(len(names))):
-            name = names[index]
+        for name, convolution in reversed(self.convolutions.items()):
             for each in gradients.get(relu_of(name), ()):
                 gradient, is_masked = each.add_to(gradient), False
             if gradient is not None and not is_masked:
@@ -88,14 +89,12 @@ class FrozenNetwork:
             for each in gradients.get(name, ()):
                 gradient = each.add_to(gradient)
             assert gradient is not None  # the deepest layer has a loss
-            gradient = self.convolutions[name].backward(gradient)
-            is_masked = name in kept.pooled
-            if is_masked:
-                # A quarter of the values that the ReLU before the pooling has: what was chosen is positive
-                # there if it is here.
+            gradient = convolution.backward(gradient)
+            if is_masked := name in kept.pooled:
+                # Cheaper than before the pooling, where the ReLU has four times as many values.
                 gradient = relu_backward(gradient, kept.pooled[name])
-            if starts_block(name):
-                gradient = pool_backward(gradient, kept.outputs[names[index - 1]], kept.indices.get(name))
+            if name in kept.pool_inputs:
+                gradient = pool_backward(gradient, kept.pool_inputs[name], kept.indices.get(name))
         assert gradient is not None
         return gradient
 

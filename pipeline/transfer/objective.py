@@ -16,13 +16,14 @@ from ..vgg.encoder import Encoder
 from .canvas import crop_features
 from .losses import (
     BuresTarget,
+    Guide,
     bures_style_loss,
     content_loss,
     gram_style_loss,
     guided_moments,
     moments,
     out_of_range,
-    stretched_chroma,
+    scale_chroma,
     style_target,
     total_variation,
 )
@@ -53,6 +54,11 @@ class Objective(Protocol):
         """Return the losses and the gradient of each picture's total with respect to its pixels."""
 
 
+def style_guides(recipe: Recipe, targets: StyleTargets) -> dict[str, Guide]:
+    """Return the guides of every style layer; none without masks."""
+    return {} if targets.masks is None else guides(targets.masks, recipe.style_layers, recipe.margin)
+
+
 class ReferenceObjective:
     """Content, style, total variation and range loss, in float32 and with autograd: slow and plain."""
 
@@ -65,9 +71,7 @@ class ReferenceObjective:
         self.styles = {
             layer: style_target(targets.layers[layer], recipe.style_loss) for layer in recipe.style_layers
         }
-        self.guides = (
-            {} if targets.masks is None else guides(targets.masks, recipe.style_layers, recipe.margin)
-        )
+        self.guides = style_guides(recipe, targets)
 
     def losses(self, image_BCHW: Tensor) -> Losses:
         """Return the losses, which autograd can differentiate with respect to the pictures."""
@@ -81,7 +85,7 @@ class ReferenceObjective:
         for layer, weight in recipe.style_layers.items():
             layers[f"style_{layer}"] = loss = self._style_loss(layer, features[layer])
             style = style + recipe.style_weight * weight * loss
-        tv = recipe.tv_weight * total_variation(stretched_chroma(image_BCHW, recipe.tv_chroma**0.5))
+        tv = recipe.tv_weight * total_variation(scale_chroma(image_BCHW, recipe.tv_chroma**0.5))
         outside = recipe.range_weight * out_of_range(image_BCHW)
         return Losses(content + style + tv + outside, content, style, tv, layers)
 

@@ -1,4 +1,7 @@
-"""What moves the pixels: L-BFGS and Adam, batched and without a question to the device."""
+"""What moves the pixels: L-BFGS and Adam, for batches, without reading a number from the device.
+
+Shapes in names: B pictures, N numbers of a canvas.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,22 @@ EPSILON = 1e-8
 
 
 class Optimizer(Protocol):
-    """Moves canvases, in place, by their losses (B) and gradients (BN)."""
+    """Moves canvases by their losses and gradients."""
 
-    def step(self, canvas_BN: Tensor, loss_B: Tensor, gradient_BN: Tensor) -> None: ...
+    def step(self, canvas_BN: Tensor, loss_B: Tensor, gradient_BN: Tensor) -> None:
+        """Move `canvas_BN`, in place."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state: its own buffers, each with B first."""
+        """Return the state: the buffers themselves, each with B first."""
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Copy a state into the buffers."""
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015, algorithm 1), each picture with its own count of steps.
+    """Adam (Kingma and Ba 2015, algorithm 1) with a count of steps for each picture.
 
-    torch's counts on the host, or once for all pictures.
+    torch's Adam counts on the host, or once for all pictures.
     """
 
     def __init__(self, canvas_BN: Tensor, learning_rate: float) -> None:
@@ -43,9 +47,10 @@ class Adam:
         self.steps_B += 1
         self.mean_BN.lerp_(gradient_BN, 1 - BETAS[0])
         self.square_BN.mul_(BETAS[1]).addcmul_(gradient_BN, gradient_BN, value=1 - BETAS[1])
-        mean, square = ((1 - beta**self.steps_B)[:, None] for beta in BETAS)  # how much of each is there
-        divisor_BN = (self.square_BN / square).sqrt_().add_(EPSILON)
-        canvas_BN.addcdiv_(self.mean_BN / mean, divisor_BN, value=-self.learning_rate)
+        # Both averages start at zero; these correct their bias towards it.
+        mean_bias_B1, square_bias_B1 = ((1 - beta**self.steps_B)[:, None] for beta in BETAS)
+        divisor_BN = (self.square_BN / square_bias_B1).sqrt_().add_(EPSILON)
+        canvas_BN.addcdiv_(self.mean_BN / mean_bias_B1, divisor_BN, value=-self.learning_rate)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean_BN": self.mean_BN, "square_BN": self.square_BN, "steps_B": self.steps_B}

@@ -27,7 +27,7 @@ from pipeline.transfer.losses import (
     gram_style_loss,
     moments,
     out_of_range,
-    stretched_chroma,
+    scale_chroma,
     total_variation,
 )
 
@@ -96,7 +96,7 @@ def test_pixel_gradient(chroma: float) -> None:
     image = torch.cat([random_image(seed=seed) for seed in (1, 2)]).double() * 1.4 - 0.2
 
     def losses(pixels: Tensor) -> Tensor:
-        return 2 * total_variation(stretched_chroma(pixels, chroma**0.5)) + 3 * out_of_range(pixels)
+        return 2 * total_variation(scale_chroma(pixels, chroma**0.5)) + 3 * out_of_range(pixels)
 
     tv, outside, gradient = pixel_gradient(image, 2.0, chroma, 3.0)
     assert_differentiated(losses, image, tv + outside, gradient)

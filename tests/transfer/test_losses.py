@@ -14,7 +14,7 @@ from pipeline.transfer.losses import (
     gram_style_loss,
     moments,
     out_of_range,
-    stretched_chroma,
+    scale_chroma,
     total_variation,
 )
 
@@ -181,13 +181,13 @@ def test_steps_in_colour_weigh_k_times_those_in_lightness(k):
             mean_part = np.full(3, d.mean())
             total += (mean_part**2).sum() + k * ((d - mean_part) ** 2).sum()
         by_hand += total / steps.size
-    assert total_variation(stretched_chroma(image, k**0.5)).item() == pytest.approx(by_hand, rel=1e-12)
+    assert total_variation(scale_chroma(image, k**0.5)).item() == pytest.approx(by_hand, rel=1e-12)
     assert (by_hand == pytest.approx(total_variation(image).item())) == (k == 1)
 
 
 def test_a_grey_picture_does_not_feel_the_weight_of_colour():
     grey = torch.rand(1, 1, 5, 6, generator=torch.Generator().manual_seed(2)).double().expand(1, 3, 5, 6)
-    assert torch.allclose(stretched_chroma(grey, 3.0), grey)
+    assert torch.allclose(scale_chroma(grey, 3.0), grey)
 
 
 def test_a_style_of_one_colour_does_not_make_much_of_rounding():
