@@ -60,7 +60,6 @@ class Workplace:
             "state_dir": "state",
             "cache_dir": "cache",
             "weights": str(self.weights),
-            "allow_download": False,
             "device": self.device,
         }
         listed = [{"content": str(content), "style": str(style)} for content, style in pairs]

@@ -58,7 +58,7 @@ def stylize(
     `recipe` is a `Recipe`, a mapping of its fields or the name of a preset; fields about files do not count.
     `on_progress` is called after every step.
 
-    A warning says what of the pictures could not be used, and when `auto` had to take `vgg19-slim`.
+    A warning says what of the pictures could not be used.
 
     Raises:
         ImageError: a picture cannot be used.
@@ -72,9 +72,8 @@ def stylize(
     with _EXECUTORS:
         executor = _executor(device)
     weights = executor.resolve(request.recipe.encoder)
-    for note in (*_check(request, weights, _name(content, "content")), weights.note):
-        if note:
-            warnings.warn(note, stacklevel=2)
+    for note in _check(request, weights, _name(content, "content")):
+        warnings.warn(note, stacklevel=2)
     return _run(request, executor, weights, on_progress, _style_names(style))
 
 

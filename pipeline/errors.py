@@ -60,7 +60,7 @@ class MachineError(PipelineError):
 
 
 class WeightsError(MachineError):
-    """Encoder weights are missing, damaged or cannot be downloaded."""
+    """Encoder weights are missing or damaged."""
 
 
 class DeviceError(MachineError):

@@ -16,7 +16,6 @@ from hypothesis import settings
 from PIL import Image
 from reliability import Results
 from small_jobs import small_task
-from web import Server
 
 from pipeline.execution.executors import InProcessExecutor
 from pipeline.spec.config import read_config
@@ -148,19 +147,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def weights(tmp_path: Path) -> EncoderWeights:
     """Those of an encoder with few channels."""
     from safetensors.numpy import save_file
     from tiny import tiny_weights
 
-    from pipeline.vgg.weights import EncoderWeights, weights_digest
+    from pipeline.vgg.weightfile import weights_digest
+    from pipeline.vgg.weights import EncoderWeights
 
     arrays = {name: tensor.numpy() for name, tensor in tiny_weights().items()}
     save_file(arrays, tmp_path / "tiny.safetensors")

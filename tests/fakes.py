@@ -20,7 +20,7 @@ from PIL import Image
 
 from pipeline.batch.digests import Digests
 from pipeline.batch.options import RunOptions
-from pipeline.batch.planner import Decision, Planner, is_finished, plan_jobs
+from pipeline.batch.planner import Decision, Planner, plan_jobs
 from pipeline.batch.runner import Runner
 from pipeline.batch.summary import Finished, Summary
 from pipeline.errors import DeviceError, ImageError, WorkerLost
@@ -94,9 +94,6 @@ class FakeExecutor:
                 picture.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageError(f"{path}: no whole picture.", "Copy it again.") from error
-
-    def would_download(self, name: str) -> bool:
-        return False
 
     def call(self, function: Callable[..., Any], *arguments: object) -> Any:
         for path in arguments:
@@ -266,10 +263,6 @@ class Workshop:
         executor, batch = executor or FakeExecutor(), self.read(flags)
         with self.planner(executor, batch, **options) as planner:
             return list(plan_jobs(planner, batch.jobs, bool(executor.checkpoints)))
-
-    def is_finished(self, **options: Any) -> bool:
-        with self.planner(**options) as planner:
-            return is_finished(planner, self.read().jobs)
 
     @contextmanager
     def planner(

@@ -95,11 +95,10 @@ def test_pictures_as_style_and_content_are_read_like_files(make_picture):
         assert stylize(turned, picture, Recipe(**QUICK)).tobytes() == from_files.tobytes()
 
 
-def test_auto_warns_when_it_falls_back(make_picture, environment):
-    (environment / "config.yaml").write_text("allow_download: false\n")
+def test_auto_is_the_small_network_on_a_cpu_and_no_warning(make_picture):
     recipe = Recipe(**{**QUICK, "encoder": "auto"})
-    with pytest.warns(UserWarning, match="weights fetch"):
-        stylize(make_picture("a.png"), make_picture("s.png"), recipe)
+    image = stylize(make_picture("a.png"), make_picture("s.png"), recipe, device="cpu")
+    assert image.tobytes() == stylize("a.png", "s.png", Recipe(**QUICK), device="cpu").tobytes()
 
 
 def test_what_of_the_pictures_is_not_used_is_warned_of(make_picture):
@@ -224,8 +223,7 @@ def test_errors_are_ours(make_picture, tmp_path):
         stylize(style, style, Recipe(**QUICK, init="a\0.png"))
 
 
-def test_a_layer_that_the_bundled_network_lacks_is_named(make_picture, environment):
-    (environment / "config.yaml").write_text("allow_download: false\n")
+def test_a_layer_that_the_small_network_lacks_is_named(make_picture):
     recipe = {**QUICK, "encoder": "auto", "style_layers": ["relu5_4"]}
     with pytest.raises(JobError, match=r"a\.png: the layer relu5_4 is not in vgg19-slim"):
         stylize(make_picture("a.png", 0, (64, 48)), make_picture("s.png"), recipe)

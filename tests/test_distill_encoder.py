@@ -16,7 +16,7 @@ from tiny import random_image, tiny_weights
 from pipeline.errors import DiskError
 from pipeline.transfer.tensors import to_image
 from pipeline.vgg.encoder import TORCHVISION_INDEX, Encoder
-from pipeline.vgg.weights import SLIM_PATH
+from pipeline.vgg.weights import bundled_path
 
 NARROW = ",".join(["3"] * 13)
 
@@ -212,6 +212,6 @@ def test_an_unreadable_picture_is_left_out(distill, capsys):
 
 
 def test_the_bundled_network_has_the_widths_of_the_script():
-    bundled = load_file(SLIM_PATH)
+    bundled = load_file(bundled_path("vgg19-slim"))
     widths = tuple(len(bundled[f"{name}.bias"]) for name in pruning.NETWORK)
     assert widths == distill_encoder.WIDTHS

@@ -44,8 +44,9 @@ from pipeline.transfer.explicit import ExplicitObjective
 from pipeline.transfer.lbfgs import LBFGS
 from pipeline.transfer.losses import bures_style_loss, bures_target, moments
 from pipeline.transfer.targets import gram_targets
+from pipeline.vgg.conversion import read_convolutions
 from pipeline.vgg.encoder import Encoder, smallest_side
-from pipeline.vgg.weights import read_convolutions, weights_digest
+from pipeline.vgg.weightfile import weights_digest
 
 # What the pictures are for: the layers and losses of `default`.
 RECIPE = Recipe(margin=0)

@@ -23,7 +23,7 @@ from pipeline.transfer.request import Request
 from pipeline.transfer.session import Session
 from pipeline.transfer.target_cache import TargetCache
 from pipeline.transfer.tensors import to_image
-from pipeline.vgg.weights import EncoderWeights, resolve_encoder
+from pipeline.vgg.weights import EncoderWeights, own_weights
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES, OUT = HERE.parent / "examples", HERE.parent / "docs/images/encoders.jpg"
@@ -94,7 +94,7 @@ def make_strip(named: list[tuple[str, Path]], size: int) -> Image.Image:
     """
     session = Session(plan_device("auto"), TargetCache(None))
     with tempfile.TemporaryDirectory() as folder:
-        encoders = [resolve_encoder("vgg19", Path(folder), path) for _, path in named]
+        encoders = [own_weights(path, Path(folder)) for _, path in named]
         rows = [list(pictures(session, pair, encoders, size)) for pair in PAIRS]
     return arrange(rows, ["content", "style", *(caption for caption, _ in named)])
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import ImageError, JobError, MachineError, PathError
+from ..errors import ImageError, JobError, PathError
 from ..execution.executors import Executor
 from ..execution.inputs import check_header
 from ..spec.jobs import Job, JobResult, job_key
@@ -18,7 +18,7 @@ from ..spec.schedule import total_steps
 from ..spec.text import counted
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder, Place, read_record
-from .digests import Digests, ReadingStopped
+from .digests import Digests
 from .options import DEFAULTS, RunOptions
 from .records import is_of_same_pair, job_record, what_changed
 from .summary import Finished, Status
@@ -245,14 +245,6 @@ def plan_jobs(
     """Say of every job of a batch what a run would make of it, without running or writing anything."""
     dry_run = DryRun(planner, planner.names or BatchNames(jobs), any_checkpoints)
     return map(dry_run.decide, jobs())
-
-
-def is_finished(planner: Planner, jobs: Callable[[], Iterable[Job]]) -> bool:
-    """Tell whether a run would make nothing, so that nothing need be loaded or downloaded for it."""
-    try:
-        return not any(decision.run or decision.fails for decision in map(planner.decide, jobs()))
-    except (MachineError, ReadingStopped):  # the run will meet it, too
-        return False
 
 
 def quarantined_error(job: Job, attempts: int, last_end: str = "") -> JobError:

@@ -336,20 +336,6 @@ def failure_lines(summary: Summary, most: int = 10) -> list[str]:
     return lines
 
 
-def download_lines(console: Console, every_s: float = 5.0) -> Callable[[int, int | None], None]:
-    """Return a callback that says now and then how far a download is."""
-    last = [0.0]
-
-    def report(done: int, total: int | None) -> None:
-        now = time.monotonic()
-        if now - last[0] >= every_s or done == total:
-            last[0] = now
-            of = f" of {total / 1e6:.0f}" if total else ""
-            console.print(f"downloading VGG-19: {done / 1e6:.0f}{of} MB", highlight=False)
-
-    return report
-
-
 class WatchLog:
     """A line for everything a daemon does: text for people, or a JSON object for programs.
 

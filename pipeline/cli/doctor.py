@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import DeviceError, DiskError, WeightsError
-from ..execution.executors import InProcessExecutor, weights_dir
+from ..execution.encoders import choose_encoder, own_vgg19, resolve_encoder
 from ..spec.config import Config
 from ..storage.files import Disk
 from ..version import VERSION
@@ -17,13 +17,12 @@ ENOUGH_FREE_BYTES = 1 << 30
 
 
 def examine(config: Config) -> list[Check]:
-    """Look at everything a run depends on; nothing is downloaded."""
+    """Check everything that a run depends on."""
     import torch
-    import torchvision
 
     return [
         Check("version", f"style-pipeline {VERSION}, Python {platform.python_version()}"),
-        Check("torch", f"{torch.__version__}, torchvision {torchvision.__version__}"),
+        Check("torch", torch.__version__),
         *_devices(config),
         *_weights(config),
         *(_folder(name, getattr(config, name)) for name in ("outbox", "state_dir", "cache_dir")),
@@ -31,7 +30,7 @@ def examine(config: Config) -> list[Check]:
 
 
 def weights_lines(config: Config) -> list[str]:
-    """Say which weights are here, and what `auto` takes; nothing is downloaded."""
+    """Return which weights are used, and what `auto` takes."""
     return [check.text for check in _weights(config)]
 
 
@@ -50,24 +49,23 @@ def _devices(config: Config) -> list[Check]:
 
 
 def _weights(config: Config) -> list[Check]:
-    from ..vgg.weights import SLIM_PATH, find_vgg19
+    checks = [_network(config, name) for name in ("vgg19", "vgg19-slim")]
+    return [*checks, Check("weights", f"auto takes {choose_encoder(config.device)}")]
 
+
+def _network(config: Config, name: str) -> Check:
     try:
-        found = find_vgg19(weights_dir(config), config.weights)
-        executor = InProcessExecutor(config, allow_download=False)
-        auto = executor.resolve("auto")
+        weights, _ = resolve_encoder(config, name)
     except WeightsError as error:
-        return [Check("weights", str(error), ok=False)]
-    where = found or "not here; `style-pipeline weights fetch` downloads it"
-    checks = [
-        Check("weights", f"vgg19-slim: {SLIM_PATH}"),
-        Check("weights", f"vgg19: {where}"),
-    ]
-    if executor.would_download("auto"):
-        text = f"auto tries to download vgg19 (548 MB), and takes {auto.name} if that fails"
+        return Check("weights", f"{name}: {error}", ok=False)
+    own = own_vgg19(config) if name == "vgg19" else None
+    if own is None:
+        where = "comes with the package"
+    elif own == config.weights:
+        where = f"{own}, from `weights` in config.yaml"
     else:
-        text = f"auto takes {auto.name} ({auto.digest[:8]})"
-    return [*checks, Check("weights", text)]
+        where = f"{own}, imported; delete it to use the one that comes with the package"
+    return Check("weights", f"{name} {weights.digest[:8]}: {where}")
 
 
 def _folder(label: str, folder: Path) -> Check:

@@ -17,6 +17,7 @@ from ..spec.recipe import Recipe
 from ..storage.files import disk_errors, sweep_unfinished
 from .attempts import Attempt, run_attempts
 from .checkpoints import checkpoint_folder, checkpoint_path, remove_old_checkpoints, write_state
+from .encoders import converted_dir, resolve_encoder
 from .inputs import Prepared, prepare
 from .results import job_result, render_snapshot, step_progress, unexpected_failure
 
@@ -99,8 +100,6 @@ class InProcessExecutor:
     def __init__(
         self,
         config: Config,
-        on_download: Callable[[int, int | None], None] | None = None,
-        allow_download: bool = True,
         threads: int = 0,
         owns_process: bool = True,
         share_bytes: int | None = None,
@@ -108,35 +107,28 @@ class InProcessExecutor:
         self.share_bytes = share_bytes
         self.owns_process = owns_process
         self.config = config
-        self.on_download = on_download
-        self.allow_download = allow_download and config.allow_download
         self.threads = threads
         self._opening = threading.RLock()
-        self._weights: dict[str, EncoderWeights] = {}
+        self._encoders: dict[str, tuple[EncoderWeights, str]] = {}
         self._sessions: dict[str, Session] = {}
 
     def encoder_info(self, name: str) -> EncoderInfo:
-        weights = self.resolve(name)
-        return EncoderInfo(weights.name, weights.digest, weights.note)
+        weights, note = self._encoder(name)
+        return EncoderInfo(weights.name, weights.digest, note)
 
     def resolve(self, name: str) -> EncoderWeights:
         """Find an encoder's weights, once per process.
 
         Raises:
-            WeightsError: there are none.
+            WeightsError: they are damaged, or no VGG-19.
         """
-        from ..vgg.weights import resolve_encoder
+        return self._encoder(name)[0]
 
+    def _encoder(self, name: str) -> tuple[EncoderWeights, str]:
         with self._opening:
-            if name not in self._weights:
-                self._weights[name] = resolve_encoder(
-                    name,  # type: ignore[arg-type]
-                    weights_dir(self.config),
-                    self.config.weights,
-                    self.allow_download,
-                    self.on_download,
-                )
-            return self._weights[name]
+            if name not in self._encoders:
+                self._encoders[name] = resolve_encoder(self.config, name)
+            return self._encoders[name]
 
     def device_name(self) -> str:
         return self.session().device.device
@@ -156,13 +148,6 @@ class InProcessExecutor:
                 f"unexpected {type(error).__name__}: {error}",
                 "This is a fault in style-pipeline; please report it.",
             ) from error
-
-    def would_download(self, name: str) -> bool:
-        """Tell whether a run would first try to download this encoder's weights."""
-        from ..vgg.weights import find_vgg19
-
-        wanted = name in {"auto", "vgg19"} and self.config.allow_download
-        return wanted and find_vgg19(weights_dir(self.config), self.config.weights) is None
 
     def any_checkpoints(self) -> bool:
         """Tell whether any job may be resumed."""
@@ -286,7 +271,7 @@ class InProcessExecutor:
         from ..transfer.target_cache import TargetCache
 
         targets = self.config.cache_dir / "targets"
-        folders = self.config.state_dir, checkpoint_folder(self.config), targets, weights_dir(self.config)
+        folders = self.config.state_dir, checkpoint_folder(self.config), targets, converted_dir(self.config)
         for folder in folders:
             sweep_unfinished(folder)
         remove_old_checkpoints(self.config)
@@ -308,7 +293,3 @@ def _alike(prepared: Sequence[Prepared]) -> list[list[Prepared]]:
         alike = (each.task.job.recipe.batch_key(), regions, *each.levels, state.level, state.step, *history)
         groups.setdefault(alike, []).append(each)
     return list(groups.values())
-
-
-def weights_dir(config: Config) -> Path:
-    return config.cache_dir / "weights"

@@ -66,7 +66,7 @@ def check_layers(recipe: Recipe, weights: EncoderWeights, content: Path | str) -
     if weights.name == "vgg19-slim" and (beyond := recipe.beyond_slim()):
         raise JobError(
             f"{content}: the layer {beyond[0]} is not in vgg19-slim, which ends at relu5_1.",
-            "Choose another layer, or fetch VGG-19 with `style-pipeline weights fetch`.",
+            "Choose another layer, or the full network with `encoder: vgg19`.",
         )
 
 

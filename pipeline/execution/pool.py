@@ -28,7 +28,6 @@ def batch_executors(settings: Config, jobs: int, executor: Executor) -> list[Exe
             partial(
                 InProcessExecutor,
                 settings.model_copy(update={"device": plan.device}),
-                allow_download=False,
                 threads=plan.threads,
                 share_bytes=plan.share_bytes,
             ),

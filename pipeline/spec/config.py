@@ -16,6 +16,7 @@ from .models import StrictModel, expecting, listed
 from .names import reason_to_ignore
 from .problems import shown
 from .recipe import INIT_MODES, Recipe, canonical_keys
+from .removed import REMOVED_SETTINGS, refuse_removed
 
 CONFIG_NAME = "config.yaml"
 
@@ -163,8 +164,7 @@ class Config(StrictModel):
         description="style targets and encoder weights; may be deleted at any time",
     )
     cache_max_mb: Count = Field(1024, description="style targets kept on disk, in MB")
-    weights: Path | None = Field(None, description="a VGG-19 checkpoint to use for the encoder vgg19")
-    allow_download: bool = Field(True, description="let auto and vgg19 download the weights")
+    weights: Path | None = Field(None, description="another VGG-19 for the encoder vgg19")
     device: Annotated[
         str,
         Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,4})?)$"),
@@ -206,8 +206,11 @@ class Config(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _accept_old_names(cls, data: Any) -> Any:
-        """Accept `together`, the old name of `micro_batch`, for one more version."""
-        if isinstance(data, Mapping) and "together" in data and "micro_batch" not in data:
+        """Accept `together`, the old name of `micro_batch`, for one more version; refuse what was removed."""
+        if not isinstance(data, Mapping):
+            return data
+        refuse_removed(data, REMOVED_SETTINGS)
+        if "together" in data and "micro_batch" not in data:
             return {("micro_batch" if key == "together" else key): value for key, value in data.items()}
         return data
 

@@ -1,4 +1,4 @@
-"""Recipe fields of earlier versions that are constants now.
+"""Recipe fields of earlier versions that are constants now, and settings that mean nothing any more.
 
 A document that names one is refused with an explanation, and `inspect` leaves them out. A job's key still
 counts them, so that pictures finished by an earlier version stay finished.
@@ -26,6 +26,9 @@ REMOVED: Mapping[str, str] = MappingProxyType(
         "stop_tolerance": "every level takes all of its steps",
     }
 )
+REMOVED_SETTINGS: Mapping[str, str] = MappingProxyType(
+    {"allow_download": "vgg19 comes with the package, and nothing is downloaded"}
+)
 MIXED = "mixed is no longer a precision; remove the line, or choose float32 for the lowest loss"
 
 
@@ -39,22 +42,25 @@ def values_now(canvas: str) -> dict[str, Any]:
     }
 
 
-def why_removed(name: str) -> str:
-    return f"is no longer a field: {REMOVED[name]}; remove the line"
+def why_removed(name: str, removed: Mapping[str, str] = REMOVED) -> str:
+    return f"is no longer a field: {removed[name]}; remove the line"
 
 
-def refuse_removed(fields: Mapping[str, Any]) -> None:
-    """Refuse fields of a recipe that were removed.
+def refuse_removed(fields: Mapping[str, Any], removed: Mapping[str, str] = REMOVED) -> None:
+    """Refuse fields that were removed.
 
     Raises:
         ValidationError: there are some.
     """
     found = [
         InitErrorDetails(
-            type="value_error", loc=(name,), input=value, ctx={"error": ValueError(why_removed(name))}
+            type="value_error",
+            loc=(name,),
+            input=value,
+            ctx={"error": ValueError(why_removed(name, removed))},
         )
         for name, value in fields.items()
-        if name in REMOVED
+        if name in removed
     ]
     if found:
         raise ValidationError.from_exception_data("Recipe", found)

@@ -54,10 +54,12 @@ def smallest_side(layers: Iterable[str], padding: Padding) -> int:
 
 
 class Encoder(nn.Module):
-    """A frozen VGG-19 up to its deepest requested layer; ImageNet normalisation is inside.
+    """A frozen VGG-19 up to its deepest requested layer; its input's normalisation is inside.
 
     In `layers`, `conv4_2` is taken before its ReLU, `relu4_2` after it.
-    `weights` maps `conv1_1.weight`, `conv1_1.bias`, ... to tensors; their shapes decide the widths.
+    `weights` maps `conv1_1.weight`, `conv1_1.bias`, ... to tensors; their shapes decide the widths. It may
+    hold the network's own normalisation, `mean` and `std`; else that is ImageNet's. Padding with zeros is
+    padding with the mean.
 
     Calling it maps `image_BCHW` (sRGB in [0, 1]) to `{layer: features_BCHW}`.
     """
@@ -83,8 +85,9 @@ class Encoder(nn.Module):
             )
             convolution.load_state_dict({"weight": weight, "bias": bias}, assign=True)
             self.convolutions[name] = convolution
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        for name, imagenet in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            value = weights.get(name, torch.tensor(imagenet))
+            self.register_buffer(name, value[:, None, None], persistent=False)
         self.requires_grad_(False)
         # Convolutions are fastest with channels last, on CPUs and GPUs.
         self.to(memory_format=torch.channels_last)

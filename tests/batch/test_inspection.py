@@ -21,7 +21,7 @@ from pipeline.spec.jobs import EncoderInfo, Job, Masks, Style, job_key
 from pipeline.spec.manifest import read_manifest
 from pipeline.spec.recipe import Recipe
 from pipeline.spec.removed import values_now
-from pipeline.vgg.weights import SLIM_PATH, EncoderWeights
+from pipeline.vgg.weights import EncoderWeights, bundled_path
 
 DOTS = np.zeros((4, 4, 3), np.uint8)
 ENCODER = EncoderInfo("vgg19-slim", "1" * 64)
@@ -38,7 +38,7 @@ def make_result(
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(DOTS).save(path)
     path = folder / f"result{job.recipe.suffix}"
-    weights = EncoderWeights("vgg19-slim", SLIM_PATH, ENCODER.digest)
+    weights = EncoderWeights("vgg19-slim", bundled_path("vgg19-slim"), ENCODER.digest)
     path.write_bytes(encode_image(DOTS, job.recipe.format, job.recipe.quality, provenance(job, key, weights)))
     return path, key
 
@@ -104,7 +104,7 @@ def test_pictures_of_one_name_run_again_in_their_places(tmp_path, parts, masked,
     style = Style(name, tuple((path, 1.0 if masked else 0.5) for path in paths))
     job = Job("night", content, style, Recipe(init=str(init)), f"me--{name}", masks=masks)
     key = job_key(job, Digests(lambda: False), ENCODER)
-    weights = EncoderWeights("vgg19-slim", SLIM_PATH, ENCODER.digest)
+    weights = EncoderWeights("vgg19-slim", bundled_path("vgg19-slim"), ENCODER.digest)
     result = tmp_path / "result.png"
     result.write_bytes(encode_image(DOTS, "png", 95, provenance(job, key, weights)))
     if parts[0].startswith("t/"):  # of a place only as much is told as it takes

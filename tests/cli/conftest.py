@@ -65,7 +65,5 @@ def studio(environment, cli, monkeypatch):
     monkeypatch.setattr("pipeline.watch.owner.PATIENCE_S", 0.05)
     made = Studio(environment, cli)
     monkeypatch.setattr("pipeline.execution.pool.watch_executor", lambda settings, tick: made.executor)
-    monkeypatch.setattr(
-        "pipeline.cli.commands.running.executor", lambda settings, stopped, **more: made.executor
-    )
+    monkeypatch.setattr("pipeline.cli.commands.running.executor", lambda settings: made.executor)
     return made

@@ -60,8 +60,8 @@ def test_dry_run_writes_nothing(cli, night):
     assert "2 of 2 pictures to make with vgg19-slim, roughly" in out
     assert "roughly 0.0 s" not in out
     assert "(a guess: no speed was measured here yet)" in out
-    assert "download" not in err
-    assert "`auto` will try to download" in cli("run", night, "--dry-run", "--set", "encoder=auto")[2]
+    assert "to make with vgg19-slim" in cli("run", night, "--dry-run", "--set", "encoder=auto")[1]
+    assert "to make with vgg19," in cli("run", night, "--dry-run", "--set", "encoder=vgg19")[1]
     assert not Path("outbox").exists()
     assert list(Path(os.environ["HOME"]).parent.rglob("*")) == []
     cli("run", night)
@@ -108,12 +108,10 @@ def test_pictures_that_were_deleted_are_made_again_with_missing(cli, night):
     assert Path("outbox/night/a--s.png").exists()
 
 
-def test_a_finished_batch_loads_and_downloads_nothing(cli, night, monkeypatch):
-    """With `auto`, which would otherwise try to download VGG-19."""
+def test_a_finished_batch_does_not_load_torch(cli, night):
+    """With `auto`, which has to know the device."""
     make = ("run", night, "--set", "encoder=auto")
-    Path("config.yaml").write_text("allow_download: false\n")
     assert cli(*make)[0] == 0
-    Path("config.yaml").unlink()
     run = "from pipeline.cli.main import app; app(standalone_mode=False)"
     code = f"import sys; {run}; print([*sys.modules])"
     done = subprocess.run([sys.executable, "-c", code, *map(str, make)], capture_output=True, text=True)
@@ -121,13 +119,6 @@ def test_a_finished_batch_loads_and_downloads_nothing(cli, night, monkeypatch):
     assert "Nothing to do: all 2 pictures are there already" in done.stdout
     assert done.stderr == ""
     assert not {"torch", "torchvision"} & set(ast.literal_eval(done.stdout.splitlines()[-1]))
-
-
-def test_dry_run_needs_no_weights(cli, night):
-    Path("config.yaml").write_text("allow_download: false\n")
-    code, out, err = cli("run", night, "--preset", "thumbnail", "--set", "encoder=vgg19", "--dry-run")
-    assert code == 0, err
-    assert "2 of 2 pictures to make" in out
 
 
 def test_dry_run_says_what_globs_pass_over_and_leaves_results_alone(cli, night):
@@ -151,7 +142,6 @@ def test_dry_run_as_json(cli, night):
 
 
 def test_a_layer_that_auto_turns_out_to_lack_fails_its_job_only(cli, night):
-    Path("config.yaml").write_text("allow_download: false\n")
     manifest = yaml.safe_load(night.read_text())
     manifest["recipe"]["encoder"] = "auto"
     deep = {"content": "b.png", "style": "s.png", "recipe": {"content_layers": "conv5_2", "name": "deep"}}
@@ -211,20 +201,25 @@ def test_run_says_that_it_wants_a_manifest(cli, night, name):
     assert "stylize CONTENT STYLE" in err
 
 
-def test_vgg19_by_name_never_falls_back(cli, night):
-    Path("config.yaml").write_text("allow_download: false\n")
+def test_vgg19_by_name_needs_nothing_but_the_package(cli, night):
     code, _, err = cli("run", night, "--set", "encoder=vgg19")
-    assert code == 3
-    assert "weights" in err
-    assert not list(Path("outbox").rglob("*.png"))
+    assert code == 0, err
+    assert json.loads(Path("outbox/night/logs/a--s.json").read_text())["encoder"]["name"] == "vgg19"
 
 
-def test_auto_falls_back_with_one_line_that_says_so(cli, night):
-    Path("config.yaml").write_text("allow_download: false\n")
+def test_auto_says_in_one_line_which_encoder_it_takes(cli, night):
     code, _, err = cli("run", night, "--set", "encoder=auto")
     assert code == 0, err
-    assert err.count("weights fetch") == 1
+    assert err.count("Using vgg19-slim, as `auto` does on a CPU.") == err.count("`encoder: vgg19`") == 1
     assert json.loads(Path("outbox/night/logs/a--s.json").read_text())["encoder"]["name"] == "vgg19-slim"
+
+
+def test_a_configuration_from_when_weights_were_downloaded_is_explained(cli, night):
+    Path("config.yaml").write_text("device: cpu\nallow_download: false\n")
+    code, _, err = cli("run", night)
+    assert code == 2
+    assert "config.yaml:2: allow_download: is no longer a field: vgg19 comes with the package" in err
+    assert "remove the line" in err
 
 
 UNMOUNTED = """

@@ -17,7 +17,7 @@ def test_flags_win(cli, night):
 
 
 def test_a_user_without_a_home_works_in_the_folders_of_the_configuration(cli, night, homeless):
-    Path("config.yaml").write_text("outbox: o\nstate_dir: s\ncache_dir: c\nallow_download: false\n")
+    Path("config.yaml").write_text("outbox: o\nstate_dir: s\ncache_dir: c\n")
     code, _, err = cli("run", night)
     assert code == 0, err
     assert Path("o/night/a--s.png").exists()

@@ -24,7 +24,6 @@ from pipeline.cli.display import (
     LogLines,
     WatchLive,
     WatchLog,
-    download_lines,
     duration,
     failure_lines,
     finished_line,
@@ -493,31 +492,6 @@ def test_the_last_line_says_how_it_went(summary: Summary, parts: list[str], abse
 def test_a_finished_object_is_plain_data() -> None:
     plain = finished_object(make_finished("done", path=Path("/out/a.png")))
     assert json.loads(json.dumps(plain)) == plain
-
-
-# Downloads
-
-
-def test_a_download_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
-    screen, file = console()
-    report = download_lines(screen, every_s=5)
-    for done, seconds in ((10, 0), (20, 1), (30, 6), (40, 7), (80, 8)):
-        now[0] = 100.0 + seconds
-        report(done * 1_000_000, 80_000_000)
-    assert [line.split(": ")[1] for line in file.getvalue().splitlines()] == [
-        "10 of 80 MB",
-        "30 of 80 MB",
-        "80 of 80 MB",
-    ]
-
-
-def test_a_download_of_unknown_length_is_told_too() -> None:
-    screen, file = console()
-    download_lines(screen)(3_000_000, None)
-    assert "3 MB" in file.getvalue()
-    assert " of " not in file.getvalue()
 
 
 # With a real run

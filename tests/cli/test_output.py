@@ -28,9 +28,6 @@ from pipeline.spec.jobs import JobResult
 import pipeline.cli.main, pipeline.cli.commands.running
 
 class Fake(FakeExecutor):
-    def would_download(self, name):
-        return False
-
     def _run(self, task, on_step, should_stop):
         if task.job.content.stem == "fault":
             raise ZeroDivisionError("a fault\nof \x1b[31m ours")

@@ -14,9 +14,9 @@ from pipeline.spec.jobs import Job, Masks, Style, Task
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.checkpoints import RunState, write_checkpoint
 from pipeline.transfer.pyramid import plan_levels
-from pipeline.vgg.weights import SLIM_PATH, EncoderWeights
+from pipeline.vgg.weights import EncoderWeights, bundled_path
 
-SLIM = EncoderWeights("vgg19-slim", SLIM_PATH, "1" * 64)
+SLIM = EncoderWeights("vgg19-slim", bundled_path("vgg19-slim"), "1" * 64)
 
 
 def make_task(make_picture, digests=None, **fields) -> Task:

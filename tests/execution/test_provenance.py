@@ -8,7 +8,7 @@ import pytest
 from pipeline.execution.provenance import provenance
 from pipeline.spec.jobs import Job, Masks, Style
 from pipeline.spec.recipe import Recipe
-from pipeline.vgg.weights import SLIM_PATH, EncoderWeights
+from pipeline.vgg.weights import EncoderWeights, bundled_path
 
 
 def make_job(*styles: tuple[str, float]) -> Job:
@@ -17,13 +17,13 @@ def make_job(*styles: tuple[str, float]) -> Job:
 
 
 def test_styles_of_one_name_are_distinguished() -> None:
-    weights = EncoderWeights("vgg19-slim", SLIM_PATH, "1" * 64)
+    weights = EncoderWeights("vgg19-slim", bundled_path("vgg19-slim"), "1" * 64)
     two, one = make_job(("/in/a/x.png", 0.7), ("/in/b/x.png", 0.3)), make_job(("/in/style.png", 1.0))
     assert provenance(two, "key", weights)["style"] == {"a/x.png": 0.7, "b/x.png": 0.3}
     assert provenance(one, "key", weights)["style"] == {"style.png": 1.0}
 
 
-WEIGHTS = EncoderWeights("vgg19-slim", SLIM_PATH, "1" * 64)
+WEIGHTS = EncoderWeights("vgg19-slim", bundled_path("vgg19-slim"), "1" * 64)
 
 
 def test_every_picture_is_distinguished_from_others_of_its_name() -> None:

@@ -137,7 +137,7 @@ def test_every_problem_is_named_with_its_line_and_key(environment: Path) -> None
     path = write(
         environment,
         "outbx: here\ncache_max_mb: 0\n\nmax_attempts: often\nrecipe:\n  size: 3\n  styel_weight: 1\n"
-        "checkpoint_s: .nan\nallow_download: perhaps\n",
+        "checkpoint_s: .nan\nworkers: perhaps\n",
     )
     lines = failure(path)
     assert [line.removeprefix(f"{path}:").split(": ")[:2] for line in lines] == [
@@ -147,7 +147,7 @@ def test_every_problem_is_named_with_its_line_and_key(environment: Path) -> None
         ["6", "recipe.size"],
         ["7", "recipe.styel_weight"],
         ["8", "checkpoint_s"],
-        ["9", "allow_download"],
+        ["9", "workers"],
     ]
     assert "did you mean 'outbox'?" in lines[0]
     assert "did you mean 'style_weight'?" in lines[4]

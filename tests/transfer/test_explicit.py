@@ -22,7 +22,7 @@ from pipeline.transfer.objective import Losses, ReferenceObjective
 from pipeline.transfer.targets import StyleTargets, gram_targets, stack_targets
 from pipeline.transfer.tensors import to_tensor
 from pipeline.vgg.encoder import Encoder
-from pipeline.vgg.weights import read_weights, resolve_encoder
+from pipeline.vgg.weights import bundled_weights, read_weights
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -70,7 +70,7 @@ def soft_masks(*shape: int, seed: int = 7) -> Tensor:
 
 def slim_encoder(recipe: Recipe) -> Encoder:
     layers = sorted({*recipe.content_layers, *recipe.style_layers})
-    weights = read_weights(resolve_encoder("vgg19-slim", Path("nowhere"), None), layers)
+    weights = read_weights(bundled_weights("vgg19-slim"), layers)
     return Encoder(weights, layers, recipe.pooling, recipe.padding)
 
 

@@ -91,3 +91,16 @@ def test_the_layout_is_torchvisions():
     convolutions = [index for index, module in enumerate(network) if isinstance(module, torch.nn.Conv2d)]
     assert list(TORCHVISION_INDEX.values()) == convolutions
     assert list(TORCHVISION_INDEX) == list(CONVOLUTIONS)
+
+
+def test_a_network_may_have_a_normalisation_of_its_own_and_zeros_stand_for_its_mean():
+    weights = tiny_weights()
+    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.1, 0.2, 0.3])
+    image = torch.rand(1, 3, 8, 8)
+    found = Encoder({**weights, "mean": mean, "std": std}, ["conv1_1"])(image)["conv1_1"]
+    x = torch.nn.functional.pad((image - mean[:, None, None]) / std[:, None, None], (1, 1, 1, 1))
+    expected = torch.nn.functional.conv2d(x, weights["conv1_1.weight"], weights["conv1_1.bias"])
+    torch.testing.assert_close(found, expected)
+    grey = mean[:, None, None].expand(1, 3, 8, 8)
+    flat = Encoder({**weights, "mean": mean, "std": std}, ["conv1_1"])(grey)["conv1_1"]
+    torch.testing.assert_close(flat, weights["conv1_1.bias"][:, None, None].expand_as(flat))

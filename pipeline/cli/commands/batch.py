@@ -100,9 +100,7 @@ def _run(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> 
     with (
         running.shown(settings, len(batch), as_json) as observer,
         stop_signal(observer.stopping, with_hang_up=True) as stopped,
-        _runner(
-            settings, batch, _executor(settings, batch, options, stopped), observer, options, stopped
-        ) as runner,
+        _runner(settings, batch, running.executor(settings), observer, options, stopped) as runner,
         runner.folder.locked(),
     ):
         summary = runner.run(batch.jobs, len(batch))
@@ -127,26 +125,13 @@ def _end(summary: Summary, stopped: list[int], options: RunOptions) -> None:
         raise typer.Exit(1)
 
 
-def _executor(settings: Config, batch: Batch, options: RunOptions, stopped: list[int]) -> InProcessExecutor:
-    """Return what runs a batch; for one that is finished nothing is downloaded."""
-    from ...batch.planner import is_finished
-
-    executor = running.executor(settings, stopped)
-    if executor.would_download("auto"):
-        offline = running.executor(settings, stopped, allow_download=False)
-        with _planner(settings, batch, offline, options, stopped) as planner:
-            if is_finished(planner, batch.jobs):
-                return offline
-    return executor
-
-
 def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
     from ...batch.estimate import Estimate
     from ...batch.planner import plan_jobs
 
-    executor = running.executor(settings, [], allow_download=False)
+    executor = running.executor(settings)
     with _planner(settings, batch, executor, options, []) as planner:
-        estimate, undecided, failing = Estimate(planner.ledger), False, 0
+        estimate, failing = Estimate(planner.ledger), 0
         for planned in plan_jobs(planner, batch.jobs, executor.any_checkpoints()):
             failing += planned.fails
             if as_json:
@@ -157,7 +142,6 @@ def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool)
                 answer(f"{what}  {planned.name}  ({planned.reason})")
             if planned.run:
                 encoder = planned.job.recipe.encoder
-                undecided |= encoder == "auto"
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
                 estimate.add(planned.job.recipe, name, planned.steps_taken)
     say(*batch.notes, err=as_json)
@@ -170,8 +154,6 @@ def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool)
         line += f"; {failing} cannot be made"
     say(f"{line}.", err=as_json)
     check_answered()
-    if undecided and executor.would_download("auto"):
-        say("`auto` will try to download vgg19 first, which is slower.", err=True)
 
 
 @contextmanager

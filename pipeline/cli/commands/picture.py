@@ -49,7 +49,7 @@ def stylize(
         running.shown(settings, 1) as observer,
         stop_signal(observer.stopping, with_hang_up=True) as stopped,
     ):
-        executor = running.executor(settings, stopped)
+        executor = running.executor(settings)
         finished = run_single(job, path, executor, observer, lambda: bool(stopped), force)
     if finished.status == "skipped":
         say(f"{path} is there already; --force makes it again.", err=True)

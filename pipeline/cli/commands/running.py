@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from ...errors import Interrupted, MachineError
+from ...errors import MachineError
 from .output import console, write_to_stderr
 
 if TYPE_CHECKING:
@@ -16,19 +16,11 @@ if TYPE_CHECKING:
     from ..display import LogLines
 
 
-def executor(settings: Config, stopped: list[int], allow_download: bool = True) -> InProcessExecutor:
-    """Return what runs jobs in this process; `stopped` ends a download."""
+def executor(settings: Config) -> InProcessExecutor:
+    """Return what runs jobs in this process."""
     from ...execution.executors import InProcessExecutor
-    from ..display import download_lines
 
-    report = download_lines(console())
-
-    def on_download(done: int, total: int | None) -> None:
-        if stopped:
-            raise Interrupted(stopped[0])
-        report(done, total)
-
-    return InProcessExecutor(settings, on_download, allow_download)
+    return InProcessExecutor(settings)
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from .options import ConfigOption, read_settings
-from .output import answer, console, say
+from .output import answer, say
 
-app = typer.Typer(help="Show, download or import the weights of VGG-19.", no_args_is_help=True)
+app = typer.Typer(help="Show or import the weights of VGG-19.", no_args_is_help=True)
 
 
 @app.command()
@@ -21,27 +21,15 @@ def show(config: ConfigOption = None) -> None:
     answer(*weights_lines(read_settings(config)))
 
 
-@app.command(short_help="Download VGG-19's weights (548 MB).")
-def fetch(config: ConfigOption = None) -> None:
-    """Download VGG-19's weights (548 MB) and keep the 80 MB that are needed."""
-    from ...execution.executors import weights_dir
-    from ...vgg.weights import resolve_encoder
-    from ..display import download_lines
-
-    settings = read_settings(config)
-    report = download_lines(console())
-    found = resolve_encoder("vgg19", weights_dir(settings), settings.weights, on_progress=report)
-    say(f"vgg19 {found.digest[:8]} is ready: {found.path}")
-
-
 @app.command("import")
 def import_(
     path: Annotated[Path, typer.Argument(help="A VGG-19 checkpoint in torchvision's format.")],
     config: ConfigOption = None,
 ) -> None:
-    """Take VGG-19's weights from a file."""
-    from ...execution.executors import weights_dir
+    """Use another VGG-19 than the one that comes with the package."""
+    from ...execution.encoders import imported_path
     from ...vgg.weights import import_weights
 
-    found = import_weights(path, weights_dir(read_settings(config)))
-    say(f"vgg19 {found.digest[:8]} is ready: {found.path}")
+    found = import_weights(path, imported_path(read_settings(config)))
+    say(f"`encoder: vgg19` is {found.digest[:8]} from now on: {found.path}")
+    say("Delete that file to use the network that comes with the package again.")
