@@ -51,7 +51,7 @@ class Decoded:
         return self.alpha_HW is None or bool(self.alpha_HW.max() >= np.iinfo(self.alpha_HW.dtype).max // 255)
 
 
-def from_pillow(image: Image.Image, samples_HWC: NDArray[np.uint16] | None = None) -> Decoded:
+def decode_pillow(image: Image.Image, samples_HWC: NDArray[np.uint16] | None = None) -> Decoded:
     """Decode any Pillow image. `samples_HWC` is the same in 16 bits, where Pillow keeps 8 of them."""
     exif, transparent = kept_exif(image), image.info.get("transparency")
     declared = declared_colors(image.info, is_grey=Image.getmodebase(image.mode) == "L")
@@ -62,12 +62,12 @@ def from_pillow(image: Image.Image, samples_HWC: NDArray[np.uint16] | None = Non
         found = _from_8_bits(ImageOps.exif_transpose(_without_false_alpha(image)), declared.profile)
     else:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-        found = from_samples(upright(samples_HWC, orientation), declared.profile, transparent)
+        found = decode_samples(upright(samples_HWC, orientation), declared.profile, transparent)
     profile = declared.profile if declared.can_be_kept else b""
     return replace(found, exif=exif, profile=profile, notes=(*notes, *declared.notes, *found.notes))
 
 
-def from_samples(samples_HWC: NDArray[np.uint16], profile: bytes, transparent: object = None) -> Decoded:
+def decode_samples(samples_HWC: NDArray[np.uint16], profile: bytes, transparent: object = None) -> Decoded:
     """Decode samples of 16 bits: grey or RGB in the colours of `profile`, and alpha if there is one more.
 
     `transparent` is the grey or the colour that is transparent, in a picture without alpha.
@@ -81,7 +81,7 @@ def from_samples(samples_HWC: NDArray[np.uint16], profile: bytes, transparent: o
     return Decoded(Image.fromarray(to_8_bits(colors_HWC)), colors_HWC, alpha_HW, notes=notes, profile=profile)
 
 
-def from_cmyk_samples(samples_HWC: NDArray[np.uint16], profile: bytes) -> Decoded:
+def decode_cmyk_samples(samples_HWC: NDArray[np.uint16], profile: bytes) -> Decoded:
     """Decode CMYK, for which there is no way in 16 bits."""
     found = _from_8_bits(Image.fromarray(to_8_bits(samples_HWC), "CMYK"), profile)
     return replace(found, notes=(*found.notes, EIGHT_BITS), profile=profile)

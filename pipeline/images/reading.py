@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from ..errors import ImageError
 from ..threads import SharedContext
 from . import png, tiff
-from .decoding import Decoded, from_cmyk_samples, from_pillow, from_samples, samples_beyond_pillow
+from .decoding import Decoded, decode_cmyk_samples, decode_pillow, decode_samples, samples_beyond_pillow
 from .exif import Exif, tiff_exif
 from .heif import read_nclx
 from .ifd import TAGS, is_tiff, with_first_ifd
@@ -40,7 +40,7 @@ RAW_SIGNATURES = (
 SIGNATURE_BYTES = 64
 
 # Decoding takes at most this much memory for every pixel, beyond the file itself.
-BYTES_PER_PIXEL = 48
+BYTES_PER_PIXEL = 50
 # What a file has for every pixel at most: four samples of 32 bits.
 FILE_BYTES_PER_PIXEL = 16
 
@@ -90,7 +90,7 @@ def decode_picture(data: bytes, name: str) -> Decoded:
     with _damage_reported(name), _QUIET:
         found = opened.decode()
     notes = tuple(f"{Path(name).name}: {note}." for note in (*found.notes, *opened.notes))
-    return replace(found, notes=notes)
+    return replace(found, exif=found.exif if opened.exif is None else opened.exif, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,13 @@ class OpenedPicture:
     """A picture of which only the header was read.
 
     `info` is its metadata, by Pillow's names. `decode` reads the pixels, and raises what the decoder does.
+    `exif`, if it is not None, is what a result may carry, whatever `decode` finds.
     """
 
     info: Mapping[Any, Any]
     decode: Callable[[], Decoded]
     notes: tuple[str, ...] = ()
+    exif: Exif | None = None
 
 
 def open_picture(data: bytes, name: str) -> OpenedPicture:
@@ -116,17 +118,13 @@ def open_picture(data: bytes, name: str) -> OpenedPicture:
     with _damage_reported(name), _QUIET:
         if is_tiff(data) and (pages := tiff.read_pages(data)):
             return _open_tiff(data, pages, name)
-        info: dict[str, Any] = {}
         if data.startswith(png.SIGNATURE):
-            cleaned = png.read_chunks(data)
-            opened = _open_with_pillow(cleaned.data, name, cleaned.info)
-            notes = (*(FIRST_FRAME,) * cleaned.is_animated, *cleaned.notes)
-            return OpenedPicture(opened.info, partial(_decode_with_pillow, cleaned.data, opened), notes)
+            return _open_png(data, name)
+        opened = _open_with_pillow(data, name)
         if data[4:8] == b"ftyp" and (nclx := read_nclx(data)):
-            info = {"nclx_profile": nclx}
-        opened = _open_with_pillow(data, name, info)
+            opened.info["nclx_profile"] = nclx
         notes = (FIRST_FRAME,) * _is_animated(opened)
-        return OpenedPicture(opened.info, partial(_decode_with_pillow, data, opened), notes)
+        return OpenedPicture(opened.info, partial(_decode, data, opened), notes)
 
 
 @contextmanager
@@ -172,39 +170,39 @@ def _open_tiff(data: bytes, pages: list[tiff.Page], name: str) -> OpenedPicture:
         exif = tiff_exif(data, pages[0].ifd.offset)
     if page.is_read_by_pillow:
         data = data if page is pages[0] else with_first_ifd(data, page.ifd.offset)
-        opened = _open_with_pillow(data, name, {})
+        opened = _open_with_pillow(data, name)
         if orientation:
             opened.getexif()[ExifTags.Base.Orientation] = orientation
-        return OpenedPicture(opened.info, partial(_decode_pillow_tiff, opened, exif), notes)
+        return OpenedPicture(opened.info, partial(_decode, data, opened), notes, exif)
     _check_size(page.size, name)
-    reader = tiff.SampleReader(data, page, name)
-    decode = partial(_decode_tiff_samples, reader, page, orientation, exif)
-    return OpenedPicture({"xmp": page.ifd.data(TAGS.XMLPacket)}, decode, notes)
+    decode = partial(_decode_tiff, tiff.SampleReader(data, page, name), page, orientation)
+    return OpenedPicture({"xmp": page.ifd.data(TAGS.XMLPacket)}, decode, notes, exif)
 
 
-def _decode_tiff_samples(reader: tiff.SampleReader, page: tiff.Page, orientation: int, exif: Exif) -> Decoded:
+def _decode_tiff(reader: tiff.SampleReader, page: tiff.Page, orientation: int) -> Decoded:
     samples_HWC, notes = reader.read()
-    samples_HWC = upright(samples_HWC, orientation)
-    profile = page.ifd.data(TAGS.InterColorProfile)
-    decode = from_cmyk_samples if page.photometric == tiff.CMYK else from_samples
-    found = decode(samples_HWC, profile)
-    return replace(found, exif=exif, notes=(*notes, *found.notes))
+    decode = decode_cmyk_samples if page.photometric == tiff.CMYK else decode_samples
+    found = decode(upright(samples_HWC, orientation), page.ifd.data(TAGS.InterColorProfile))
+    return replace(found, notes=(*notes, *found.notes))
 
 
-def _decode_pillow_tiff(opened: ImageFile.ImageFile, exif: Exif) -> Decoded:
-    opened.load()
-    return replace(from_pillow(opened), exif=exif)
+def _open_png(data: bytes, name: str) -> OpenedPicture:
+    cleaned = png.read_chunks(data)
+    opened = _open_with_pillow(cleaned.data, name)
+    opened.info.update(cleaned.info)
+    notes = (*(FIRST_FRAME,) * cleaned.is_animated, *cleaned.notes)
+    return OpenedPicture(opened.info, partial(_decode, cleaned.data, opened), notes)
 
 
-def _decode_with_pillow(data: bytes, opened: ImageFile.ImageFile) -> Decoded:
+def _decode(data: bytes, opened: ImageFile.ImageFile) -> Decoded:
     samples_HWC, notes = samples_beyond_pillow(data, opened)
     if samples_HWC is None:
         opened.load()
-    found = from_pillow(opened, samples_HWC)
+    found = decode_pillow(opened, samples_HWC)
     return replace(found, notes=(*found.notes, *notes))
 
 
-def _open_with_pillow(data: bytes, name: str, info: Mapping[str, Any]) -> ImageFile.ImageFile:
+def _open_with_pillow(data: bytes, name: str) -> ImageFile.ImageFile:
     try:
         opened = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError as error:
@@ -212,7 +210,6 @@ def _open_with_pillow(data: bytes, name: str, info: Mapping[str, Any]) -> ImageF
     except Image.DecompressionBombError as error:
         raise _too_large(name, _size(data)) from error
     _check_size(opened.size, name)  # Pillow itself only warns up to twice its limit
-    opened.info.update(info)
     return opened
 
 
@@ -243,12 +240,10 @@ def _too_large(name: str, size: tuple[int, int] | None) -> ImageError:
 
 def _size(data: bytes) -> tuple[int, int] | None:
     """Return width and height of a picture that Pillow does not open for its size, None if unknown."""
-    for one in _formats():
-        factory, accept = Image.OPEN[one]
-        with suppress(Exception):
-            if accept and accept(data[:16]) is True:
-                with factory(io.BytesIO(data), "") as opened:
-                    return opened.size
+    for kind in _signed_formats(data):
+        factory, _ = Image.OPEN[kind]
+        with suppress(Exception), factory(io.BytesIO(data), "") as opened:
+            return opened.size
     return None
 
 
@@ -271,7 +266,8 @@ def _unknown(data: bytes, name: str) -> ImageError:
         )
     if _is_raw(data):
         return _raw(name)
-    if kind := _format_by_signature(data):
+    kind = next((one for one in _signed_formats(data) if one not in WITHOUT_SIGNATURE), None)
+    if kind:
         return ImageError(
             f"{name}: begins as {kind}, but is damaged, cut short, or of a kind that is not read here.",
             "Copy the picture again; if that changes nothing, save it as PNG or JPEG.",
@@ -297,10 +293,7 @@ def _begins_as_picture(head: bytes) -> bool:
     return any(accept is None or accept(head[:16]) for accept in accepting)
 
 
-def _format_by_signature(data: bytes) -> str:
-    """Return the format whose signature a file begins with, "" if there is none."""
-    for one in _formats():
-        _, accept = Image.OPEN[one]
-        if one not in WITHOUT_SIGNATURE and accept and accept(data[:16]) is True:
-            return one
-    return ""
+def _signed_formats(data: bytes) -> list[str]:
+    """Return the formats that say of themselves that a file begins like one of theirs."""
+    accepting = [(kind, Image.OPEN[kind][1]) for kind in _formats()]
+    return [kind for kind, accept in accepting if accept and accept(data[:16]) is True]

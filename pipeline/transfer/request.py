@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..images.decoding import Decoded, from_pillow
+from ..images.decoding import Decoded, decode_pillow
 from ..spec.recipe import Recipe
 from .masks import Regions
 from .tensors import scaled, to_tensor
@@ -29,7 +29,7 @@ class Picture:
     @classmethod
     def from_image(cls, image: Image.Image) -> Picture:
         """Wrap a picture that has no file; the hash is that of its pixels and its transparency."""
-        decoded = from_pillow(image)
+        decoded = decode_pillow(image)
         pixels = decoded.image if decoded.rgb16_HWC is None else decoded.rgb16_HWC
         alpha = b"" if decoded.alpha_HW is None else decoded.alpha_HW.tobytes()
         identity = f"{decoded.image.size}".encode() + pixels.tobytes() + alpha

@@ -118,8 +118,9 @@ def _packed(block: np.ndarray, order: str, bits: int, predictor: int) -> bytes:
     """Return rows as bytes: packed bits, and differences from the sample to the left."""
     size = block.itemsize
     if bits != 8 * size:
-        spread = (block[..., None] >> np.arange(bits)[::-1]) & 1
-        return np.packbits(spread.reshape(len(block), -1).astype(np.uint8), axis=1).tobytes()
+        whole = np.ascontiguousarray(block.astype(f">u{size}")).view(np.uint8)
+        spread = np.unpackbits(whole.reshape(-1, size), axis=1)[:, -bits:]
+        return np.packbits(spread.reshape(len(block), -1), axis=1).tobytes()
     if predictor == 3:
         by_byte = block.astype(f">f{size}").view(np.uint8).reshape(len(block), -1, size)
         flat = np.moveaxis(by_byte, 2, 1).reshape(len(block), -1)

@@ -21,7 +21,7 @@ from pipeline.images.colorspaces import (
     power_curve,
     rgb_profile,
 )
-from pipeline.images.decoding import Decoded, from_pillow
+from pipeline.images.decoding import Decoded, decode_pillow
 from pipeline.images.profiles import to_srgb_16, why_not_kept
 from pipeline.images.reading import decode_picture
 from pipeline.images.writing import encode_image
@@ -195,7 +195,7 @@ def test_colours_that_are_said_can_be_kept():
 
 def test_a_pillow_image_has_the_gamma_that_it_was_opened_with():
     image = Image.open(io.BytesIO(picture(gamma(1.0))))
-    found = from_pillow(image)
+    found = decode_pillow(image)
     assert np.array_equal(np.asarray(found.image), colours(gamma(1.0)))
 
 

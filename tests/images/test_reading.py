@@ -246,13 +246,13 @@ def test_decoding_takes_no_more_memory_than_stated(tmp_path, kind):
 
 def test_threads_decode_at_the_same_time(monkeypatch):
     """Each waits, in the middle of decoding, for another to be there."""
-    meeting, plain = threading.Barrier(2, timeout=10), reading.from_pillow
+    meeting, plain = threading.Barrier(2, timeout=10), reading.decode_pillow
 
     def met(image, samples_HWC):
         meeting.wait()
         return plain(image, samples_HWC)
 
-    monkeypatch.setattr(reading, "from_pillow", met)
+    monkeypatch.setattr(reading, "decode_pillow", met)
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(lambda _: decode_image(encoded(halves()), "p.png"), range(2)))
     assert [image.size for image in found] == [(40, 20)] * 2
