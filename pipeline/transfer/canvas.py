@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..spec.recipe import Recipe
-from ..vgg.encoder import IMAGENET_MEAN, IMAGENET_STD
+from ..vgg.encoder import IMAGENET_MEAN, IMAGENET_STD, poolings_before
 
 
 def crop_features(features_BCHW: Tensor, layer: str, margin: int) -> Tensor:
     """Crop a layer's features to those inside a margin of so many pixels; only whole positions are cut."""
-    border = margin >> (int(layer[4]) - 1)
+    border = margin >> poolings_before(layer)
     rows, columns = features_BCHW.shape[2:]
     return features_BCHW[:, :, border : rows - border, border : columns - border]
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..vgg.encoder import Encoder
+from ..vgg.encoder import Encoder, convolution_of
 from .color_policy import network_image, recolor, style_image
 from .engine import LevelInputs
 from .memory import LargeStyle, OutOfMemory, is_out_of_memory
@@ -103,7 +103,7 @@ class RequestInputs:
                     raise OutOfMemory(LargeStyle(index, key.size)) from error
                 raise
 
-        channels = {layer: self.encoder.channels["conv" + layer[4:]] for layer in recipe.style_layers}
+        channels = {layer: self.encoder.channels[convolution_of(layer)] for layer in recipe.style_layers}
         targets, hit = self.cache.fetch(key.digest(), channels, compute, recipe.style_loss == "bures")
         self.cache_hits, self.cache_misses = self.cache_hits + hit, self.cache_misses + (not hit)
         return targets

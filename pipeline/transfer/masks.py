@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..spec.recipe import Recipe
+from ..vgg.encoder import poolings_before
 from .canvas import Parametrisation, crop_features
 from .losses import Guide
 
@@ -44,7 +45,7 @@ def guides(masks_BKHW: Tensor, layers: Iterable[str], margin: int) -> dict[str, 
     The masks have a margin of so many pixels, in which there is no style loss.
     """
     return {
-        layer: _guide(crop_features(_pooled(masks_BKHW, int(layer[4]) - 1), layer, margin))
+        layer: _guide(crop_features(_pooled(masks_BKHW, poolings_before(layer)), layer, margin))
         for layer in layers
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..spec.recipe import Recipe
+from ..vgg.encoder import convolution_of, poolings_before
 from .cgroups import memory_left
 from .devices import DevicePlan
 
@@ -47,13 +48,13 @@ def picture_bytes(recipe: Recipe, channels: Mapping[str, int], width: int, heigh
 def style_bytes(channels: Mapping[str, int], layers: Iterable[str], size: tuple[int, int]) -> int:
     """Estimate what the analysis of one style of (width, height) pixels needs: feature maps in float32."""
     largest = max(map_size(name, count) for name, count in channels.items())
-    kept = sum(map_size(name, channels[name]) for name in ("conv" + layer[4:] for layer in layers))
+    kept = sum(map_size(layer, channels[convolution_of(layer)]) for layer in layers)
     return round(size[0] * size[1] * (4 * max(3 * largest, kept + 2 * largest) + STYLE_PIXEL_BYTES))
 
 
-def map_size(convolution: str, channels: int) -> float:
+def map_size(layer: str, channels: int) -> float:
     """Return the values of a feature map per pixel: each block has a quarter of the positions before it."""
-    return float(channels * 0.25 ** (int(convolution[4]) - 1))
+    return float(channels * 0.25 ** poolings_before(layer))
 
 
 @dataclass(frozen=True)

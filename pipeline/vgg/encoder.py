@@ -32,13 +32,23 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def convolutions_up_to(layers: Iterable[str]) -> tuple[str, ...]:
     """Name the convolutions needed to compute `layers`, the first one first."""
-    deepest = max(CONVOLUTIONS.index("conv" + layer[4:]) for layer in layers)
+    deepest = max(CONVOLUTIONS.index(convolution_of(layer)) for layer in layers)
     return CONVOLUTIONS[: deepest + 1]
 
 
 def starts_block(convolution: str) -> bool:
     """Tell whether a pooling comes before a convolution."""
     return convolution.endswith("_1") and convolution != "conv1_1"
+
+
+def poolings_before(layer: str) -> int:
+    """Return how many poolings come before a layer: 3 for `relu4_2`."""
+    return int(layer[4]) - 1
+
+
+def convolution_of(layer: str) -> str:
+    """Name the convolution of a layer: `conv4_2` of `relu4_2`."""
+    return "conv" + layer[4:]
 
 
 def relu_of(convolution: str) -> str:
@@ -48,7 +58,7 @@ def relu_of(convolution: str) -> str:
 
 def smallest_side(layers: Iterable[str], padding: Padding) -> int:
     """Return the shortest side of a picture, in pixels, for which all of `layers` exist."""
-    halvings = int(convolutions_up_to(layers)[-1][4]) - 1
+    halvings = poolings_before(convolutions_up_to(layers)[-1])
     # Reflection by one pixel needs a second pixel to reflect.
     return (1 << halvings) * (2 if padding == "reflect" else 1)
 
