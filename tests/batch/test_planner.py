@@ -156,22 +156,6 @@ def test_a_plan_tells_what_is_to_be_resumed_from_what_is_new(workshop: Workshop)
     ]  # fmt: skip
 
 
-def test_a_batch_is_finished_when_a_run_would_make_nothing(
-    workshop: Workshop, make_picture: MakePicture
-) -> None:
-    finished = workshop.is_finished
-    assert not finished()
-    workshop.run(FakeExecutor({"b": "fail"}))
-    assert not finished()
-    workshop.run()
-    assert finished()
-    assert not finished(force=True)
-    (workshop.batch_folder / "a--s.png").unlink()
-    assert (finished(), finished(missing=True)) == (True, False)
-    make_picture("photos/c.png", 5)
-    assert not finished()
-
-
 def test_the_log_says_why_a_job_runs_or_not(workshop: Workshop, caplog: pytest.LogCaptureFixture) -> None:
     workshop.keep_one_style()
     workshop.run(FakeExecutor({"b": "fail"}))
