@@ -27,7 +27,7 @@ from .execution.results import step_progress
 from .spec.config import Share, read_config
 from .spec.jobs import StepProgress
 from .spec.problems import explain
-from .spec.recipe import INIT_MODES, Recipe, preset_recipe, recipe_error
+from .spec.recipe import INIT_MODES, Recipe, recipe_error
 from .spec.regions import Color, check_regions, region_color
 from .threads import sleep_while_waiting
 
@@ -81,7 +81,7 @@ def _recipe(recipe: object) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     if isinstance(recipe, str):
-        return preset_recipe(recipe)
+        return Recipe(preset=recipe)
     if not isinstance(recipe, Mapping):
         raise UsageError(
             f"recipe: expected a Recipe, fields of one or a preset's name, found {type(recipe).__name__}.",

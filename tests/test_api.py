@@ -134,8 +134,8 @@ def test_a_recipe_is_also_its_fields_or_a_preset(make_picture):
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ("nope", "no preset 'nope'"),
-        ("drfat", "no preset 'drfat'; did you mean 'draft'?"),
+        ("nope", "'nope' is not a preset"),
+        ("drfat", "'drfat' is not a preset; did you mean 'draft'?"),
         ({"preset": "nope"}, "recipe: preset: 'nope' is not a preset"),
         ({"sise": 64}, "recipe: sise: unknown key; did you mean 'size'"),
         ({"size": 64, "steps": 0}, r"recipe: steps\[0\]: .*found 0"),

@@ -1,4 +1,4 @@
-"""config.yaml -> Config. Without a file the defaults here hold."""
+"""Reads config.yaml. Without a file, the defaults here apply."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BeforeValidator, Field, WrapValidator, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator, field_validator, model_validator
 
 from ..errors import UsageError
 from .documents import read_document
@@ -33,6 +33,14 @@ else:
     RecipeFields = Annotated[Recipe, WrapValidator(_keep_given)]
 
 
+def _expand_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+
+
+ConfigPath = Annotated[Path, AfterValidator(_expand_home)]
 Seconds = Annotated[float, Field(gt=0, le=1e7)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Megabytes = Annotated[int, Field(ge=0, le=10**9)]
@@ -42,10 +50,10 @@ Share = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
 class Blend(StrictModel):
-    """A style made of several pictures of the style library, by name, with their shares."""
+    """A style made of several pictures of the style library."""
 
     name: str = Field(min_length=1, description="name in outputs")
-    blend: dict[str, Share] = Field(min_length=1, description="names with their shares")
+    blend: dict[str, Share] = Field(min_length=1, description="names of pictures with their shares")
 
 
 def _name_or_blend(value: Any, check: Callable[[Any], Any]) -> Any:
@@ -67,57 +75,57 @@ class Route(StrictModel):
     """What is done with the pictures in one folder of the inbox."""
 
     styles: StyleNames | None = Field(
-        None, min_length=1, description="names in inbox/styles, or blends; as for the root if left out"
+        None, min_length=1, description="names in inbox/styles, or blends; those of `watch` if left out"
     )
-    recipe: RecipeFields = Field(default_factory=dict, description="fields for these pictures, a preset too")
+    recipe: RecipeFields = Field(default_factory=dict, description="fields for these pictures")
     batch: str | None = Field(
-        None, min_length=1, description="folder in the outbox; the route's name if left out"
+        None, min_length=1, description="folder in the outbox; the name of the route if left out"
     )
 
 
 class WatchConfig(StrictModel):
     """The watched folder: what its parts mean, when a file is complete, and where originals go."""
 
-    inbox: Path = Field(Path("inbox"), description="the folder to watch")
+    inbox: ConfigPath = Field(Path("inbox"), description="the folder to watch")
     styles: StyleNames | None = Field(
-        None, min_length=1, description="styles for all but routes; every one in inbox/styles if left out"
+        None, min_length=1, description="styles for all folders but routes; all of inbox/styles if left out"
     )
     routes: dict[str, Route] = Field(
-        default_factory=dict, description="folders of the inbox with a meaning of their own"
+        default_factory=dict, description="folders of the inbox with styles, a recipe or a batch of their own"
     )
-    batch: str = Field("inbox", min_length=1, description="folder in the outbox for all but routes")
+    batch: str = Field("inbox", min_length=1, description="folder in the outbox for all folders but routes")
     originals: Literal["archive", "delete", "leave"] = Field(
-        "archive", description="what becomes of an original when its pictures are made"
+        "archive",
+        description="what happens to an original when its pictures are made; leave: it stays in the inbox",
     )
-    archive: Path | None = Field(None, description="originals of finished jobs; archive beside the inbox")
-    quarantine: Path | None = Field(
-        None, description="originals of failed jobs; quarantine beside the inbox if left out"
+    archive: ConfigPath | None = Field(
+        None, description="where originals of finished jobs go; archive, beside the inbox, if left out"
+    )
+    quarantine: ConfigPath | None = Field(
+        None, description="where originals of failed jobs go; quarantine, beside the inbox, if left out"
     )
     settle_s: Seconds | None = Field(
         None, description="seconds without a change before a file is taken; 2, on a network share 30"
     )
     settle_max_s: Seconds = Field(
-        600, description="a file that is no whole picture after so many seconds is quarantined"
+        600, description="quarantine a file that is no complete picture after so many seconds"
     )
     notify: Literal["auto", "native", "polling", "off"] = Field(
-        "auto", description="what wakes the scanner: the system's events, polling, or its own clock alone"
+        "auto",
+        description="what starts a scan; native: events of the system; polling; off: only the clock; auto: "
+        "native, but polling on network shares",
     )
-    rescan_s: Seconds = Field(10, description="seconds between scans when nothing seems to happen")
-    job_timeout_s: Seconds = Field(600, description="a worker without a sign of life for so long is replaced")
-    worker_max_jobs: Count = Field(200, description="a worker is replaced after so many jobs")
-    min_free_mb: Megabytes = Field(200, description="pause with less free space than this")
-
-    @field_validator("inbox", "archive", "quarantine")
-    @classmethod
-    def _known_home(cls, path: Path | None) -> Path | None:
-        return _expanded(path)
+    rescan_s: Seconds = Field(10, description="seconds between scans if nothing seems to happen")
+    job_timeout_s: Seconds = Field(600, description="replace a worker that is silent for so many seconds")
+    worker_max_jobs: Count = Field(200, description="replace a worker after so many jobs")
+    min_free_mb: Megabytes = Field(200, description="pause if there is less free space, in MB")
 
     @field_validator("routes")
     @classmethod
-    def _folder_names(cls, routes: dict[str, Route]) -> dict[str, Route]:
+    def _check_names(cls, routes: dict[str, Route]) -> dict[str, Route]:
         for name in routes:
             if not name or name.startswith(".") or "/" in name or name == "styles":
-                raise ValueError(f"'{name}' is no name for a route: one folder of the inbox, and not styles")
+                raise ValueError(f"'{name}' cannot name a route: one folder of the inbox, and not styles")
         return routes
 
     @property
@@ -129,17 +137,12 @@ class WatchConfig(StrictModel):
         return self.quarantine or self.inbox.parent / "quarantine"
 
     def resolved(self, folder: Path) -> WatchConfig:
-        """Return the same section with every path absolute, relative ones below `folder`."""
-        paths = {
-            name: (folder / value).resolve()
-            for name in ("inbox", "archive", "quarantine")
-            if (value := getattr(self, name)) is not None
-        }
+        """Return the same section with absolute paths; relative ones start at `folder`."""
         routes = {
             name: route.model_copy(update={"recipe": anchor_init(route.recipe, folder)})
             for name, route in self.routes.items()
         }
-        return self.model_copy(update={**paths, "routes": routes})
+        return self.model_copy(update={**_absolute_paths(self, folder), "routes": routes})
 
 
 NamePattern = Annotated[str, Field(min_length=1)]
@@ -149,22 +152,22 @@ NamePatterns = Annotated[
 
 
 class Config(StrictModel):
-    """Where things are and how jobs run unless a manifest or a flag says otherwise.
+    """Where things are, and how jobs run unless a manifest or a flag says otherwise.
 
-    Paths are absolute once read: a relative one starts at the configuration's own folder.
+    Once read, paths are absolute. A relative path starts at the folder of the file.
     """
 
-    outbox: Path = Field(Path("outbox"), description="where results are published")
-    state_dir: Path = Field(
+    outbox: ConfigPath = Field(Path("outbox"), description="where results are published")
+    state_dir: ConfigPath = Field(
         default_factory=lambda: _at_home("state_dir", platformdirs.user_state_dir),
-        description="attempts and checkpoints; on a local disk",
+        description="attempts and checkpoints; must be on a local disk",
     )
-    cache_dir: Path = Field(
+    cache_dir: ConfigPath = Field(
         default_factory=lambda: _at_home("cache_dir", platformdirs.user_cache_dir),
-        description="style targets and encoder weights; may be deleted at any time",
+        description="style targets, which may be deleted at any time, and imported weights",
     )
-    cache_max_mb: Count = Field(1024, description="style targets kept on disk, in MB")
-    weights: Path | None = Field(None, description="another VGG-19 for the encoder vgg19")
+    cache_max_mb: Count = Field(1024, description="most style targets kept on disk, in MB")
+    weights: ConfigPath | None = Field(None, description="another VGG-19 for the encoder vgg19")
     device: Annotated[
         str,
         Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,4})?)$"),
@@ -174,30 +177,30 @@ class Config(StrictModel):
         Literal["auto"] | Annotated[int, Field(ge=1, le=64)],
         expecting("auto, or a whole number from 1 to 64"),
     ] = Field(
-        "auto", description="processes that make pictures side by side in `run`; auto: what is quickest"
+        "auto", description="processes that make pictures at the same time in `run`; auto: the fastest number"
     )
     micro_batch: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=1, le=256)],
         expecting("auto, or a whole number from 1 to 256"),
     ] = Field(
-        "auto", description="pictures of one recipe and size in one tensor; auto: what is quickest and fits"
+        "auto", description="pictures of one recipe and size that share a tensor; auto: the fastest that fits"
     )
-    max_attempts: Count = Field(3, description="a job that killed the process so often is quarantined")
+    max_attempts: Count = Field(3, description="quarantine a job that ended the process so many times")
     max_failures: int = Field(
         0, ge=0, le=10**9, description="stop the batch after so many failed jobs; 0: never"
     )
     checkpoint_s: Seconds = Field(30.0, description="seconds between checkpoints of a running job")
     ignore: NamePatterns = Field(
         (),
-        description="more names of files and folders that are left alone in the inbox and by globs, such as "
-        "'*_small.*'; whatever their case",
+        description="more names of files and folders that the inbox and globs leave alone, such as "
+        "'*_small.*'; case does not count",
     )
     recipe: RecipeFields = Field(default_factory=dict, description="fields for every job")
     watch: WatchConfig = Field(default_factory=WatchConfig, description="the watched folder")
 
     @field_validator("ignore")
     @classmethod
-    def _names_alone(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in patterns:
             if "/" in pattern:
                 raise ValueError(f"expected names without folders, found '{pattern}'")
@@ -215,16 +218,11 @@ class Config(StrictModel):
         return data
 
     @model_validator(mode="after")
-    def _routes_are_entered(self) -> Config:
+    def _check_routes(self) -> Config:
         for name in self.watch.routes:
             if reason := reason_to_ignore(name, self.ignore):
                 raise ValueError(f"watch.routes.{name}: a folder of this name is left alone ({reason})")
         return self
-
-    @field_validator("outbox", "state_dir", "cache_dir", "weights")
-    @classmethod
-    def _known_home(cls, path: Path | None) -> Path | None:
-        return _expanded(path)
 
     def exclusions(self) -> Exclusions:
         """Return what globs never find: ignored names, results, moved originals, state and cache."""
@@ -233,21 +231,20 @@ class Config(StrictModel):
         return Exclusions(self.ignore, tuple(folder.resolve() for folder in folders))
 
     def resolved(self, folder: Path) -> Config:
-        """Return the same configuration with every path absolute, relative ones below `folder`."""
-        paths: dict[str, Any] = {
-            name: (folder / value).resolve()
-            for name in ("outbox", "state_dir", "cache_dir", "weights")
-            if (value := getattr(self, name)) is not None
-        }
+        """Return the same configuration with absolute paths; relative ones start at `folder`."""
         recipe, watch = anchor_init(self.recipe, folder), self.watch.resolved(folder)
-        return self.model_copy(update={**paths, "recipe": recipe, "watch": watch})
+        return self.model_copy(update={**_absolute_paths(self, folder), "recipe": recipe, "watch": watch})
+
+
+def _absolute_paths(section: StrictModel, folder: Path) -> dict[str, Any]:
+    return {name: (folder / value).resolve() for name, value in section if isinstance(value, Path)}
 
 
 def _at_home(key: str, find: Callable[..., str]) -> Path:
-    """Return a folder of this user's.
+    """Return a folder of the user.
 
     Raises:
-        UsageError: nobody knows where the user's home is.
+        UsageError: the user has no home folder.
     """
     try:
         path = Path(find("style-pipeline", appauthor=False))
@@ -261,29 +258,22 @@ def _at_home(key: str, find: Callable[..., str]) -> Path:
     return path
 
 
-def _expanded(path: Path | None) -> Path | None:
-    try:
-        return None if path is None else path.expanduser()
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-
-
 def anchor_init(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the path of a picture under `init` absolute, relative ones below `folder`."""
+    """Return the fields with an absolute path in `init`; a relative one starts at `folder`."""
     init = fields.get("init")
     if not isinstance(init, str) or init in INIT_MODES:
         return fields
     try:
         return {**fields, "init": str(DiskNames().as_on_disk(folder / Path(init).expanduser()).resolve())}
-    except (RuntimeError, ValueError, OSError):  # the home of nobody, a NUL: no such file, as will be said
+    except (RuntimeError, ValueError, OSError):  # reported later: there is no such file
         return fields
 
 
 def read_config(path: Path | None) -> Config:
-    """Read `path`, or config.yaml in the current folder where there is one, or take the defaults.
+    """Read `path`, or config.yaml in the current folder if there is one, or return the defaults.
 
     Raises:
-        UsageError: `path` is missing, or the file has anything wrong in it.
+        UsageError: `path` is missing, or something in the file is wrong.
     """
     if path is None and not Path(CONFIG_NAME).is_file():
         return Config().resolved(Path.cwd())

@@ -20,7 +20,7 @@ from .layers import LayerWeights, beyond_slim
 from .models import StrictModel
 from .naming import check_template
 from .presets import PRESETS
-from .problems import alternatives, did_you_mean, explain, shown
+from .problems import alternatives, explain, shown
 from .removed import MIXED, RANGE_WEIGHTS, refuse_removed
 
 ALIASES = MappingProxyType({"alpha": "content_weight", "beta": "style_weight"})
@@ -139,7 +139,7 @@ class Recipe(StrictModel):
     )
     encoder: Literal["auto", "vgg19", "vgg19-slim"] = Field(
         "auto",
-        description="network; auto: vgg19 if its weights are here or can be downloaded, else vgg19-slim",
+        description="network; auto: vgg19 on a GPU, vgg19-slim, which is faster, on a CPU",
     )
     pooling: Literal["max", "average"] = Field(
         "max", description="how the network halves its features; average makes rounder shapes"
@@ -331,18 +331,6 @@ def merged_recipe(*sources: Mapping[str, Any]) -> Recipe:
     for fields in sources:
         merged.update(canonical_keys(fields))
     return Recipe.model_validate(merged)
-
-
-def preset_recipe(name: str) -> Recipe:
-    """Return a preset as a full recipe.
-
-    Raises:
-        UsageError: there is no such preset.
-    """
-    if name not in PRESETS:
-        hint = did_you_mean(name, PRESETS) or "."
-        raise UsageError(f"There is no preset '{name}'{hint}", f"Presets: {', '.join(PRESETS)}.")
-    return Recipe.model_validate({"preset": name})
 
 
 def recipe_error(error: ValidationError) -> UsageError:

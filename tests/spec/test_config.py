@@ -275,7 +275,7 @@ def test_a_single_style_needs_no_list(environment: Path) -> None:
 def test_a_route_is_one_folder_of_the_inbox_and_not_styles(name: str, environment: Path) -> None:
     (line,) = failure(write(environment, f"device: cpu\nwatch:\n  routes:\n    {name!r}: {{}}\n"))
     assert re.search(r"config\.yaml:[34]: watch\.routes", line)
-    assert f"'{name}' is no name for a route" in line
+    assert f"'{name}' cannot name a route" in line
 
 
 def test_problems_of_the_watch_section_are_named_with_line_key_and_hint(environment: Path) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.batch.estimate import megapixel_steps
-from pipeline.errors import UsageError
 from pipeline.spec.presets import PRESETS
-from pipeline.spec.recipe import preset_recipe
+from pipeline.spec.recipe import Recipe
 from pipeline.spec.schedule import at_level, level_sizes, total_steps
 
 SOURCE_STYLE_LAYERS = ["conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1"]
@@ -20,7 +19,7 @@ def test_the_presets_are_these():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_what_all_five_sources_share(name):
-    recipe = preset_recipe(name)
+    recipe = Recipe(preset=name)
     assert recipe.encoder == "vgg19"
     assert recipe.style_loss == "gram"
     assert recipe.canvas == "imagenet"
@@ -32,7 +31,7 @@ def test_what_all_five_sources_share(name):
 
 
 def test_gatys_adam_is_source_000():
-    recipe = preset_recipe("gatys-adam")
+    recipe = Recipe(preset="gatys-adam")
     assert recipe.optimizer == "adam"
     assert recipe.loss == "gatys"
     assert list(recipe.style_layers) == SOURCE_STYLE_LAYERS
@@ -43,7 +42,7 @@ def test_gatys_adam_is_source_000():
 
 
 def test_gatys_lbfgs_is_source_001():
-    recipe = preset_recipe("gatys-lbfgs")
+    recipe = Recipe(preset="gatys-lbfgs")
     assert recipe.optimizer == "lbfgs"
     assert recipe.learning_rate == 1.0
     assert recipe.content_layers == {"conv4_2": 1.0}
@@ -59,7 +58,7 @@ def test_gatys_lbfgs_is_source_001():
 
 
 def test_layer_weights_is_source_002():
-    recipe = preset_recipe("layer-weights")
+    recipe = Recipe(preset="layer-weights")
     assert recipe.optimizer == "adam"
     assert recipe.content_layers == {"conv4_2": 1.0}
     assert list(recipe.style_layers) == SOURCE_STYLE_LAYERS
@@ -68,7 +67,7 @@ def test_layer_weights_is_source_002():
 
 
 def test_content_start_is_source_003():
-    recipe = preset_recipe("content-start")
+    recipe = Recipe(preset="content-start")
     assert recipe.optimizer == "adam"
     assert recipe.init == "content"
     assert recipe.content_layers == {"conv4_2": 1.0}
@@ -77,7 +76,7 @@ def test_content_start_is_source_003():
 
 
 def test_thumbnail_is_source_004():
-    recipe = preset_recipe("thumbnail")
+    recipe = Recipe(preset="thumbnail")
     assert recipe.optimizer == "adam"
     assert recipe.learning_rate == 0.1
     assert total_steps(recipe) == 1000
@@ -92,7 +91,7 @@ def test_thumbnail_is_source_004():
 
 
 def test_default_is_ours():
-    recipe = preset_recipe("default")
+    recipe = Recipe(preset="default")
     assert (recipe.optimizer, recipe.loss, recipe.style_loss) == ("lbfgs", "normalized", "bures")
     assert len(level_sizes(recipe)) > 1
     assert all(layer.startswith("relu") for layer in [*recipe.content_layers, *recipe.style_layers])
@@ -100,7 +99,7 @@ def test_default_is_ours():
 
 
 def test_default_holds_the_drawing_and_bold_does_not():
-    default, bold = preset_recipe("default"), preset_recipe("bold")
+    default, bold = Recipe(preset="default"), Recipe(preset="bold")
     assert len(default.content_layers) > len(bold.content_layers) == 1
     weights = [at_level(default, size).style_weight for size in level_sizes(default)]
     assert weights == sorted(set(weights))
@@ -108,13 +107,7 @@ def test_default_holds_the_drawing_and_bold_does_not():
 
 
 def test_draft_is_less_work_and_print_is_larger():
-    default, draft, large = (preset_recipe(name) for name in ("default", "draft", "print"))
+    default, draft, large = (Recipe(preset=name) for name in ("default", "draft", "print"))
     assert draft.size < default.size
     assert megapixel_steps(draft) < megapixel_steps(default) / 5
     assert large.size >= 2048
-
-
-def test_an_unknown_preset_names_the_known():
-    with pytest.raises(UsageError, match="no preset 'defualt'") as caught:
-        preset_recipe("defualt")
-    assert "draft" in caught.value.next_step

@@ -12,23 +12,23 @@ from pydantic import ValidationError
 from pipeline.errors import UsageError
 from pipeline.spec.manifest import read_manifest
 from pipeline.spec.presets import PRESETS
-from pipeline.spec.recipe import ALIASES, INIT_MODES, Recipe, canonical_keys, merged_recipe, preset_recipe
+from pipeline.spec.recipe import ALIASES, INIT_MODES, Recipe, canonical_keys, merged_recipe
 
 
 def test_every_field_has_a_default_and_the_preset_default_is_it() -> None:
-    assert Recipe() == Recipe(preset="default") == preset_recipe("default") == merged_recipe()
+    assert Recipe() == Recipe(preset="default") == merged_recipe()
 
 
 def test_a_preset_with_one_field_changed() -> None:
-    draft, changed = preset_recipe("draft"), Recipe(preset="draft", size=300)
+    draft, changed = Recipe(preset="draft"), Recipe(preset="draft", size=300)
     assert changed.size == 300
     assert draft.size != 300
     assert changed.model_copy(update={"size": draft.size}) == draft
 
 
 def test_an_unknown_preset_names_those_there_are() -> None:
-    with pytest.raises(UsageError, match="no preset 'nice'") as caught:
-        preset_recipe("nice")
+    with pytest.raises(UsageError, match="'nice' is not a preset") as caught:
+        Recipe(preset="nice")
     with pytest.raises(ValidationError, match="'nice' is not a preset") as refused:
         Recipe.model_validate({"preset": "nice"})
     for preset in PRESETS:
@@ -37,8 +37,6 @@ def test_an_unknown_preset_names_those_there_are() -> None:
 
 
 def test_what_was_meant_is_guessed() -> None:
-    with pytest.raises(UsageError, match=r"no preset 'drfat'; did you mean 'draft'\?"):
-        preset_recipe("drfat")
     for fields, words in (
         ({"preset": "drfat"}, "'drfat' is not a preset; did you mean 'draft'? Accepted: default, draft"),
         ({"style_layers": ["rel4_1"]}, "'rel4_1' is not a layer; did you mean 'relu4_1'? Accepted: conv1_1"),
@@ -135,14 +133,14 @@ def test_layers_win_in_their_order() -> None:
     flags = {"alpha": 4}
     recipe = merged_recipe(config, manifest, pair, flags)
     assert (recipe.content_weight, recipe.style_weight, recipe.tv_weight, recipe.size) == (4, 3, 2, 100)
-    assert recipe.steps == preset_recipe("draft").steps
+    assert recipe.steps == Recipe(preset="draft").steps
 
 
 def test_a_preset_lies_below_every_layer() -> None:
     """A field set in config.yaml stays when the manifest names a preset that sets it too."""
     recipe = merged_recipe({"size": 300}, {"preset": "thumbnail"})
     assert recipe.size == 300
-    assert recipe.steps == preset_recipe("thumbnail").steps
+    assert recipe.steps == Recipe(preset="thumbnail").steps
 
 
 @pytest.mark.parametrize("alias", sorted(ALIASES))
@@ -295,7 +293,7 @@ def test_the_suffix_is_the_formats() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_can_be_pasted_into_a_manifest(preset: str, tmp_path: Path) -> None:
-    recipe = preset_recipe(preset)
+    recipe = Recipe(preset=preset)
     text = yaml.safe_dump(
         {"recipe": recipe.model_dump(mode="json")}, sort_keys=False, default_flow_style=None
     )
@@ -314,7 +312,7 @@ def test_every_preset_can_be_pasted_into_a_manifest(preset: str, tmp_path: Path)
 def test_every_preset_is_told_apart(preset: str) -> None:
     assert PRESETS[preset].summary
     assert set(PRESETS[preset].fields) <= set(Recipe.model_fields)
-    assert preset_recipe(preset).preset == preset
+    assert Recipe(preset=preset).preset == preset
 
 
 def test_init_modes_are_no_paths() -> None:

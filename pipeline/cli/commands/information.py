@@ -19,14 +19,14 @@ def presets(
 ) -> None:
     """List the named recipes, or print one to paste into a manifest."""
     from ...spec.presets import PRESETS
-    from ...spec.recipe import preset_recipe
+    from ...spec.recipe import Recipe
     from ...spec.yaml12 import dump_yaml
 
     if name is None:
         width = max(map(len, PRESETS))
         answer(*(f"{label:<{width}}  {preset.summary}" for label, preset in PRESETS.items()))
     else:
-        answer_document(dump_yaml({"recipe": preset_recipe(name).model_dump(mode="json")}))
+        answer_document(dump_yaml({"recipe": Recipe(preset=name).model_dump(mode="json")}))
 
 
 @app.command()
