@@ -1,40 +1,37 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from disks import HookedDisk, Points, When, deep_folders, failing
+from claimed import (
+    ID,
+    ODD_NAMES,
+    OTHER,
+    REPORT,
+    Killed,
+    across_file_systems,
+    below,
+    drop,
+    files,
+    make_claims,
+    quarantine_of,
+    taken,
+    with_disk,
+)
+from disks import Points, When, deep_folders, failing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.errors import DiskError, JobError, UsageError
+from pipeline.errors import DiskError, JobError
 from pipeline.storage.files import TEMPORARY_PREFIX, Disk
 from pipeline.watch.claims import Claim, Claims, new_id
 from pipeline.watch.inbox import scan_inbox
 from pipeline.watch.markers import marker_path
-from pipeline.watch.quarantine import Quarantine
-
-ID, OTHER = "20240229-120000-0000000a", "20240229-120000-0000000b"
-REPORT = {"error": "It broke.", "next_step": "Mend it.", "keys": ["k1", "k2"]}
-LONG = "x" * 251 + ".png"
-ODD_NAMES = [
-    "a.png",
-    os.fsdecode(b"caf\xe9.png"),
-    "a\nb.png",
-    "-rf",
-    " ",
-    "ü" * 127,
-    LONG,
-    "error.json",
-    "{0}",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -45,62 +42,6 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def claims(tmp_path: Path) -> Claims:
     return make_claims(tmp_path)
-
-
-def make_claims(folder: Path, disk: Disk | None = None) -> Claims:
-    claims = Claims(folder / "inbox", folder / "archive", disk or Disk())
-    claims.make_folders()
-    quarantine_of(claims).make_folder()
-    return claims
-
-
-def quarantine_of(claims: Claims) -> Quarantine:
-    return Quarantine(claims.inbox, claims.inbox.with_name("quarantine"), claims.disk)
-
-
-def with_disk(claims: Claims, hook: Callable[..., None]) -> Claims:
-    return Claims(claims.inbox, claims.archive_folder, HookedDisk(hook))
-
-
-def drop(claims: Claims, name: str, data: bytes = b"picture") -> Path:
-    path = claims.inbox / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return Path(name)
-
-
-def taken(claims: Claims, name: str, data: bytes = b"picture", id: str = ID) -> Claim:
-    claim = claims.take(drop(claims, name, data), id)
-    assert claim is not None
-    return claim
-
-
-def below(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder: files with their bytes, folders with None."""
-    return {
-        os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace"): (
-            None if path.is_dir() else path.read_bytes()
-        )
-        for path in folder.rglob("*")
-    }
-
-
-def files(*folders: Path) -> Counter[bytes]:
-    found = (path for folder in folders for path in folder.rglob("*"))
-    return Counter(path.read_bytes() for path in found if path.is_file())
-
-
-def across_file_systems(*roots: Path) -> Callable[[When, str, tuple[Path, ...]], None]:
-    """A hook that lets nothing be renamed from below one of these folders to outside, or the reverse."""
-
-    def root(path: Path) -> Path | None:
-        return next((root for root in roots if root in path.parents), None)
-
-    def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
-        if when == "before" and operation == "rename" and root(paths[0]) != root(paths[1]):
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(paths[0]))
-
-    return hook
 
 
 # Taking
@@ -287,17 +228,6 @@ def test_an_archive_where_every_name_is_taken_is_the_machines_fault(claims: Clai
     assert files(claims.archive_folder) == Counter({b"theirs": 4})
 
 
-def test_a_report_can_be_removed(claims: Claims) -> None:
-    """Of a claim that was to be quarantined and succeeded after all."""
-    quarantine = quarantine_of(claims)
-    report = quarantine.folder / ID / "error.json"
-    report.parent.mkdir()
-    report.write_text("{}")
-    for _ in range(2):
-        quarantine.remove_report(ID)
-        assert below(quarantine.folder) == {}
-
-
 def test_an_original_is_deleted(claims: Claims) -> None:
     claims.delete(taken(claims, "sub/a.png"))
     assert files(claims.inbox.parent) == Counter()
@@ -321,139 +251,12 @@ def test_an_original_is_left_with_a_marker(claims: Claims, name: str) -> None:
     assert below(claims.claimed_folder) == {}
 
 
-def test_a_file_that_replaced_one_that_was_left_is_new(claims: Claims) -> None:
-    home = claims.leave(taken(claims, "a.png"))
-    home.with_name("new").write_bytes(b"picture")
-    home.with_name("new").replace(home)
-    assert not claims.markers.is_done(Path("a.png"))
-
-
-def test_a_file_that_was_edited_is_new(claims: Claims) -> None:
-    home = claims.leave(taken(claims, "a.png"))
-    home.write_bytes(b"another picture")
-    assert not claims.markers.is_done(Path("a.png"))
-
-
-@pytest.mark.parametrize("marker", [b"", b"{", b"[]", b"null", b'{"inode": 1}'])
-def test_a_marker_that_says_something_else_marks_nothing(claims: Claims, marker: bytes) -> None:
-    home = claims.leave(taken(claims, "a.png"))
-    marker_path(home).write_bytes(marker)
-    assert not claims.markers.is_done(Path("a.png"))
-
-
-def test_a_marker_is_removed(claims: Claims) -> None:
-    home = claims.leave(taken(claims, "a.png"))
-    claims.markers.remove(marker_path(Path("a.png")))
-    assert not claims.markers.is_done(Path("a.png"))
-    assert home.exists()
-    claims.markers.remove(marker_path(Path("a.png")))  # gone already
-
-
 def test_an_original_is_not_left_over_another_file(claims: Claims) -> None:
     claim = taken(claims, "a.png")
     drop(claims, "a.png", b"another")
     assert claims.leave(claim) == claims.archive_folder / "a.png"
     assert (claims.inbox / "a.png").read_bytes() == b"another"
     assert not claims.markers.is_done(Path("a.png"))
-
-
-def test_a_marker_is_not_replaced_by_another_drops(claims: Claims) -> None:
-    first, second = taken(claims, "a.png", b"1", ID), taken(claims, "a.png", b"2", OTHER)
-    assert claims.leave(first) == claims.inbox / "a.png"
-    assert claims.leave(second) == claims.archive_folder / "a.png"
-    assert claims.markers.is_done(Path("a.png"))
-
-
-# Quarantine
-
-
-@pytest.mark.parametrize("name", [*ODD_NAMES, "sub/a.png"])
-def test_a_file_is_quarantined_under_its_own_name_and_comes_back(claims: Claims, name: str) -> None:
-    claim = taken(claims, name)
-    place = quarantine_of(claims).add(claim, REPORT)
-    expected = "original-error.json" if name == "error.json" else Path(name).name
-    assert place == quarantine_of(claims).folder / ID / expected
-    assert place.read_bytes() == b"picture"
-    report = quarantine_of(claims).report(ID)
-    assert report == {"id": ID, "inbox": "../inbox", "path": name, "file": expected, **REPORT}
-    assert (place.parent / "error.json").read_bytes().isascii()
-    assert below(claims.claimed_folder) == {}
-
-    (aside,) = quarantine_of(claims).files()
-    assert (aside.id, aside.file, aside.report) == (ID, place, report)
-    assert quarantine_of(claims).retry(aside) == claims.inbox / name
-    assert (claims.inbox / name).read_bytes() == b"picture"
-    assert below(quarantine_of(claims).folder) == {}
-    assert quarantine_of(claims).files() == []
-
-
-def test_the_report_is_written_before_the_file_is_moved(claims: Claims) -> None:
-    """From then on the decision stands: a process that is killed in between does not run the job again."""
-    claim = taken(claims, "a.png")
-    with pytest.raises(DiskError):
-        quarantine_of(with_disk(claims, failing("rename"))).add(claim, REPORT)
-    assert quarantine_of(claims).report(ID)["error"] == "It broke."
-    assert quarantine_of(claims).files() == []  # not there yet
-    assert claims.recover() == [claim]
-    assert quarantine_of(claims).add(claim, quarantine_of(claims).report(ID)).read_bytes() == b"picture"
-    assert len(quarantine_of(claims).files()) == 1
-
-
-def test_without_a_report_nothing_is_moved(claims: Claims) -> None:
-    claim = taken(claims, "a.png")
-    with pytest.raises(DiskError):
-        quarantine_of(with_disk(claims, failing("write"))).add(claim, REPORT)
-    assert claim.path.read_bytes() == b"picture"
-    assert quarantine_of(claims).report(ID) == {}
-
-
-@pytest.mark.parametrize("report", [b"", b"{", b"[]", b"{}", b"\xff"])
-def test_a_report_that_cannot_be_read_is_none(claims: Claims, report: bytes) -> None:
-    place = quarantine_of(claims).add(taken(claims, "a.png"), REPORT)
-    (place.parent / "error.json").write_bytes(report)
-    assert quarantine_of(claims).report(ID) == {}
-    assert quarantine_of(claims).files() == []
-
-
-def test_what_is_no_report_is_passed_over(claims: Claims) -> None:
-    (quarantine_of(claims).folder / "notes.txt").write_bytes(b"mine")
-    (quarantine_of(claims).folder / "mine").mkdir()
-    for id in (OTHER, ID):
-        quarantine_of(claims).add(taken(claims, "a.png", id=id), REPORT)
-    assert [aside.id for aside in quarantine_of(claims).files()] == [ID, OTHER]
-
-
-def test_without_a_quarantine_nothing_is_quarantine(claims: Claims) -> None:
-    quarantine_of(claims).folder.rmdir()
-    assert quarantine_of(claims).files() == []
-
-
-@pytest.mark.parametrize("there", ["a.png", "a.png/x", "sub"])
-def test_a_file_is_not_brought_back_over_another(claims: Claims, there: str) -> None:
-    quarantine_of(claims).add(taken(claims, "sub/a.png" if there == "sub" else "a.png"), REPORT)
-    if there == "sub":
-        (claims.inbox / "sub").rmdir()
-    drop(claims, there, b"another")
-    before = below(claims.inbox.parent)
-    with pytest.raises(UsageError, match="exists already"):
-        quarantine_of(claims).retry(quarantine_of(claims).files()[0])
-    assert below(claims.inbox.parent) == before
-
-
-def test_names_that_a_file_answers_to(claims: Claims) -> None:
-    quarantine_of(claims).add(taken(claims, "sub/a.png"), REPORT)
-    (aside,) = quarantine_of(claims).files()
-    assert all(aside.answers_to(name) for name in (ID, ID[:8], "a.png", "sub/a.png"))
-    assert not any(aside.answers_to(name) for name in ("", "a", "sub", OTHER, f"{ID}0", "b/a.png", "."))
-
-
-@pytest.mark.parametrize("name", ["caf\xe9", "cafe\u0301"])
-def test_a_name_may_be_spelt_in_two_ways(claims: Claims, name: str) -> None:
-    quarantine_of(claims).add(taken(claims, f"{name}/{name}.png"), REPORT)
-    (aside,) = quarantine_of(claims).files()
-    for typed in ("caf\xe9", "cafe\u0301"):
-        assert aside.answers_to(f"{typed}.png")
-        assert aside.answers_to(f"{typed}/{typed}.png")
 
 
 # Across file systems
@@ -512,10 +315,6 @@ def test_another_file_is_not_replaced_across_file_systems(claims: Claims) -> Non
     across = with_disk(claims, across_file_systems(claims.archive_folder))
     assert across.archive(taken(claims, "a.png")).name == f"a-{ID}.png"
     assert files(claims.archive_folder) == Counter([b"theirs", b"picture"])
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: no handler for exceptions runs, here none for Exception."""
 
 
 def killed() -> None:
@@ -583,12 +382,12 @@ def test_a_copy_that_differs_is_not_trusted(claims: Claims) -> None:
 
 
 # Anything at all
-
 NAMES = (
     st.binary(min_size=1, max_size=255)
     .map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"_"))
     .filter(lambda name: name not in {b".", b"..", b".style-pipeline"})
 )
+
 PATHS = st.lists(NAMES, min_size=1, max_size=3)
 
 
@@ -625,100 +424,6 @@ def test_ids_are_sortable_and_unlike_each_other() -> None:
     assert len(set(ids)) == 100
     assert all(id.startswith("20") and len(id) == len(ID) for id in ids)
     assert sorted(ids, key=lambda id: id[:15]) == ids
-
-
-def test_a_report_is_plain_json(claims: Claims) -> None:
-    place = quarantine_of(claims).add(taken(claims, "a.png"), REPORT)
-    assert json.loads((place.parent / "error.json").read_bytes())["next_step"] == "Mend it."
-
-
-def test_two_inboxes_may_share_a_quarantine(tmp_path: Path) -> None:
-    one, other = (Claims(tmp_path / name, tmp_path / "archive", Disk()) for name in ("1", "2"))
-    for claims in (one, other):
-        claims.make_folders()
-    (tmp_path / "1" / "a.png").write_bytes(b"picture")
-    claim = one.take(Path("a.png"), ID)
-    assert claim is not None
-    quarantine_of(one).add(claim, REPORT)
-    assert [aside.id for aside in quarantine_of(one).files()] == [ID]
-    assert quarantine_of(other).files() == []
-
-
-# Reports and names that lead elsewhere
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"path": "../escaped.png"},
-        {"path": "sub/../../escaped.png"},
-        {"path": "OUTSIDE/escaped.png"},
-        {"path": "link/escaped.png"},
-        {"path": ".style-pipeline/lock"},
-        {"path": "a\0.png"},
-        {"path": ""},
-        {"path": ".."},
-        {"file": "../../outside/secret.txt"},
-        {"file": "OUTSIDE/secret.txt"},
-        {"file": f"../{OTHER}/b.png"},
-        {"file": f"../{ID}/../{OTHER}/b.png"},
-    ],
-)
-def test_a_report_leads_nowhere_else(claims: Claims, change: dict[str, str], tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "secret.txt").write_bytes(b"secret")
-    (claims.inbox / "link").symlink_to(outside)
-    quarantine_of(claims).add(taken(claims, "a.png"), REPORT)
-    quarantine_of(claims).add(taken(claims, "b.png", b"other", OTHER), REPORT)
-    report = quarantine_of(claims).folder / ID / "error.json"
-    changed = {key: text.replace("OUTSIDE", str(outside)) for key, text in change.items()}
-    report.write_text(json.dumps({**json.loads(report.read_bytes()), **changed}))
-    before = below(tmp_path)
-    (one,) = [each for each in quarantine_of(claims).files() if each.id == ID]
-    with pytest.raises(UsageError, match=r"leads out of the inbox|is not in that folder") as caught:
-        quarantine_of(claims).retry(one)
-    assert str(report) in caught.value.message
-    assert caught.value.next_step
-    assert below(tmp_path) == before
-    (other,) = [each for each in quarantine_of(claims).files() if each.id == OTHER]
-    assert quarantine_of(claims).retry(other).read_bytes() == b"other"
-
-
-@pytest.mark.parametrize("report", [[], {"path": 3}, {"path": None}, {}, "deep", "link"])
-def test_a_report_that_is_none_sets_nothing_aside(claims: Claims, report: object, tmp_path: Path) -> None:
-    quarantine_of(claims).add(taken(claims, "a.png"), REPORT)
-    path = quarantine_of(claims).folder / ID / "error.json"
-    if report == "link":
-        path.rename(tmp_path / "report.json")
-        path.symlink_to(tmp_path / "report.json")
-    else:
-        path.write_text("[" * 100_000 if report == "deep" else json.dumps(report))
-    assert quarantine_of(claims).files() == []
-    assert quarantine_of(claims).report(ID) == {}
-
-
-def test_a_report_says_nothing_of_where_a_file_goes(claims: Claims) -> None:
-    """One that was there before is written again, with what is so now."""
-    claim = taken(claims, "a.png")
-    place = quarantine_of(claims).add(claim, {**REPORT, "path": "../b.png", "file": "../../c.png", "id": "x"})
-    written = json.loads((quarantine_of(claims).folder / ID / "error.json").read_bytes())
-    assert (written["path"], written["file"], written["id"]) == ("a.png", "a.png", ID)
-    assert place == quarantine_of(claims).folder / ID / "a.png"
-
-
-def test_a_name_that_the_quarantine_cannot_hold_gets_another(claims: Claims) -> None:
-    claim = taken(claims, "a:b.png")
-    strict = failing("rename", errno.EINVAL, lambda path: path.parent.name == ID and ":" in path.name)
-
-    def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
-        strict(when, operation, paths[-1:])
-
-    place = quarantine_of(with_disk(claims, hook)).add(claim, REPORT)
-    assert place.name == "original.png"
-    (one,) = quarantine_of(claims).files()
-    assert (one.file, one.report["path"]) == (place, "a:b.png")
-    assert quarantine_of(claims).retry(one) == claims.inbox / "a:b.png"
 
 
 def test_a_name_that_the_archive_cannot_hold_gets_another(claims: Claims) -> None:
@@ -762,9 +467,3 @@ def test_a_file_in_a_thousand_folders_is_claimed_found_and_archived(claims: Clai
         assert claims.recover() == [claim]
         assert claims.archive(claim).read_bytes() == b"picture"
         assert claims.recover() == []
-
-
-def test_no_room_for_a_marker_sends_the_original_to_the_archive(claims: Claims) -> None:
-    claim = taken(claims, "a.png")
-    long = failing("replace", errno.ENAMETOOLONG, lambda path: path.name.endswith(".done"))
-    assert with_disk(claims, long).leave(claim) == claims.archive_folder / "a.png"

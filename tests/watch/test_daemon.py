@@ -277,7 +277,7 @@ class Asked(Waker):
 
 
 @pytest.mark.parametrize("name", ["bad.png", "bad.yaml"])
-def test_once_ends_without_another_scan_when_all_there_was_is_quarantine(name: str, tmp_path: Path) -> None:
+def test_once_ends_without_another_scan_when_all_there_was_is_quarantined(name: str, tmp_path: Path) -> None:
     watched = Watched(tmp_path, settle_max_s=0.01, rescan_s=5)
     watched.drop(name, b"- no picture and no manifest")
     config, waker = read_config(watched.folder / "config.yaml"), Asked(watched.inbox)

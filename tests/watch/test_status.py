@@ -8,73 +8,24 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Recorder
+from heartbeats import JOB, Beating, make_config, step
 from watching import Watched, wait_until
 
 from pipeline.batch.summary import Finished
 from pipeline.cli.display import duration
-from pipeline.errors import DeviceError, DiskError, PipelineError, WorkerLost
-from pipeline.spec.config import Config, WatchConfig, read_config
-from pipeline.spec.jobs import EncoderInfo, Job, StepProgress, Style
-from pipeline.spec.recipe import Recipe
+from pipeline.errors import DiskError
+from pipeline.spec.config import Config, read_config
 from pipeline.storage.files import Disk
 from pipeline.storage.ledger import Ledger
 from pipeline.watch.claims import Claims
-from pipeline.watch.heartbeat import BEAT_S, Heartbeat, Queue
 from pipeline.watch.owner import Owner
 from pipeline.watch.quarantine import Quarantine
 from pipeline.watch.routes import Router
-from pipeline.watch.service import ServiceManager
 from pipeline.watch.status import LATE_S, RECENT_S, examine_daemon, read_status, status_lines
-
-QUEUE = Queue(waiting=3, settling=2, done=5, quarantined=1)
-JOB = Job("inbox", Path("/in/a.png"), Style("s", ()), Recipe(size=64, pyramid=0, steps=100), "a--s")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Shown(Recorder):
-    """A display that keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[tuple[str, str]] = []
-        self.facts: list[dict[str, object]] = []
-        self.queues: list[Queue] = []
-
-    def notify(self, kind: str, text: str, **facts: object) -> None:
-        self.told.append((kind, text))
-        self.facts.append(facts)
-
-    def queue(self, queue: Queue) -> None:
-        self.queues.append(queue)
-
-
-class Manager(ServiceManager):
-    """A service manager that keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__({})
-        self.heard: list[str] = []
-
-    def _send(self, message: str) -> None:
-        self.heard.append(message)
-
-
-def make_config(folder: Path) -> Config:
-    paths = {"outbox": Path("outbox"), "state_dir": Path("state"), "cache_dir": Path("cache")}
-    return Config(**paths, watch=WatchConfig(min_free_mb=0)).resolved(folder)
 
 
 @pytest.fixture
@@ -90,19 +41,6 @@ def ledger(config: Config) -> Iterator[Ledger]:
         yield opened
 
 
-class Beating:
-    """A heartbeat with a clock, a display and a manager of its own."""
-
-    def __init__(self, config: Config, ledger: Ledger) -> None:
-        self.clock, self.shown, self.manager = Clock(), Shown(), Manager()
-        self.heartbeat = Heartbeat(ledger, config, self.shown, self.manager, self.clock)
-
-    def beat(self, queue: Queue = QUEUE, watching: bool = True) -> None:
-        """Give a sign of life that is due."""
-        self.clock.now += BEAT_S
-        self.heartbeat.beat(queue, watching)
-
-
 @pytest.fixture
 def beating(config: Config, ledger: Ledger) -> Beating:
     return Beating(config, ledger)
@@ -112,7 +50,6 @@ def beating(config: Config, ledger: Ledger) -> Beating:
 DAEMON = """
 import sys
 from pathlib import Path
-sys.path.append("..")
 from pipeline.cli.display import WatchLog
 from pipeline.storage.files import Disk
 from pipeline.spec.jobs import EncoderInfo, StepProgress
@@ -120,7 +57,7 @@ from pipeline.storage.ledger import Ledger
 from pipeline.watch.owner import Owner
 from pipeline.watch.service import ServiceManager
 from pipeline.watch.heartbeat import Heartbeat
-from test_status import JOB, QUEUE, make_config
+from heartbeats import JOB, QUEUE, make_config
 
 config = make_config(Path(sys.argv[1]))
 with Owner(config.watch.inbox, Disk()).held():
@@ -139,7 +76,7 @@ with Owner(config.watch.inbox, Disk()).held():
 @contextmanager
 def daemon(config: Config) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", DAEMON, str(config.outbox.parent)]
-    here = Path(__file__).parent  # where Python looks for test_status
+    here = Path(__file__).parents[1]  # where Python looks for heartbeats
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=here)
     with process:
         try:
@@ -304,21 +241,6 @@ def test_a_running_job_has_its_remaining_time(config: Config, ledger: Ledger, be
         assert read_status(config, ledger)["running"] is None
 
 
-def step(number: int) -> StepProgress:
-    return StepProgress(number, 100, 64, 48, 0.5, 0.2, 0.3)
-
-
-def test_a_job_that_was_resumed_has_its_remaining_time_too(beating: Beating) -> None:
-    """Steps made in an earlier run took none of this run's time."""
-    beating.heartbeat.job_started(JOB, "a--s")
-    for number in (81, 82, 83, 84):
-        beating.clock.now += 10
-        beating.heartbeat.job_step("a--s", step(number))
-    running = beating.heartbeat.running
-    assert running is not None
-    assert running["left_s"] == 16 * 10
-
-
 def test_drops_are_counted(config: Config, ledger: Ledger) -> None:
     now = time.time()
     for id, state, ended in (
@@ -411,112 +333,6 @@ def test_what_a_folder_asks_for_is_worked_out_once(
     monkeypatch.setattr(Router, "plan", counted)
     assert len(read_status(config, ledger)["waits"]) == 20
     assert len(planned) == 1
-
-
-# The heartbeat
-
-
-def test_beats_come_at_most_once_a_second(beating: Beating, ledger: Ledger, config: Config) -> None:
-    beating.heartbeat.beat(QUEUE, True)
-    for _ in range(9):
-        beating.clock.now += BEAT_S / 10
-        beating.heartbeat.beat(Queue(0, 0, 0, 0), False)
-    assert beating.shown.queues == [QUEUE]
-    assert beating.manager.heard == [f"WATCHDOG=1\nSTATUS={QUEUE}"]
-    assert ledger.read_daemon(config.watch.inbox) | {"watching": True, **asdict(QUEUE)} == (
-        ledger.read_daemon(config.watch.inbox)
-    )
-    beating.clock.now += BEAT_S / 10
-    beating.heartbeat.beat(Queue(0, 0, 9, 0), True)
-    assert [queue.done for queue in beating.shown.queues] == [5, 9]
-    assert len(beating.manager.heard) == 2
-
-
-def test_a_queue_is_said_in_a_few_words() -> None:
-    assert str(QUEUE) == "3 waiting, 2 settling, 5 done, 1 quarantined"
-
-
-def test_a_queue_is_said_in_a_row_of_a_terminal() -> None:
-    assert QUEUE.short == "3 wait, 2 settling, 5 done, 1 quarantined"
-    assert Queue(0, 0, 0, 0).short == "0 wait, 0 done"
-
-
-def test_the_manager_is_told_of_start_and_end(beating: Beating) -> None:
-    beating.heartbeat.ready()
-    beating.beat()
-    beating.heartbeat.stopping()
-    assert [heard.split("\n")[0] for heard in beating.manager.heard] == [
-        "READY=1",
-        "WATCHDOG=1",
-        "STOPPING=1",
-    ]
-
-
-def test_the_same_pause_is_said_once(beating: Beating) -> None:
-    full, gone = DiskError("/out: full.", "Make room."), DeviceError("cuda:0 is gone.", "Look.")
-    for error in (full, full, DiskError("/out: full.", "Make room."), gone, full):
-        beating.heartbeat.paused(error)
-    assert [text for _, text in beating.shown.told] == [
-        "paused: /out: full. Make room.",
-        "paused: cuda:0 is gone. Look.",
-        "paused: /out: full. Make room.",
-    ]
-    assert beating.shown.facts[0] == {"error": "/out: full.", "next_step": "Make room."}
-    beating.shown.told.clear()
-    beating.heartbeat.resumed()
-    beating.heartbeat.resumed()
-    assert beating.shown.told == [("resumed", "resumed")]
-    beating.heartbeat.paused(full)
-    assert len(beating.shown.told) == 2  # a new pause
-
-
-def test_a_ledger_that_cannot_be_written_is_said_once_and_survived(
-    beating: Beating, ledger: Ledger, config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any) -> None:
-        raise DiskError("the ledger cannot be used.", "Make room.")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "write_daemon", refuse)
-        for _ in range(5):
-            beating.beat()
-            beating.heartbeat.resumed()  # as the daemon says after every step that went well
-    assert beating.shown.told == [("ledger", "the ledger cannot be used. Make room.")]
-    assert len(beating.shown.queues) == len(beating.manager.heard) == 5  # life goes on
-    beating.beat()
-    assert ledger.read_daemon(config.watch.inbox)["waiting"] == 3
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "write_daemon", refuse)
-        beating.beat()
-    assert len(beating.shown.told) == 2  # it is a new trouble
-
-
-def test_encoder_and_device_are_said_when_they_change(beating: Beating) -> None:
-    slim, full = EncoderInfo("vgg19-slim", "0" * 64), EncoderInfo("vgg19", "1" * 64)
-    for encoder in (slim, slim, full):
-        beating.heartbeat.encoder_chosen(encoder)
-    for device in ("cpu", "cpu", "cuda:0"):
-        beating.heartbeat.device_chosen(device)
-    assert beating.shown.encoders == [slim, full]
-    assert beating.shown.told == [("device", "device cpu"), ("device", "device cuda:0")]
-    assert (beating.heartbeat.state["encoder"], beating.heartbeat.state["device"]) == ("vgg19", "cuda:0")
-
-
-def test_what_the_runner_tells_is_passed_on(beating: Beating) -> None:
-    heartbeat, shown = beating.heartbeat, beating.shown
-    finished = Finished(JOB, "a--s", "done")
-    heartbeat.job_started(JOB, "a--s")
-    heartbeat.job_step("a--s", step(1))
-    heartbeat.worker_lost(JOB, WorkerLost("The worker ended."))
-    heartbeat.job_finished(finished)
-    assert (shown.started, shown.steps, shown.lost) == (["a--s"], [step(1)], ["The worker ended."])
-    assert shown.finished == [finished]
-    assert heartbeat.running is None
-
-
-def test_a_fault_is_any_error(beating: Beating) -> None:
-    beating.heartbeat.paused(PipelineError("Odd."))
-    assert beating.shown.told == [("paused", "paused: Odd.")]
 
 
 def test_what_waits_is_named_with_its_reason_with_and_without_a_daemon(tmp_path: Path) -> None:

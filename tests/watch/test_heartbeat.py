@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from heartbeats import JOB, QUEUE, Beating, make_config, step
+
+from pipeline.batch.summary import Finished
+from pipeline.errors import DeviceError, DiskError, PipelineError, WorkerLost
+from pipeline.spec.config import Config
+from pipeline.spec.jobs import EncoderInfo
+from pipeline.storage.ledger import Ledger
+from pipeline.watch.heartbeat import BEAT_S, Queue
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "outbox").mkdir()
+    (tmp_path / "inbox").mkdir()
+    return make_config(tmp_path)
+
+
+@pytest.fixture
+def ledger(config: Config) -> Iterator[Ledger]:
+    with closing(Ledger(config.state_dir)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def beating(config: Config, ledger: Ledger) -> Beating:
+    return Beating(config, ledger)
+
+
+def test_a_job_that_was_resumed_has_its_remaining_time_too(beating: Beating) -> None:
+    """Steps made in an earlier run took none of this run's time."""
+    beating.heartbeat.job_started(JOB, "a--s")
+    for number in (81, 82, 83, 84):
+        beating.clock.now += 10
+        beating.heartbeat.job_step("a--s", step(number))
+    running = beating.heartbeat.running
+    assert running is not None
+    assert running["left_s"] == 16 * 10
+
+
+# The heartbeat
+
+
+def test_beats_come_at_most_once_a_second(beating: Beating, ledger: Ledger, config: Config) -> None:
+    beating.heartbeat.beat(QUEUE, True)
+    for _ in range(9):
+        beating.clock.now += BEAT_S / 10
+        beating.heartbeat.beat(Queue(0, 0, 0, 0), False)
+    assert beating.shown.queues == [QUEUE]
+    assert beating.manager.heard == [f"WATCHDOG=1\nSTATUS={QUEUE}"]
+    assert ledger.read_daemon(config.watch.inbox) | {"watching": True, **asdict(QUEUE)} == (
+        ledger.read_daemon(config.watch.inbox)
+    )
+    beating.clock.now += BEAT_S / 10
+    beating.heartbeat.beat(Queue(0, 0, 9, 0), True)
+    assert [queue.done for queue in beating.shown.queues] == [5, 9]
+    assert len(beating.manager.heard) == 2
+
+
+def test_a_queue_is_said_in_a_few_words() -> None:
+    assert str(QUEUE) == "3 waiting, 2 settling, 5 done, 1 quarantined"
+
+
+def test_a_queue_is_said_in_a_row_of_a_terminal() -> None:
+    assert QUEUE.short == "3 wait, 2 settling, 5 done, 1 quarantined"
+    assert Queue(0, 0, 0, 0).short == "0 wait, 0 done"
+
+
+def test_the_manager_is_told_of_start_and_end(beating: Beating) -> None:
+    beating.heartbeat.ready()
+    beating.beat()
+    beating.heartbeat.stopping()
+    assert [heard.split("\n")[0] for heard in beating.manager.heard] == [
+        "READY=1",
+        "WATCHDOG=1",
+        "STOPPING=1",
+    ]
+
+
+def test_the_same_pause_is_said_once(beating: Beating) -> None:
+    full, gone = DiskError("/out: full.", "Make room."), DeviceError("cuda:0 is gone.", "Look.")
+    for error in (full, full, DiskError("/out: full.", "Make room."), gone, full):
+        beating.heartbeat.paused(error)
+    assert [text for _, text in beating.shown.told] == [
+        "paused: /out: full. Make room.",
+        "paused: cuda:0 is gone. Look.",
+        "paused: /out: full. Make room.",
+    ]
+    assert beating.shown.facts[0] == {"error": "/out: full.", "next_step": "Make room."}
+    beating.shown.told.clear()
+    beating.heartbeat.resumed()
+    beating.heartbeat.resumed()
+    assert beating.shown.told == [("resumed", "resumed")]
+    beating.heartbeat.paused(full)
+    assert len(beating.shown.told) == 2  # a new pause
+
+
+def test_a_ledger_that_cannot_be_written_is_said_once_and_survived(
+    beating: Beating, ledger: Ledger, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise DiskError("the ledger cannot be used.", "Make room.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "write_daemon", refuse)
+        for _ in range(5):
+            beating.beat()
+            beating.heartbeat.resumed()  # as the daemon says after every step that went well
+    assert beating.shown.told == [("ledger", "the ledger cannot be used. Make room.")]
+    assert len(beating.shown.queues) == len(beating.manager.heard) == 5  # life goes on
+    beating.beat()
+    assert ledger.read_daemon(config.watch.inbox)["waiting"] == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "write_daemon", refuse)
+        beating.beat()
+    assert len(beating.shown.told) == 2  # it is a new trouble
+
+
+def test_encoder_and_device_are_said_when_they_change(beating: Beating) -> None:
+    slim, full = EncoderInfo("vgg19-slim", "0" * 64), EncoderInfo("vgg19", "1" * 64)
+    for encoder in (slim, slim, full):
+        beating.heartbeat.encoder_chosen(encoder)
+    for device in ("cpu", "cpu", "cuda:0"):
+        beating.heartbeat.device_chosen(device)
+    assert beating.shown.encoders == [slim, full]
+    assert beating.shown.told == [("device", "device cpu"), ("device", "device cuda:0")]
+    assert (beating.heartbeat.state["encoder"], beating.heartbeat.state["device"]) == ("vgg19", "cuda:0")
+
+
+def test_what_the_runner_tells_is_passed_on(beating: Beating) -> None:
+    heartbeat, shown = beating.heartbeat, beating.shown
+    finished = Finished(JOB, "a--s", "done")
+    heartbeat.job_started(JOB, "a--s")
+    heartbeat.job_step("a--s", step(1))
+    heartbeat.worker_lost(JOB, WorkerLost("The worker ended."))
+    heartbeat.job_finished(finished)
+    assert (shown.started, shown.steps, shown.lost) == (["a--s"], [step(1)], ["The worker ended."])
+    assert shown.finished == [finished]
+    assert heartbeat.running is None
+
+
+def test_a_fault_is_any_error(beating: Beating) -> None:
+    beating.heartbeat.paused(PipelineError("Odd."))
+    assert beating.shown.told == [("paused", "paused: Odd.")]

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from claimed import ID, OTHER, make_claims, taken, with_disk
+from disks import failing
+
+from pipeline.storage.files import Disk
+from pipeline.watch.claims import Claims
+from pipeline.watch.inbox import Scan, scan_inbox
+from pipeline.watch.markers import marker_path
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def claims(tmp_path: Path) -> Claims:
+    return make_claims(tmp_path)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+def put(path: Path, data: bytes = b"data") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def scan(inbox: Path) -> Scan:
+    return scan_inbox(inbox, Disk())
+
+
+class TestMarker:
+    def test_lies_beside_its_file(self) -> None:
+        assert marker_path(Path("folder/a.png")) == Path("folder/.a.png.done")
+
+    @pytest.mark.parametrize("name", ["n" * 249, "n" * 250, "n" * 255, "é" * 127, "\udcff" * 255])
+    def test_is_never_longer_than_a_name_may_be(self, inbox: Path, name: str) -> None:
+        marker = marker_path(inbox / name)
+        assert len(os.fsencode(marker.name)) <= 255
+        if "\udcff" not in name or sys.platform == "linux":
+            put(marker)
+            assert scan(inbox).markers == {marker.relative_to(inbox)}
+
+    def test_names_stay_apart(self) -> None:
+        assert marker_path(Path("n" * 255)) != marker_path(Path("n" * 254 + "m"))
+
+
+def test_a_file_that_replaced_one_that_was_left_is_new(claims: Claims) -> None:
+    home = claims.leave(taken(claims, "a.png"))
+    home.with_name("new").write_bytes(b"picture")
+    home.with_name("new").replace(home)
+    assert not claims.markers.is_done(Path("a.png"))
+
+
+def test_a_file_that_was_edited_is_new(claims: Claims) -> None:
+    home = claims.leave(taken(claims, "a.png"))
+    home.write_bytes(b"another picture")
+    assert not claims.markers.is_done(Path("a.png"))
+
+
+@pytest.mark.parametrize("marker", [b"", b"{", b"[]", b"null", b'{"inode": 1}'])
+def test_a_marker_that_says_something_else_marks_nothing(claims: Claims, marker: bytes) -> None:
+    home = claims.leave(taken(claims, "a.png"))
+    marker_path(home).write_bytes(marker)
+    assert not claims.markers.is_done(Path("a.png"))
+
+
+def test_a_marker_is_removed(claims: Claims) -> None:
+    home = claims.leave(taken(claims, "a.png"))
+    claims.markers.remove(marker_path(Path("a.png")))
+    assert not claims.markers.is_done(Path("a.png"))
+    assert home.exists()
+    claims.markers.remove(marker_path(Path("a.png")))  # gone already
+
+
+def test_a_marker_is_not_replaced_by_another_drops(claims: Claims) -> None:
+    first, second = taken(claims, "a.png", b"1", ID), taken(claims, "a.png", b"2", OTHER)
+    assert claims.leave(first) == claims.inbox / "a.png"
+    assert claims.leave(second) == claims.archive_folder / "a.png"
+    assert claims.markers.is_done(Path("a.png"))
+
+
+def test_no_room_for_a_marker_sends_the_original_to_the_archive(claims: Claims) -> None:
+    claim = taken(claims, "a.png")
+    long = failing("replace", errno.ENAMETOOLONG, lambda path: path.name.endswith(".done"))
+    assert with_disk(claims, long).leave(claim) == claims.archive_folder / "a.png"
