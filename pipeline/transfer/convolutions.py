@@ -24,30 +24,38 @@ BORDER_APART, BORDER_APART_BACKWARD = 2_000_000, 500_000
 
 @dataclass(frozen=True)
 class Kernel:
-    """Weights (KCHW), and their outer rows and columns for what lies beyond the border."""
+    """Weights (KCHW), channels last, and their outer rows and columns for what lies beyond the border."""
 
     weight: Tensor
-    rows: tuple[Tensor, Tensor]
-    columns: tuple[Tensor, Tensor]
+    rows: tuple[Tensor, ...]
+    columns: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, weight: Tensor, dtype: torch.dtype) -> Kernel:
-        def lay_out(part: Tensor) -> Tensor:
-            return part.to(dtype).contiguous(memory_format=torch.channels_last)
+    def of(cls, weight: Tensor) -> Kernel:
+        rows, columns = (weight[:, :, :1], weight[:, :, 2:]), (weight[..., :1], weight[..., 2:])
+        return cls(_laid_out(weight), tuple(map(_laid_out, rows)), tuple(map(_laid_out, columns)))
 
-        return cls(
-            lay_out(weight),
-            (lay_out(weight[:, :, :1]), lay_out(weight[:, :, 2:])),
-            (lay_out(weight[..., :1]), lay_out(weight[..., 2:])),
+    def flipped(self) -> Kernel:
+        """Return the kernel of the input's gradient: every part flipped and transposed."""
+        return Kernel(
+            _flipped(self.weight), tuple(map(_flipped, self.rows)), tuple(map(_flipped, self.columns))
         )
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
+def _flipped(weight: Tensor) -> Tensor:
+    return _laid_out(weight.flip(2, 3).transpose(0, 1))
 
 
 class FrozenConvolution:
     """A convolution with `weight` (KCHW, 3 x 3) and `bias` (K), computed in `dtype`, channels last."""
 
     def __init__(self, weight: Tensor, bias: Tensor, padding: Padding, dtype: torch.dtype) -> None:
-        self.kernel = Kernel.of(weight, dtype)
-        self.flipped = Kernel.of(weight.flip(2, 3).transpose(0, 1), dtype)
+        self.kernel = Kernel.of(weight.to(dtype))
+        self.flipped = self.kernel.flipped()
         self.bias = bias.to(dtype)
         self.padding = padding
 
@@ -73,7 +81,7 @@ class FrozenConvolution:
         if gradient_BKHW[0].numel() < BORDER_APART_BACKWARD:
             return self._fold(F.conv2d(gradient_BKHW, weight, padding=2))
         by_x = F.conv2d(gradient_BKHW, weight, padding=1)
-        for edge, source, row, column in self._edges(self.flipped, is_flipped=True):
+        for edge, source, row, column in self._edges(self.flipped):
             beyond = F.conv2d(gradient_BKHW[:, :, edge, None], row, padding=(0, 2))[:, :, 0]
             by_row = beyond[:, :, 1:-1]
             by_row[:, :, self._inset] += beyond[:, :, 0]
@@ -88,13 +96,10 @@ class FrozenConvolution:
         """How far inside the picture the row or column lies that is repeated beyond its border."""
         return 1 if self.padding == "reflect" else 0
 
-    def _edges(self, kernel: Kernel, is_flipped: bool = False) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-        """Yield for both ends: the outermost index, the one repeated beyond it, and the weights out there."""
-        rows, columns = kernel.rows, kernel.columns
-        if is_flipped:  # what the first row of weights gave forward comes back through the last
-            rows, columns = rows[::-1], columns[::-1]
-        yield 0, self._inset, rows[0], columns[0]
-        yield -1, -1 - self._inset, rows[1], columns[1]
+    def _edges(self, kernel: Kernel) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+        """Yield for both ends: the outermost index, the one repeated beyond it, the weights out there."""
+        yield 0, self._inset, kernel.rows[0], kernel.columns[0]
+        yield -1, -1 - self._inset, kernel.rows[1], kernel.columns[1]
 
     def _fold(self, padded: Tensor) -> Tensor:
         """Crop a border of one pixel, and add it to the pixels that it was copied from."""
