@@ -93,7 +93,7 @@ SIZES = pytest.mark.parametrize("size", [(40, 48), (37, 51)], ids=["even", "odd"
 @pytest.mark.parametrize("name", RECIPES)
 @SIZES
 @pytest.mark.parametrize("bound", [0, 10**9], ids=["border apart", "border copied"])
-def test_it_is_what_autograd_computes(
+def test_it_agrees_with_autograd(
     name: str, size: tuple[int, int], bound: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(convolutions, "BORDER_APART", bound)
@@ -109,7 +109,7 @@ def test_it_is_what_autograd_computes(
 
 @pytest.mark.parametrize("name", RECIPES)
 @SIZES
-def test_in_float32_it_points_the_same_way(name: str, size: tuple[int, int]) -> None:
+def test_in_float32_it_agrees_with_autograd(name: str, size: tuple[int, int]) -> None:
     reference, ours = objectives(tiny_encoder(RECIPES[name]), RECIPES[name], size)
     image = random_image(*size, seed=3) * 1.2 - 0.1
     losses, gradient = reference.evaluate(image)
@@ -121,7 +121,7 @@ def test_in_float32_it_points_the_same_way(name: str, size: tuple[int, int]) -> 
 
 @pytest.mark.parametrize("name", RECIPES)
 @SIZES
-def test_with_masks_it_is_what_autograd_computes(name: str, size: tuple[int, int]) -> None:
+def test_with_masks_it_agrees_with_autograd(name: str, size: tuple[int, int]) -> None:
     recipe = RECIPES[name]
     encoder = tiny_encoder(recipe).double()
     targets = masked_targets(encoder, recipe, soft_masks(2, 3, *size))
@@ -136,7 +136,7 @@ def test_with_masks_it_is_what_autograd_computes(name: str, size: tuple[int, int
 @pytest.mark.parametrize("margin", [5, 16])
 @pytest.mark.parametrize("style_loss", ["bures", "gram"])
 @pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
-def test_with_a_margin_it_is_what_autograd_computes(margin: int, style_loss: str, masked: bool) -> None:
+def test_with_a_margin_it_agrees_with_autograd(margin: int, style_loss: str, masked: bool) -> None:
     recipe, size = Recipe(margin=margin, style_loss=style_loss), (85, 97)
     encoder = tiny_encoder(recipe).double()
     content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
@@ -150,8 +150,8 @@ def test_with_a_margin_it_is_what_autograd_computes(margin: int, style_loss: str
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
-def test_a_margin_has_no_style(masked: bool) -> None:
-    """At the first layer nothing of it is seen but the one pixel that a convolution reaches over."""
+def test_a_margin_has_no_style_loss(masked: bool) -> None:
+    """At the first layer only one pixel of the margin counts: the one that a convolution reaches."""
     recipe = Recipe(style_layers={"relu1_1": 1.0}, margin=5, tv_weight=0.0, canvas="imagenet")
     encoder = tiny_encoder(recipe)
     image, targets = random_image(seed=3), gram_targets(encoder, random_image(seed=2), ["relu1_1"])
@@ -167,7 +167,7 @@ def test_a_margin_has_no_style(masked: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["default", "gatys", "mean", "normalized gram"])
-def test_with_masks_it_is_the_slope_of_its_loss(name: str) -> None:
+def test_with_masks_the_gradient_is_the_slope_of_the_loss(name: str) -> None:
     recipe = RECIPES[name]
     encoder = tiny_encoder(recipe).double()
     targets = masked_targets(encoder, recipe, soft_masks(1, 2, 40, 48))
@@ -181,7 +181,7 @@ def test_with_masks_it_is_the_slope_of_its_loss(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["default", "gatys", "mean", "normalized gram"])
 @pytest.mark.parametrize("size", [(40, 48), (37, 51)])
-def test_a_region_that_is_all_is_as_no_mask(name: str, size: tuple[int, int]) -> None:
+def test_a_region_of_all_pixels_is_the_same_as_no_mask(name: str, size: tuple[int, int]) -> None:
     recipe = RECIPES[name]
     encoder = tiny_encoder(recipe).double()
     content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
@@ -195,7 +195,7 @@ def test_a_region_that_is_all_is_as_no_mask(name: str, size: tuple[int, int]) ->
         assert torch.allclose(masked_gradient, gradient, rtol=1e-7, atol=1e-12)
 
 
-def test_regions_that_are_mirrored_give_mirrored_gradients() -> None:
+def test_mirrored_regions_give_mirrored_gradients() -> None:
     recipe = RECIPES["zeros"].model_copy(update={"pooling": "average"})
     encoder = tiny_encoder(recipe).double()
     for convolution in encoder.convolutions.values():  # a network that sees both ways alike
@@ -213,7 +213,7 @@ def test_regions_that_are_mirrored_give_mirrored_gradients() -> None:
 
 
 def test_a_region_moves_its_own_pixels_only() -> None:
-    """At the first layer nothing reaches over its edge but a pixel."""
+    """At the first layer a region reaches only one pixel beyond its edge."""
     recipe = Recipe(
         style_layers={"relu1_1": 1.0}, content_weight=0.0, tv_weight=0.0, canvas="imagenet", margin=0
     )
@@ -235,7 +235,7 @@ def test_a_region_moves_its_own_pixels_only() -> None:
     assert difference[26:].min() > 0
 
 
-def test_a_canvas_that_is_no_number_has_no_loss() -> None:
+def test_the_loss_of_a_canvas_that_is_not_finite_is_not_finite() -> None:
     for recipe in (RECIPES["default"], RECIPES["no pixels"]):
         ours = objectives(tiny_encoder(recipe), recipe, (40, 48))[1]
         for value in (float("nan"), float("inf")):
@@ -246,7 +246,7 @@ def test_a_canvas_that_is_no_number_has_no_loss() -> None:
 
 @pytest.mark.parametrize("name", ["default", "normalized gram", "gatys"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_another_job_is_loaded_into_the_same_memory(name: str, masked: bool) -> None:
+def test_load_reuses_the_memory_of_the_job_before(name: str, masked: bool) -> None:
     recipe = RECIPES[name]
     encoder = tiny_encoder(recipe)
     jobs = []
@@ -270,7 +270,7 @@ def test_another_job_is_loaded_into_the_same_memory(name: str, masked: bool) -> 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("bound", [0, 10**9], ids=["border apart", "border copied"])
 @pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
-def test_an_evaluation_never_asks_the_device_for_a_number(
+def test_an_evaluation_reads_no_number_from_the_device(
     name: str, dtype: torch.dtype, bound: int, masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(convolutions, "BORDER_APART", bound)
@@ -298,7 +298,7 @@ def tensors_of(value: object) -> list[Tensor]:
 
 
 def on_meta(value: Any) -> Any:
-    """Return a copy of nested values whose tensors have shapes but no numbers."""
+    """Return a copy of nested values whose tensors are on the meta device, without numbers."""
     if isinstance(value, Tensor):
         return value.to("meta")
     if isinstance(value, dict):
@@ -316,7 +316,7 @@ def is_ours(value: object) -> bool:
     return type(value).__module__.startswith("pipeline.transfer")
 
 
-def test_several_pictures_are_evaluated_as_each_alone() -> None:
+def test_a_batch_is_evaluated_as_each_picture_alone() -> None:
     recipe = Recipe(margin=0)
     encoder = tiny_encoder(recipe)
     targets = gram_targets(encoder, random_image(seed=2), list(recipe.style_layers))
@@ -336,7 +336,7 @@ def example_pair(size: tuple[int, int]) -> list[Tensor]:
     ]
 
 
-def test_in_bfloat16_it_points_the_same_way() -> None:
+def test_in_bfloat16_the_gradient_points_the_same_way() -> None:
     recipe = Recipe()
     encoder = slim_encoder(recipe)
     content, style = example_pair((192, 128))
@@ -349,7 +349,7 @@ def test_in_bfloat16_it_points_the_same_way() -> None:
     assert cosine(our_gradient, gradient) > 0.985
 
 
-def test_in_bfloat16_with_masks_it_points_the_same_way() -> None:
+def test_in_bfloat16_with_masks_the_gradient_points_the_same_way() -> None:
     recipe, size = Recipe(), (192, 128)
     encoder = slim_encoder(recipe)
     names = ("content/lake.jpg", "styles/swirls.jpg", "styles/mosaic.jpg")
@@ -378,5 +378,5 @@ def test_a_run_in_bfloat16_ends_where_one_in_float32_does() -> None:
             optimizer.step(flat, losses.total, gradient.contiguous().view(1, -1))
         with torch.no_grad():
             reached[dtype] = float(reference.losses(optimizer.best_BN.view_as(canvas)).total)
-    # Few pixels, and relu1_1 weighs much: rounding tells more here than in pictures of a use.
+    # With few pixels and a heavy relu1_1, rounding counts for more than in real pictures.
     assert reached[torch.bfloat16] == pytest.approx(reached[torch.float32], rel=0.08)

@@ -44,7 +44,7 @@ def features(seed: int, rows: int = 6, columns: int = 7) -> Tensor:
 def assert_differentiated(
     loss: Callable[[Tensor], Tensor], at: Tensor, losses: Tensor, gradient: Tensor
 ) -> None:
-    """Assert that losses and their gradients at a point are what autograd makes of a function."""
+    """Assert that losses and their gradients at a point agree with autograd on the function `loss`."""
     at = at.detach().clone().requires_grad_()
     expected = loss(at)
     assert torch.allclose(losses, expected, rtol=1e-10)
@@ -117,10 +117,10 @@ def test_gradients_are_added_inside_their_border(is_product: bool, border: int) 
     assert added.data_ptr() == place
 
 
-def test_products_in_bfloat16_that_overlap_leave_the_setting_as_it_was(
+def test_overlapping_products_in_bfloat16_restore_the_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The first thread to begin ends while the second is still within."""
+    """The first thread leaves while the second is still inside."""
     matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
     features = random_image().to(torch.bfloat16, memory_format=torch.channels_last)

@@ -25,7 +25,7 @@ def quadratic(seed: int, size: int = 30, pictures: int = 1) -> Problem:
 
 
 def quartic(canvas_BN: Tensor) -> Tensor:
-    """Of fourth order, like a Gram loss: long steps make it explode."""
+    """Of fourth order, like a Gram loss: it explodes after long steps."""
     return (canvas_BN.square() - 2).square().sum(1)
 
 
@@ -80,7 +80,7 @@ def test_it_takes_the_steps_of_torch(history: int, rate: float) -> None:
     assert torch.allclose(ours, run_torch(problem, start(), 25, rate, history), rtol=1e-6, atol=1e-8)
 
 
-def test_pictures_together_go_as_each_alone() -> None:
+def test_a_batch_moves_each_picture_as_alone() -> None:
     problems = [quadratic(seed) for seed in (1, 2)]
     canvas_BN = start(2)
 
@@ -93,7 +93,7 @@ def test_pictures_together_go_as_each_alone() -> None:
         assert torch.allclose(together[:, index], alone[:, 0], rtol=1e-7, atol=1e-10)
 
 
-def test_a_picture_that_overshoots_goes_back_and_leaves_its_neighbour_alone() -> None:
+def test_a_picture_that_overshoots_returns_to_its_best_and_leaves_its_neighbour_alone() -> None:
     calm = quadratic(1)
 
     def both(canvas_BN: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def test_a_picture_that_overshoots_goes_back_and_leaves_its_neighbour_alone() ->
     assert torch.allclose(seen[:, 1], alone[:, 0], rtol=1e-7, atol=1e-10)
 
 
-def test_a_loss_that_is_no_number_is_stepped_back_from() -> None:
+def test_a_loss_that_is_nan_returns_to_the_best() -> None:
     problem = quadratic(1)
 
     def broken_at_three(canvas_BN: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def test_the_best_is_kept() -> None:
     assert torch.equal(optimizer.best_BN, seen[losses.argmin()])
 
 
-def test_it_goes_on_from_a_saved_state_as_if_never_stopped() -> None:
+def test_it_resumes_from_a_saved_state_as_if_never_stopped() -> None:
     problem, canvas_BN = quadratic(3), start()
     whole = run(problem, canvas_BN, 20)[1]
     first, seen = LBFGS(canvas_BN, 1.0, 5), []
@@ -147,8 +147,8 @@ def test_it_goes_on_from_a_saved_state_as_if_never_stopped() -> None:
     assert torch.equal(torch.stack(seen), whole)
 
 
-def test_pictures_can_change_company_between_steps() -> None:
-    """States are joined and taken apart along the batch, whatever each picture has behind it."""
+def test_pictures_can_be_regrouped_between_steps() -> None:
+    """States are joined and split along the batch, whatever steps each picture has taken."""
     problems = [quadratic(seed) for seed in (1, 2)]
     moving, optimizers = [], []
     for seed, (problem, steps) in enumerate(zip(problems, (3, 8), strict=True)):
@@ -176,7 +176,7 @@ def test_pictures_can_change_company_between_steps() -> None:
         )
 
 
-def test_its_state_stays_where_it_is_and_belongs_to_the_pictures() -> None:
+def test_its_state_stays_in_place_and_has_a_row_for_each_picture() -> None:
     canvas_BN = start(3)
     optimizer = LBFGS(canvas_BN, 1.0, 5)
     places = {name: value.data_ptr() for name, value in vars(optimizer).items() if isinstance(value, Tensor)}
@@ -190,7 +190,7 @@ def test_its_state_stays_where_it_is_and_belongs_to_the_pictures() -> None:
     assert all(len(value) == 3 for value in optimizer.state_dict().values())
 
 
-def test_a_step_never_asks_the_device_for_a_number() -> None:
+def test_a_step_reads_no_number_from_the_device() -> None:
     canvas_BN = torch.empty(2, 30, device="meta")
     optimizer = LBFGS(canvas_BN, 1.0, 5)
     for _ in range(3):

@@ -143,7 +143,7 @@ def test_a_flat_style_gives_finite_losses():
     assert torch.isfinite(content_loss(f, flat, "normalized")).all()
 
 
-def test_dead_channels_leave_no_tiny_numbers_in_a_bures_target():
+def test_dead_channels_leave_no_subnormal_numbers_in_a_bures_target():
     f = features(15)
     f[:, : N // 2] = 0
     vectors = bures_target(moments(f), 0.1).eigenvectors
@@ -185,13 +185,13 @@ def test_steps_in_colour_weigh_k_times_those_in_lightness(k):
     assert (by_hand == pytest.approx(total_variation(image).item())) == (k == 1)
 
 
-def test_a_grey_picture_does_not_feel_the_weight_of_colour():
+def test_a_grey_picture_is_unaffected_by_the_weight_of_colour():
     grey = torch.rand(1, 1, 5, 6, generator=torch.Generator().manual_seed(2)).double().expand(1, 3, 5, 6)
     assert torch.allclose(scale_chroma(grey, 3.0), grey)
 
 
-def test_a_style_of_one_colour_does_not_make_much_of_rounding():
-    """Its features have no spread at all; those that bfloat16 rounds are next to it."""
+def test_a_style_of_one_colour_does_not_amplify_rounding():
+    """Its features have no variance; rounded to bfloat16 they have very little."""
     flat = torch.linspace(0.5, 3, N, dtype=torch.float64).view(1, N, 1, 1).expand(1, N, H, W)
     target = bures_target(moments(flat), 0.1)
     rounded = (flat * (1 + 1e-3 * (features(16) - 0.5))).to(torch.bfloat16).double()
@@ -199,7 +199,7 @@ def test_a_style_of_one_colour_does_not_make_much_of_rounding():
     assert bures_style_loss(moments(features(17)), target).item() < 1e4
 
 
-def test_of_a_style_with_some_spread_nothing_is_changed():
+def test_the_lower_bound_does_not_touch_a_style_with_some_variance():
     style = moments(1 + 0.1 * features(18))
     values = torch.linalg.eigvalsh(style.covariance)
     expected = values[:, :, None] + values[:, None, :] + 0.1 * values.mean() + 1e-12

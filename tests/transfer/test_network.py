@@ -13,7 +13,7 @@ LAYERS = ["conv1_2", "relu2_1", "conv3_1", "relu3_1", "conv4_2"]
 
 @pytest.mark.parametrize("pooling", ["max", "average"])
 @pytest.mark.parametrize("padding", ["zeros", "reflect", "replicate"])
-def test_it_is_the_encoder_and_what_autograd_makes_of_it(pooling: Pooling, padding: Padding) -> None:
+def test_it_agrees_with_the_encoder_and_autograd(pooling: Pooling, padding: Padding) -> None:
     encoder = Encoder(tiny_weights(), LAYERS, pooling, padding).double()
     image = random_image(37, 51).double().requires_grad_()
     features = encoder(image)

@@ -74,7 +74,7 @@ def test_adam_takes_the_steps_of_torch() -> None:
         assert torch.allclose(ours_BN, theirs_BN, rtol=1e-12, atol=1e-14)
 
 
-def test_adam_counts_for_each_picture() -> None:
+def test_adam_counts_the_steps_of_each_picture() -> None:
     canvas_BN = torch.cat([start(), start() - 0.2])
     optimizers = [Adam(canvas_BN[i : i + 1], 0.1) for i in range(2)]
     for index, steps in enumerate((3, 9)):
@@ -94,7 +94,7 @@ def test_adam_counts_for_each_picture() -> None:
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "adam"])
-def test_a_step_keeps_its_memory_and_asks_for_no_number(name: str) -> None:
+def test_a_step_stays_in_place_and_reads_no_number_from_the_device(name: str) -> None:
     recipe = Recipe(optimizer=name)
     meta_BN = torch.empty(2, 48, device="meta")
     build_optimizer(recipe, meta_BN).step(meta_BN, meta_BN[:, 0], meta_BN)

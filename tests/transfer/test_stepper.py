@@ -51,7 +51,7 @@ def take(stepper: Stepper, steps: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_everything_stays_where_it_is(name):
+def test_everything_stays_in_place(name):
     """A CUDA graph reads and writes the same memory at every replay."""
     stepper = Stepper(*arguments(RECIPES[name]), torch.float32)
     before = [tensor.data_ptr() for tensor in tensors_of(stepper)]
@@ -59,7 +59,7 @@ def test_everything_stays_where_it_is(name):
     assert [tensor.data_ptr() for tensor in tensors_of(stepper)] == before
 
 
-def test_masks_are_loaded_and_nothing_is_brought_to_the_device_in_a_step():
+def test_load_replaces_masks_and_copies_nothing_to_the_device_in_a_step():
     recipe = RECIPES["lbfgs"]
     used = Stepper(*masked(arguments(recipe)), torch.float32)
     take(used, 5)
@@ -78,7 +78,7 @@ def tensors_of(stepper: Stepper) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_reused_stepper_is_as_a_new_one(name):
+def test_a_reused_stepper_steps_like_a_new_one(name):
     encoder, recipe, *first = arguments(RECIPES[name])
     _, _, *second = arguments(RECIPES[name], (3, 4))
     expected = take(Stepper(encoder, recipe, *second, torch.float32), 5)
@@ -88,7 +88,7 @@ def test_a_reused_stepper_is_as_a_new_one(name):
     assert torch.equal(take(used, 5), expected)
 
 
-def test_the_best_is_that_of_each_picture():
+def test_the_best_canvas_of_each_picture_is_kept():
     stepper = Stepper(*arguments(RECIPES["lbfgs"]), torch.float32)
     totals = take(stepper, 12)[:, 0]
     assert torch.equal(stepper.best_loss_B, totals.amin(0))
@@ -98,7 +98,7 @@ def test_the_best_is_that_of_each_picture():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_step_brings_nothing_to_the_device(name):
+def test_a_step_copies_nothing_to_the_device(name):
     """A copy from the host would make a GPU wait, and cannot be captured."""
     stepper = Stepper(*arguments(RECIPES[name]), torch.float32)
     stepper.step()
@@ -109,7 +109,7 @@ def test_a_step_brings_nothing_to_the_device(name):
 
 
 class Operators(TorchDispatchMode):
-    """Keeps the names of what is called."""
+    """Records the names of the operators that are called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,8 +120,8 @@ class Operators(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_a_stepper_is_gone_with_its_last_user():
-    """Not when the garbage is collected: it holds most of a job's memory."""
+def test_a_stepper_is_freed_with_its_last_reference():
+    """It must not wait for the garbage collector, as it holds most of a job's memory."""
     stepper = Stepper(*arguments(RECIPES["lbfgs"]), torch.float32)
     stepper.step()
     gone = weakref.ref(stepper)

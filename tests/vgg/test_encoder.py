@@ -19,7 +19,7 @@ from pipeline.vgg.encoder import (
 def features_by_hand(
     image: torch.Tensor, weights: dict[str, torch.Tensor], pooling: str
 ) -> dict[str, torch.Tensor]:
-    """VGG-19 as its table reads, with zero padding."""
+    """VGG-19, transcribed from the paper's table, with zero padding."""
     features = {}
     x = (image - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)) / torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
     for block, depth in enumerate((2, 2, 4, 4, 4), start=1):
@@ -44,14 +44,14 @@ def test_every_layer_by_name(pooling):
 
 
 @pytest.mark.parametrize("width", [3, 4, 6])
-def test_every_channel_of_the_tests_own_network_speaks(width):
-    """And differently from place to place, on pictures that its weights were not made by."""
+def test_every_channel_of_the_tests_own_network_is_active(width):
+    """And varies over positions, on pictures that its weights were not scaled by."""
     layers = ["relu" + name[4:] for name in CONVOLUTIONS]
     encoder = Encoder(tiny_weights(width), layers, padding="reflect")
     features = encoder(torch.cat([random_image(64, 64, seed) for seed in range(20, 26)]))
     for layer in layers:
-        speaks = (features[layer] > 0).float().mean((0, 2, 3))
-        assert 0.03 < speaks.min() <= speaks.max() < 1, layer
+        active = (features[layer] > 0).float().mean((0, 2, 3))
+        assert 0.03 < active.min() <= active.max() < 1, layer
         assert features[layer].std((0, 2, 3)).min() > 0.1, layer
 
 
