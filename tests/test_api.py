@@ -110,8 +110,8 @@ def test_what_of_the_pictures_is_not_used_is_warned_of(make_picture):
     with pytest.warns(UserWarning, match="first|bits") as warned:
         stylize("anim.gif", {"deep.ppm": 1, style: 1}, Recipe(**QUICK, init="anim.gif"))
     assert [str(each.message) for each in warned] == [
-        "anim.gif: there are several frames or pages; the first is taken.",
-        "deep.ppm: 8 of its 16 bits are read.",
+        "anim.gif: it has several frames or pages; only the first is used.",
+        "deep.ppm: only 8 of its 16 bits are used.",
     ]
     assert all(each.filename == __file__ for each in warned)
 

@@ -1,4 +1,4 @@
-"""Files to arrays and back: decoding, encoding, colour profiles, EXIF, what a file says of how it was made.
+"""Picture files to arrays and back: decoding, encoding, colour profiles, EXIF, and how a result was made.
 
-Without torch: arrays are numpy's or Pillow's. It does not know what the pictures are for.
+Arrays are NumPy's or Pillow's; torch is not loaded. This package does not know what the pictures are for.
 """

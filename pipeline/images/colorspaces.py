@@ -50,8 +50,8 @@ SAME_POINT = 2e-3
 D50, MATRIX_D50 = (0.9642, 1.0, 0.8249), SRGB_TO_XYZ.sum(1)
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
-HALF_A_PROFILE = "its colour profile is incomplete or damaged, and not used"
-NOT_FULL_RANGE = "it declares the narrow range of video; its samples are taken as they are"
+HALF_A_PROFILE = "its colour profile is incomplete or damaged and is not used"
+NOT_FULL_RANGE = "it declares the limited range of video; its samples are used as they are"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,9 @@ def declared_colors(info: Mapping[Any, Any], is_grey: bool) -> DeclaredColors:
 def _unknown_codes(primaries: int, transfer: int) -> tuple[str, ...]:
     if primaries == transfer == UNSPECIFIED:
         return ()
-    return (f"its colours are declared by unknown codes, {primaries} and {transfer}, which are not used",)
+    return (
+        f"its colours are declared by unknown code points, {primaries} and {transfer}, which are not used",
+    )
 
 
 def _of_codes(primaries: int, transfer: int, is_grey: bool) -> DeclaredColors | None:
@@ -110,7 +112,7 @@ def _of_codes(primaries: int, transfer: int, is_grey: bool) -> DeclaredColors | 
         return None
     if transfer in HDR:
         note = (
-            f"it has a high dynamic range ({HDR[transfer]}); whatever is brighter than SDR white became white"
+            f"it has a high dynamic range ({HDR[transfer]}); everything brighter than SDR white becomes white"
         )
         return DeclaredColors(rgb_profile(curve, points, is_grey), (note,), can_be_kept=False)
     return DeclaredColors(_unless_srgb(curve, points, is_grey))
@@ -119,7 +121,7 @@ def _of_codes(primaries: int, transfer: int, is_grey: bool) -> DeclaredColors | 
 def _of_gamma(gamma: float, chromaticity: Sequence[float] | None, is_grey: bool) -> DeclaredColors:
     """Return the colours of a PNG's gAMA and cHRM, in which white comes first."""
     if not PLAUSIBLE_GAMMA[0] <= gamma <= PLAUSIBLE_GAMMA[1]:
-        return DeclaredColors(b"", (f"its gamma, {gamma:g}, is not plausible and not used",))
+        return DeclaredColors(b"", (f"its gamma, {gamma:g}, is not plausible and is not used",))
     curve = SRGB_CURVE if SRGB_GAMMA[0] <= gamma <= SRGB_GAMMA[1] else power_curve(1 / gamma)
     points = PRIMARIES[BT709]
     if chromaticity is None:
@@ -128,7 +130,7 @@ def _of_gamma(gamma: float, chromaticity: Sequence[float] | None, is_grey: bool)
         return DeclaredColors(_unless_srgb(curve, (*chromaticity[2:8], *chromaticity[:2]), is_grey))
     except (ValueError, np.linalg.LinAlgError):
         return DeclaredColors(
-            _unless_srgb(curve, points, is_grey), ("its chromaticities are not plausible and not used",)
+            _unless_srgb(curve, points, is_grey), ("its chromaticities are not plausible and are not used",)
         )
 
 
@@ -197,14 +199,14 @@ def rgb_profile(curve: bytes, points: tuple[float, ...], is_grey: bool) -> bytes
     else:
         for letter, column in zip((b"r", b"g", b"b"), _columns(points).T, strict=True):
             tags |= {letter + b"XYZ": b"XYZ " + bytes(4) + _fixed(*column), letter + b"TRC": curve}
-    start, directory, body = 132 + 12 * len(tags), b"", b""
+    start, table, body = 132 + 12 * len(tags), b"", b""
     for name, data in tags.items():
-        directory += struct.pack(">4sII", name, start + len(body), len(data))
+        table += struct.pack(">4sII", name, start + len(body), len(data))
         body += data + bytes(-len(data) % 4)
     space = b"GRAY" if is_grey else b"RGB "
     head = struct.pack(">I4sI4s4s4s", start + len(body), bytes(4), 0x04300000, b"mntr", space, b"XYZ ")
     head += struct.pack(">6H4s", 2000, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + _fixed(*D50)
-    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + directory + body
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
 
 
 def _columns(points: Sequence[float]) -> NDArray[np.float64]:

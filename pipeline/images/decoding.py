@@ -19,7 +19,7 @@ from .exif import NO_EXIF, Exif, kept_exif
 from .profiles import to_srgb_8, to_srgb_16
 from .samples import on_white, possible_whites, split_alpha, to_8_bits, to_16_bits, upright
 
-EIGHT_BITS = "8 of its 16 bits are read"
+EIGHT_BITS = "only 8 of its 16 bits are used"
 
 # Magic number, width, height and the sample that is full light.
 _PPM_HEADER = re.compile(rb"P[36]" + rb"(?:\s|#[^\r\n]*+)++(\d++)" * 3 + rb"\s")
@@ -111,7 +111,7 @@ def _grey_samples(image: Image.Image) -> tuple[NDArray[np.uint16], tuple[str, ..
         return to_16_bits(values_HWC, possible_whites("f", 32))
     if image.format == "PPM":  # Pillow has scaled it by its own maximum
         return to_16_bits(values_HWC, (65535,))
-    # The mode I does not tell what an opened TIFF has; its tags do.
+    # The mode I holds integers of several kinds; the tags of an opened TIFF tell which.
     tags = getattr(image, "tag_v2", {})
     is_unsigned = bool(tags) and tags.get(ExifTags.Base.SampleFormat, (1,)) == (1,)
     (bits,) = tags.get(ExifTags.Base.BitsPerSample, (32,))
@@ -125,7 +125,7 @@ def samples_beyond_pillow(
 ) -> tuple[NDArray[np.uint16] | None, tuple[str, ...]]:
     """Return the samples of a file in colour with 16 bits, of which Pillow keeps 8; None for any other.
 
-    A note says so where only 8 of them are read.
+    There is a note if only 8 of the bits are used.
 
     Raises:
         TypeError: the file is cut short.

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from ..spec.text import first_few
 from .ifd import TAGS, Field, Fields, Ifd, IfdFile, exif_bytes
 
-# Tags of the main IFD that are kept. In a TIFF it also says how the pixels lie in the file. The orientation
+# Tags of the main IFD that are kept. In a TIFF it also describes the layout of the pixels. The orientation
 # was applied; the thumbnail is in another IFD, which is never read.
 KEPT = (TAGS.ImageDescription, TAGS.Make, TAGS.Model, TAGS.DateTime, TAGS.Artist, TAGS.Copyright)
 # Tags of the Exif IFD that are dropped: sizes and colours of other pixels, and makers' notes, which contain
@@ -63,7 +63,7 @@ def kept_exif(image: Image.Image) -> Exif:
         file = getattr(image.getexif(), "fp", None)
         return NO_EXIF if file is None else _kept(file)
     except Exception:  # Pillow reports damage as anything, and metadata is no reason to refuse a picture
-        return Exif(notes=("its EXIF cannot be read, and is left out",))
+        return Exif(notes=("its EXIF cannot be read and is left out",))
 
 
 def tiff_exif(data: bytes, offset: int) -> Exif:
@@ -83,7 +83,7 @@ def _kept(file: IO[bytes], offset: int | None = None) -> Exif:
     if not found.unreadable:
         return Exif(data)
     named = first_few(found.unreadable, NAMED_IN_NOTES)
-    return Exif(data, (f"of its EXIF this cannot be read, and is left out: {named}",))
+    return Exif(data, (f"parts of its EXIF cannot be read and are left out: {named}",))
 
 
 def _is_kept(pointer: int, tag: int) -> bool:

@@ -40,7 +40,7 @@ def _boxes(data: bytes) -> list[tuple[bytes, bytes]]:
         end = place + size if size else len(data)
         if end < place + head or end > len(data):
             break
-        # Only these are looked into; the others may hold all of the picture.
+        # The data of the picture, which may be long, is not needed.
         found.append((kind, data[place + head : end] if kind != b"mdat" else b""))
         place = end
     return found

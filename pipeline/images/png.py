@@ -122,7 +122,7 @@ class _Reader:
         if not self.left_out:
             return ()
         listed = first_few(self.left_out, NAMED_IN_NOTES)
-        return (f"some of its metadata is damaged or too long, and was left out: {listed}",)
+        return (f"some of its metadata is damaged or too long and is left out: {listed}",)
 
 
 def _text_length(name: bytes, body: bytes) -> int | None:

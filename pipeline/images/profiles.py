@@ -33,7 +33,7 @@ ALMOST = 2e-3
 LARGEST = 1 << 20
 # The mean difference, of 65535, that is allowed for greys that were brought to a profile and back.
 GREY_ERROR = 0.02 * 65535
-NOT_USED = "its colour profile is damaged or of another kind; its colours are taken for sRGB"
+NOT_USED = "its colour profile is damaged or of another kind; sRGB is assumed"
 
 Curve = NDArray[np.float64]  # linear light in [0, 1] for each of 65536 samples
 
@@ -118,7 +118,7 @@ def why_not_kept(profile: bytes) -> str:
         return "it has no colour profile to keep"
     # All profiles have the signature `acsp` (section 7.2); what has none is damaged.
     if profile[36:40] == b"acsp" and profile[16:20] != b"RGB ":
-        return "its colour profile is not one of RGB, and not kept"
+        return "its colour profile is not an RGB profile and is not kept"
     greys_HWC = np.linspace(0, 65535, 96).round().astype(np.uint16).reshape(1, 32, 3)
     greys_HWC[:] = greys_HWC[:, :, :1]
     try:
@@ -129,7 +129,7 @@ def why_not_kept(profile: bytes) -> str:
         back_HWC, notes = to_srgb_16(there_HWC, profile)
         if NOT_USED not in notes and np.abs(back_HWC.astype(float) - greys_HWC).mean() < GREY_ERROR:
             return ""
-    return "its colour profile is damaged, or one that colours cannot be brought to, and not kept"
+    return "its colour profile is damaged or cannot be converted to, and is not kept"
 
 
 def from_srgb(samples_HWC: NDArray[np.uint16], profile: bytes) -> NDArray[np.uint16]:

@@ -36,7 +36,7 @@ RAW_SIGNATURES = (
     (0, b"FUJIFILMCCD-RAW"), (0, b"IIRO"), (0, b"IIRS"), (0, b"MMOR"), (0, b"IIU\0"), (0, b"\0MRM"),
     (0, b"FOVb"), (4, b"ftypcrx "), (6, b"HEAPCCDR"), (8, b"CR\2\0"),
 )  # fmt: skip
-# Bytes that signatures are looked for in.
+# Signatures lie within so many bytes.
 SIGNATURE_BYTES = 64
 
 # Decoding takes at most this much memory for every pixel, beyond the file itself.
@@ -44,8 +44,8 @@ BYTES_PER_PIXEL = 50
 # What a file has for every pixel at most: four samples of 32 bits.
 FILE_BYTES_PER_PIXEL = 16
 
-FIRST_FRAME = "there are several frames or pages; the first is taken"
-LARGEST_PAGE = "there are several pages; the first is much smaller than another, which is taken"
+FIRST_FRAME = "it has several frames or pages; only the first is used"
+LARGEST_PAGE = "it has several pages; the first is much smaller than the one that is used"
 
 
 def read_bytes(path: Path) -> bytes:
@@ -163,7 +163,7 @@ def _open_tiff(data: bytes, pages: list[tiff.Page], name: str) -> OpenedPicture:
     page = tiff.main_page(pages)
     whole = [one for one in pages if one is page or not (one.is_reduced or one.is_sub)]
     notes = (FIRST_FRAME if page is whole[0] else LARGEST_PAGE,) if len(whole) > 1 else ()
-    # A sub-IFD may leave it to its outer IFD to say what holds for both.
+    # What a sub-IFD leaves out is as in the IFD around it.
     orientation = page.orientation or (pages[0].orientation if page.is_sub else 0)
     exif = tiff_exif(data, page.ifd.offset)
     if not exif.data and page is not pages[0]:
@@ -294,6 +294,6 @@ def _begins_as_picture(head: bytes) -> bool:
 
 
 def _signed_formats(data: bytes) -> list[str]:
-    """Return the formats that say of themselves that a file begins like one of theirs."""
+    """Return the formats whose plug-in recognises the beginning of a file."""
     accepting = [(kind, Image.OPEN[kind][1]) for kind in _formats()]
     return [kind for kind, accept in accepting if accept and accept(data[:16]) is True]

@@ -17,7 +17,7 @@ ROWS = 64
 def possible_whites(kind: str, bits: int) -> tuple[int, ...]:
     """Return what may be full light in samples of a kind, u, i or f as numpy has it; the least first.
 
-    Unsigned samples of up to 16 bits have one. The others do not say what theirs is.
+    Unsigned samples of up to 16 bits have one; for the others it is not defined.
     """
     if kind == "f":
         return 1, 255, 65535
@@ -30,13 +30,13 @@ def possible_whites(kind: str, bits: int) -> tuple[int, ...]:
 def to_16_bits(
     samples_HWC: NDArray[Any], whites: tuple[int, ...], colors: int = 3
 ) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
-    """Scale samples by the least white that all colours are below, or by the greatest; notes say which.
+    """Scale samples by the smallest white that no colour exceeds, or by the largest; notes say which.
 
-    Above a white of 1 a tenth of the samples may lie: lights of a scene. A little more than white is white;
-    what is below zero, or no number, is black. `colors` is the number of channels that are not alpha.
+    A tenth of the samples may exceed a white of 1: lights of a scene. Values above white become white, values
+    below zero and NaN become black. `colors` is the number of channels that are not alpha.
     """
     white = _white(samples_HWC[:, :, :colors], whites)
-    notes = (f"it does not say what its white is; {white:,} is taken for it",) if len(whites) > 1 else ()
+    notes = (f"it does not define which value is white; {white:,} is assumed",) if len(whites) > 1 else ()
     if samples_HWC.dtype == np.uint16 and white == 65535:
         return samples_HWC, notes
     result = np.empty(samples_HWC.shape, np.uint16)

@@ -62,7 +62,7 @@ class Page:
 
     @cached_property
     def is_reduced(self) -> bool:
-        """Whether it is a smaller copy or a mask. Bit 1 says one page of several, which is neither."""
+        """Whether it is a smaller copy or a mask. Bit 1 only means one page of several."""
         return bool(self.ifd.number(SUBFILE_TYPE) & ~2) or self.ifd.number(OLD_SUBFILE_TYPE) == 2
 
     @cached_property
@@ -71,7 +71,7 @@ class Page:
 
     @cached_property
     def orientation(self) -> int:
-        """The EXIF orientation, 0 if it does not say."""
+        """The EXIF orientation, 0 if there is none."""
         return self.ifd.number(TAGS.Orientation)
 
     @cached_property
@@ -97,8 +97,8 @@ def read_pages(data: bytes) -> list[Page]:
 def main_page(pages: list[Page]) -> Page:
     """Return the page that is the picture, rather than a smaller copy of it.
 
-    It is the first that is not said to be one and has half as many pixels as the largest, or more: pages of a
-    document differ a little, and thumbnails are not always said to be some.
+    It is the first that is not marked as one and has at least half as many pixels as the largest: pages of a
+    document differ a little in size, and thumbnails are not always marked.
     """
     whole = [page for page in pages if not page.is_reduced] or pages
     most = max(page.pixels for page in whole)

@@ -177,7 +177,7 @@ def _strip(rows_HWC: NDArray[Any], order: str) -> bytes:
 
 
 def read_provenance(data: bytes, name: str) -> dict[str, Any] | None:
-    """Return how a file of `encode_image` was made, None if it does not say. No pixels are decoded.
+    """Return the provenance in a file of `encode_image`, None if there is none. No pixels are decoded.
 
     Raises:
         ImageError: it is no picture.

@@ -9,7 +9,7 @@ import yaml
 from command_line import QUICK, opened
 from PIL import Image
 
-FIRST_FRAME = "there are several frames or pages; the first is taken."
+FIRST_FRAME = "it has several frames or pages; only the first is used."
 
 
 def animate(path: str) -> None:

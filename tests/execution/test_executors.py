@@ -91,7 +91,7 @@ def test_exif_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> N
 
 def test_exif_that_cannot_be_read_is_said_where_it_is_wanted(executor, make_task) -> None:
     for wanted, notes in (
-        ("keep", ("1.png: its EXIF cannot be read, and is left out.",)),
+        ("keep", ("1.png: its EXIF cannot be read and is left out.",)),
         ("drop", ()),
     ):
         task = make_task(1, format="jpeg", exif=wanted)
@@ -320,12 +320,12 @@ def test_transparency_and_a_profile_go_together(executor, make_task) -> None:
     ("mode", "profile", "bits", "note"),
     [
         ("RGB", b"", 8, "it has no colour profile to keep; the result is sRGB"),
-        ("L", make_profile(formula(0, 1.8), None), 8, "its colour profile is not one of RGB"),
+        ("L", make_profile(formula(0, 1.8), None), 8, "its colour profile is not an RGB profile"),
         (
             "CMYK",
             srgb_profile().replace(b"RGB XYZ", b"CMYKLab", 1),
             8,
-            "its colour profile is not one of RGB",
+            "its colour profile is not an RGB profile",
         ),
         ("RGB", LOOKUP, 16, "its colour profile has more than curves and a matrix; the result is"),
     ],
@@ -352,7 +352,7 @@ def test_what_could_not_be_used_is_noted(executor, make_task) -> None:
     digest = hashlib.sha256(task.job.content.read_bytes()).hexdigest()
     (result,) = run(executor, [Task(task.job, task.key, {**task.digests, task.job.content: digest})])
     assert result.status == "done"
-    assert result.notes == ("1.png: there are several frames or pages; the first is taken.",)
+    assert result.notes == ("1.png: it has several frames or pages; only the first is used.",)
     assert run(executor, [make_task(2)])[0].notes == ()
 
 

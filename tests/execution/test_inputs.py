@@ -91,7 +91,7 @@ def test_a_note_is_said_once(environment) -> None:
     recipe = Recipe(size=48, style_layers=["relu1_1"])
     request = read_request(Job("", path, Style("s", ((path, 1.0), (path, 1.0))), recipe, "a", masks=masks))
     assert request_notes(request, plan_levels(recipe, (48, 36))) == (
-        "a.gif: there are several frames or pages; the first is taken.",
+        "a.gif: it has several frames or pages; only the first is used.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Colours that are said without a profile: the same as with one that says so."""
+"""Colours that are declared without a profile: the same as with one."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def test_gamma_of_grey_is_honoured(power):
 
 
 def test_gamma_of_sixteen_bits_is_honoured_in_sixteen():
-    deep_HW = np.arange(0, 65536, 911, dtype=np.uint16)[:72].reshape(8, 9)
-    rgb16_HWC = np.stack([deep_HW] * 3, axis=2)
-    for kind, samples in ((0, deep_HW), (2, rgb16_HWC)):
+    grey_HW = np.arange(0, 65536, 911, dtype=np.uint16)[:72].reshape(8, 9)
+    rgb16_HWC = np.stack([grey_HW] * 3, axis=2)
+    for kind, samples in ((0, grey_HW), (2, rgb16_HWC)):
         rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
         found = decode_picture(picture(gamma(1.0), kind=kind, depth=16, rows=rows), "p.png")
         expected = linear_to_srgb(rgb16_HWC / 65535) * 257
@@ -124,7 +124,7 @@ def test_what_says_more_comes_first():
 def test_codes_that_are_not_known_are_said_and_what_says_less_counts():
     found = read(cicp(12, 17, 0, 1), profile("Adobe RGB"))
     assert found.notes == (
-        "p.png: its colours are declared by unknown codes, 12 and 17, which are not used.",
+        "p.png: its colours are declared by unknown code points, 12 and 17, which are not used.",
     )
     assert np.array_equal(np.asarray(found.image), colours(profile("Adobe RGB")))
     assert read(cicp(1, 13, 0, 0)).notes == (f"p.png: {NOT_FULL_RANGE}.",)

@@ -162,7 +162,7 @@ def test_a_ppm_in_colour_of_more_than_eight_bits(maximum):
 def test_a_ppm_written_in_digits_says_what_is_read():
     found = decode_picture(b"P3 2 1 65535  0 257 65535  32768 0 0\n", "digits.ppm")
     assert np.asarray(found.image).tolist() == [[[0, 1, 255], [128, 0, 0]]]
-    assert found.notes == ("digits.ppm: 8 of its 16 bits are read.",)
+    assert found.notes == ("digits.ppm: only 8 of its 16 bits are used.",)
     assert decode_picture(b"P3 1 1 255  0 1 255\n", "digits.ppm").notes == ()
     assert decode_picture(b"P6 1 1 200 abc", "old.ppm").notes == ()
 
@@ -212,7 +212,7 @@ def test_what_is_read_with_less_than_it_has_says_so():
     cmyk_HWC = noise(4, np.uint16)
     found = decode_picture(tiff_file(cmyk_HWC, photometric=5), "print.tif")
     assert found.rgb16_HWC is None
-    assert found.notes == ("print.tif: 8 of its 16 bits are read.",)
+    assert found.notes == ("print.tif: only 8 of its 16 bits are used.",)
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])

@@ -83,7 +83,7 @@ def test_every_kept_field_has_the_type_and_the_bytes_that_it_had(order, source, 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_tiff_keeps_what_it_has(order):
-    """Its directory is the picture's own, in which EXIF is a small part."""
+    """Its main IFD is the picture's own, in which EXIF is a small part."""
     jpeg = picture("JPEG", written_exif(order))
     tiff = encode_image(PIXELS, "tiff", 95, {}, decode_picture(jpeg, "picture").exif.data)
     found = decode_picture(tiff, "picture.tif").exif
@@ -135,7 +135,7 @@ def test_a_field_that_cannot_be_read_is_left_out_and_said():
     entry = exif.index(BASE.Artist.to_bytes(2, "little") + b"\2\0")
     exif[entry + 8 : entry + 12] = b"\xff\xff\0\0"  # beyond the end
     found = kept(bytes(exif))
-    assert found.notes == ("of its EXIF this cannot be read, and is left out: Artist",)
+    assert found.notes == ("parts of its EXIF cannot be read and are left out: Artist",)
     assert (NAME in found.data, RIGHTS in found.data) == (True, True)
 
 

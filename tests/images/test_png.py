@@ -1,4 +1,4 @@
-"""PNGs whose picture is whole, whatever is wrong with what they say about it."""
+"""PNGs whose picture is whole, whatever is wrong with their metadata."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.images.reading import FIRST_FRAME, decode_picture
 from pipeline.images.writing import encode_image, read_provenance
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
-LEFT_OUT = "p.png: some of its metadata is damaged or too long, and was left out: {}."
+LEFT_OUT = "p.png: some of its metadata is damaged or too long and is left out: {}."
 
 
 def chunk(name: bytes, body: bytes, wrong: int = 0) -> bytes:

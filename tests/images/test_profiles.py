@@ -162,15 +162,15 @@ def test_a_profile_of_tables_is_kept_in_eight_bits():
     ("profile", "reason"),
     [
         (b"", "no colour profile"),
-        (make_profile(formula(0, 1.8), None), "not one of RGB"),
+        (make_profile(formula(0, 1.8), None), "not an RGB profile"),
         (b"not a profile", "damaged"),
         (b"garbage" * 30, "damaged"),
-        (ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), "not one of RGB"),
+        (ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), "not an RGB profile"),
         (PROFILES["Adobe RGB"][:150], "damaged"),
         (make_profile(table(0, 0), ADOBE), "damaged"),
         (make_profile(table(65535, 0), ADOBE), "damaged"),
         (make_profile(table(), [P3[0]] * 3), "damaged"),
-        (PROFILES["linear"] + bytes(LARGEST), "cannot be brought to"),
+        (PROFILES["linear"] + bytes(LARGEST), "cannot be converted to"),
     ],
     ids=range(10),
 )

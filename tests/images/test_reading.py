@@ -86,7 +86,7 @@ def test_an_animation_is_its_first_frame_and_says_so(image_format):
     data = encoded(frames[0], image_format, save_all=True, append_images=frames[1:])
     found = decode_picture(data, "somewhere/dance.gif")
     assert np.abs(np.asarray(found.image, int) - np.asarray(halves(), int)).mean() < 3
-    assert found.notes == ("dance.gif: there are several frames or pages; the first is taken.",)
+    assert found.notes == ("dance.gif: it has several frames or pages; only the first is used.",)
     assert decode_picture(encoded(frames[0], image_format), "still").notes == ()
 
 
@@ -110,7 +110,7 @@ def test_exif_that_may_be_kept(image_format):
 
 def test_exif_that_cannot_be_read_is_said():
     found = decode_picture(encoded(halves(), exif=b"Exif\0\0XX*\0\0\0\0\x08"), "picture")
-    assert found.exif.notes == ("its EXIF cannot be read, and is left out",)
+    assert found.exif.notes == ("its EXIF cannot be read and is left out",)
 
 
 def test_no_exif_is_no_exif():
@@ -259,13 +259,13 @@ def test_threads_decode_at_the_same_time(monkeypatch):
 
 
 def test_warnings_of_others_are_not_silenced_while_a_picture_is_decoded():
-    with reading._QUIET, pytest.warns(UserWarning, match="heard"):
-        warnings.warn("heard", stacklevel=1)
-    with warnings.catch_warnings(record=True) as said:
+    with reading._QUIET, pytest.warns(UserWarning, match="shown"):
+        warnings.warn("shown", stacklevel=1)
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with reading._QUIET:
             warnings.warn_explicit("odd tag", UserWarning, "x.py", 1, module="PIL.TiffImagePlugin")
-    assert said == []
+    assert caught == []
 
 
 @pytest.mark.parametrize("begin", [b"\0\0\0\x18ftypisom", b"\x1aE\xdf\xa3matroska", b"RIFF\0\0\0\0AVI LIST"])

@@ -40,7 +40,7 @@ class PageOf:
 
 
 class Writer:
-    """Writes a TIFF, or BigTIFF, by hand: pixels and inner pages before the directory that names them."""
+    """Writes a TIFF, or BigTIFF, by hand: pixels and sub-IFDs before the IFD that points to them."""
 
     def __init__(self, order: str, big: bool) -> None:
         self.order, self.big = order, big
@@ -65,7 +65,7 @@ class Writer:
         return self.packed("HH" + self.place, tag, kind, len(values)) + data.ljust(size, b"\0")
 
     def page(self, page: PageOf) -> tuple[int, int]:
-        """Return where a directory is, and where the place of the next one goes."""
+        """Return the offset of an IFD, and the offset of its pointer to the next one."""
         width, height = page.size
         pixels = bytes(page.colour) * (width * height)
         entries = {
@@ -162,7 +162,7 @@ def test_other_raws_say_what_they_are(head):
         decode_picture(head + bytes(60) + tiff(PageOf((6, 4), RED)), "p.raw")
 
 
-def test_the_outer_directory_says_which_side_is_up_and_who_took_the_picture():
+def test_orientation_and_author_come_from_the_outer_ifd():
     outer = PageOf((6, 4), RED, REDUCED, [PageOf((48, 32), BLUE)], {274: 6}, b"Someone")
     found = decode_picture(tiff(outer), "p.tif")
     assert found.image.size == (32, 48)
@@ -184,7 +184,7 @@ def test_rows_of_pages_that_never_end_are_left():
     assert len(read_pages(many)) == MOST_PAGES
 
 
-def test_no_damage_to_directories_raises_anything_else(monkeypatch):
+def test_no_damage_to_ifds_raises_anything_else(monkeypatch):
     data = tiff(
         PageOf((6, 4), RED, REDUCED, [PageOf((9, 8), BLUE), THUMBNAIL], {274: 6}, b"Someone"), THUMBNAIL
     )
@@ -267,7 +267,7 @@ def test_floats_in_colour_are_read(order, kind, compression, predictor, layout):
     found = read_16(data)
     expected = np.round(samples_HWC.astype(np.float32).astype(np.float64) * 65535)
     assert np.array_equal(found.rgb16_HWC, expected)
-    assert found.notes == ("t.tif: it does not say what its white is; 1 is taken for it.",)
+    assert found.notes == ("t.tif: it does not define which value is white; 1 is assumed.",)
 
 
 @pytest.mark.parametrize("compression", [1, 8])
@@ -313,7 +313,7 @@ def test_cmyk_in_planes_is_read_in_8_bits_and_said():
     found = decode_picture(tiff_file(samples_HWC, photometric=5, planar=True), "print.tif")
     assert found.rgb16_HWC is None
     assert np.abs(np.asarray(found.image, int) - RAMP_HWC / 257).max() <= 1
-    assert found.notes == ("print.tif: 8 of its 16 bits are read.",)
+    assert found.notes == ("print.tif: only 8 of its 16 bits are used.",)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -424,10 +424,10 @@ WHITES = [
 
 
 @pytest.mark.parametrize(("kind", "samples", "white", "expected"), WHITES, ids=str)
-def test_samples_whose_white_is_unknown_are_scaled_by_what_they_hold(kind, samples, white, expected):
+def test_samples_whose_white_is_not_defined_are_scaled_by_what_they_hold(kind, samples, white, expected):
     found = read_16(tiff_file(np.array([samples], kind)))
     assert np.asarray(found.image)[0, :, 0].tolist() == expected
-    assert found.notes == (f"t.tif: it does not say what its white is; {white} is taken for it.",)
+    assert found.notes == (f"t.tif: it does not define which value is white; {white} is assumed.",)
 
 
 def test_bytes_with_a_sign():
