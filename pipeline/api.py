@@ -1,9 +1,9 @@
 """For notebooks: `stylize` in Python, from pictures to a picture.
 
-Encoder and style targets stay loaded between calls. Folders and weights are those of config.yaml in the
-current folder at the first call; its `recipe` does not count. Threads may call it at once: pictures are read
-side by side and made one after another on each device. While a CPU computes in bfloat16, products of float32
-matrices in other threads may take their factors in bfloat16, too.
+Encoder and style targets stay loaded between calls. Folders and weights are those of the config.yaml that is
+in the current folder at the first call; its `recipe` is ignored. Threads may call it at the same time:
+pictures are read in parallel, and made one after another on each device. While a CPU computes in bfloat16,
+other threads' products of float32 matrices may round their factors to bfloat16, too.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def stylize(
     device: str = "auto",
     on_progress: Callable[[StepProgress], None] | None = None,
 ) -> Image:
-    """Return `content` in the style of `style`, as an RGB picture of 8 bits; transparency is put on white.
+    """Return `content` in the style of `style`, as an 8-bit RGB picture; transparent pixels become white.
 
-    Pictures are paths or Pillow images, of which the frame they are at is taken. `style` may also be a
+    Pictures are paths or Pillow images; of several frames the current one is used. `style` may also be a
     blend, a mapping of paths to their shares. With a `mask`, a picture of the content's shape, it maps
     paths to the colours of their regions in it: a grey level from 0 to 1, or text such as "#3366cc".
-    `recipe` is a `Recipe`, a mapping of its fields or the name of a preset; fields about files do not count.
+    `recipe` is a `Recipe`, a mapping of its fields or the name of a preset; fields about files are ignored.
     `on_progress` is called after every step.
 
-    A warning says what of the pictures could not be used.
+    Warnings say which parts of the pictures cannot be used.
 
     Raises:
         ImageError: a picture cannot be used.
-        UsageError: what was given is of another kind, has wrong values, or does not go together.
+        UsageError: an argument has a wrong type or value, or arguments do not go together.
         JobError: the network lacks a layer of the recipe.
         DivergedError: a loss became NaN or infinite.
         MachineError: weights or device are missing.
@@ -181,13 +181,13 @@ def _from_image(image: Image, name: str) -> Picture:
 
 
 def _name(source: object, role: str) -> str:
-    """Return how messages call a picture: by its file, where it has one."""
+    """Return what messages call a picture: its file, or its role if it has none."""
     named = source if isinstance(source, str | os.PathLike) else getattr(source, "filename", "")
     return str(named or role)
 
 
 def _check(request: Request, weights: EncoderWeights, name: str) -> tuple[str, ...]:
-    """Check that a request can be run, and return what of its pictures cannot be used."""
+    """Check that a request can be run, and return notes on what of its pictures cannot be used."""
     from .transfer.pyramid import plan_levels
 
     check_layers(request.recipe, weights, name)

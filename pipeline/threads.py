@@ -1,4 +1,4 @@
-"""What threads share: how they wait for each other, and settings of the whole process."""
+"""What threads of a process share: how they wait for each other, and settings of the whole process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, ExitStack
 
 
 def sleep_while_waiting() -> None:
-    """Let OpenMP's threads sleep when they have waited for a moment, unless the environment says otherwise.
+    """Let OpenMP's threads sleep after they have waited for a moment, unless the environment says otherwise.
 
-    Their default is to spin for milliseconds, which takes the core from the thread that they wait for where
-    another program is busy. To sleep at once costs as much where none is. It is read once, when torch is
-    loaded, and so has to be said before; child processes inherit it.
+    By default they spin for milliseconds. On a busy machine that takes the core from the very thread that
+    they wait for; on a quiet one, sleeping at once costs as much. OpenMP reads the setting once, when torch
+    is loaded, so this has to be called before. Child processes inherit it.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -21,9 +21,9 @@ def sleep_while_waiting() -> None:
 
 
 class SharedContext:
-    """A process-wide setting, changed while any thread is inside.
+    """A setting of the whole process that is changed while any thread is inside.
 
-    The first thread in enters what `make` returns, the last one out leaves it.
+    The first thread to come in enters what `make` returns, and the last one to leave exits it.
     """
 
     def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:

@@ -46,10 +46,10 @@ def read_deadline(
     now: datetime | None = None,
     clock: Callable[[], float] = clock_that_never_sleeps,
 ) -> Deadline | None:
-    """Return the earlier of both limits, or None where there is neither. `now` is local time.
+    """Return the earlier of two limits, or None if there is neither. `now` is local time.
 
     Raises:
-        UsageError: a text that is no span or no time of day.
+        UsageError: a text is no span of time, or no time of day.
     """
     spans = [] if for_ is None else [_span_s(for_)]
     if until is not None:

@@ -1,4 +1,4 @@
-"""The sha256 of input files, each read once; a stop does not wait for a large one."""
+"""The sha256 of input files."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ class ReadingStopped(Exception):
 
 
 class Digests(dict[Path, str]):
-    """sha256 of files by path, each read once."""
+    """The sha256 of files by path. Each is read when it is first asked for."""
 
     def __init__(self, should_stop: Callable[[], bool]) -> None:
         super().__init__()
         self._should_stop = should_stop
-
-    def _tick(self) -> None:
-        if self._should_stop():
-            raise ReadingStopped
 
     def __missing__(self, path: Path) -> str:
         """Read a file.
@@ -45,3 +41,7 @@ class Digests(dict[Path, str]):
                 f"{path}: cannot be read ({reason}).", "Check the path and its permissions."
             ) from error
         return self[path]
+
+    def _tick(self) -> None:
+        if self._should_stop():
+            raise ReadingStopped

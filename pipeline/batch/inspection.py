@@ -1,4 +1,4 @@
-"""What a result says about how it was made, and a manifest that makes it again."""
+"""How a result says it was made, and a manifest that makes it again."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def manifest_of(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def manifest_text(path: Path, found: Mapping[str, Any]) -> str:
-    """Return the same as YAML, with what else is known in comments."""
+    """Return that manifest as YAML, with the other facts in comments."""
     masks = found.get("masks")
     parts = masks["styles"] if masks else found["style"]
     shares = ", ".join(f"{name} ({share})" for name, share in parts.items())

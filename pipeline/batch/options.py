@@ -1,4 +1,4 @@
-"""How a batch is to be run."""
+"""What a run is asked to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .deadline import Deadline
 
 @dataclass(frozen=True)
 class RunOptions:
-    """`force` runs all finished jobs again, `missing` those whose pictures are gone.
+    """`force` runs finished jobs again, `missing` only those whose pictures are gone.
 
     `max_failures` 0 is no limit.
     """

@@ -115,7 +115,7 @@ class Planner:
             MachineError: weights are missing, or a folder cannot be read.
         """
         try:
-            key = self._key(job)
+            key = job_key(job, self.digests, self.executor.encoder_info(job.recipe.encoder))
         except ImageError as error:
             # Without a key its name is its own by where its content is.
             content = hashlib.sha256(os.fsencode(job.content)).hexdigest()
@@ -147,11 +147,6 @@ class Planner:
         self.folder.check_name(place.name, job.recipe.suffix)
         steps = self.executor.progress(key)
         return Decision(job, "run", place, self._why(job, key, place, steps), key, steps)
-
-    def _key(self, job: Job) -> str:
-        for path in job.input_paths:
-            self.digests[path]
-        return job_key(job, self.digests, self.executor.encoder_info(job.recipe.encoder))
 
     def _replaces(self, job: Job, record: Mapping[str, Any]) -> bool:
         """Tell whether a record is of the same pair as a job whose name no other job of the batch wants."""

@@ -22,7 +22,7 @@ from .summary import Finished, Observer
 
 
 def single_style(styles: Sequence[str], mask: Path | None) -> tuple[Style, Masks | None]:
-    """Return the style of a command line: one picture, or with a mask several, as PATH=COLOUR.
+    """Return the style of a command line: one picture; with a mask several, each as PATH=COLOUR.
 
     Raises:
         UsageError: they do not go together.
@@ -31,8 +31,8 @@ def single_style(styles: Sequence[str], mask: Path | None) -> tuple[Style, Masks
         if len(styles) > 1:
             raise UsageError(
                 f"{len(styles)} styles are given: {', '.join(styles)}.",
-                "Give one, or say with --mask where each goes; -o names the result. A blend is for `run` and "
-                "a manifest, such as {contents: [me.jpg], styles: [{blend: {a.jpg: 0.7, b.jpg: 0.3}}]}.",
+                "Give one, or say with --mask where each goes; -o names the result. For a blend, use `run` "
+                "and a manifest such as {contents: [me.jpg], styles: [{blend: {a.jpg: 0.7, b.jpg: 0.3}}]}.",
             )
         return Style(Path(styles[0]).stem, ((Path(styles[0]).resolve(), 1.0),)), None
     colors: dict[Path, Color] = {}
@@ -62,19 +62,19 @@ def _number(text: str) -> float | str:
 
 def single_job(
     content: Path,
-    look: tuple[Style, Masks | None],
+    styles: tuple[Style, Masks | None],
     out: Path | None,
     config_fields: Mapping[str, Any],
     flag_fields: Mapping[str, Any],
 ) -> tuple[Job, Path]:
-    """Return the job of one picture, and where it goes: `out`, whose suffix decides the format.
+    """Return the job of one picture, and its path: `out`, whose suffix decides the format.
 
-    `look` is what `single_style` returns.
+    `styles` is what `single_style` returns.
 
     Raises:
-        UsageError: a suffix of no format that is written here, or fields that do not go together.
+        UsageError: the suffix stands for no format of results, or the fields do not go together.
     """
-    style, masks = look
+    style, masks = styles
     suffix = {} if out is None else {"format": _format_of(out)}
     try:
         recipe = merged_recipe(config_fields, flag_fields, suffix)
@@ -104,7 +104,7 @@ def run_single(
     should_stop: Callable[[], bool],
     force: bool = False,
 ) -> Finished:
-    """Run one job and write its picture to `path`, snapshots beside it; with `force` whatever is there.
+    """Run one job and write its picture to `path`, snapshots beside it; with `force`, over what is there.
 
     A picture that says it was made by this very job is not made again: `skipped`.
 
@@ -115,23 +115,17 @@ def run_single(
         DiskError: the picture cannot be written.
     """
     if _is_one_of(path, job.input_paths):
-        raise UsageError(f"{path}: is one of the pictures that go in.", "Name another with -o.")
-    there = os.path.lexists(path) and not force
-    made_by = _key_of(path) if there else ""
-    if there and not made_by:
-        raise _in_the_way(path, "is no result of style-pipeline")
-    digests = Digests(should_stop)
+        raise UsageError(f"{path}: is one of the input pictures.", "Name another file with -o.")
+    made_by = "" if force or not os.path.lexists(path) else _key_of_result(path)
+    digests, encoder = Digests(should_stop), executor.encoder_info(job.recipe.encoder)
     try:
-        for input_path in job.input_paths:
-            digests[input_path]
+        key = job_key(job, digests, encoder)
     except ReadingStopped:
         return Finished(job, job.name, "stopped")
-    encoder = executor.encoder_info(job.recipe.encoder)
-    key = job_key(job, digests, encoder)
-    if there and made_by != key:
-        raise _in_the_way(path, "was made of other pictures or by another recipe")
-    if there:
+    if made_by == key:
         return Finished(job, job.name, "skipped", key, path)
+    if made_by:
+        raise _in_the_way(path, "was made from other pictures or with another recipe")
     observer.encoder_chosen(encoder)
     observer.job_started(job, job.name)
 
@@ -160,18 +154,23 @@ def _is_one_of(path: Path, inputs: Sequence[Path]) -> bool:
 
 def _in_the_way(path: Path, why: str) -> UsageError:
     return UsageError(
-        f"{path}: exists already, and {why}.", "Name another with -o, or replace it with --force."
+        f"{path}: exists already, and {why}.", "Name another file with -o, or replace it with --force."
     )
 
 
-def _key_of(path: Path) -> str:
-    """Return the key of the job that a picture says it was made by; "" if it says none."""
+def _key_of_result(path: Path) -> str:
+    """Return the key of the job that a picture says it was made by.
+
+    Raises:
+        UsageError: it says none.
+    """
     from ..images.reading import read_bytes
     from ..images.writing import read_provenance
 
     try:
-        found = read_provenance(read_bytes(path), str(path)) or {}
+        key = (read_provenance(read_bytes(path), str(path)) or {}).get("key")
     except ImageError:
-        return ""
-    key = found.get("key")
-    return key if isinstance(key, str) else ""
+        key = None
+    if not key or not isinstance(key, str):
+        raise _in_the_way(path, "is no result of style-pipeline")
+    return key

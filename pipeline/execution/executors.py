@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Executor(Protocol):
-    """Runs jobs somewhere and sends back plain values."""
+    """Runs jobs somewhere, and returns plain values."""
 
     def encoder_info(self, name: str) -> EncoderInfo:
         """Resolve an encoder by its name in a recipe."""
@@ -53,17 +53,17 @@ class Executor(Protocol):
         """Return how many jobs of a recipe should run in one tensor here."""
 
     def check(self, path: Path) -> None:
-        """Decode a picture completely and keep nothing.
+        """Decode a picture completely, and drop it.
 
         Raises:
-            ImageError: it is no whole picture.
+            ImageError: it is not a whole picture.
         """
 
     def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a function that reads untrusted input; it and its arguments must be picklable.
 
         Raises:
-            JobError: it raised what nobody foresaw.
+            JobError: it raised an error nobody expected.
         """
 
     def run(
@@ -72,29 +72,30 @@ class Executor(Protocol):
         on_step: Callable[[StepProgress], None],
         should_stop: Callable[[], bool],
     ) -> list[JobResult]:
-        """Run jobs to their end or to a stop, together where they can; their faults are in the results.
+        """Run jobs to their end or to a stop, together where they can. Their faults are in the results.
 
-        The tasks have keys of their own.
+        No two tasks have the same key.
 
         Raises:
             MachineError: the machine's fault, not a job's.
         """
 
     def progress(self, key: str) -> int:
-        """Return how many steps a job's checkpoint has; 0 where there is none."""
+        """Return how many steps a job has taken by its checkpoint; 0 if it has none."""
 
     def forget(self, key: str) -> None:
-        """Drop a job's checkpoint; called when its picture is safely published, and not before."""
+        """Delete a job's checkpoint. To be called when its picture has been published, not before."""
 
     def close(self) -> None:
-        """End what is kept warm; a later call would start it anew."""
+        """Release what is kept warm; a later call starts it again."""
 
 
 class InProcessExecutor:
     """Runs jobs in this process, with encoder and style targets kept warm. Threads may share it.
 
-    `threads` 0 is torch's choice. A process that we own (`owns_process`) has its allocator changed.
-    `share_bytes` is what it may take of the device's memory beside other processes; None is all.
+    `threads` 0 leaves their number to torch. In a process of our own (`owns_process`) the allocator is
+    changed. `share_bytes` is the part of the device's memory that it may take beside other processes; None is
+    all of it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What goes into a job: its pictures and masks, read and checked, and where it stood when it was stopped."""
+"""What goes into a job: its pictures and masks, read and checked, and the state it resumes from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job with its pictures read and its levels planned, and where it stood when it was last stopped."""
+    """A job with its pictures read, its levels planned, and the state it resumes from."""
 
     task: Task
     request: Request
@@ -35,11 +35,11 @@ class Prepared:
 
 
 def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
-    """Read and check what a job needs, and its checkpoint if there is one.
+    """Read and check what a job needs, and its checkpoint if it has one.
 
     Raises:
         ImageError: a picture cannot be used, or the result would be too large for its format.
-        JobError: the encoder lacks a layer, or a picture changed while it was waiting.
+        JobError: the encoder lacks a layer, or a picture changed while the job waited.
     """
     from ..images.writing import check_size
     from ..transfer.pyramid import plan_levels
@@ -74,7 +74,7 @@ def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request
     """Read a job's pictures.
 
     Raises:
-        ImageError: one cannot be used, or nothing of the content or of a style shows.
+        ImageError: one cannot be used, or the content or a style is fully transparent.
         JobError: one changed since `digests` was made.
     """
     from ..transfer.request import Request
@@ -93,15 +93,15 @@ def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request
 
 
 def check_shows(pictures: Iterable[tuple[Picture, Path | str]]) -> None:
-    """Check that each picture has visible pixels; its name is for messages.
+    """Check that each picture has visible pixels. Its name is for messages.
 
     Raises:
-        ImageError: one is transparent all over.
+        ImageError: one is fully transparent.
     """
     for picture, name in pictures:
         if not picture.decoded.is_visible:
             raise ImageError(
-                f"{name}: nothing of this picture shows: it is transparent all over.",
+                f"{name}: nothing of this picture shows: it is fully transparent.",
                 "Save it without transparency, or give another.",
             )
 
@@ -109,7 +109,7 @@ def check_shows(pictures: Iterable[tuple[Picture, Path | str]]) -> None:
 def find_regions(
     mask: Picture, content: Picture, colors: Sequence[Color], path: Path | str, styles: Sequence[Path | str]
 ) -> Regions:
-    """Find the regions of a content's `styles` in a mask; both are named in messages.
+    """Find the regions of a content's styles in a mask. `path` and `styles` are for messages.
 
     Raises:
         ImageError: the mask has another shape than the content.
@@ -139,10 +139,10 @@ def request_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
 
 
 def check_header(path: Path) -> None:
-    """Look at how a picture's file begins, without decoding it: damage further on is not seen.
+    """Check how a picture's file begins, without decoding it: damage further on is not noticed.
 
     Raises:
-        ImageError: it is missing, or no picture that is read here.
+        ImageError: it is missing, or no picture in a format that can be read.
     """
     from ..images.reading import open_picture, read_bytes
 

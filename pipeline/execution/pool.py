@@ -1,4 +1,4 @@
-"""The processes that jobs run in: how many, where, and with how many threads."""
+"""The processes that jobs run in: how many, on which devices, and with how many threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GPU_WORKERS = 2
 
 
 def batch_executors(settings: Config, jobs: int, executor: Executor) -> list[Executor]:
-    """Return an executor for every process that works beside this one; `executor` if this one does it all."""
+    """Return an executor for each process beside this one, or just `executor`, which works in this one."""
     if settings.workers == 1 or jobs == 1:
         return [executor]
     plans, watch = plan_workers(settings, jobs), settings.watch
@@ -49,10 +49,7 @@ def watch_executor(settings: Config, tick: Callable[[], None]) -> Executor:
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """Where a process works, with how many threads of the CPU, and with how much of the device's memory.
-
-    `share_bytes` None is all that is free.
-    """
+    """The device of a process, its threads, and its part of the device's memory; None is all that is free."""
 
     device: str
     threads: int
@@ -60,11 +57,11 @@ class WorkerPlan:
 
 
 def plan_workers(config: Config, jobs: int) -> list[WorkerPlan]:
-    """Plan the processes for a batch of so many jobs; one is this process itself.
+    """Plan the processes for a batch of so many jobs. A single one is this process itself.
 
-    Two processes for every GPU: one reads, resizes and writes pictures while the other's are computed. On a
-    CPU several processes of few threads make more pictures than one of many: what is not a matrix product,
-    and memory's delays, do not divide among threads.
+    A GPU gets two: one reads, resizes and writes pictures while those of the other are computed. On a CPU,
+    several processes of few threads make more pictures than one of many, because only matrix products divide
+    well among threads.
 
     Raises:
         DeviceError: the configured device is not here.

@@ -1,7 +1,8 @@
-"""The child's side of a worker: it answers the requests of its parent, and sends steps and log records."""
+"""A child process that serves an executor: how it is started and ended, and what goes through its pipe."""
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import multiprocessing
@@ -9,23 +10,29 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..errors import ImageError, PipelineError
+from ..errors import ImageError, MachineError, PipelineError, WorkerLost
 from ..spec.jobs import StepProgress
 from .executors import Executor
 from .results import unexpected_failure
+
+logger = logging.getLogger(__name__)
 
 STOP, CLOSE = "stop", "close"
 # Windows has neither of the last two, nor masks; its SIGTERM ends a process as surely as SIGKILL.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 PR_SET_PDEATHSIG = 1
+# Seconds that a process gets to end, when it was told to or is dying.
+END_S = 5.0
 # The logger whose records go to the parent.
 LOGGER = "pipeline"
 
@@ -41,8 +48,129 @@ class Answer:
 Message: TypeAlias = "Answer | StepProgress | logging.LogRecord"
 
 
+# In the parent
+
+
+class Worker:
+    """A child process that serves `make()`, and the parent's end of the pipe to it.
+
+    Raises:
+        MachineError: the system cannot start one.
+    """
+
+    def __init__(self, make: Callable[[], Executor]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        arguments = (theirs, make, logging.getLogger(LOGGER).getEffectiveLevel())
+        self.process = context.Process(
+            target=serve, args=arguments, name="style-pipeline worker", daemon=True
+        )
+        self.jobs = 0  # that it has run
+        self._exit_code: int | None = None
+        self._ended = False
+        try:
+            with theirs, _blocked_signals():
+                self.process.start()
+        except OSError as error:
+            self.connection.close()
+            raise MachineError(
+                f"The worker cannot be started ({error.strerror or error}).",
+                "Close other programs to free memory.",
+            ) from error
+        self.pid = self.process.pid
+        logger.debug("worker process %s started", self.pid)
+        # Without this multiprocessing would at exit wait for a process that ignores its SIGTERM.
+        atexit.register(self.close)
+
+    def is_alive(self) -> bool:
+        return not self._ended and self.process.is_alive()
+
+    def send(self, message: object) -> None:
+        """Send a request, STOP or CLOSE.
+
+        Raises:
+            WorkerLost: the process has died.
+        """
+        with self._noticing_death():
+            self.connection.send(message)
+
+    def receive(self, within_s: float) -> Message | None:
+        """Return what the process sends within a time, or None. Errors as in `send`."""
+        with self._noticing_death():
+            message: Message | None = self.connection.recv() if self.connection.poll(within_s) else None
+            return message
+
+    def close(self) -> None:
+        """Let the process end; kill it if it does not."""
+        if not self._ended:
+            with suppress(OSError):  # it is dead already
+                self.connection.send(CLOSE)
+            self.end(END_S)
+
+    def end(self, grace_s: float = 0.0) -> None:
+        """Kill the process if it does not end by itself within `grace_s`."""
+        if self._ended:
+            return
+        self._ended = True
+        atexit.unregister(self.close)
+        self.process.join(grace_s)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join(END_S)  # not for ever: one that waits for a lost disk cannot even be killed
+        self.connection.close()
+        self._exit_code = self.process.exitcode
+        if self._exit_code is not None:
+            self.process.close()
+        logger.debug("worker process %s ended with exit code %s", self.pid, self._exit_code)
+
+    @contextmanager
+    def _noticing_death(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            self.end(END_S)
+            raise _lost(self._exit_code) from error
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Block signals, also in a process that is started now: a Ctrl-C must not hit it before it is ready."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # else it is started with the process, and lets the signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _lost(code: int | None) -> WorkerLost:
+    """Return the error of a process that ended with an exit code."""
+    if code is None:
+        how = "ended"
+    elif code >= 0:
+        how = f"ended with exit code {code}"
+    else:
+        how = f"ended with signal {-code} ({_signal_name(-code)})"
+    if code == -9:
+        how += "; the system's memory guard does that"
+    return WorkerLost(f"The worker {how}.", "Try a smaller size, or export the picture again.")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has none
+        return "no name"
+
+
+# In the child
+
+
 class Channel:
-    """Our end of the pipe to the parent. Any thread may send; one receives."""
+    """The child's end of the pipe. Any thread may send; one receives."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

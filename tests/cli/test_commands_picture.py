@@ -55,7 +55,7 @@ def test_stylize_one_pair(cli, night):
     assert "a--s.png is there already; --force makes it again.\n" in err
     code, _, err = cli("stylize", "a.png", "s.png", *flags, "--set=steps=3")
     assert code == 2
-    assert "a--s.png: exists already, and was made of other pictures or by another recipe." in err
+    assert "a--s.png: exists already, and was made from other pictures or with another recipe." in err
     assert Path("a--s.png").stat().st_mtime_ns == before  # never replaced unasked
     assert cli("stylize", "a.png", "s.png", "-o", "b.png", *flags)[0] == 2
     assert cli("stylize", "a.png", "s.png", *flags, "--force")[0] == 0
@@ -87,7 +87,7 @@ def test_stylize_with_a_mask(cli, night):
         (["s.png", "b.png"], "2 styles are given: s.png, b.png."),
         (
             ["s.png", "b.png"],
-            "A blend is for `run` and a manifest, such as {contents: [me.jpg], styles: [{blend: ",
+            "For a blend, use `run` and a manifest such as {contents: [me.jpg], styles: [{blend: ",
         ),
         (["s.png", "--mask", "m.png"], "s.png: with --mask each style has one colour"),
         (["s.png=0", "--mask", "m.png"], "--mask m.png: a mask is for two styles or more"),
@@ -145,5 +145,5 @@ def test_a_result_never_replaces_a_picture_it_is_made_of(cli, night):
     before = Path("a.png").read_bytes()
     code, _, err = cli("stylize", "a.png", "s.png", "-o", "a.png", "--force")
     assert code == 2
-    assert "a.png: is one of the pictures that go in.\nName another with -o." in err
+    assert "a.png: is one of the input pictures.\nName another file with -o." in err
     assert Path("a.png").read_bytes() == before
