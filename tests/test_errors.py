@@ -15,12 +15,12 @@ def all_errors() -> list[type[PipelineError]]:
 
 @pytest.mark.parametrize("error", [error for error in all_errors() if error is not errors.Unexpected])
 def test_errors_survive_a_pickle_with_their_next_step(error: type[PipelineError]) -> None:
-    copy = pickle.loads(pickle.dumps(error("It broke.", "Mend it.")))
-    assert (type(copy), copy.message, copy.next_step) == (error, "It broke.", "Mend it.")
-    assert str(copy) == "It broke. Mend it."
+    copy = pickle.loads(pickle.dumps(error("It broke.", "Fix it.")))
+    assert (type(copy), copy.message, copy.next_step) == (error, "It broke.", "Fix it.")
+    assert str(copy) == "It broke. Fix it."
 
 
-def test_a_fault_of_ours_survives_a_pickle_with_its_traceback() -> None:
+def test_a_bug_survives_a_pickle_with_its_traceback() -> None:
     copy = pickle.loads(pickle.dumps(errors.Unexpected("It broke.", "Traceback ...")))
     assert (type(copy), copy.message, copy.details) == (errors.Unexpected, "It broke.", "Traceback ...")
 

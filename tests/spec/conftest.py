@@ -12,7 +12,7 @@ from pipeline.spec.manifest import read_manifest
 
 @pytest.fixture
 def here(environment: Path) -> Path:
-    """A folder with photos/{a,b,c}.jpg, styles/{s,t}.png and things that are no pictures."""
+    """A folder with photos/{a,b,c}.jpg, styles/{s,t}.png and files that are not pictures."""
     names = ("photos/c.jpg", "photos/a.jpg", "photos/b.PNG", "photos/.hidden.jpg", "photos/notes.txt")
     for name in (*names, "styles/t.png", "styles/s.png", "start.png"):
         path = environment / name

@@ -21,7 +21,7 @@ from pipeline.storage.ledger import Ledger
 from pipeline.storage.outbox import BatchFolder
 
 
-def test_every_content_times_every_style_style_by_style(read: Any, here: Path) -> None:
+def test_every_content_with_every_style_style_by_style(read: Any, here: Path) -> None:
     batch = read("contents: [photos/*.jpg]\nstyles: [styles/t.png, styles/s.png]\n")
     assert pairs(batch) == [("a.jpg", "t"), ("c.jpg", "t"), ("a.jpg", "s"), ("c.jpg", "s")]
     jobs = list(batch.jobs())
@@ -50,7 +50,7 @@ def test_pairs_are_enough(read: Any) -> None:
     assert pairs(read("pairs: [{content: photos/a.jpg, style: styles/s.png}]\n")) == [("a.jpg", "s")]
 
 
-def test_flags_lie_above_pairs_and_config_below_all(read: Any) -> None:
+def test_flags_override_pairs_and_everything_overrides_config(read: Any) -> None:
     text = "recipe: {size: 200, seed: 2, history: 2}\npairs:\n"
     text += "  - {content: photos/a.jpg, style: styles/s.png, recipe: {size: 300, seed: 3}}\n"
     config = {"preset": "draft", "size": 100, "seed": 1, "history": 1, "quality": 1}

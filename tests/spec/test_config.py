@@ -28,27 +28,27 @@ def failure(path: Path) -> list[str]:
     return caught.value.message.splitlines()
 
 
-def test_the_repositorys_own_config_is_good() -> None:
+def test_the_config_of_the_repository_is_valid() -> None:
     config = read_config(THE_CONFIG)
     assert config.outbox == THE_CONFIG.parent / "outbox"
     merged_recipe(config.recipe)
 
 
-def test_the_repositorys_own_config_tells_of_every_key() -> None:
+def test_the_config_of_the_repository_has_every_key() -> None:
     text = THE_CONFIG.read_text(encoding="utf-8")
     missing = [key for key in Config.model_fields if not re.search(rf"^(# ?)?{key}:", text, re.MULTILINE)]
     assert missing == []
 
 
-def test_every_key_in_the_repositorys_own_config_works(tmp_path: Path) -> None:
-    """Its comments too: who takes the `#` away from a key gets what the comment promises."""
+def test_every_key_in_the_config_of_the_repository_works(tmp_path: Path) -> None:
+    """Also the keys in comments, once their `#` is removed."""
     text = THE_CONFIG.read_text(encoding="utf-8")
     keys, fields = "|".join(Config.model_fields), "|".join(Recipe.model_fields)
     uncommented = re.sub(rf"^# ?(?=(?:{keys}):|  +(?:{fields}):)", "", text, flags=re.MULTILINE)
     assert set(Config.model_fields) == set(read_config(write(tmp_path, uncommented)).model_fields_set)
 
 
-def test_without_a_file_the_defaults_hold(environment: Path) -> None:
+def test_without_a_file_the_defaults_apply(environment: Path) -> None:
     config = read_config(None)
     assert config == Config().resolved(environment)
     assert config.outbox == environment / "outbox"
@@ -78,7 +78,7 @@ def test_an_empty_file_is_the_defaults(environment: Path) -> None:
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_paths_start_at_the_files_own_folder(relative: bool, environment: Path) -> None:
+def test_paths_start_at_the_folder_of_the_file(relative: bool, environment: Path) -> None:
     path = write(
         environment / "etc",
         "outbox: ../results\nstate_dir: state\ncache_dir: /var/x/../cache\nweights: w/vgg.pth\n",
@@ -97,15 +97,15 @@ def test_a_tilde_is_the_home(environment: Path, monkeypatch: pytest.MonkeyPatch)
     assert config.recipe == {"init": str(environment / "me/a.png")}
 
 
-def test_the_home_of_nobody_is_an_error_with_its_line(environment: Path) -> None:
+def test_the_home_of_an_unknown_user_is_an_error_with_its_line(environment: Path) -> None:
     (line,) = failure(write(environment, "device: cpu\noutbox: ~nobody-by-this-name/results\n"))
     assert re.search(r"config\.yaml:2: outbox: ", line)
 
 
-def test_state_and_cache_are_where_the_system_keeps_such_things(
+def test_state_and_cache_are_in_the_folders_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the environment says when it is asked, not when the module was imported."""
+    """The environment is read when a Config is made, not when the module is imported."""
     for name in ("HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
     config = read_config(None)
@@ -115,7 +115,7 @@ def test_state_and_cache_are_where_the_system_keeps_such_things(
     assert "style-pipeline" in config.cache_dir.parts
 
 
-def test_recipe_fields_are_kept_as_given_so_that_layers_can_lie_above(environment: Path) -> None:
+def test_recipe_fields_are_kept_as_given_so_that_others_can_be_merged(environment: Path) -> None:
     path = write(environment, "recipe: {preset: draft, beta: 1e3, style_layers: [relu1_1]}\n")
     config = read_config(path)
     assert config.recipe == {"preset": "draft", "style_weight": 1000.0, "style_layers": ["relu1_1"]}
@@ -258,7 +258,7 @@ def test_names_to_ignore_are_patterns_without_folders(environment: Path) -> None
     ("name", "reason"),
     [("Recycler", "a recycle bin"), ("x.tmp", "named as an unfinished"), ("small", "as `ignore` in")],
 )
-def test_a_route_that_would_never_be_entered_is_refused(name: str, reason: str, environment: Path) -> None:
+def test_a_route_whose_folder_is_ignored_is_refused(name: str, reason: str, environment: Path) -> None:
     (line,) = failure(write(environment, f"ignore: SM*\nwatch: {{routes: {{{name}: {{}}}}}}\n"))
     assert f"watch.routes.{name}: a folder of this name is left alone ({reason}" in line
 
@@ -312,7 +312,7 @@ def test_a_wrong_blend_is_named_with_its_line(blend: str, environment: Path) -> 
     assert all(re.search(r"config\.yaml:4: watch\.styles\[1\]", line) for line in lines)
 
 
-def test_the_repositorys_own_config_tells_of_every_key_of_the_watch_section() -> None:
+def test_the_config_of_the_repository_has_every_key_of_the_watch_section() -> None:
     text = THE_CONFIG.read_text(encoding="utf-8")
     missing = [key for key in WatchConfig.model_fields if not re.search(rf"\b{key}:", text)]
     assert missing == []

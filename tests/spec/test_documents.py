@@ -73,7 +73,7 @@ def test_windows_line_ends_keep_the_line_numbers() -> None:
         (b"a: !!python/object/apply:os.system [id]\n", ":1: not valid YAML"),
     ],
 )
-def test_what_is_no_document_is_named(content: bytes, words: str, tmp_path: Path) -> None:
+def test_an_invalid_document_is_refused_with_its_path(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_bytes(content)
     with pytest.raises(UsageError) as caught:
@@ -94,14 +94,14 @@ def test_a_problem_in_a_merged_key_points_near_it() -> None:
     assert line.startswith(("night.yaml:2: spare.wats", "night.yaml:3: spare.wats"))
 
 
-def test_a_problem_is_told_in_few_words_however_large_the_value() -> None:
+def test_a_problem_is_reported_briefly_however_large_the_value() -> None:
     levels = [f"l{n}: &l{n} [*l{n - 1}, *l{n - 1}]" for n in range(1, 13)]
     lines = failure("\n".join(["l0: &l0 ha", *levels, "name: *l12", f"spare: {'x' * 10_000}"]))
     assert len(lines) == 15
     assert max(map(len, lines)) < 1000
 
 
-def test_no_more_than_a_limit_is_read(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "movie.yml"
     with path.open("wb") as file:
         file.truncate(20 << 30)  # it takes no room
@@ -109,7 +109,7 @@ def test_no_more_than_a_limit_is_read(tmp_path: Path) -> None:
         read_document(path)
 
 
-def test_of_very_many_problems_the_first_are_told() -> None:
+def test_of_very_many_problems_the_first_are_reported() -> None:
     text = "\n".join(f"k{number}: {'x' * 5000}" for number in range(200))
     with pytest.raises(UsageError) as caught:
         parse_document(text, Path("many.yaml")).validate(Simple)

@@ -176,7 +176,7 @@ def test_a_pair_has_a_style_or_masks(read: Any) -> None:
     assert line == "1: pairs[0].style: a pair needs a style, or masks"
 
 
-def test_missing_files_of_masks_are_told_with_other_faults(read: Any) -> None:
+def test_missing_files_of_masks_are_reported_with_other_problems(read: Any) -> None:
     lines = failure(
         read,
         "batch: ''\n" + MASKED + "      content: no.png\n      styles:\n        styles/s.png: 0\n"

@@ -69,7 +69,7 @@ def test_what_is_found(tree: Path, pattern: str, found: list[str]) -> None:
     assert names(tree, pattern) == found
 
 
-def test_what_is_passed_over_is_told(tree: Path) -> None:
+def test_what_is_passed_over_is_reported(tree: Path) -> None:
     assert find(tree, ("*",)).passed_over() == (
         "2 with other suffixes (.txt, no suffix), 2 with ignored names (.hidden.jpg, old.jpg~)"
     )
@@ -81,7 +81,7 @@ def test_what_is_passed_over_is_told(tree: Path) -> None:
     assert find(tree, ("Album 2", "*")).passed_over() == ""
 
 
-def test_a_suffix_that_is_there_often_has_its_number(tree: Path) -> None:
+def test_a_frequent_suffix_has_a_count(tree: Path) -> None:
     for name in ("n1.txt", "n2.txt", "n3.TXT", "n.x", "n.y", "n.z"):
         (tree / name).touch()
     assert find(tree, ("n*",)).passed_over() == ("8 with other suffixes (.txt 4 times, .x, .y, ...)")
@@ -128,7 +128,7 @@ def test_a_file_found_twice_is_one(tree: Path) -> None:
 
 @two_spellings
 @pytest.mark.parametrize(("on_disk", "typed"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
-def test_a_name_may_be_spelt_in_two_ways(tmp_path: Path, on_disk: str, typed: str) -> None:
+def test_a_name_in_another_unicode_form_is_found(tmp_path: Path, on_disk: str, typed: str) -> None:
     (tmp_path / on_disk).mkdir()
     path = tmp_path / on_disk / f"{on_disk}.jpg"
     path.write_bytes(b"x")
@@ -141,14 +141,14 @@ def test_a_name_may_be_spelt_in_two_ways(tmp_path: Path, on_disk: str, typed: st
 
 
 @two_spellings
-def test_of_two_spellings_the_one_that_is_typed_counts(tmp_path: Path) -> None:
+def test_of_two_unicode_forms_the_typed_one_is_found(tmp_path: Path) -> None:
     for name in (COMPOSED, DECOMPOSED):
         (tmp_path / f"{name}.jpg").write_bytes(name.encode())
         assert DiskNames().as_on_disk(tmp_path / f"{name}.jpg").read_bytes() == name.encode()
     assert len(find(tmp_path, ("*.jpg",)).files) == 2
 
 
-def test_a_folder_that_cannot_be_read_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_read_is_reported(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.scandir
 
     def scandir(path: Path) -> object:
@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_read_is_told(tree: Path, monkeypatch: pytest.Mo
     assert found.passed_over().endswith(f"{tree / 'sub/deep'}, which cannot be read (Permission denied)")
 
 
-def test_a_file_that_cannot_be_looked_at_stops_no_other(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_status_stops_no_other(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.is_file
 
     def is_file(path: Path) -> bool:

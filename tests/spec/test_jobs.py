@@ -45,19 +45,19 @@ def test_a_key_is_a_sha256_and_stays() -> None:
     assert key(make_job()) == KEY
 
 
-def test_recipes_that_are_equal_and_not_the_same_have_one_key() -> None:
-    """What is kept of a recipe between two keys belongs to it alone, however many there were."""
+def test_equal_recipes_have_one_key() -> None:
+    """The cache of recipes never mixes them up, however many there are."""
     recipes = [Recipe(seed=number % 100) for number in range(200)]
     keys = [key(make_job(recipe=recipe)) for recipe in recipes]
     assert keys[:100] == keys[100:]
 
 
 @pytest.mark.parametrize("path", [A, S, T], ids=str)
-def test_the_key_hears_the_bytes_of_every_input(path: Path) -> None:
+def test_the_key_depends_on_the_bytes_of_every_input(path: Path) -> None:
     assert key(make_job(), {**DIGESTS, path: "9" * 64}) != KEY
 
 
-def test_the_key_tells_content_from_style() -> None:
+def test_the_key_distinguishes_content_and_style() -> None:
     there = make_job(style=Style("s", ((S, 1.0),)))
     back = make_job(content=S, style=Style("a", ((A, 1.0),)))
     assert key(there) != key(back)
@@ -68,7 +68,7 @@ def test_the_key_tells_content_from_style() -> None:
     [((S, 0.7), (T, 0.25)), ((S, 0.25), (T, 0.75)), ((S, 0.75),), ((S, 0.75), (T, 0.25), (B, 0.1))],
     ids=str,
 )
-def test_the_key_hears_the_shares_of_a_blend(images: tuple[tuple[Path, float], ...]) -> None:
+def test_the_key_depends_on_the_shares_of_a_blend(images: tuple[tuple[Path, float], ...]) -> None:
     assert key(make_job(style=Style("s", images))) != KEY
 
 
@@ -113,12 +113,12 @@ NEEDED: dict[str, dict[str, Any]] = {"match_by": {"color": "match"}}
 UNTESTED = {"snapshot_every", "snapshot_view"}
 
 
-def test_every_field_of_the_recipe_is_looked_at() -> None:
+def test_every_field_of_the_recipe_is_tested() -> None:
     assert set(OTHER_VALUES) | {"name", "preset", "encoder"} | UNTESTED == set(Recipe.model_fields)
 
 
 @pytest.mark.parametrize("field", OTHER_VALUES)
-def test_the_key_hears_every_field_that_matters(field: str) -> None:
+def test_the_key_depends_on_every_field_that_matters(field: str) -> None:
     # Some fields do something in company only.
     plain = Recipe(**NEEDED.get(field, {}))
     changed = Recipe.model_validate({**NEEDED.get(field, {}), field: OTHER_VALUES[field]})
@@ -126,7 +126,7 @@ def test_the_key_hears_every_field_that_matters(field: str) -> None:
     assert key(make_job(recipe=changed)) != key(make_job(recipe=plain))
 
 
-def test_the_key_hears_the_encoders_weights_and_the_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_depends_on_the_weights_and_the_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert key(make_job(), encoder=replace(ENCODER, digest="2" * 64)) != KEY
     monkeypatch.setattr(jobs, "ALGORITHM_VERSION", jobs.ALGORITHM_VERSION + 1)
     assert key(make_job()) != KEY
@@ -147,17 +147,17 @@ def test_the_key_hears_the_encoders_weights_and_the_algorithm(monkeypatch: pytes
     ],
     ids=str,
 )
-def test_the_key_is_deaf_to_names(changes: dict[str, Any]) -> None:
+def test_the_key_ignores_names(changes: dict[str, Any]) -> None:
     assert key(make_job(**changes)) == KEY
 
 
-def test_the_key_is_deaf_to_where_files_lie_and_what_they_are_called() -> None:
+def test_the_key_ignores_paths() -> None:
     moved = {path: Path("/elsewhere") / f"other {path.name}" for path in DIGESTS}
     job = make_job(content=moved[A], style=Style("s", ((moved[S], 0.75), (moved[T], 0.25))))
     assert key(job, {moved[path]: digest for path, digest in DIGESTS.items()}) == KEY
 
 
-def test_the_key_is_deaf_to_the_encoders_label() -> None:
+def test_the_key_ignores_the_name_of_the_encoder() -> None:
     """`auto` that resolved to vgg19 and `vgg19` are one thing: the weights count."""
     assert key(make_job(), encoder=EncoderInfo("other", ENCODER.digest, "a note")) == KEY
 
@@ -192,7 +192,7 @@ def masked_key(
     return key(job, {**DIGESTS, M: mask})
 
 
-def test_the_key_hears_the_mask_its_colours_and_whose_they_are() -> None:
+def test_the_key_depends_on_the_mask_its_colours_and_their_styles() -> None:
     others = [
         key(make_job(style=Style("s", ((S, 1.0), (T, 1.0))))),
         masked_key(mask="6" * 64),
@@ -224,7 +224,7 @@ def test_values_survive_a_pickle(value: object) -> None:
     assert pickle.loads(pickle.dumps(value)) == value
 
 
-def test_a_summary_of_a_result_has_all_but_the_bytes() -> None:
+def test_a_summary_of_a_result_has_everything_but_the_bytes() -> None:
     summary = result_summary(RESULT)
     assert {"image", "log_header", "log_rows"}.isdisjoint(summary)
     assert (summary["status"], summary["seconds"], summary["cache_hits"]) == ("done", 0.5, 2)

@@ -40,8 +40,8 @@ def test_the_picture_to_start_from_is_found_beside_the_manifest(read: Any, here:
 # A manifest that was moved
 
 
-def test_a_moved_manifest_is_read_as_if_it_were_where_it_was(here: Path, make_manifest: MakeManifest) -> None:
-    """One that was dropped into the inbox is read after it was claimed."""
+def test_a_moved_manifest_is_read_as_at_its_original_path(here: Path, make_manifest: MakeManifest) -> None:
+    """A manifest dropped into the inbox is read after it was claimed."""
     (here / "sub").mkdir()
     text = "contents: [../photos/*.jpg]\nstyles: [../styles/s.png]\nrecipe: {init: ../start.png}\n"
     batch = read_manifest(make_manifest(text, "claimed/ID/x.yaml"), {}, {}, here / "sub/night.yaml")
@@ -52,9 +52,7 @@ def test_a_moved_manifest_is_read_as_if_it_were_where_it_was(here: Path, make_ma
     assert jobs[0].recipe.init == str(here / "start.png")
 
 
-def test_what_is_wrong_in_a_moved_manifest_is_told_of_where_it_was(
-    here: Path, make_manifest: MakeManifest
-) -> None:
+def test_problems_of_a_moved_manifest_name_its_original_path(here: Path, make_manifest: MakeManifest) -> None:
     path, place = make_manifest(ONE, "claimed/ID/night.yaml"), here / "sub/night.yaml"
     with pytest.raises(UsageError) as caught:
         read_manifest(path, {}, {}, place)
@@ -90,23 +88,23 @@ def test_a_batch_is_one_folder_in_the_outbox(line: str, name: str | None, read: 
 # What is wrong
 
 
-def test_a_problem_is_told_once_however_many_pictures_it_concerns(read: Any) -> None:
+def test_a_problem_is_reported_once_however_many_pictures_it_concerns(read: Any) -> None:
     lines = failure(read, "pairs:\n- content: 'photos/*'\n  style: missing.png\n")
     assert [line.split(": ")[:2] for line in lines] == [["3", "pairs[0].style"]]
 
 
-def test_files_and_recipes_are_judged_together(read: Any) -> None:
+def test_files_and_recipes_are_checked_together(read: Any) -> None:
     lines = failure(read, "contents: [photos/missing.jpg]\nstyles: [styles/s.png]\nsweep: {size: [3]}\n")
     assert [line.split(": ")[0] for line in lines] == ["1", "3"]
 
 
-def test_keys_and_files_are_judged_together(read: Any) -> None:
-    """A night is not started three times to find three mistakes."""
+def test_keys_and_files_are_checked_together(read: Any) -> None:
+    """Nobody has to start a night three times to find three mistakes."""
     lines = failure(read, "contents: [photos/missing.jpg]\nstyles: [styles/s.png]\nrecipe: {size: 3}\n")
     assert [line.split(": ")[0] for line in lines] == ["1", "3"]
 
 
-def test_swept_fields_are_judged_with_the_rest(read: Any) -> None:
+def test_swept_fields_are_checked_with_the_rest(read: Any) -> None:
     lines = failure(read, "contents: photos/no.jpg\nstyles: 3\nsweep:\n  seed: 1\n  sise: 64\n")
     assert [line.split(": ")[:2] for line in lines] == [
         ["1", "contents"],
@@ -161,14 +159,14 @@ def test_unknown_keys_are_named_with_what_is_accepted(read: Any) -> None:
         (ONE + "recipe: {name: '{style:{0}}'}\n", "3", "cannot be filled"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(text: str, number: str, words: str, read: Any) -> None:
+def test_every_problem_of_a_manifest_has_its_line(text: str, number: str, words: str, read: Any) -> None:
     lines = failure(read, text)
     assert [line.partition(":")[0] for line in lines] == [number]
     assert words in lines[0]
 
 
 def test_a_pairs_recipe_is_named_by_its_place_in_the_file(read: Any) -> None:
-    """Globs make several jobs of one entry; the error still is about the entry."""
+    """A glob makes several jobs of one entry; the error is about the entry."""
     lines = failure(
         read,
         "pairs:\n  - {content: 'photos/*', style: styles/s.png, recipe: {seed: 1}}\n"
@@ -273,7 +271,7 @@ def batch_or_message(path: Path) -> Batch | str:
 # Many
 
 
-def test_a_sweep_beyond_all_measure_is_refused_at_once(read: Any) -> None:
+def test_a_sweep_of_too_many_pictures_is_refused_at_once(read: Any) -> None:
     values = list(range(1, 401))
     sweep = dict.fromkeys(
         ("style_weight", "content_weight", "tv_weight", "seed", "steps", "size", "history"), values
@@ -283,12 +281,12 @@ def test_a_sweep_beyond_all_measure_is_refused_at_once(read: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["{size:1000000000}", "{style_weight:.999999999f}", "{size:{seed}}"])
-def test_a_name_cannot_be_filled_up_without_end(name: str, read: Any) -> None:
+def test_a_name_cannot_be_padded_without_limit(name: str, read: Any) -> None:
     (line,) = failure(read, ONE + f"recipe: {{name: '{name}'}}\n")
     assert "at most 200 characters wide" in line
 
 
-def test_styles_of_one_name_are_said(make_picture: Any, read: Any) -> None:
+def test_styles_that_share_a_name_are_reported(make_picture: Any, read: Any) -> None:
     make_picture("styles/s.jpg")
     batch = read("contents: [photos/a.jpg]\nstyles: [styles/s.png, styles/s.jpg]\n")
     assert batch.notes == (

@@ -27,7 +27,7 @@ def test_suffixes_are_those_of_the_formats_that_are_read() -> None:
 
 
 @pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES - {".heic", ".heics", ".heif", ".heifs", ".hif"}))
-def test_what_is_called_so_is_read(suffix: str) -> None:
+def test_names_of_pictures(suffix: str) -> None:
     Image.init()
     kind = Image.registered_extensions()[suffix]
     if kind == "AVIF" and "AVIF" not in Image.SAVE:
@@ -39,7 +39,7 @@ def test_what_is_called_so_is_read(suffix: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a", "jpg", ".jpg", "a.jpg.txt", "a.cr3", "a.xmp", ""])
-def test_what_is_called_like_no_picture(name: str) -> None:
+def test_names_of_other_files(name: str) -> None:
     assert not is_picture(name)
 
 
@@ -60,7 +60,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_names_that_are_left_alone(kind: str) -> None:
+def test_ignored_names(kind: str) -> None:
     for name in NAMES[kind]:
         assert {reason_to_ignore(each) for each in (name, name.upper(), name.lower())} == {kind}, name
 
@@ -93,12 +93,12 @@ def test_names_that_are_left_alone(kind: str) -> None:
         *("line\n~x.jpg", "x.part\n.jpg"),
     ],
 )
-def test_names_that_only_look_like_it(name: str) -> None:
+def test_names_that_only_resemble_ignored_ones(name: str) -> None:
     assert reason_to_ignore(name) == ""
     assert reason_beside_a_picture(name) == ""
 
 
-def test_more_names_can_be_left_alone() -> None:
+def test_more_names_can_be_ignored() -> None:
     more = ("*_small.*", "Ausschuß", "caf\xe9", "[xy]?.png")
     for name in ("a_SMALL.jpg", "ausschuß", "cafe\u0301", "X1.png"):
         assert reason_to_ignore(name, more) == "as `ignore` in config.yaml says"
@@ -117,12 +117,12 @@ def test_more_names_can_be_left_alone() -> None:
         ("a.dng", "raw"),
     ],
 )
-def test_what_lies_beside_pictures(name: str, words: str) -> None:
+def test_files_beside_pictures(name: str, words: str) -> None:
     assert words in reason_beside_a_picture(name)
     assert reason_to_ignore(name) == ""
 
 
-def test_one_name_is_spelt_in_two_ways() -> None:
+def test_two_unicode_forms_are_one_name() -> None:
     decomposed = unicodedata.normalize("NFD", "Müller é")
     assert decomposed != "Müller é"
     assert composed(decomposed) == composed("Müller é") == "Müller é"

@@ -57,7 +57,7 @@ def test_any_text_becomes_a_safe_name(text: str) -> None:
 
 @given(st.text(alphabet="aZ0_-+. ~/é:", max_size=12) | st.text(alphabet="a .", min_size=198, max_size=202))
 @settings(max_examples=300)
-def test_the_shortcut_for_plain_names_changes_none(text: str) -> None:
+def test_the_shortcut_for_plain_names_changes_nothing(text: str) -> None:
     assert safe_name(text) == naming._made_safe(text)
 
 

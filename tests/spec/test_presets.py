@@ -98,7 +98,7 @@ def test_default_is_ours():
     assert not recipe.square
 
 
-def test_default_holds_the_drawing_and_bold_does_not():
+def test_default_keeps_the_drawing_and_bold_does_not():
     default, bold = Recipe(preset="default"), Recipe(preset="bold")
     assert len(default.content_layers) > len(bold.content_layers) == 1
     weights = [at_level(default, size).style_weight for size in level_sizes(default)]

@@ -33,14 +33,14 @@ def test_an_unknown_key_below_an_alternative_is_explained_too() -> None:
     assert "'watts'" in line
 
 
-def test_an_unknown_key_like_nothing_gets_no_suggestion() -> None:
+def test_an_unknown_key_that_resembles_nothing_gets_no_suggestion() -> None:
     (line,) = failure("name: hall\nzzz: 1\n")
     assert "did you mean" not in line
     assert "key Accepted" not in line, "two sentences need a stop between them"
     assert "name, lamps, spare" in line
 
 
-def test_a_missing_key_points_at_what_lacks_it() -> None:
+def test_a_missing_key_is_reported_at_its_parent() -> None:
     (line,) = failure("lamps: []\n")
     assert line.startswith("night.yaml:1: name: ")
     assert "required" in line.lower()
@@ -54,7 +54,7 @@ JARGON = re.compile(
 
 
 @pytest.mark.parametrize("model", [Manifest, Config])
-def test_whatever_is_wrong_is_said_in_plain_words(model: type[BaseModel]) -> None:
+def test_every_problem_is_reported_in_plain_words(model: type[BaseModel]) -> None:
     for path in [*places(model), ("zzz",)]:
         for value in WRONG:
             data: Any = value
@@ -99,7 +99,7 @@ def test_several_kinds_are_named_in_one_sentence() -> None:
     assert line.startswith("night.yaml:1: watch.styles[1]: expected the name of a style, or a blend such as")
 
 
-def test_a_number_where_text_is_meant_is_to_be_quoted() -> None:
+def test_a_number_in_place_of_text_gets_a_hint_about_quotes() -> None:
     lines = failure("contents: [12, true]\nstyles: [s.png]\n", Manifest)
     assert [line.partition("expected")[2] for line in lines] == [
         " text, found 12; in quotes it is text: '12'",

@@ -36,7 +36,7 @@ def test_an_unknown_preset_names_those_there_are() -> None:
         assert preset in str(refused.value)
 
 
-def test_what_was_meant_is_guessed() -> None:
+def test_a_misspelt_word_gets_a_suggestion() -> None:
     for fields, words in (
         ({"preset": "drfat"}, "'drfat' is not a preset; did you mean 'draft'? Accepted: default, draft"),
         ({"style_layers": ["rel4_1"]}, "'rel4_1' is not a layer; did you mean 'relu4_1'? Accepted: conv1_1"),
@@ -49,8 +49,8 @@ def test_what_was_meant_is_guessed() -> None:
         assert words in caught.value.message
 
 
-def test_a_recipe_made_in_python_has_our_errors() -> None:
-    """All at once, and those of a document stay pydantic's, to be gathered."""
+def test_a_recipe_made_in_python_raises_a_usage_error() -> None:
+    """With all problems at once. `model_validate` raises pydantic's error, which documents gather."""
     with pytest.raises(UsageError) as caught:
         Recipe(stylewight=3, size=3)  # type: ignore[call-arg]
     first, second = sorted(caught.value.message.splitlines())
@@ -83,7 +83,7 @@ def test_every_number_has_bounds(value: float) -> None:
             Recipe(**each)
 
 
-def test_true_and_false_are_no_numbers() -> None:
+def test_true_and_false_are_not_numbers() -> None:
     fields: list[dict[str, Any]] = [{name: True} for name in NUMBERS if name != "bit_depth"]
     fields += [{"steps": [5, True]}, {"style_layers": {"relu1_1": False}}]
     for each in fields:
@@ -92,7 +92,7 @@ def test_true_and_false_are_no_numbers() -> None:
     assert Recipe(square=True, recolor=False).square
 
 
-def test_what_may_be_written_in_several_ways_is_named_in_one_sentence() -> None:
+def test_a_field_of_several_types_has_one_message() -> None:
     for fields, words in (
         ({"steps": "12:30"}, "steps: expected a whole number, or a list of them, found '12:30'"),
         ({"style_layers": 4}, "expected names of layers, or a mapping of names to weights, found 4"),
@@ -118,7 +118,7 @@ NOTHING: dict[str, Any] = {"content_weight": 0, "style_weight": 0, "tv_weight": 
         ({"style_weight": 1, "style_layers": {"relu1_1": 0}, "content_weight": 1}, True),
     ],
 )
-def test_something_has_to_count(fields: dict[str, Any], counts: bool) -> None:
+def test_a_recipe_whose_weights_are_all_0_is_refused(fields: dict[str, Any], counts: bool) -> None:
     if counts:
         Recipe(**{**NOTHING, **fields})
         return
@@ -126,7 +126,7 @@ def test_something_has_to_count(fields: dict[str, Any], counts: bool) -> None:
         Recipe(**{**NOTHING, **fields})
 
 
-def test_layers_win_in_their_order() -> None:
+def test_a_later_source_of_fields_wins() -> None:
     config = {"preset": "draft", "style_weight": 1, "content_weight": 1, "tv_weight": 1, "size": 100}
     manifest = {"style_weight": 2, "content_weight": 2, "tv_weight": 2}
     pair = {"beta": 3, "alpha": 3}
@@ -136,7 +136,7 @@ def test_layers_win_in_their_order() -> None:
     assert recipe.steps == Recipe(preset="draft").steps
 
 
-def test_a_preset_lies_below_every_layer() -> None:
+def test_every_source_of_fields_overrides_the_preset() -> None:
     """A field set in config.yaml stays when the manifest names a preset that sets it too."""
     recipe = merged_recipe({"size": 300}, {"preset": "thumbnail"})
     assert recipe.size == 300
@@ -220,13 +220,13 @@ def test_the_papers_alpha_is_the_contents_weight() -> None:
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
+def test_invalid_values_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Recipe.model_validate(fields)
 
 
-def test_how_to_match_counts_where_a_match_is_asked_for() -> None:
-    """Forgotten, it is an error that says so; swept over or laid over, it is not."""
+def test_match_by_needs_a_match() -> None:
+    """It is an error without `color: match`, unless another source or a sweep may still set that."""
     with pytest.raises(UsageError, match="match_by: histogram has no effect without color: match"):
         Recipe(match_by="histogram")
     with pytest.raises(ValidationError, match="match_by: histogram has no effect without color: match"):
@@ -286,7 +286,7 @@ def test_name_templates_know_nothing_else(name: str) -> None:
     assert caught.value.errors()[0]["loc"] == ("name",)
 
 
-def test_the_suffix_is_the_formats() -> None:
+def test_the_suffix_follows_from_the_format() -> None:
     assert Recipe(format="png").suffix == ".png"
     assert Recipe(format="jpeg").suffix == ".jpg"
 
@@ -309,13 +309,13 @@ def test_every_preset_can_be_pasted_into_a_manifest(preset: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_is_told_apart(preset: str) -> None:
+def test_every_preset_has_a_summary_and_known_fields(preset: str) -> None:
     assert PRESETS[preset].summary
     assert set(PRESETS[preset].fields) <= set(Recipe.model_fields)
     assert Recipe(preset=preset).preset == preset
 
 
-def test_init_modes_are_no_paths() -> None:
+def test_init_modes() -> None:
     assert set(INIT_MODES) == {"content", "noise", "blank", "style"}
 
 

@@ -79,12 +79,12 @@ def test_flags_explain_removed_fields() -> None:
     ]
 
 
-def test_pixels_keep_to_their_range_where_the_canvas_has_one() -> None:
+def test_the_range_weight_follows_from_the_canvas() -> None:
     assert Recipe().range_weight == 10
     assert Recipe(canvas="imagenet").range_weight == 0
 
 
-def test_what_a_recipe_of_an_earlier_version_loses() -> None:
+def test_a_recipe_of_an_earlier_version_loses_removed_fields() -> None:
     recipe = Recipe(size=300).model_dump()
     assert without_removed(recipe) == (recipe, {})
     assert without_removed({**recipe, **values_now("rgb")}) == (recipe, {})

@@ -25,7 +25,7 @@ def test_a_glob_finds_folders_below(read: Any) -> None:
     assert [content for content, _ in pairs(batch)] == ["a.jpg", "c.jpg"]
 
 
-def test_a_glob_finds_whatever_is_read_whatever_its_case(read: Any, here: Path) -> None:
+def test_a_glob_finds_every_format_and_ignores_case(read: Any, here: Path) -> None:
     for name in ("d.JPG", "e.jfif", "f.Heic", "g.jpeg", "h.cr3"):
         (here / "photos" / name).write_bytes(b"")
     batch = read("contents: [photos/*.jpg, 'photos/[e-h].*']\nstyles: [styles/s.png]\n")
@@ -54,7 +54,7 @@ def test_an_empty_glob_says_what_it_passed_over(read: Any) -> None:
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="the file system has one spelling")
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_a_name_may_be_spelt_in_two_ways(form: Literal["NFC", "NFD"], read: Any, here: Path) -> None:
+def test_a_name_in_another_unicode_form_is_found(form: Literal["NFC", "NFD"], read: Any, here: Path) -> None:
     other = unicodedata.normalize("NFD" if form == "NFC" else "NFC", "Müller")
     path = here / "photos" / f"{unicodedata.normalize(form, 'Müller')}.png"
     path.write_bytes(b"")
@@ -67,7 +67,7 @@ def test_a_name_may_be_spelt_in_two_ways(form: Literal["NFC", "NFD"], read: Any,
     assert job.name == f"{unicodedata.normalize('NFC', 'Müller')}--s"
 
 
-def test_a_glob_does_not_take_results_for_contents(here: Path, make_manifest: MakeManifest) -> None:
+def test_a_glob_finds_no_results(here: Path, make_manifest: MakeManifest) -> None:
     """`**/*.png` beside the outbox found a--s.png in the second run, and a--s--s.png in the third."""
     config = Config(ignore=("*_small.*",)).resolved(here)
     for name in (
@@ -87,7 +87,9 @@ def test_a_glob_does_not_take_results_for_contents(here: Path, make_manifest: Ma
     assert pairs(read_manifest(chained, {}, {}, exclusions=config.exclusions())) == [("a--s.png", "s")]
 
 
-def test_why_a_file_cannot_be_taken(read: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_used_has_a_reason(
+    read: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(here / "photos/pipe.jpg")
     real = Path.stat
 
@@ -135,7 +137,7 @@ def test_a_manifest_named_from_its_own_folder(read: Any, here: Path) -> None:
 
 
 def test_a_folder_with_glob_characters_is_only_a_folder(read: Any, here: Path) -> None:
-    """The pattern is the entry; where the manifest lies is no pattern."""
+    """The folder of the manifest is not part of the pattern."""
     folder = here / "set [2024]*"
     folder.mkdir()
     (folder / "x.jpg").write_bytes(b"")
@@ -209,8 +211,8 @@ def test_an_odd_path_is_a_problem_with_its_line(entry: str, read: Any) -> None:
     assert re.match(r"[34]: recipe", line)
 
 
-def test_a_file_named_twice_is_missed_at_both_places(read: Any) -> None:
-    """It is looked for once where it is there, and told of wherever it is not."""
+def test_a_missing_file_is_reported_wherever_it_is_named(read: Any) -> None:
+    """A file that exists is looked up once."""
     text = "pairs:\n" + 2 * "  - {content: photos/no.jpg, style: styles/s.png}\n"
     assert failure(read, text) == [
         f"{line}: pairs[{line - 2}].content: photos/no.jpg: no such file" for line in (2, 3)

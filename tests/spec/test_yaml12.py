@@ -79,7 +79,7 @@ def test_numbers_that_are_not_finite(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["!!bool yes", "!!int 0b1", "!!int 1:30", "!!int 1_0"])
-def test_a_tag_does_not_bring_back_what_is_no_value_any_more(text: str) -> None:
+def test_a_tag_does_not_allow_values_of_yaml_1_1(text: str) -> None:
     with pytest.raises(ValueError, match="not a valid value"):
         parse_value(text)
 
@@ -88,7 +88,7 @@ def test_a_tag_does_not_bring_back_what_is_no_value_any_more(text: str) -> None:
     "value",
     ["no", "1e3", "0o7", "010", "12:30", "2001-01-01", "true", "~", "", "Ä", "0x1F", ".5", "1_000", "a: b"],
 )
-def test_what_is_written_is_read_as_it_was(value: str) -> None:
+def test_written_data_is_read_back_unchanged(value: str) -> None:
     data = {"text": value, value or "key": [1, 1e20, 0.1, True, None, value]}
     assert parse_document(dump_yaml(data), PATH).data == data
 
@@ -96,12 +96,12 @@ def test_what_is_written_is_read_as_it_was(value: str) -> None:
 @pytest.mark.parametrize(
     "text", ["a:\n\tb: 1\n", "a: 1\n  \tb: 2\n", "a: [b,\n\t\tc\n\td: e\n", "a: {b: 1\n\tc: 2\n"]
 )
-def test_a_tab_is_called_a_tab(text: str) -> None:
+def test_a_tab_in_the_indentation_is_named(text: str) -> None:
     (line,) = failure(text)
     assert "begins with a tab; indent with spaces" in line
 
 
-def test_a_tab_that_does_no_harm_is_not_named() -> None:
+def test_a_harmless_tab_is_not_named() -> None:
     assert parse_document("a:\tb\nc: |\n  x\n  \ty\n", PATH).data == {"a": "b", "c": "x\n\ty\n"}
     assert "tab" not in failure("a:\tb\nc: [\n")[0]
 
@@ -116,7 +116,7 @@ def test_a_tab_that_does_no_harm_is_not_named() -> None:
         ("a: 1\nb\n", "a key lacks its colon"),
     ],
 )
-def test_what_is_wrong_with_yaml_is_said_plainly(text: str, words: str) -> None:
+def test_invalid_yaml_is_explained_in_plain_words(text: str, words: str) -> None:
     assert words in failure(text)[0]
 
 
@@ -130,7 +130,7 @@ def test_what_is_wrong_with_yaml_is_said_plainly(text: str, words: str) -> None:
         "a: {b: '#ff0000'\n",
     ],
 )
-def test_a_colour_that_is_not_the_fault_is_not_named(text: str) -> None:
+def test_a_colour_that_is_not_the_cause_is_not_named(text: str) -> None:
     assert "colour" not in failure(text)[0]
 
 
@@ -173,13 +173,13 @@ def test_aliases_and_merge_keys_are_read() -> None:
 
 
 def test_many_aliases_stay_as_small_as_the_file() -> None:
-    """The bill of a `billion laughs` file is paid only by who walks every path in it."""
+    """A `billion laughs` file costs only those who walk every path in it."""
     levels = [f"l{n}: &l{n} [*l{n - 1}, *l{n - 1}]" for n in range(1, 15)]
     document = parse_document("\n".join(["l0: &l0 ha", *levels]), PATH)
     assert len(document.lines) < 1000
 
 
-def test_deep_nesting_is_refused_and_kills_nothing() -> None:
+def test_deep_nesting_is_refused_without_a_crash() -> None:
     code = (
         "from pathlib import Path\n"
         "from pipeline.spec.documents import parse_document\n"
@@ -220,7 +220,7 @@ def test_any_text_is_a_value_or_a_value_error(text: str) -> None:
     assert not isinstance(tried(parse_value, text), UsageError)
 
 
-def test_aliases_do_not_multiply_without_end() -> None:
+def test_aliases_that_multiply_are_refused() -> None:
     """A few hundred bytes that stand for a thousand million values."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
