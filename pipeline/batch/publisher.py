@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import PathError
 from ..execution.executors import Executor
 from ..spec.jobs import JobResult, output_name
-from ..spec.naming import fields_of
+from ..spec.output_names import fields_of
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder, log_bytes
 from .digests import Digests

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ..errors import ImageError, JobError, Unexpected, UsageError
 from ..execution.executors import Executor
 from ..spec.jobs import Job, Masks, StepProgress, Style, Task, job_key
-from ..spec.naming import safe_name
+from ..spec.output_names import safe_name
 from ..spec.problems import explain
 from ..spec.recipe import SUFFIXES, Recipe, merged_recipe
 from ..spec.regions import Color, check_regions, region_color

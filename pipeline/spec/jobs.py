@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import PipelineError
-from .naming import fields_of, fill_template, sweep_label
+from .output_names import fields_of, fill_template, sweep_label
 from .recipe import INIT_MODES, Recipe
 from .regions import Color
 from .removed import values_now

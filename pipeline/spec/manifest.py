@@ -16,7 +16,7 @@ from .entries import Manifest
 from .globs import NO_EXCLUSIONS, Exclusions
 from .jobs import Style, output_name
 from .names import composed
-from .naming import safe_name
+from .output_names import safe_name
 from .problems import Problem, problems_in, unknown_key
 from .recipe import ALIASES, INIT_MODES, Recipe
 from .removed import REMOVED, why_removed

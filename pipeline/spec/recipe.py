@@ -18,7 +18,7 @@ from pydantic import (
 from ..errors import UsageError
 from .layers import LayerWeights, beyond_slim
 from .models import StrictModel
-from .naming import check_template
+from .output_names import check_template
 from .presets import PRESETS
 from .problems import alternatives, explain, shown
 from .removed import MIXED, RANGE_WEIGHTS, refuse_removed

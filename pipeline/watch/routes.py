@@ -16,7 +16,7 @@ from ..spec.config import Blend, Config, Route, StyleNames
 from ..spec.jobs import Job, Style, output_name
 from ..spec.manifest import read_manifest
 from ..spec.names import composed
-from ..spec.naming import safe_name
+from ..spec.output_names import safe_name
 from ..spec.problems import explain
 from ..spec.recipe import Recipe, merged_recipe
 from .claims import Claim

@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.spec import naming
+from pipeline.spec import output_names
 from pipeline.spec.jobs import output_name
-from pipeline.spec.naming import fill_template, safe_name
+from pipeline.spec.output_names import fill_template, safe_name
 from pipeline.spec.recipe import Recipe
 
 RECIPE = Recipe()
@@ -58,7 +58,7 @@ def test_any_text_becomes_a_safe_name(text: str) -> None:
 @given(st.text(alphabet="aZ0_-+. ~/é:", max_size=12) | st.text(alphabet="a .", min_size=198, max_size=202))
 @settings(max_examples=300)
 def test_the_shortcut_for_plain_names_changes_nothing(text: str) -> None:
-    assert safe_name(text) == naming._made_safe(text)
+    assert safe_name(text) == output_names._made_safe(text)
 
 
 @given(ANY_TEXT)
