@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import ImageError, JobError
 from ..spec.jobs import Job, Task
 from ..spec.recipe import Recipe
-from ..spec.regions import Color, color_value
+from ..spec.regions import Color, color_text
 from .checkpoints import read_state
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ def find_regions(
     """
     from ..transfer import masks
 
-    values = [color_value(color) for color in colors]
-    short = [value if isinstance(value, str) else f"{value:.3g}" for value in values]
-    labels = [f"{Path(style).name} ({color})" for style, color in zip(styles, short, strict=True)]
+    labels = [
+        f"{Path(style).name} ({color_text(color)})" for style, color in zip(styles, colors, strict=True)
+    ]
     found = masks.find_regions(mask.image, colors, content.image.size, str(path), labels)
     return replace(found, notes=mask.decoded.notes + found.notes)
 

@@ -48,3 +48,9 @@ def color_value(color: Color) -> float | str:
     if red == green == blue:
         return int(red) if red in {0, 1} else red
     return "#" + "".join(f"{round(255 * channel):02x}" for channel in color)
+
+
+def color_text(color: Color) -> str:
+    """Return a colour for a message, a grey level with three digits."""
+    value = color_value(color)
+    return value if isinstance(value, str) else f"{value:.3g}"

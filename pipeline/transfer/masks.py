@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..spec.recipe import Recipe
+from ..spec.regions import Color, color_text
 from ..vgg.encoder import poolings_before
 from .canvas import Parametrisation, crop_features
 from .losses import Guide
@@ -122,9 +123,9 @@ def which_present(pixels_HWC: NDArray[np.uint8], colors: Sequence[Sequence[float
     return [bool(one) for one in found]
 
 
-def nearest_color(pixels_HWC: NDArray[np.uint8], color: Sequence[float]) -> tuple[int, int, int]:
+def nearest_color(pixels_HWC: NDArray[np.uint8], color: Sequence[float]) -> Color:
     """Return the mask's colour nearest to another; colours of whole areas come before those of edges."""
-    best, nearest = (True, float("inf")), (0, 0, 0)
+    best, nearest = (True, float("inf")), (0.0, 0.0, 0.0)
     for top in range(0, len(pixels_HWC), ROWS):
         rows_HWC = pixels_HWC[top : top + ROWS]
         distance_HW = _squared_distance(np.divide(rows_HWC, 255, dtype=np.float32), color)
@@ -136,17 +137,12 @@ def nearest_color(pixels_HWC: NDArray[np.uint8], color: Sequence[float]) -> tupl
             row, column = divmod(int(candidates_HW.argmin()), candidates_HW.shape[1])
             if (found := (is_edge, float(candidates_HW[row, column]))) < best:
                 red, green, blue = rows_HWC[row, column].tolist()
-                best, nearest = found, (red, green, blue)
+                best, nearest = found, (red / 255, green / 255, blue / 255)
     return nearest
 
 
 def _squared_distance(image_HWC: NDArray[np.float32], color: Sequence[float]) -> NDArray[np.float32]:
     return np.asarray(np.square(image_HWC - np.asarray(color, np.float32)).sum(2))
-
-
-def _color_text(color: tuple[int, int, int]) -> str:
-    red, green, blue = color
-    return f"{red / 255:.3g}" if red == green == blue else f"#{red:02x}{green:02x}{blue:02x}"
 
 
 @dataclass(frozen=True)
@@ -196,7 +192,7 @@ def find_regions(
         if not is_there:
             raise ImageError(
                 f"{name}: the colour of {label} is nowhere in this mask; the nearest that is there is "
-                f"{_color_text(nearest_color(pixels_HWC, color))}.",
+                f"{color_text(nearest_color(pixels_HWC, color))}.",
                 "Give the style a colour that is in the mask, or leave it out.",
             )
     planes_KHW, stray = memberships(pixels_HWC, colors)
