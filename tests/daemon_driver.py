@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 import signal
@@ -28,9 +29,11 @@ from fakes import FakeExecutor
 from watchdog.observers.api import BaseObserver, EventEmitter
 from watchdog.utils import BaseThread
 
-from pipeline.cli import display, signals
 from pipeline.cli import main as cli
-from pipeline.cli.display import WatchLog
+from pipeline.cli import signals
+from pipeline.cli.commands import showing
+from pipeline.cli.eventlog import EventLog
+from pipeline.cli.logs import JsonFormatter, LineHandler, logging_to
 from pipeline.errors import DiskError, PipelineError
 from pipeline.execution import pool
 from pipeline.execution.executors import Executor
@@ -257,11 +260,11 @@ class Vanishing:
         return made
 
 
-class WatchLogThatMounts(WatchLog):
+class LogThatMounts(EventLog):
     """A log that brings a vanished folder back when the daemon has paused."""
 
     def __init__(self, setup: Setup) -> None:
-        super().__init__(write_line, as_json=True)
+        super().__init__(for_programs=True)
         self.vanishing = Vanishing(setup)
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
@@ -270,11 +273,11 @@ class WatchLogThatMounts(WatchLog):
             super().notify("made", " ".join(made))
 
 
-class ClockJump(WatchLog):
+class ClockJump(EventLog):
     """A log that moves the wall clock when the first picture has settled."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(write_line, as_json=True)
+        super().__init__(for_programs=True)
         self.seconds = seconds
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
@@ -300,9 +303,9 @@ def end_watching(which: str) -> None:
 def main(setup: Setup) -> int:
     """Run the command `watch`; return its exit code."""
     if setup.vanish:
-        log: WatchLog = WatchLogThatMounts(setup)
+        log: EventLog = LogThatMounts(setup)
     else:
-        log = ClockJump(setup.clock_jump_s) if setup.clock_jump_s else WatchLog(write_line, as_json=True)
+        log = ClockJump(setup.clock_jump_s) if setup.clock_jump_s else EventLog(for_programs=True)
     daemon.FIRST_PAUSE_S = setup.first_pause_s
     daemon.LOCKED_S = setup.locked_s
     hooks = Hooks(setup, log.notify)
@@ -318,10 +321,11 @@ def main(setup: Setup) -> int:
     sys.argv = ["style-pipeline", "watch", "--config", setup.config]
     sys.argv += ["--once"] if setup.once else []
     sys.argv += ["--for", setup.for_] if setup.for_ else []
-    return cli.exit_code()
+    with logging_to(LineHandler(write_line, JsonFormatter()), logging.INFO):
+        return cli.exit_code()
 
 
-def put_into_the_command(setup: Setup, log: WatchLog, disk: Disk) -> None:
+def put_into_the_command(setup: Setup, log: EventLog, disk: Disk) -> None:
     """Give the command a quick engine, this log and this disk; all else is its own."""
 
     def report(error: PipelineError) -> int:
@@ -343,7 +347,7 @@ def put_into_the_command(setup: Setup, log: WatchLog, disk: Disk) -> None:
     vars(cli)["report"] = report
     vars(signals)["stop_signal"] = stop_signal
     vars(pool)["watch_executor"] = partial(make_executor, setup)
-    vars(display)["watch_display"] = lambda *_: nullcontext(log)
+    vars(showing)["show_watch"] = lambda *_: nullcontext(log)
     vars(events)["Waker"] = partial(events.Waker, make_observer=make_observer)
     vars(daemon)["Disk"] = lambda: disk
 

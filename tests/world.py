@@ -21,7 +21,7 @@ from fakes import QUICK, FakeExecutor, picture_bytes
 from PIL import Image
 from recorded import Crash, Model, Recording, RecordingDisk, RecordingLedger
 
-from pipeline.cli.display import WatchLog
+from pipeline.cli.display import Display
 from pipeline.errors import DeviceError
 from pipeline.spec.config import read_config
 from pipeline.storage.files import Disk
@@ -169,8 +169,8 @@ class World:
 
         def work(disk: Disk, ledger: Ledger) -> bool:
             clock = Clock()
-            log = WatchLog(lambda line: None, as_json=True)
-            heartbeat = Heartbeat(ledger, self.config, log, ServiceManager({}), clock)
+            display = Display()
+            heartbeat = Heartbeat(ledger, self.config, display, ServiceManager({}), clock)
             waker = PatientWaker(self.inbox, clock)
             context = Context(
                 WatchOptions(once=True),

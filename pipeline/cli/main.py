@@ -14,6 +14,7 @@ from ..storage.files import one_line
 from ..threads import sleep_while_waiting
 from ..version import VERSION
 from .commands import batch, information, picture, watch, weights
+from .commands.options import QuietOption, VerboseOption
 from .commands.output import answer, say
 from .streams import guarded, open_closed
 
@@ -95,5 +96,7 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     pass

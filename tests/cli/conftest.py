@@ -65,5 +65,5 @@ def studio(environment, cli, monkeypatch):
     monkeypatch.setattr("pipeline.watch.owner.PATIENCE_S", 0.05)
     made = Studio(environment, cli)
     monkeypatch.setattr("pipeline.execution.pool.watch_executor", lambda settings, tick: made.executor)
-    monkeypatch.setattr("pipeline.cli.commands.running.executor", lambda settings: made.executor)
+    monkeypatch.setattr("pipeline.execution.executors.InProcessExecutor", lambda settings: made.executor)
     return made

@@ -240,13 +240,13 @@ main()
 INTERRUPTED = """
 import signal, sys
 from pipeline.cli.main import main
-from pipeline.cli import display
+from pipeline.cli import eventlog
 
 def interrupt(self, name, progress):
     if progress.step == 5:
         signal.raise_signal(signal.SIGINT)
 
-display.LogLines.job_step = interrupt
+eventlog.EventLog.job_step = interrupt
 sys.argv[0] = "style-pipeline"
 main()
 """
@@ -310,3 +310,39 @@ def test_a_file_in_the_place_of_the_outbox_is_not_told_of_as_a_full_disk(cli, ni
     assert code == 3
     assert "a.png/night: cannot be written" in err
     assert "Check that no file is where a folder should be" in err
+
+
+# How much is said
+
+
+@pytest.mark.parametrize("flags", [("--quiet", "run"), ("run", "--quiet")])
+def test_a_quiet_run_says_what_failed_and_how_it_ended(cli, night, flags):
+    Path("a.png").write_bytes(b"broken")
+    code, out, err = cli(*flags, night)
+    assert code == 1
+    (line,) = err.splitlines()
+    assert " [1/2] failed a--s: " in line
+    assert out.startswith("1 done, 1 failed")
+
+
+@pytest.mark.parametrize("flags", [("--verbose", "run"), ("run", "--verbose")])
+def test_a_verbose_run_says_every_step(cli, night, flags):
+    code, _, err = cli(*flags, night)
+    assert code == 0
+    assert [f"step {step}/2 of {name}--s  loss " in err for step in (1, 2) for name in "ab"] == [True] * 4
+    assert " step " not in cli("run", night, "--force")[2]
+
+
+@pytest.mark.parametrize("flag", ["--verbose", "--quiet"])
+def test_objects_are_the_same_however_much_is_said(cli, night, flag):
+    code, out, _ = cli("run", night, "--json", flag)
+    assert code == 0
+    assert [json.loads(line)["status"] for line in out.splitlines()] == ["done", "done"]
+
+
+@pytest.mark.parametrize("flags", [("--quiet", "run", "--verbose"), ("run", "--verbose", "--quiet")])
+def test_a_run_is_not_quiet_and_verbose_at_once(cli, night, flags):
+    code, _, err = cli(*flags, night)
+    assert code == 2
+    assert "--verbose and --quiet exclude each other" in err
+    assert not Path("outbox").exists()

@@ -147,3 +147,11 @@ def test_a_result_never_replaces_a_picture_it_is_made_of(cli, night):
     assert code == 2
     assert "a.png: is one of the input pictures.\nName another file with -o." in err
     assert Path("a.png").read_bytes() == before
+
+
+def test_a_quiet_picture_says_where_it_is_and_no_more(cli, night):
+    flags = [f"--set={key}={value}" for key, value in QUICK.items()]
+    assert cli("stylize", "a.png", "s.png", "--quiet", *flags) == (0, "a--s.png\n", "")
+    code, _, err = cli("stylize", "a.png", "s.png", "--force", "--verbose", *flags)
+    assert code == 0
+    assert "step 1/2 of a--s" in err

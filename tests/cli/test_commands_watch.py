@@ -176,8 +176,8 @@ def test_log_json_is_one_object_a_line(studio):
 
 
 def test_a_log_in_a_file_is_rotated(studio, monkeypatch):
-    monkeypatch.setattr("pipeline.cli.logfile.LOG_BYTES", 1500)
-    monkeypatch.setattr("pipeline.cli.logfile.LOG_FILES", 2)
+    monkeypatch.setattr("pipeline.cli.logs.LOG_BYTES", 1500)
+    monkeypatch.setattr("pipeline.cli.logs.LOG_FILES", 2)
     for name in "abcdef":
         studio.drop(f"{name}.png")
     code, err = studio.once("--log-json", "--log-file", "there/watch.log")
@@ -244,3 +244,22 @@ def test_how_the_inbox_is_watched(studio, mode, network, chosen, monkeypatch):
     studio.configure(watch={"notify": mode, "settle_s": 0.03, "rescan_s": 0.03, "min_free_mb": 0})
     assert studio.once()[0] == 0
     assert modes == [chosen]
+
+
+@pytest.mark.parametrize("flags", [(), ("--log-file", "watch.log")])
+def test_a_quiet_watch_says_what_is_quarantined(studio, flags):
+    studio.drop("a.png")
+    studio.drop("b.png")
+    studio.executor.faults = {"a": "fail"}
+    code, err = studio.once("--quiet", *flags)
+    assert code == 1
+    (line,) = (Path("watch.log").read_text() if flags else err).splitlines()
+    assert " quarantined a.png: told to fail." in line
+
+
+def test_a_verbose_watch_says_every_step(studio):
+    studio.drop("a.png")
+    code, out, err = studio.cli("--verbose", "watch", "--once", "--log-json")
+    assert (code, out) == (0, "")
+    events = [json.loads(line) for line in err.splitlines()]
+    assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4]

@@ -25,7 +25,7 @@ DRIVER = r"""
 import sys
 from fakes import FakeExecutor
 from pipeline.spec.jobs import JobResult
-import pipeline.cli.main, pipeline.cli.commands.running
+import pipeline.cli.main, pipeline.execution.executors
 
 class Fake(FakeExecutor):
     def _run(self, task, on_step, should_stop):
@@ -38,7 +38,7 @@ class Fake(FakeExecutor):
             return JobResult("failed", error="s.png: damaged.", next_step="Copy it again.")
         return super()._run(task, on_step, should_stop)
 
-pipeline.cli.commands.running.executor = lambda *arguments, **options: Fake({"slow": "wait"})
+pipeline.execution.executors.InProcessExecutor = lambda *arguments, **options: Fake({"slow": "wait"})
 pipeline.cli.main.main()
 """
 

@@ -16,9 +16,9 @@ from heartbeats import JOB, Beating, make_config, step
 from watching import Watched, wait_until
 
 from pipeline.batch.summary import Finished
-from pipeline.cli.display import duration
 from pipeline.errors import DiskError
 from pipeline.spec.config import Config, read_config
+from pipeline.spec.text import duration
 from pipeline.storage.files import Disk
 from pipeline.storage.ledger import Ledger
 from pipeline.watch.claims import Claims
@@ -50,7 +50,7 @@ def beating(config: Config, ledger: Ledger) -> Beating:
 DAEMON = """
 import sys
 from pathlib import Path
-from pipeline.cli.display import WatchLog
+from pipeline.cli.display import Display
 from pipeline.storage.files import Disk
 from pipeline.spec.jobs import EncoderInfo, StepProgress
 from pipeline.storage.ledger import Ledger
@@ -61,8 +61,8 @@ from heartbeats import JOB, QUEUE, make_config
 
 config = make_config(Path(sys.argv[1]))
 with Owner(config.watch.inbox, Disk()).held():
-    log = WatchLog(lambda line: None, True)
-    heartbeat = Heartbeat(Ledger(config.state_dir), config, log, ServiceManager({}))
+    display = Display()
+    heartbeat = Heartbeat(Ledger(config.state_dir), config, display, ServiceManager({}))
     heartbeat.encoder_chosen(EncoderInfo("vgg19-slim", "0" * 64))
     heartbeat.device_chosen("cpu")
     heartbeat.job_started(JOB, "a--s")

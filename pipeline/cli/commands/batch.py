@@ -13,35 +13,38 @@ import typer
 
 from ...errors import DeadlineError, Interrupted, UsageError
 from ...spec.text import counted, duration
-from . import running
 from .options import (
     ConfigOption,
     DeviceOption,
     ForOption,
     OutboxOption,
     PresetOption,
+    QuietOption,
     SetOption,
     UntilOption,
+    VerboseOption,
+    log_level,
     read_settings,
     recipe_flags,
 )
 from .output import answer, check_answered, say
+from .showing import show_run
 
 if TYPE_CHECKING:
     from ...batch.options import RunOptions
     from ...batch.planner import Planner
     from ...batch.runner import Runner
-    from ...batch.summary import Summary
+    from ...batch.summary import Observer, Summary
     from ...execution.executors import Executor, InProcessExecutor
     from ...spec.batches import Batch
     from ...spec.config import Config
-    from ..display import LogLines
 
 app = typer.Typer()
 
 
 @app.command()
 def run(
+    context: typer.Context,
     manifest: Annotated[Path, typer.Argument(help="YAML manifest of contents and styles.")],
     config: ConfigOption = None,
     outbox: OutboxOption = None,
@@ -65,6 +68,8 @@ def run(
         int | None,
         typer.Option(min=1, max=64, help="Processes side by side; by default the quickest number."),
     ] = None,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Make every picture of a manifest that is not there yet."""
     from ...batch.deadline import read_deadline
@@ -79,7 +84,8 @@ def run(
     if dry_run:
         _dry_run(settings, batch, options, as_json)
     else:
-        _run(settings, batch, replace(options, deadline=read_deadline(for_, until)), as_json)
+        level = log_level(context, verbose, quiet)
+        _run(settings, batch, replace(options, deadline=read_deadline(for_, until)), level, as_json)
 
 
 def _check_is_no_picture(manifest: Path) -> None:
@@ -93,21 +99,22 @@ def _check_is_no_picture(manifest: Path) -> None:
         )
 
 
-def _run(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
-    from ..display import failure_lines, summary_line
+def _run(settings: Config, batch: Batch, options: RunOptions, level: int, as_json: bool) -> None:
+    from ...execution.executors import InProcessExecutor
+    from ..sentences import failure_lines, summary_line
     from ..signals import stop_signal
 
     with (
-        running.shown(settings, len(batch), as_json) as observer,
-        stop_signal(observer.stopping, with_hang_up=True) as stopped,
-        _runner(settings, batch, running.executor(settings), observer, options, stopped) as runner,
+        show_run(settings, len(batch), level, as_json) as display,
+        stop_signal(display.stopping, with_hang_up=True) as stopped,
+        _runner(settings, batch, InProcessExecutor(settings), display, options, stopped) as runner,
         runner.folder.locked(),
     ):
         summary = runner.run(batch.jobs, len(batch))
+        for text in runner.folder.left_alone:
+            display.notify("ignored", text)
     if summary.failed > 1:
         say(*failure_lines(summary), err=True)
-    for text in runner.folder.left_alone:
-        say(text, err=True)
     say(summary_line(summary, str(runner.folder.folder)), err=as_json)
     _end(summary, stopped, options)
 
@@ -128,9 +135,10 @@ def _end(summary: Summary, stopped: list[int], options: RunOptions) -> None:
 def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
     from ...batch.estimate import Estimate
     from ...batch.planner import plan_jobs
+    from ...execution.executors import InProcessExecutor
 
-    executor = running.executor(settings)
-    with _planner(settings, batch, executor, options, []) as planner:
+    executor = InProcessExecutor(settings)
+    with _planner(settings, batch, executor, options) as planner:
         estimate, failing = Estimate(planner.ledger), 0
         for planned in plan_jobs(planner, batch.jobs, executor.any_checkpoints()):
             failing += planned.fails
@@ -158,7 +166,7 @@ def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool)
 
 @contextmanager
 def _planner(
-    settings: Config, batch: Batch, executor: InProcessExecutor, options: RunOptions, stopped: list[int]
+    settings: Config, batch: Batch, executor: InProcessExecutor, options: RunOptions
 ) -> Iterator[Planner]:
     """Open what a plan needs; nothing on the disk is made or changed."""
     from ...batch.digests import Digests
@@ -166,7 +174,7 @@ def _planner(
     from ...storage.ledger import LedgerCopy
     from ...storage.outbox import BatchFolder
 
-    folder, digests = BatchFolder(settings.outbox, batch.name), Digests(lambda: bool(stopped))
+    folder, digests = BatchFolder(settings.outbox, batch.name), Digests(lambda: False)
     with closing(LedgerCopy(settings.state_dir)) as ledger:
         yield Planner(folder, ledger, executor, digests, options, batch.jobs)
 
@@ -176,7 +184,7 @@ def _runner(
     settings: Config,
     batch: Batch,
     executor: InProcessExecutor,
-    observer: LogLines,
+    observer: Observer,
     options: RunOptions,
     stopped: list[int],
 ) -> Iterator[Runner]:

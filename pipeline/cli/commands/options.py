@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,22 @@ ForOption = Annotated[
 UntilOption = Annotated[
     str | None, typer.Option("--until", metavar="HH:MM", help="Stop at this time of day.")
 ]
+
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Log every step and other details.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Log only warnings and errors.")]
+
+
+def log_level(context: typer.Context, verbose: bool, quiet: bool) -> int:
+    """Return the level of the log from the flags of a command and those given before its name.
+
+    Raises:
+        UsageError: both are given.
+    """
+    before = context.find_root().params
+    verbose, quiet = verbose or before["verbose"], quiet or before["quiet"]
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet exclude each other.", "Give one of them.")
+    return logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
 
 
 def read_settings(path: Path | None, **flags: Any) -> Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,11 +10,9 @@ import typer
 
 from ...errors import DiskError, MachineError
 from ...storage.files import one_line
-from ..streams import encoded, refused
+from ..streams import refused
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ...watch.status import Check
 
 
@@ -59,17 +56,3 @@ def check_answered() -> None:
         raise DiskError(
             f"Standard output cannot be written ({error.strerror or error}).", "Send it elsewhere."
         )
-
-
-def console() -> Console:
-    """Return standard error as what rich draws on."""
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def write_to_stderr(line: str) -> None:
-    """Write a line past the stream's buffer, so that it is written now or raises OSError."""
-    data = encoded(f"{line}\n", sys.stderr)
-    while data:
-        data = data[os.write(2, data) :]

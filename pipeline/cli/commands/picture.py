@@ -9,15 +9,26 @@ from typing import Annotated
 import typer
 
 from ...errors import Interrupted
-from . import running
-from .options import ConfigOption, DeviceOption, PresetOption, SetOption, read_settings, recipe_flags
+from .options import (
+    ConfigOption,
+    DeviceOption,
+    PresetOption,
+    QuietOption,
+    SetOption,
+    VerboseOption,
+    log_level,
+    read_settings,
+    recipe_flags,
+)
 from .output import answer, answer_document, say
+from .showing import show_run
 
 app = typer.Typer()
 
 
 @app.command()
 def stylize(
+    context: typer.Context,
     content: Annotated[Path, typer.Argument(help="The picture to restyle.")],
     style: Annotated[
         list[str],
@@ -37,20 +48,23 @@ def stylize(
     preset: PresetOption = None,
     assignments: SetOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the result if it exists.")] = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Make one picture."""
     from ...batch.single import run_single, single_job, single_style
+    from ...execution.executors import InProcessExecutor
     from ..signals import stop_signal
 
     settings = read_settings(config, device=device)
     flags = recipe_flags(preset, assignments)
     job, path = single_job(content, single_style(style, mask), out, settings.recipe, flags)
     with (
-        running.shown(settings, 1) as observer,
-        stop_signal(observer.stopping, with_hang_up=True) as stopped,
+        show_run(settings, 1, log_level(context, verbose, quiet)) as display,
+        stop_signal(display.stopping, with_hang_up=True) as stopped,
     ):
-        executor = running.executor(settings)
-        finished = run_single(job, path, executor, observer, lambda: bool(stopped), force)
+        executor = InProcessExecutor(settings)
+        finished = run_single(job, path, executor, display, lambda: bool(stopped), force)
     if finished.status == "skipped":
         say(f"{path} is there already; --force makes it again.", err=True)
     if finished.status == "stopped":

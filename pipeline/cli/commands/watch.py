@@ -15,18 +15,22 @@ import typer
 
 from ...errors import DeadlineError, UsageError
 from ...spec.text import counted, duration
+from . import showing
 from .options import (
     ConfigOption,
     DeviceOption,
     ForOption,
     OutboxOption,
     PresetOption,
+    QuietOption,
     SetOption,
     UntilOption,
+    VerboseOption,
+    log_level,
     read_settings,
     recipe_flags,
 )
-from .output import answer, answer_checks, answer_document, console, say, write_to_stderr
+from .output import answer, answer_checks, answer_document, say
 
 if TYPE_CHECKING:
     from ...spec.config import Config
@@ -38,6 +42,7 @@ service = typer.Typer(help="Run the watched folder as a service.", no_args_is_he
 
 @app.command()
 def watch(
+    context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Take what has settled, then end; for cron.")] = False,
     config: ConfigOption = None,
     outbox: OutboxOption = None,
@@ -50,6 +55,8 @@ def watch(
     log_file: Annotated[
         Path | None, typer.Option("--log-file", help="Log to this file, rotated at 10 MB, not to stderr.")
     ] = None,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Restyle every picture that is dropped into the inbox."""
     from ...batch.deadline import read_deadline
@@ -58,7 +65,6 @@ def watch(
     from ...watch.events import Waker, silence_watchdog
     from ...watch.setup import WatchOptions
     from ...watch.watcher import notify_mode
-    from ..display import first_time, watch_display
     from ..signals import reload_signal, stop_signal
 
     def read() -> Config:
@@ -71,9 +77,7 @@ def watch(
     with (
         stop_signal(waker.set) as stopped,
         reload_signal(waker.set, read) as reread,
-        watch_display(
-            console(), write_to_stderr, log_json, log_file, first_time(settings.state_dir)
-        ) as display,
+        showing.show_watch(settings, log_level(context, verbose, quiet), log_json, log_file) as display,
     ):
         tally = watch_inbox(settings, options, display, watch_executor, waker, lambda: bool(stopped), reread)
     if stopped:

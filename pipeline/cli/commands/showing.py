@@ -1,0 +1,106 @@
+"""Chooses how a run or a watched folder is shown: live on a terminal, else as lines."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import MachineError
+from ..streams import encoded
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ...spec.config import Config
+    from ...spec.recipe import Recipe
+    from ..display import Display
+    from ..eventlog import EventLog
+
+
+@contextmanager
+def show_run(settings: Config, total: int, level: int, as_json: bool = False) -> Iterator[Display]:
+    """Show a run of so many jobs; `as_json` writes an object for each to standard output."""
+    from ..display import Display, JsonLines
+    from ..eventlog import RunLog, first_time
+    from ..logs import TIME, LineHandler, TextFormatter, logging_to
+
+    log = RunLog(total, first_time(settings.state_dir))
+    formatter = TextFormatter(datefmt=TIME)
+    if as_json or not _is_terminal(level):
+        with logging_to(LineHandler(_write_to_stderr, formatter), level):
+            yield Display(log, JsonLines(sys.stdout)) if as_json else log
+    else:
+        with _live(log, formatter, level, total, _expected_seconds(settings)) as display:
+            yield display
+
+
+@contextmanager
+def show_watch(settings: Config, level: int, log_json: bool, log_file: Path | None) -> Iterator[Display]:
+    """Show a watched folder; on a terminal live, unless objects or a file are asked for."""
+    from ..eventlog import EventLog, first_time
+    from ..logs import DATE_AND_TIME, JsonFormatter, LineHandler, TextFormatter, logging_to, rotated
+
+    log = EventLog(first_time(settings.state_dir), for_programs=log_json)
+    formatter = JsonFormatter() if log_json else TextFormatter(datefmt=DATE_AND_TIME)
+    with ExitStack() as stack:
+        if log_json or log_file or not _is_terminal(level):
+            write = stack.enter_context(rotated(log_file)) if log_file else _write_to_stderr
+            stack.enter_context(logging_to(LineHandler(write, formatter), level))
+            yield log
+        else:
+            yield stack.enter_context(_live(log, formatter, level))
+
+
+@contextmanager
+def _live(
+    log: EventLog,
+    formatter: logging.Formatter,
+    level: int,
+    total: int | None = None,
+    expected: Callable[[Recipe, str], float] | None = None,
+) -> Iterator[Display]:
+    from ...batch.estimate import unknown_seconds
+    from ..display import Display
+    from ..eventlog import is_not_shown_live
+    from ..live import LiveRows
+    from ..logs import LineHandler, logging_to
+
+    with LiveRows(_console(), total, expected or unknown_seconds) as rows:
+        handler = LineHandler(rows.print, formatter)
+        handler.addFilter(is_not_shown_live)
+        with logging_to(handler, level):
+            yield Display(rows, log)
+
+
+def _expected_seconds(settings: Config) -> Callable[[Recipe, str], float] | None:
+    from ...batch.estimate import expected_seconds
+    from ...storage.ledger import LedgerCopy
+
+    try:
+        with closing(LedgerCopy(settings.state_dir)) as ledger:
+            return expected_seconds(ledger)
+    except MachineError:  # whatever needs the ledger will report this; an estimate does not need it
+        return None
+
+
+def _is_terminal(level: int) -> bool:
+    """Tell whether there is a terminal to draw on, and someone who wants to see more than warnings."""
+    return level < logging.WARNING and _console().is_terminal
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _write_to_stderr(line: str) -> None:
+    """Write a line past the stream's buffer, so that it is written now or raises OSError."""
+    data = encoded(f"{line}\n", sys.stderr)
+    while data:
+        data = data[os.write(2, data) :]

@@ -1,0 +1,149 @@
+"""The live display of a terminal: rows that move, and lines of the log above them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from ..batch.estimate import unknown_seconds
+from ..batch.summary import Finished
+from ..spec.jobs import EncoderInfo, Job, StepProgress
+from ..spec.recipe import Recipe
+from ..spec.schedule import total_steps
+from ..spec.text import duration
+from ..storage.files import one_line
+from ..watch.heartbeat import Pace, Queue
+from .display import Display
+from .eventlog import STOPPING
+from .rows import Row, progress_table
+from .sentences import losses
+
+
+@dataclass
+class _Running:
+    """A job that runs."""
+
+    name: str
+    steps: int
+    pace: Pace
+    step: int = 0
+    left: str = ""
+    more: tuple[str, ...] = ()
+
+    def advance(self, progress: StepProgress) -> None:
+        self.step, self.steps = progress.step, progress.steps
+        self.left = f"{duration(self.pace.left_s(progress.step, progress.steps))} left"
+        self.more = (f"{progress.width} x {progress.height}", *losses(progress))
+
+    @property
+    def row(self) -> Row:
+        return Row(self.name, self.step, self.steps, self.left, self.more)
+
+
+class LiveRows(Display):
+    """A row for every running job, with its steps, time left, picture size and losses.
+
+    Above them, for a batch of `total` jobs, a row with its remaining time; beside them, for a watched folder,
+    its queue. `expected` says how many seconds a job of a recipe takes with an encoder, 0 where nobody knows.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        total: int | None = None,
+        expected: Callable[[Recipe, str], float] = unknown_seconds,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self.console = console
+        self.total = total
+        self.expected = expected
+        self.clock = clock
+        self._jobs: dict[str, _Running] = {}
+        self._queue = ""
+        self._encoder = ""
+        self._began: float | None = None
+        self._started = 0
+        self._expected_s = 0.0
+        self._made = 0
+        self._finished = 0
+        self._stopping = False
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> LiveRows:
+        self._live.start()
+        self.console.show_cursor()  # a second Ctrl-C ends this process before it could be shown again
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def print(self, line: str) -> None:
+        """Print a line above the rows. It may hold [brackets], which are not markup."""
+        self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def encoder_chosen(self, encoder: EncoderInfo) -> None:
+        self._encoder = encoder.name
+
+    def job_started(self, job: Job, name: str) -> None:
+        if self._began is None:
+            self._began = self.clock()
+        self._started += 1
+        self._expected_s += self.expected(job.recipe, self._encoder)
+        # A job may start again.
+        self._jobs[name] = _Running(one_line(name), total_steps(job.recipe), Pace(self.clock))
+
+    def job_step(self, name: str, progress: StepProgress) -> None:
+        if (job := self._jobs.get(name)) is not None:
+            job.advance(progress)
+
+    def job_finished(self, finished: Finished) -> None:
+        self._made += self._jobs.pop(finished.name, None) is not None
+        self._finished += finished.status not in {"stopped", "postponed"}
+
+    def notify(self, kind: str, text: str, **facts: object) -> None:
+        self._stopping |= kind == "stopping"
+
+    def queue(self, queue: Queue) -> None:
+        self._queue = queue.short
+
+    def stopping(self) -> None:
+        self._stopping = True
+
+    def remaining_seconds(self) -> float | None:
+        """Estimate the rest of the batch, or None where nothing is known of it yet.
+
+        What was expected of a job counts like one job that was made in that time; jobs skipped do not.
+        """
+        running = sum(job.step / job.steps for job in list(self._jobs.values()))
+        expected = self._expected_s / self._started if self._started else 0.0
+        made = self._made + running + (expected > 0)
+        if self.total is None or self._began is None or not made:
+            return None
+        per_job = (self.clock() - self._began + expected) / made
+        return per_job * (self.total - self._finished - running)
+
+    def render(self) -> RenderableType:
+        """Return what is shown now."""
+        rows = self._rows()
+        shown: RenderableType = progress_table(rows, self.console.width)
+        if not rows:
+            shown = Text(f"waiting {self._queue}", no_wrap=True, overflow="ellipsis")
+        if self._stopping:
+            return Group(Text(STOPPING, no_wrap=True, overflow="ellipsis"), shown)
+        return shown
+
+    def _rows(self) -> list[Row]:
+        rows = [job.row for job in list(self._jobs.values())]  # they may change while they are drawn
+        if self.total is not None:
+            seconds = self.remaining_seconds()
+            left = "" if seconds is None else f"{duration(seconds)} left"
+            return [Row("batch", self._finished, self.total, left), *rows]
+        if rows and self._queue:
+            rows[0] = replace(rows[0], left="  ".join(filter(None, (rows[0].left, self._queue))))
+        return rows

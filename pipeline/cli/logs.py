@@ -1,0 +1,125 @@
+"""The log: what the logger `pipeline` and those below it record, as lines of text or JSON objects.
+
+A record of an event carries its kind as `event`, and what programs want to know of it as `facts`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from ..errors import DiskError
+from ..spec.text import counted
+from ..storage.files import one_line
+
+TIME, DATE_AND_TIME = "%H:%M:%S", "%Y-%m-%d %H:%M:%S"
+# A log file is rotated at this size, and so many old ones are kept.
+LOG_BYTES, LOG_FILES = 10 << 20, 5
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people: the time and a text, whatever its names are made of."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = [f"{self.formatTime(record, self.datefmt)} {one_line(record.getMessage())}"]
+        if record.exc_info:
+            lines += map(one_line, self.formatException(record.exc_info).splitlines())
+        return "\n".join(lines)
+
+
+class JsonFormatter(logging.Formatter):
+    """A JSON object for programs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "event": getattr(record, "event", "log"),
+            "text": one_line(record.getMessage()),
+            **getattr(record, "facts", {"level": record.levelname.lower(), "logger": record.name}),
+        }
+        if record.exc_info:
+            event["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(event)
+
+
+class LineHandler(logging.Handler):
+    """Gives every record, formatted, to `write`.
+
+    A line that `write` refuses with an OSError is counted, and the next that it takes comes after one that
+    says how many were lost: no work ends because the disk of its log is full.
+    """
+
+    def __init__(self, write: Callable[[str], None], formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.write = write
+        self.setFormatter(formatter)
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._lost:
+                self.write(self.format(_lost_record(self._lost)))
+                self._lost = 0
+            self.write(self.format(record))
+        except OSError:
+            self._lost += 1
+
+
+def _lost_record(lines: int) -> logging.LogRecord:
+    text = f"the log could not be written; lost before this: {counted(lines, 'line')}"
+    return logging.makeLogRecord({"msg": text, "event": "lost", "facts": {"lines": lines}})
+
+
+@contextmanager
+def logging_to(handler: logging.Handler, level: int) -> Iterator[None]:
+    """Send records of a level or above to a handler: those of this program, and of no library."""
+    logger = logging.getLogger("pipeline")
+    before = logger.level, logger.propagate
+    logger.setLevel(level)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+class _RotatedFile(RotatingFileHandler):
+    """A file that raises what the system refuses."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Raise, where logging would print, and drop what is in the buffer: it counts as lost."""
+        if self.stream:
+            with suppress(OSError):
+                self.stream.close()
+            self.stream = None  # the next line opens it again
+        if error := sys.exception():
+            raise error
+
+
+@contextmanager
+def rotated(path: Path) -> Iterator[Callable[[str], None]]:
+    """Give a function that appends a line to a file, which is rotated before it grows large.
+
+    The function raises OSError where the system refuses.
+
+    Raises:
+        DiskError: the file cannot be opened.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _RotatedFile(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    except OSError as error:
+        raise DiskError(
+            f"{path}: cannot be written ({error.strerror or error}).", "Give --log-file another path."
+        ) from error
+    with closing(file):
+        yield lambda line: file.emit(logging.makeLogRecord({"msg": line}))

@@ -1,0 +1,83 @@
+"""What is said of jobs and batches, for people and for programs."""
+
+from __future__ import annotations
+
+from ..batch.summary import Finished, Summary
+from ..spec.jobs import StepProgress
+from ..spec.text import counted, duration, first_few
+
+
+def losses(progress: StepProgress) -> tuple[str, str]:
+    """Return the loss, and what it is made of."""
+    return f"loss {progress.loss:.4g}", f"content {progress.content:.3g}, style {progress.style:.3g}"
+
+
+def finished_object(finished: Finished) -> dict[str, object]:
+    """Return what programs are told of a job."""
+    return {
+        "status": finished.status,
+        "missing": finished.missing,
+        "name": finished.name,
+        "key": finished.key,
+        "content": str(finished.job.origin or finished.job.content),
+        "style": finished.job.style.name,
+        "path": str(finished.path) if finished.path else None,
+        "seconds": round(finished.seconds, 3),
+        "error": finished.error,
+        "next_step": finished.next_step,
+        "notes": list(finished.notes),
+    }
+
+
+def finished_line(finished: Finished) -> str:
+    """Return one line a person can read."""
+    match finished.status:
+        case "done":
+            return f"done {finished.name} in {duration(finished.seconds)}: {finished.path}"
+        case "skipped" if finished.missing:
+            return f"skipped {finished.name}: made before, and not there any more"
+        case "skipped":
+            return f"skipped {finished.name}: done already"
+        case "postponed":
+            return f"not begun {finished.name}: takes about {duration(finished.seconds)}, past the deadline"
+        case "stopped":
+            return f"stopped {finished.name}: resumes from here next time"
+        case _:
+            return f"failed {finished.name}: {finished.error} {finished.next_step}".rstrip()
+
+
+def summary_line(summary: Summary, folder: str) -> str:
+    """Return the last line of a run."""
+    them = "it" if summary.missing == 1 else "them"
+    gone = f"{summary.missing} deleted or renamed since (--missing makes {them} again)"
+    if summary.skipped == summary.jobs:
+        all_of_them = f"all {summary.jobs} pictures are" if summary.jobs > 1 else "the picture is"
+        return f"Nothing to do: {all_of_them} there already, in {folder}"
+    if summary.skipped + summary.missing == summary.jobs:
+        there = f"{summary.skipped} there already, " if summary.skipped else ""
+        return f"Nothing to do: {there}{gone}, in {folder}"
+    parts = [f"{summary.done} done"]
+    if summary.skipped:
+        parts.append(f"{summary.skipped} there already")
+    if summary.missing:
+        parts.append(gone)
+    if summary.failed:
+        parts.append(f"{summary.failed} failed (see {folder}/summary.json)")
+    if summary.remaining:
+        limited = summary.reason == "max_failures"
+        limit = f" (stopped after {counted(summary.failed, 'failure')}: max_failures)" if limited else ""
+        parts.append(f"{summary.remaining} not begun or not finished{limit}")
+    return f"{', '.join(parts)} in {duration(summary.seconds)}. Pictures are in {folder}"
+
+
+def failure_lines(summary: Summary, most: int = 10) -> list[str]:
+    """Return what failed in a run, a line for all pictures with the same fault."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for failure in summary.failures:
+        groups.setdefault((failure["error"], failure["next_step"]), []).append(failure["name"])
+    lines = []
+    for (error, next_step), names in list(groups.items())[:most]:
+        lines.append(f"failed {first_few(names, 3)}: {error} {next_step}".rstrip())
+    if len(groups) > most:
+        lines.append(f"and {counted(len(groups) - most, 'other fault')}")
+    return lines

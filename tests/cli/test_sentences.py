@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_events import make_finished
+
+from pipeline.batch.summary import Finished, Summary
+from pipeline.cli.sentences import (
+    failure_lines,
+    finished_line,
+    finished_object,
+    summary_line,
+)
+
+
+def failures(*errors: str) -> list[dict[str, str]]:
+    names = (f"{number}--s" for number in range(99))
+    return [
+        {"name": name, "key": "", "error": error, "next_step": "Look."}
+        for name, error in zip(names, errors, strict=False)
+    ]
+
+
+def test_failures_of_one_input_are_told_together() -> None:
+    summary = make_summary(9, failed=6, failures=failures("s bad.", "x bad.", *["s bad."] * 4))
+    assert failure_lines(summary) == [
+        "failed 0--s, 2--s, 3--s and 2 more: s bad. Look.",
+        "failed 1--s: x bad. Look.",
+    ]
+    many = make_summary(20, failed=12, failures=failures(*(f"{number} bad." for number in range(12))))
+    assert len(failure_lines(many)) == 11
+    assert failure_lines(many)[-1] == "and 2 other faults"
+
+
+@pytest.mark.parametrize(
+    ("finished", "line"),
+    [
+        (
+            make_finished("done", path=Path("/out/a.png"), seconds=75),
+            "done a--s in 1 min: /out/a.png",
+        ),
+        (make_finished("skipped", path=Path("/out/a.png")), "skipped a--s: done already"),
+        (make_finished("stopped"), "stopped a--s: resumes from here next time"),
+        (make_finished("failed", error="It broke."), "failed a--s: It broke."),
+        (make_finished("failed", error="It broke.", next_step="Fix it."), "failed a--s: It broke. Fix it."),
+    ],
+    ids=["done", "skipped", "stopped", "failed", "failed with a next step"],
+)
+def test_a_finished_job_is_one_sentence(finished: Finished, line: str) -> None:
+    assert finished_line(finished) == line
+
+
+def make_summary(jobs: int, **counts: Any) -> Summary:
+    return Summary("night", jobs, seconds=counts.pop("seconds", 90.0), **counts)
+
+
+@pytest.mark.parametrize(
+    ("summary", "parts", "absent"),
+    [
+        (make_summary(3, done=3, seconds=9), ["3 done", "9.0 s"], ["failed", "already", "not begun"]),
+        (make_summary(3, done=1, skipped=2), ["1 done", "2 there already"], ["failed", "not begun"]),
+        (
+            make_summary(3, skipped=2, missing=1),
+            ["Nothing to do: 2 there", "1 deleted", "--missing"],
+            ["all"],
+        ),
+        (
+            make_summary(3, failed=1, reason="max_failures"),
+            ["2 not begun or not finished (stopped after 1 failure: max_failures)"],
+            ["deleted"],
+        ),
+        (make_summary(1, missing=1), ["Nothing to do: 1 deleted", "makes it again"], ["there already"]),
+        (make_summary(3, done=2, missing=1), ["2 done, 1 deleted or renamed"], ["not begun"]),
+        (make_summary(3, done=2, failed=1), ["2 done", "1 failed", "/out/night/summary.json"], ["not begun"]),
+        (make_summary(5, done=2, stopped=True), ["2 done", "3 not begun or not finished"], ["failed"]),
+        (make_summary(4, skipped=4), ["Nothing to do: all 4 pictures are there"], ["failed", "not begun"]),
+        (make_summary(1, skipped=1), ["Nothing to do: the picture is there"], ["all"]),
+    ],
+    ids=[
+        "done",
+        "skipped",
+        "nothing but missing",
+        "too many failures",
+        "nothing but one missing",
+        "missing",
+        "failed",
+        "stopped",
+        "nothing",
+        "nothing, and only one",
+    ],
+)
+def test_the_last_line_says_how_it_went(summary: Summary, parts: list[str], absent: list[str]) -> None:
+    line = summary_line(summary, "/out/night")
+    assert "\n" not in line
+    assert "/out/night" in line
+    assert [part for part in parts if part not in line] == []
+    assert [part for part in absent if part in line] == []
+
+
+def test_a_finished_object_is_plain_data() -> None:
+    plain = finished_object(make_finished("done", path=Path("/out/a.png")))
+    assert json.loads(json.dumps(plain)) == plain
