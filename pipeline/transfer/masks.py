@@ -69,13 +69,11 @@ def _guide(masks_BKHW: Tensor) -> Guide:
     )
 
 
-def memberships(
-    pixels_HWC: NDArray[np.uint8], colors: Sequence[Sequence[float]]
-) -> tuple[NDArray[np.uint8], float]:
+def memberships(pixels_HWC: NDArray[np.uint8], colors: Sequence[Color]) -> tuple[NDArray[np.uint8], float]:
     """Return how much each pixel belongs to each region (KHW, 255 is all), and the share of stray pixels.
 
     A pixel is divided between the two regions whose colours mix best to its own: a smooth edge between two
-    regions consists of such mixtures. `colors` are K times red, green and blue in [0, 1].
+    regions consists of such mixtures.
     """
     planes_KHW = np.zeros((len(colors), *pixels_HWC.shape[:2]), np.uint8)
     stray = 0
@@ -108,7 +106,7 @@ def _divide(
     return int((nearest_HW > STRAY_DISTANCE**2).sum())
 
 
-def which_present(pixels_HWC: NDArray[np.uint8], colors: Sequence[Sequence[float]]) -> list[bool]:
+def which_present(pixels_HWC: NDArray[np.uint8], colors: Sequence[Color]) -> list[bool]:
     """Tell for each colour whether the mask has pixels near it that are nearer to no other of them."""
     small = min(pixels_HWC.shape[:2]) < SMALL_MASK
     found = np.zeros(len(colors), bool)
@@ -123,7 +121,7 @@ def which_present(pixels_HWC: NDArray[np.uint8], colors: Sequence[Sequence[float
     return [bool(one) for one in found]
 
 
-def nearest_color(pixels_HWC: NDArray[np.uint8], color: Sequence[float]) -> Color:
+def nearest_color(pixels_HWC: NDArray[np.uint8], color: Color) -> Color:
     """Return the mask's colour nearest to another; colours of whole areas come before those of edges."""
     best, nearest = (True, float("inf")), (0.0, 0.0, 0.0)
     for top in range(0, len(pixels_HWC), ROWS):
@@ -141,7 +139,7 @@ def nearest_color(pixels_HWC: NDArray[np.uint8], color: Sequence[float]) -> Colo
     return nearest
 
 
-def _squared_distance(image_HWC: NDArray[np.float32], color: Sequence[float]) -> NDArray[np.float32]:
+def _squared_distance(image_HWC: NDArray[np.float32], color: Color) -> NDArray[np.float32]:
     return np.asarray(np.square(image_HWC - np.asarray(color, np.float32)).sum(2))
 
 
@@ -170,7 +168,7 @@ class Regions:
 
 def find_regions(
     mask: Image.Image,
-    colors: Sequence[Sequence[float]],
+    colors: Sequence[Color],
     content_size: tuple[int, int],
     name: str,
     labels: Sequence[str],
