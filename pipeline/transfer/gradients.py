@@ -24,6 +24,7 @@ from .losses import (
     Convention,
     Guide,
     Moments,
+    gram_divisor,
     gram_style_loss,
     scale_chroma,
 )
@@ -51,7 +52,7 @@ class FeatureGradient:
     border: int = 0
 
     def add_to(self, total_BCHW: Tensor | None) -> Tensor:
-        """Return the sum with `total_BCHW`, computed in its memory."""
+        """Return the sum with `total_BCHW`, in its memory; without a total, in the memory of the values."""
         if not self.border:
             return self._add_to(total_BCHW)
         if total_BCHW is None:
@@ -95,13 +96,7 @@ def content_gradient(
 def gram_gradient(second_BCC: Tensor, target_BCC: Tensor, convention: Convention) -> tuple[Tensor, Tensor]:
     """Return `gram_style_loss` (B) and its gradient with respect to the second moment (BCC)."""
     loss_B = gram_style_loss(second_BCC, target_BCC, convention)
-    difference = second_BCC - target_BCC
-    channels = second_BCC.shape[1]
-    if convention == "gatys":
-        return loss_B, difference * (2 / (4 * channels**2))
-    if convention == "mean":
-        return loss_B, difference * (2 / channels**4)
-    return loss_B, difference * (2 / target_BCC.square().sum((1, 2), keepdim=True).clamp_min(TINY))
+    return loss_B, (second_BCC - target_BCC) * (2 / gram_divisor(target_BCC, convention))
 
 
 def bures_gradient(current: Moments, target: BuresTarget) -> tuple[Tensor, Tensor, Tensor]:

@@ -128,13 +128,18 @@ def gram_style_loss(second_BCC: Tensor, target_BCC: Tensor, convention: Conventi
     the canvas is thereby compared as if it had the canvas's M. Its raw Gram matrix would not be comparable;
     in the paper both have one size.
     """
-    squared = (second_BCC - target_BCC).square().sum((1, 2))
-    channels = second_BCC.shape[1]
+    squared_B11 = (second_BCC - target_BCC).square().sum((1, 2), keepdim=True)
+    return (squared_B11 / gram_divisor(target_BCC, convention))[:, 0, 0]
+
+
+def gram_divisor(target_BCC: Tensor, convention: Convention) -> Tensor | float:
+    """Return what a convention divides the squared distance of second moments by; a tensor is B11."""
+    channels = target_BCC.shape[1]
     if convention == "gatys":
-        return squared / (4 * channels**2)
+        return 4 * channels**2
     if convention == "mean":
-        return squared / channels**4
-    return squared / target_BCC.square().sum((1, 2)).clamp_min(TINY)
+        return channels**4
+    return target_BCC.square().sum((1, 2), keepdim=True).clamp_min(TINY)
 
 
 @dataclass(frozen=True)
