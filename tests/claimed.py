@@ -16,7 +16,7 @@ from pipeline.watch.quarantine import Quarantine
 
 ID, OTHER = "20240229-120000-0000000a", "20240229-120000-0000000b"
 
-REPORT = {"error": "It broke.", "next_step": "Mend it.", "keys": ["k1", "k2"]}
+REPORT = {"error": "It broke.", "next_step": "Correct it.", "keys": ["k1", "k2"]}
 
 LONG = "x" * 251 + ".png"
 

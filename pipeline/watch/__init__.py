@@ -1,4 +1,6 @@
-"""The watched folder: what lies in the inbox, when it may be taken, what becomes of it, and who is told.
+"""The watched folder: what lies in the inbox, when it is taken, what becomes of it, and what is said of it.
 
-It makes jobs and hands them to `batch`. It does not know how a picture is made, and never loads torch.
+`daemon` is the loop, `watcher` scans the inbox, `intake` takes drops from it, `processor` runs their jobs,
+and `originals` moves their files. Jobs go to `batch`: this package does not know how a picture is made, and
+never loads torch.
 """

@@ -121,10 +121,10 @@ class Daemon:
                 with disk_errors():
                     self.setup.prepare()
                 self._notify_start(self.waker.start())
-                self.heartbeat.ready()
+                self.heartbeat.service.ready()
                 self._work()
             finally:
-                self.heartbeat.stopping()
+                self.heartbeat.service.stopping()
                 self.waker.close()
                 self.setup.executor.close()
             self._notify_end()

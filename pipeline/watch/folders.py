@@ -1,8 +1,9 @@
-"""The folders a daemon works in: are they apart, are they the ones they were, is there room."""
+"""The folders a daemon works in: they must be apart, the same as before, and have free space."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,40 +15,42 @@ from .inbox import HIDDEN
 from .owner import Owner
 
 
+@dataclass(frozen=True)
 class Folders:
-    """Tells an empty folder from one that was unmounted, by a marker in each.
+    """Tells an empty folder from one that was unmounted, by a hidden folder in inbox and outbox.
 
-    Inbox and outbox each have our hidden folder. Errors are DiskErrors.
+    Every method raises DiskError.
     """
 
-    def __init__(self, config: Config, owner: Owner, disk: Disk) -> None:
-        self.config = config
-        self.owner = owner
-        self.disk = disk
-        self.inbox = config.watch.inbox
-        self.outbox = config.outbox
-        self.marker = config.outbox / HIDDEN
+    config: Config
+    owner: Owner
+    disk: Disk
+
+    @property
+    def outbox(self) -> Path:
+        return self.config.outbox
 
     def check_known(self, known: Mapping[str, Any]) -> None:
-        """Make sure that folders which an earlier daemon marked still are; `known` is what it left."""
-        if known and not (self.inbox / HIDDEN).exists():
-            raise _replaced(self.inbox)
+        """Make sure that folders marked by an earlier daemon still are; `known` is its last state."""
+        inbox = self.config.watch.inbox
+        if known and not (inbox / HIDDEN).exists():
+            raise _replaced(inbox)
         if known.get("outbox") == str(self.outbox):
             self.check_outbox()
 
     def mark_outbox(self) -> None:
         with disk_errors(self.outbox, "cannot be written", "Check the path."):
-            self.disk.make_folder(self.marker)
+            self.disk.make_folder(self.outbox / HIDDEN)
 
     def check_there(self) -> None:
         """Make sure of both folders, and of free space, before anything is taken or made."""
         self.owner.check()
         self.check_outbox()
-        for folder in (self.inbox, self.outbox, self.config.state_dir):
+        for folder in (self.config.watch.inbox, self.outbox, self.config.state_dir):
             self.disk.require_free(folder, self.config.watch.min_free_mb << 20)
 
     def check_outbox(self) -> None:
-        if not self.marker.exists():
+        if not (self.outbox / HIDDEN).exists():
             raise _replaced(self.outbox)
 
 
@@ -78,7 +81,7 @@ def check_apart(config: Config) -> None:
 
 
 def check_unmoved(old: Config, new: Config) -> None:
-    """Refuse to move what a running daemon stands on.
+    """Refuse to move what a running daemon depends on.
 
     Raises:
         UsageError: the inbox or state_dir changed.

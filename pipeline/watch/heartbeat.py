@@ -37,14 +37,14 @@ class Queue:
 
     @property
     def short(self) -> str:
-        """The same for a row of 80 columns; what is nought and need not be known is left out."""
+        """The same for a row of 80 columns; counts of nothing are left out where they can be."""
         settling = f"{self.settling} settling, " if self.settling else ""
         quarantined = f", {self.quarantined} quarantined" if self.quarantined else ""
         return f"{self.waiting} wait, {settling}{self.done} done{quarantined}"
 
 
 class Pace:
-    """Tells how long a job will take from what it took so far; made when the job begins."""
+    """Estimates how long a job will take from what it took so far. Made when the job begins."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -77,9 +77,9 @@ class Display(Observer, Protocol):
 
 
 class Heartbeat:
-    """Passes on what happens to a display, and keeps what `status` wants to know in the ledger.
+    """Passes on what happens to a display, and keeps the state that `status` reads in the ledger.
 
-    It also tells the service manager, which restarts a daemon that falls silent.
+    It also notifies the service manager, which restarts a daemon that falls silent.
     """
 
     every_s = BEAT_S
@@ -100,6 +100,7 @@ class Heartbeat:
         self._next = 0.0
         self._pace = Pace(clock)
         self._unwritten = ""
+        self._notified: set[tuple[str, str]] = set()
         self._encoder = EncoderInfo("", "")
         self.state: dict[str, Any] = {
             "version": VERSION,
@@ -120,10 +121,10 @@ class Heartbeat:
         return running
 
     def configured(self, config: Config) -> None:
-        """Note where results go, so that the next start knows which folder to look for."""
+        """Note where results go, so that the next start knows which folder must be there."""
         self.state["outbox"] = str(config.outbox)
 
-    # What the runner tells
+    # From the runner
 
     def encoder_chosen(self, encoder: EncoderInfo) -> None:
         if encoder != self._encoder:
@@ -157,10 +158,16 @@ class Heartbeat:
         self.state["running"] = None
         self.display.job_finished(finished)
 
-    # What the daemon tells
+    # From the daemon
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
         self.display.notify(kind, text, **facts)
+
+    def notify_once(self, kind: str, text: str, about: str = "", **facts: object) -> None:
+        """Say something once in the life of the daemon; `about` tells equal texts apart."""
+        if (about, text) not in self._notified:
+            self._notified.add((about, text))
+            self.notify(kind, text, **facts)
 
     def paused(self, error: PipelineError) -> None:
         """Note a fault of the machine, which has cut short what ran; the same one is said once."""
@@ -174,12 +181,6 @@ class Heartbeat:
             self.state["paused"] = ""
             self.notify("resumed", "resumed")
 
-    def ready(self) -> None:
-        self.service.ready()
-
-    def stopping(self) -> None:
-        self.service.stopping()
-
     def beat(
         self,
         queue: Queue,
@@ -187,7 +188,7 @@ class Heartbeat:
         broken: Mapping[str, str] = MappingProxyType({}),
         last: bool = False,
     ) -> None:
-        """Give a sign of life, about once a second however often it is called, and the last in any case."""
+        """Give a heartbeat, about once a second however often this is called, and the `last` in any case."""
         if self.clock() < self._next and not last:
             return
         self._next = self.clock() + BEAT_S

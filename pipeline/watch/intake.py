@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import ImageError, JobError, PipelineError
 from ..storage.files import one_line
 from .claims import Claim
+from .heartbeat import Heartbeat
 from .inbox import Identity, Seen, identity_of
 from .originals import Originals
 from .reading import FAULTS, Reader
@@ -61,10 +62,10 @@ class Intake:
     reader: Reader
     originals: Originals
     backlog: Backlog
+    heartbeat: Heartbeat
     is_over: Callable[[], bool]
     by_age: bool
     _valid: set[Seen] = field(default_factory=set, init=False)  # manifests without mistakes
-    _notified: set[tuple[str, str]] = field(default_factory=set, init=False)
 
     def next(self) -> Claim | Rejected | None:
         """Return what to work on now, claimed; None if nothing can be taken now.
@@ -76,11 +77,9 @@ class Intake:
         return self._invalid_manifest() or self._pending_claim() or self._settled_drop()
 
     def notify_waits(self, claim: Claim, reason: str) -> None:
-        """Say once what a claim waits for. It is not in the inbox, where the watcher would forget it."""
-        if (claim.id, reason) not in self._notified:
-            self._notified.add((claim.id, reason))
-            name = one_line(claim.relative)
-            self.watcher.notify("waits", f"{name}: waits: {reason}", path=name)
+        """Say once what a claim waits for."""
+        name = one_line(claim.relative)
+        self.heartbeat.notify_once("waits", f"{name}: waits: {reason}", about=claim.id, path=name)
 
     def _check_styles(self) -> None:
         """Decode what has settled in the style library, so that a stray file there spoils no picture."""

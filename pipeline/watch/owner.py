@@ -18,7 +18,7 @@ from ..storage.files import Disk, disk_errors, inode_of, read_json_object
 from ..storage.locks import is_locked
 from .inbox import HIDDEN
 
-# A look at the lock by `status` lasts no time at all; an owner that starts just then waits it out.
+# `status` holds the lock for a moment to test it; an owner that starts just then waits for that.
 PATIENCE_S = 0.5
 
 
@@ -47,7 +47,7 @@ class Owner:
             self._lock.release(force=True)
 
     def take(self) -> None:
-        """Take the lock, again if need be: the folder may have been replaced. Errors as `held`."""
+        """Take the lock, again if need be: the folder may have been replaced. Errors as for `held`."""
         self._lock.release(force=True)
         with disk_errors(self.inbox, next_step="Check the path, or mount it."):
             self.disk.make_folder(self.lock_path.parent)
@@ -62,7 +62,7 @@ class Owner:
             self.disk.put(self.lock_path.with_name("holder.json"), json.dumps(_holder()).encode())
 
     def check(self) -> None:
-        """Make sure that the folder is still the one that was taken; take it anew where it is one of ours.
+        """Make sure that the folder is still the one that was taken; take it again if it is one of ours.
 
         Raises:
             DiskError: it was unmounted, removed or made anew.
@@ -78,7 +78,7 @@ class Owner:
         )
 
     def holder(self) -> dict[str, Any]:
-        """Return what the present or last holder wrote of itself: pid, host, command, since."""
+        """Return what the present or last holder wrote about itself: pid, host, since."""
         with suppress(OSError):
             return read_json_object(self.lock_path.with_name("holder.json"))
         return {}

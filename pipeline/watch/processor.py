@@ -71,7 +71,6 @@ class Batches:
     should_stop: Callable[[], bool]
     disk: Disk
     _swept: set[str] = field(default_factory=set, init=False)
-    _notified: set[str] = field(default_factory=set, init=False)
 
     def repair(self) -> None:
         """Publish what dead processes staged, and remove what they left half written, in every batch."""
@@ -94,15 +93,10 @@ class Batches:
             self.ledger.note_staged(drop, key)
         with folder.locked(sweep=batch not in self._swept):
             self.folders.check_outbox()  # again: a disk that went away just now left an empty folder
-            self._notify_left_alone(folder)
+            for text in folder.left_alone:
+                self.heartbeat.notify_once("ignored", one_line(text))
             self._swept.add(batch)
             yield Runner(folder, self.ledger, self.executor, self.heartbeat, self.options, self.should_stop)
-
-    def _notify_left_alone(self, folder: BatchFolder) -> None:
-        for text in folder.left_alone:
-            if text not in self._notified:
-                self._notified.add(text)
-                self.heartbeat.notify("ignored", one_line(text))
 
 
 class _StyleMissing(Exception):

@@ -1,4 +1,4 @@
-"""What a dropped file asks for: from its path in the inbox to jobs."""
+"""What a drop asks for: from its path in the inbox to jobs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MANIFEST_SUFFIXES = frozenset({".yaml", ".yml"})
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made of a picture: its styles, its recipe, and the folder for the results."""
+    """What is to be made from a picture: its styles, its recipe, and the folder for the results."""
 
     batch: str
     folder: str
@@ -62,7 +62,7 @@ class Waiting:
 
 
 class Router:
-    """Reads paths in the inbox by the `watch` section of the configuration.
+    """Interprets paths in the inbox by the `watch` section of the configuration.
 
     Raises:
         UsageError: the recipe of a route makes no sense.
@@ -91,9 +91,9 @@ class Router:
     def plan(
         self, relative: Path, library: Mapping[str, Path | None], known: Collection[str] = ()
     ) -> Plan | Waiting:
-        """Say what a picture asks for; `library` as `library.style_paths` returns it.
+        """Return what a picture asks for; `library` as `library.style_paths` returns it.
 
-        A folder called like a style that is `known` and not in the library now waits for it.
+        A picture in a folder named after a style that is `known`, and not in the library now, waits for it.
         """
         top = composed(relative.parts[0]) if len(relative.parts) > 1 else ""
         if top in self.routes:
@@ -164,5 +164,5 @@ def _mirrored(parts: tuple[str, ...]) -> str:
 
 
 def _unlike_a_file(part: str) -> str:
-    """Keep a folder from being called like a file of the outbox, which could not lie beside it."""
+    """Keep a folder from having the name of a file of the outbox, which could not lie beside it."""
     return re.sub(r"\.(png|jpe?g|json|csv)$", r"_\1", part, flags=re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Running as a service: a unit for systemd, and what its manager is told. See sd_notify(3)."""
+"""Running as a service: a unit for systemd, and notifications to its manager. See sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..spec.config import Config
 
 
 class ServiceManager:
-    """Tells the service manager how things are; without one, says nothing."""
+    """Notifies the service manager, if there is one."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
@@ -58,7 +58,7 @@ WorkingDirectory={folder}
 UMask=0027
 Restart=on-failure
 RestartSec=5
-# 2: the configuration is wrong; 5: another process watches the inbox. Neither is mended by starting again.
+# 2: the configuration is wrong; 5: another process watches the inbox. Starting again helps neither.
 RestartPreventExitStatus=2 5
 SuccessExitStatus=130 143
 WatchdogSec=120
@@ -67,7 +67,7 @@ TimeoutStopSec=20
 Nice=10
 # A picture for which there is no memory ends its worker; the daemon stays, and starts another.
 OOMPolicy=continue
-# The most memory that the daemon and its workers may use, so that the rest of the machine has some.
+# The most memory that the daemon and its workers may use, so that some is left for the rest.
 #MemoryMax=75%
 
 NoNewPrivileges=yes
@@ -104,7 +104,7 @@ NO_DEVICES = "PrivateDevices=yes\n"
 DEVICES = (
     "# Hides GPUs, so it is set with device: cpu only; set it where there are none.\n#PrivateDevices=yes\n"
 )
-# Where the folders are that config.yaml does not name; a service has none of its caller's environment.
+# Where folders are that config.yaml does not name; a service does not inherit its caller's environment.
 FOLDERS_OF_THE_ENVIRONMENT = ("XDG_STATE_HOME", "XDG_CACHE_HOME", "TORCH_HOME")
 
 
@@ -117,7 +117,7 @@ def systemd_unit(
 ) -> str:
     """Return a unit file for a daemon with this configuration; `command` starts it in `folder`.
 
-    For the system's manager `user` is the name of whom it runs as; for a user's own it is "".
+    For the system's manager `user` is the account that it runs as; for a user's own manager it is "".
     """
     watch = config.watch
     places = [watch.inbox, config.outbox, watch.archive_dir, watch.quarantine_dir]
@@ -151,7 +151,7 @@ def _environment(environment: Mapping[str, str]) -> str:
 
 
 def _escaped(text: Path | str) -> str:
-    """Double what systemd would expand."""
+    """Escape the sign that systemd would expand."""
     return str(text).replace("%", "%%")
 
 

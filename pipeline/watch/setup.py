@@ -96,7 +96,9 @@ class Setup:
         reader = Reader(watch.inbox, executor, router, ledger, notify, config.max_attempts)
         self.batches = Batches(self.folders, ledger, executor, heartbeat, run_options, should_stop, disk)
         self.originals = Originals(claims, quarantine, ledger, reader, notify, watch.originals)
-        self.intake = Intake(watcher, router, reader, self.originals, backlog, is_over, options.once)
+        self.intake = Intake(
+            watcher, router, reader, self.originals, backlog, heartbeat, is_over, options.once
+        )
         self.processor = Processor(watcher, router, reader, self.batches, self.originals, is_over)
         self.was_interrupted = False  # by a fault, so that a claim may be anywhere
         self._is_prepared = self._is_announced = False

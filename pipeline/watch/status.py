@@ -15,7 +15,7 @@ from ..batch.estimate import expected_seconds
 from ..errors import DiskError
 from ..spec.config import Config
 from ..spec.recipe import Recipe
-from ..spec.text import counted, shortened
+from ..spec.text import counted, duration, shortened
 from ..storage.files import Disk
 from ..storage.ledger import Ledger
 from .inbox import Seen, scan_inbox
@@ -26,13 +26,13 @@ from .quarantine import Quarantine
 from .routes import Plan, Router, Waiting
 from .watcher import default_settle_s
 
-# Of why a file was quarantined; its error.json says more.
+# Of the reason why a file was quarantined; its error.json says more.
 MAX_ERROR = 500
 # Of what waits in the inbox; --json names all.
 MAX_LISTED = 20
 # A daemon that has not said anything for so long is not well.
 LATE_S = 30.0
-# With the lock out of sight, a daemon that beat so lately is alive.
+# If its lock cannot be seen, a daemon with so recent a heartbeat is alive.
 RECENT_S = 5.0
 LABEL_WIDTH = len("quarantined") + 2
 HOUR_S = 3600.0
@@ -51,7 +51,7 @@ class Check:
 
 
 def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
-    """Return what is known of an inbox as plain data: what `read_daemon_status` returns, and its files.
+    """Return what is known of an inbox as plain data: its daemon (`read_daemon_status`) and its files.
 
     `done` counts drops finished in the last 30 days, `throughput_per_hour` those in the last hour. `waits`
     names what lies in the inbox and why, and `eta_s` says how long its pictures will take; `unused` names
@@ -82,9 +82,9 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
 
 
 def read_daemon_status(config: Config, state: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """Return what is known of a daemon itself; `state` is what the last one said.
+    """Return what is known of a daemon itself; `state` is the last that it wrote.
 
-    `alive` says whether a process holds the inbox now, or gave a sign of life just now while the inbox is
+    `alive` says whether a process holds the inbox now, or gave a heartbeat just now while the inbox is
     away, and its lock with it. Times are in seconds, and those of the day as `time()` has them.
     """
     owner = Owner(config.watch.inbox, Disk())
@@ -118,7 +118,7 @@ class Wait:
 def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tuple[list[Wait], list[Wait]]:
     """Return what waits, in the order of paths, and styles that are not used.
 
-    `state` is what the last daemon said of itself.
+    `state` is the last that a daemon wrote.
     """
     watch, disk = config.watch, Disk()
     try:
@@ -166,7 +166,7 @@ def _holder(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def examine_daemon(config: Config, ledger: Ledger) -> list[Check]:
-    """Check a running daemon: is it there, does it give signs of life, does it see events, is there room."""
+    """Check that a daemon runs, gives heartbeats, sees events, and has free space."""
     status = read_daemon_status(config, ledger.read_daemon(config.watch.inbox), time.time())
     age = status["last_beat_s"]
     checks = [
@@ -189,9 +189,9 @@ def _free_space(folder: Path, needed: int) -> Check:
         return Check("disk", str(error), ok=False)
 
 
-def status_lines(status: Mapping[str, Any], duration: Callable[[float], str]) -> list[str]:
-    """Return a status as lines for people, each with a label; `duration` writes seconds out."""
-    rows = [("inbox", status["inbox"]), *_daemon_rows(status, duration), *_waiting_rows(status, duration)]
+def status_lines(status: Mapping[str, Any]) -> list[str]:
+    """Return a status as lines for people, each with a label."""
+    rows = [("inbox", status["inbox"]), *_daemon_rows(status), *_waiting_rows(status)]
     rows += [("unused", f"{one['path']}: {one['reason']}") for one in status["unused"]]
     done, lately = status["done"], status["throughput_per_hour"]
     rows.append(("done", f"{done} in the last 30 days, {lately} in the last hour"))
@@ -202,7 +202,7 @@ def status_lines(status: Mapping[str, Any], duration: Callable[[float], str]) ->
     return [f"{label:<{LABEL_WIDTH}}{text}" for label, text in rows]
 
 
-def _daemon_rows(status: Mapping[str, Any], duration: Callable[[float], str]) -> Iterator[tuple[str, str]]:
+def _daemon_rows(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if status["alive"]:
         up = duration(time.time() - status["since"]) if status["since"] else "a moment"
         where = f" ({status['encoder']} on {status['device']})" if status["device"] else ""
@@ -219,7 +219,7 @@ def _daemon_rows(status: Mapping[str, Any], duration: Callable[[float], str]) ->
         yield "running", f"{run['name']}, step {run['step']} of {run['steps']}{left}"
 
 
-def _waiting_rows(status: Mapping[str, Any], duration: Callable[[float], str]) -> Iterator[tuple[str, str]]:
+def _waiting_rows(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Name what waits in the inbox, those that wait for something first."""
     waits = sorted(status["waits"], key=lambda one: bool(one["reason"] == ITS_TURN))
     if not waits:

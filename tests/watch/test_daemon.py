@@ -16,7 +16,6 @@ from watching import Watched
 from pipeline.errors import DiskError
 from pipeline.spec.config import Config, read_config
 from pipeline.spec.jobs import EncoderInfo, Job
-from pipeline.spec.text import duration
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.outbox import BatchFolder
 from pipeline.watch import daemon
@@ -255,7 +254,7 @@ def test_pictures_that_are_not_whole_are_left_for_the_next_time_and_status_knows
     assert (tally.done, tally.quarantined, tally.left) == (1, 0, 2)
     config = read_config(watched.folder / "config.yaml")
     with closing(Ledger(config.state_dir)) as ledger:
-        lines = status_lines(read_status(config, ledger), duration)
+        lines = status_lines(read_status(config, ledger))
     assert "daemon       not running" in lines
     waits = [line.strip() for line in lines if "to become a whole picture" in line]
     assert [line.split(":")[0] for line in waits] == ["b.png", "z.png"]
@@ -295,7 +294,7 @@ def test_what_is_quarantined_is_named_once(tmp_path: Path) -> None:
     assert text.startswith("quarantined bad.png: no whole picture.")
     config = read_config(watched.folder / "config.yaml")
     with closing(Ledger(config.state_dir)) as ledger:
-        *_, line = status_lines(read_status(config, ledger), duration)
+        *_, line = status_lines(read_status(config, ledger))
     assert line.partition("  ")[2].lstrip().partition("  ")[2].startswith("bad.png: no whole picture.")
 
 

@@ -75,9 +75,9 @@ def test_a_queue_is_said_in_a_row_of_a_terminal() -> None:
 
 
 def test_the_manager_is_told_of_start_and_end(beating: Beating) -> None:
-    beating.heartbeat.ready()
+    beating.heartbeat.service.ready()
     beating.beat()
-    beating.heartbeat.stopping()
+    beating.heartbeat.service.stopping()
     assert [heard.split("\n")[0] for heard in beating.manager.heard] == [
         "READY=1",
         "WATCHDOG=1",

@@ -129,7 +129,7 @@ def test_a_name_may_be_spelt_in_two_ways(claims: Claims, name: str) -> None:
 
 def test_a_report_is_plain_json(claims: Claims) -> None:
     place = quarantine_of(claims).add(taken(claims, "a.png"), REPORT)
-    assert json.loads((place.parent / "error.json").read_bytes())["next_step"] == "Mend it."
+    assert json.loads((place.parent / "error.json").read_bytes())["next_step"] == "Correct it."
 
 
 def test_two_inboxes_may_share_a_quarantine(tmp_path: Path) -> None:

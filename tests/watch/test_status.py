@@ -18,7 +18,6 @@ from watching import Watched, wait_until
 from pipeline.batch.summary import Finished
 from pipeline.errors import DiskError
 from pipeline.spec.config import Config, read_config
-from pipeline.spec.text import duration
 from pipeline.storage.files import Disk
 from pipeline.storage.ledger import Ledger
 from pipeline.watch.claims import Claims
@@ -111,7 +110,7 @@ def test_where_no_daemon_ever_was(config: Config, ledger: Ledger) -> None:
     assert (status["holder"], status["paused"], status["quarantined"]) == ({}, "", [])
     assert (status["done"], status["claimed"], status["throughput_per_hour"]) == (0, 0, 0)
     assert json.loads(json.dumps(status)) == status
-    lines = status_lines(status, duration)
+    lines = status_lines(status)
     assert lines[0] == f"inbox        {config.watch.inbox}"
     assert lines[1].startswith("daemon       not running")
     assert bad(config, ledger) == {"daemon", "heartbeat"}
@@ -134,7 +133,7 @@ def test_a_living_daemon(config: Config, ledger: Ledger) -> None:
             100,
         )
         assert json.loads(json.dumps(status)) == status
-        lines = status_lines(status, duration)
+        lines = status_lines(status)
         assert f"process {process.pid} (vgg19-slim on cpu)" in lines[1]
         assert lines[2] == "queue        3 waiting, 2 settling"
         assert lines[3].startswith("running      a--s, step 25 of 100, about 0.")
@@ -183,7 +182,7 @@ def test_a_paused_daemon_says_why(config: Config, ledger: Ledger, beating: Beati
         status = read_status(config, ledger)
         assert status["paused"] == "/out: full."
         assert status["running"] is None  # the fault has ended it
-        assert "paused       /out: full." in status_lines(status, duration)
+        assert "paused       /out: full." in status_lines(status)
         assert checks(config, ledger)["pause"] == (False, "/out: full.")
         beating.heartbeat.resumed()
         beating.beat()
@@ -214,7 +213,7 @@ def test_a_daemon_whose_inbox_went_away_is_paused(
     assert status["alive"] is True
     assert status["paused"] == "/in: is not the folder that was watched."
     assert status["holder"]["pid"] == os.getpid()
-    lines = status_lines(status, duration)
+    lines = status_lines(status)
     assert lines[1].startswith("daemon       running for ")
     assert "paused       /in: is not the folder that was watched." in lines
     assert bad(config, ledger) == {"pause"}
@@ -228,14 +227,14 @@ def test_a_running_job_has_its_remaining_time(config: Config, ledger: Ledger, be
     beating.heartbeat.job_started(JOB, "a--s")
     beating.beat()
     with held(config):
-        assert "running      a--s, step 0 of 100" in status_lines(read_status(config, ledger), duration)
+        assert "running      a--s, step 0 of 100" in status_lines(read_status(config, ledger))
         for number in range(1, 26):
             beating.clock.now += 2
             beating.heartbeat.job_step("a--s", step(number))
         beating.beat()
         status = read_status(config, ledger)
         assert status["running"] == {"name": "a--s", "step": 25, "steps": 100, "seconds": 51, "left_s": 153}
-        assert "running      a--s, step 25 of 100, about 3 min left" in status_lines(status, duration)
+        assert "running      a--s, step 25 of 100, about 3 min left" in status_lines(status)
         beating.heartbeat.job_finished(Finished(JOB, "a--s", "done"))
         beating.beat()
         assert read_status(config, ledger)["running"] is None
@@ -256,7 +255,7 @@ def test_drops_are_counted(config: Config, ledger: Ledger) -> None:
     ledger.claim("6", Path("/another/inbox"), "a.png", 1.0)
     status = read_status(config, ledger)
     assert (status["done"], status["throughput_per_hour"], status["claimed"]) == (3, 2, 1)
-    lines = status_lines(status, duration)
+    lines = status_lines(status)
     assert "done         3 in the last 30 days, 2 in the last hour" in lines
     assert "daemon       not running; 1 file begun, to be resumed when it starts" in lines
 
@@ -271,7 +270,7 @@ def test_what_was_quarantined_is_listed(config: Config, ledger: Ledger) -> None:
     Quarantine(watch.inbox, watch.quarantine_dir, Disk()).add(claim, report)
     status = read_status(config, ledger)
     assert status["quarantined"] == [{"id": "ID", "path": "sub/a.png", "error": "It broke."}]
-    assert status_lines(status, duration)[-2:] == ["quarantined  1", "             ID  sub/a.png: It broke."]
+    assert status_lines(status)[-2:] == ["quarantined  1", "             ID  sub/a.png: It broke."]
 
 
 def test_what_another_inbox_quarantined_is_not_listed(config: Config, ledger: Ledger) -> None:
@@ -358,7 +357,7 @@ def test_what_waits_is_named_with_its_reason_with_and_without_a_daemon(tmp_path:
     not_used = "not used, as s.jpg has the same name but for its suffix; rename one of them"
     assert status["unused"] == [{"path": "styles/s.png", "reason": not_used}]
     assert status["eta_s"] > 0
-    lines = status_lines(status, duration)
+    lines = status_lines(status)
     assert any(line.startswith("waits        4 files, about ") for line in lines)
     assert f"unused       styles/s.png: {not_used}" in lines
     assert lines.index("             half.png: to become a whole picture: cut short") < lines.index(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import DeadlineError, UsageError
-from ...spec.text import counted, duration
+from ...spec.text import counted
 from . import showing
 from .options import (
     ConfigOption,
@@ -102,7 +102,7 @@ def status(
     settings = read_settings(config)
     with closing(Ledger(settings.state_dir)) as ledger:
         found = read_status(settings, ledger)
-    answer(*([json.dumps(found)] if as_json else status_lines(found, duration)))
+    answer(*([json.dumps(found)] if as_json else status_lines(found)))
 
 
 @app.command()
