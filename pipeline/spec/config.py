@@ -16,7 +16,6 @@ from .models import StrictModel, expecting, listed
 from .names import reason_to_ignore
 from .problems import shown
 from .recipe import INIT_MODES, Recipe, canonical_keys
-from .removed import REMOVED_SETTINGS, refuse_removed
 
 CONFIG_NAME = "config.yaml"
 
@@ -209,11 +208,8 @@ class Config(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _accept_old_names(cls, data: Any) -> Any:
-        """Accept `together`, the old name of `micro_batch`, for one more version; refuse what was removed."""
-        if not isinstance(data, Mapping):
-            return data
-        refuse_removed(data, REMOVED_SETTINGS)
-        if "together" in data and "micro_batch" not in data:
+        """Accept `together`, the old name of `micro_batch`, for one more version."""
+        if isinstance(data, Mapping) and "together" in data and "micro_batch" not in data:
             return {("micro_batch" if key == "together" else key): value for key, value in data.items()}
         return data
 

@@ -19,7 +19,6 @@ from .names import composed
 from .output_names import safe_name
 from .problems import Problem, problems_in, unknown_key
 from .recipe import ALIASES, INIT_MODES, Recipe
-from .removed import REMOVED, why_removed
 from .resolver import Resolver
 from .yaml12 import KeyPath
 
@@ -98,8 +97,7 @@ def _sweep_problems(sweep: Mapping[Any, Any]) -> list[Problem]:
     """Say which of the swept fields no recipe has, and which are given twice."""
     accepted = [*Recipe.model_fields, *ALIASES]
     return [
-        *(Problem(("sweep", key), why_removed(key)) for key in sweep if key in REMOVED),
-        *(unknown_key(("sweep", key), accepted) for key in sweep if key not in {*accepted, *REMOVED}),
+        *(unknown_key(("sweep", key), accepted) for key in sweep if key not in accepted),
         *(
             Problem(("sweep", alias), f"'{name}' is given twice, once under its alias")
             for alias, name in ALIASES.items()

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from .removed import REMOVED
 from .yaml12 import KeyPath
 
 
@@ -43,7 +44,9 @@ def explain_value(error: ValidationError) -> str:
 
 
 def unknown_key(keys: KeyPath, accepted: Collection[str]) -> Problem:
-    """Say that the last of `keys` is unknown, and which keys are accepted there."""
+    """Say that the last of `keys` is unknown, and which keys are accepted there, or why it was removed."""
+    if keys[-1] in REMOVED:
+        return Problem(keys, f"is no longer accepted: {REMOVED[str(keys[-1])]}; remove it")
     return Problem(keys, f"unknown key{alternatives(str(keys[-1]), accepted)}" if accepted else "unknown key")
 
 

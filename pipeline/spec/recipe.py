@@ -21,7 +21,7 @@ from .models import StrictModel
 from .output_names import check_template
 from .presets import PRESETS
 from .problems import alternatives, explain, shown
-from .removed import MIXED, RANGE_WEIGHTS, refuse_removed
+from .removed import MIXED, RANGE_WEIGHTS
 
 ALIASES = MappingProxyType({"alpha": "content_weight", "beta": "style_weight"})
 
@@ -234,7 +234,6 @@ class Recipe(StrictModel):
         if not isinstance(data, Mapping):
             return data
         data = canonical_keys(data)
-        refuse_removed(data)
         preset = PRESETS.get(str(data.get("preset", "default")))
         return data if preset is None else {**preset.fields, **data}
 

@@ -218,8 +218,8 @@ def test_a_configuration_from_when_weights_were_downloaded_is_explained(cli, nig
     Path("config.yaml").write_text("device: cpu\nallow_download: false\n")
     code, _, err = cli("run", night)
     assert code == 2
-    assert "config.yaml:2: allow_download: is no longer a field: vgg19 comes with the package" in err
-    assert "remove the line" in err
+    assert "config.yaml:2: allow_download: is no longer accepted: vgg19 comes with the package" in err
+    assert "remove it" in err
 
 
 UNMOUNTED = """
