@@ -164,7 +164,8 @@ def _open_tiff(data: bytes, pages: list[tiff.Page], name: str) -> OpenedPicture:
     whole = [one for one in pages if one is page or not (one.is_reduced or one.is_sub)]
     notes = (FIRST_FRAME if page is whole[0] else LARGEST_PAGE,) if len(whole) > 1 else ()
     # What a sub-IFD leaves out is as in the IFD around it.
-    orientation = page.orientation or (pages[0].orientation if page.is_sub else 0)
+    outer = pages[0].ifd.number(TAGS.Orientation) if page.is_sub else 0
+    orientation = page.ifd.number(TAGS.Orientation) or outer
     exif = tiff_exif(data, page.ifd.offset)
     if not exif.data and page is not pages[0]:
         exif = tiff_exif(data, pages[0].ifd.offset)

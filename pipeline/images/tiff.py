@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from ..errors import ImageError
 from .ifd import LONG, TAGS, Ifd, IfdFile, ifd_bytes, numbers
@@ -70,11 +70,6 @@ class Page:
         return self.ifd.number(TAGS.PhotometricInterpretation)
 
     @cached_property
-    def orientation(self) -> int:
-        """The EXIF orientation, 0 if there is none."""
-        return self.ifd.number(TAGS.Orientation)
-
-    @cached_property
     def is_read_by_pillow(self) -> bool:
         """Whether all samples are unsigned and have at most 8 bits: then Pillow reads them whole."""
         bits, formats = self.ifd.numbers(TAGS.BitsPerSample), self.ifd.numbers(TAGS.SampleFormat)
@@ -105,6 +100,16 @@ def main_page(pages: list[Page]) -> Page:
     return next(page for page in whole if 2 * page.pixels >= most)
 
 
+class _ByteImage(TiffImagePlugin.TiffImageFile):
+    """A TIFF of 8-bit grey that stands for bytes, of which there may be more than Pillow's limit of pixels.
+
+    Undocumented: `load_prepare` is where Pillow checks that limit for a TIFF. The pixels were counted before.
+    """
+
+    def load_prepare(self) -> None:
+        ImageFile.ImageFile.load_prepare(self)
+
+
 class SampleReader:
     """Reads the samples of a page. Strips are taken for tiles as wide as the page.
 
@@ -122,7 +127,9 @@ class SampleReader:
         self.bits, self.kind = max(bits, default=1), _KINDS.get(max(formats), "")
         self.channels = ifd.number(TAGS.SamplesPerPixel, 1)
         self.colors = _COLORS.get(self.photometric, 0)
-        extra = ifd.number(TAGS.ExtraSamples)
+        # Some programs write RGBA and do not describe its fourth channel.
+        is_undescribed = self.photometric == RGB and self.channels == 4
+        extra = ifd.number(TAGS.ExtraSamples, UNASSOCIATED if is_undescribed else 0)
         has_alpha = extra in (ASSOCIATED, UNASSOCIATED) and self.photometric != CMYK
         self.alpha = extra if has_alpha else 0
         self.compression = ifd.number(TAGS.Compression, UNCOMPRESSED)
@@ -187,7 +194,8 @@ class SampleReader:
             stored = self._stored(plane)
             target_HWC = result_HWC if self.planes == 1 else result_HWC[:, :, plane : plane + 1]
             for top in range(0, self.height, ROWS):
-                rows = stored.crop((0, top, stored.width, min(top + ROWS, self.height)))
+                rows = Image.new("L", (stored.width, min(ROWS, self.height - top)))
+                rows.paste(stored, (0, -top))
                 samples_HWC = self._decoded(np.asarray(rows).reshape(-1, self.row_bytes))
                 samples_HWC = samples_HWC.reshape(rows.height, -1, samples_HWC.shape[2])
                 with np.errstate(over="ignore"):  # a double may be too large for a float
@@ -218,7 +226,7 @@ class SampleReader:
         start = len(self.data) + len(self.data) % 2
         rest = memoryview(self.data)[8:], bytes(start - len(self.data)), ifd_bytes(fields, "<", start)
         with io.BytesIO(b"".join((b"II*\0", struct.pack("<I", start), *rest))) as file:
-            grey = TiffImagePlugin.TiffImageFile(file)
+            grey = _ByteImage(file)
             grey.load()
         return grey
 

@@ -56,8 +56,8 @@ def camera_exif() -> Image.Exif:
     return exif
 
 
-# Compressions of TIFF, by number, and Pillow's names for those that it has to do.
-COMPRESSIONS = {5: "tiff_lzw", 8: "tiff_adobe_deflate", 32773: "packbits", 34925: "lzma", 50000: "zstd"}
+# Compressions of TIFF that Pillow does, by number and by its names.
+COMPRESSIONS = {5: "tiff_lzw", 32946: "tiff_deflate", 32773: "packbits", 34925: "lzma", 50000: "zstd"}
 KINDS = {"u": 1, "i": 2, "f": 3}
 
 
@@ -134,8 +134,8 @@ def _packed(block: np.ndarray, order: str, bits: int, predictor: int) -> bytes:
 
 def _compressed(data: bytes, compression: int) -> bytes:
     """Compress bytes as Pillow does for a picture of one row of grey."""
-    if compression == 1:
-        return data
+    if compression in (1, 8):
+        return data if compression == 1 else zlib.compress(data)
     buffer = io.BytesIO()
     Image.frombytes("L", (len(data), 1), data).save(buffer, "TIFF", compression=COMPRESSIONS[compression])
     with Image.open(buffer) as opened:

@@ -237,6 +237,17 @@ def test_every_layout_is_read_whole(order, layout, compression, predictor):
     assert found.notes == ()
 
 
+@pytest.mark.parametrize("compression", [1, 5])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pixels_are_limited_and_not_their_bytes(compression, layout, monkeypatch):
+    data = tiff_file(RAMP_HWC, compression=compression, **LAYOUTS[layout])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 37 * 45)
+    assert np.array_equal(read_16(data).rgb16_HWC, RAMP_HWC)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 37 * 45 - 1)
+    with pytest.raises(ImageError, match="more than 1,664 pixels: it has 45 x 37"):
+        decode_picture(data, "t.tif")
+
+
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_every_compression_is_undone(compression):
     try:
@@ -289,6 +300,11 @@ def test_alpha_in_16_bits(planar, colours_HWC):
 
 
 RAMP_HWC_OF = {2: RAMP_HWC, 1: np.dstack([GREY_HW] * 3)}
+
+
+def test_a_fourth_channel_that_is_not_described_is_alpha():
+    found = read_16(tiff_file(np.dstack([RAMP_HWC, ALPHA_HW]), photometric=2))
+    assert np.array_equal(found.alpha_HW, ALPHA_HW)
 
 
 def test_colours_that_are_multiplied_with_their_alpha():
