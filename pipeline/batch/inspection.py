@@ -101,13 +101,11 @@ def manifest_text(path: Path, found: Mapping[str, Any]) -> str:
 
 
 def _removed_comments(recipe: Mapping[str, Any]) -> list[str]:
-    """Say which fields of an earlier version are left out, and whether that changes the picture."""
+    """Name the fields of an earlier version that are left out, and say if that changes the picture."""
     left, lost = without_removed(recipe)
     same = [name for name in recipe if name not in left and name not in lost]
-    return [
-        *([f"# left out {', '.join(same)}: no longer settings; what they said always holds"] if same else []),
-        *(
-            f"# left out {name}: {one_line(value)}: no longer a setting; the picture will differ"
-            for name, value in lost.items()
-        ),
+    comments = [f"# left out {', '.join(same)}: these values always apply now"] if same else []
+    return comments + [
+        f"# left out {name}: {one_line(str(value))}: no longer possible, so the picture will differ"
+        for name, value in lost.items()
     ]

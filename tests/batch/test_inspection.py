@@ -229,13 +229,19 @@ def test_fields_of_earlier_versions_are_left_out_and_named(tmp_path):
     older = {**found, "recipe": {**found["recipe"], **values_now("rgb")}}
     assert manifest_of(older) == manifest_of(found)
     text = manifest_text(path, older)
-    assert "# left out bures_epsilon, match_when, range_weight, stop_tolerance: no longer settings" in text
+    assert (
+        "# left out bures_epsilon, match_when, range_weight, stop_tolerance: these values always apply now"
+        in text
+    )
     assert "differ" not in text
     manifest = tmp_path / "again.yaml"
     manifest.write_text(text, encoding="utf-8")
     (job,) = read_manifest(manifest, {}, {}).jobs()
     assert job_key(job, {path: path.name for path in job.input_paths}, ENCODER) == key
 
-    text = manifest_text(path, {**older, "recipe": {**older["recipe"], "match_when": "after"}})
-    assert "# left out match_when: after: no longer a setting; the picture will differ" in text
+    text = manifest_text(
+        path, {**older, "recipe": {**older["recipe"], "match_when": "after", "range_weight": 3}}
+    )
+    assert "# left out range_weight: 3: no longer possible" in text
+    assert "# left out match_when: after: no longer possible, so the picture will differ" in text
     assert "match_when" not in yaml.safe_load(text)["recipe"]
