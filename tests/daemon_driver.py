@@ -97,7 +97,7 @@ class Setup:
 class Hooks:
     """Counts changes and kills at one; fails operations so many times."""
 
-    LOOKING = ("entries", "free_bytes")
+    READING = ("entries", "free_bytes")
 
     def __init__(self, setup: Setup, say: Callable[..., None]) -> None:
         self.points = Points(setup.kill_at if setup.kill_at != -1 else None)
@@ -119,7 +119,7 @@ class Hooks:
             source, target = map(str, paths)
             if any((part in source) != (part in target) for part in self.setup.across):
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
-        if operation not in self.LOOKING:
+        if operation not in self.READING:
             if self.consumer is not None:
                 self.consumer.take()
             self.reach(f"{when} {operation} {' '.join(path.name for path in paths)}")

@@ -59,7 +59,7 @@ def running(watched: Watched, **setup: Any) -> Iterator[Daemon]:
 
 
 class Passing:
-    """Drops healthy pictures: when one is done, files that were there before it have been looked at."""
+    """Drops healthy pictures: when one is done, files that were there before it have been scanned."""
 
     def __init__(self, watched: Watched, daemon: Daemon) -> None:
         self.watched = watched

@@ -1,4 +1,4 @@
-"""A heartbeat for tests, whose clock, display and service manager keep what they are told."""
+"""A heartbeat for tests, whose clock, display and service manager keep what they get."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Clock:
 
 
 class Shown(Recorder):
-    """A display that keeps what it is told."""
+    """A display that keeps what it gets."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[tuple[str, str]] = []
+        self.events: list[tuple[str, str]] = []
         self.facts: list[dict[str, object]] = []
         self.queues: list[Queue] = []
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
-        self.told.append((kind, text))
+        self.events.append((kind, text))
         self.facts.append(facts)
 
     def queue(self, queue: Queue) -> None:
@@ -44,14 +44,14 @@ class Shown(Recorder):
 
 
 class Manager(ServiceManager):
-    """A service manager that keeps what it is told."""
+    """A service manager that keeps what it gets."""
 
     def __init__(self) -> None:
         super().__init__({})
-        self.heard: list[str] = []
+        self.messages: list[str] = []
 
     def _send(self, message: str) -> None:
-        self.heard.append(message)
+        self.messages.append(message)
 
 
 def make_config(folder: Path) -> Config:

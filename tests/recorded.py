@@ -127,7 +127,7 @@ class Recording:
         self.folders = {self.root_node}
         self._volumes: dict[int, str] = {}
         self._held: list[int] = []  # open folders: the number of one that was removed is not given again
-        self.base = self._look()
+        self.base = self._read_tree()
         self.durable_files = set(self.base.values())
         self._now = dict(self.base)
         self._needs: list[set[int]] = []
@@ -168,12 +168,12 @@ class Recording:
         self._note(Operation(f"ledger {query[:40]}", query=(query, values)))
 
     def _changes(self) -> Iterator[tuple[Entry, int | None]]:
-        """Yield what changed since the last look: what went, deepest first, then what came."""
-        before, self._now = self._now, self._look()
+        """Yield what changed since the tree was last read: what went, deepest first, then what came."""
+        before, self._now = self._now, self._read_tree()
         yield from ((entry, None) for entry in reversed(before) if entry not in self._now)
         yield from ((entry, node) for entry, node in self._now.items() if before.get(entry) != node)
 
-    def _look(self) -> Tree:
+    def _read_tree(self) -> Tree:
         """Return every entry, those of a folder before those in it."""
         tree: Tree = {}
         todo = [(self.root, self.root_node, "")]

@@ -195,7 +195,7 @@ class Watched:
         """Run a daemon to its end, as a quick fork; without `stop_after` or a kill it is to be `once`."""
         return forks.run(self.folder, setup)
 
-    # Looking
+    # What is there
 
     def originals(self) -> list[Path]:
         """Every file where an original may be: inbox, claimed, archive, quarantine."""

@@ -248,7 +248,7 @@ class World:
         lengths: dict[LedgerAfter, int | None] = {"kept": crash.length, "old": 0, "gone": None}
         ran.recording.rebuild_ledger(self.state, lengths[ledger])
 
-    # Looking
+    # What is there
 
     def originals(self) -> list[Path]:
         styles = self.inbox / "styles"
@@ -295,10 +295,10 @@ class World:
         self._check_nothing_lost(cut_off=False)
         self.check()
         assert [path for path in self.outbox.glob("*/.staged/**/*") if path.is_file()] == []
-        aside = self._check_quarantined()
+        quarantined = self._check_quarantined()
         self._check_inbox()
         # A drop that fails takes the record of an earlier one with its name and bytes.
-        wanted = {drop for drop in self.drops if drop not in aside}
+        wanted = {drop for drop in self.drops if drop not in quarantined}
         styles = [path.stem for path in (self.inbox / "styles").iterdir()]
         records = Counter(map(_identity, self.records()))
         for name, data in wanted:
@@ -337,14 +337,14 @@ class World:
             assert all(count == 1 for count in times.values()), self.published
 
     def _check_quarantined(self) -> Counter[tuple[str, bytes]]:
-        aside = self.quarantine(Disk()).files()
+        quarantined = self.quarantine(Disk()).files()
         files = [path for path in self.originals() if self.root / "quarantine" in path.parents]
-        assert len(aside) == len(files)
-        for one in aside:
+        assert len(quarantined) == len(files)
+        for one in quarantined:
             error = one.report["error"]
             assert any(reason in error for reason in REASONS), error
             assert "told to fail" in error or self.crashes >= LIMIT
-        return Counter((str(one.report["path"]), one.file.read_bytes()) for one in aside)
+        return Counter((str(one.report["path"]), one.file.read_bytes()) for one in quarantined)
 
     def _check_inbox(self) -> None:
         styles, hidden = self.inbox / "styles", self.inbox / ".style-pipeline"

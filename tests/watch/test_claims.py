@@ -60,7 +60,7 @@ def test_a_file_is_taken_with_its_path(claims: Claims, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gone.png", "gone/a.png"])
-def test_someone_else_may_be_quicker(claims: Claims, name: str) -> None:
+def test_another_program_may_be_quicker(claims: Claims, name: str) -> None:
     assert claims.take(Path(name), ID) is None
     assert below(claims.inbox) == {".style-pipeline": None, ".style-pipeline/claimed": None, "styles": None}
 
@@ -156,7 +156,7 @@ def test_nothing_is_pending_in_a_new_inbox(tmp_path: Path) -> None:
     assert claims.claimed_folder.is_dir()
 
 
-def test_what_a_killed_process_left_is_tidied(claims: Claims) -> None:
+def test_what_a_killed_process_left_is_removed(claims: Claims) -> None:
     (claims.claimed_folder / "empty/a/b").mkdir(parents=True)
     (claims.claimed_folder / "copying/sub").mkdir(parents=True)
     (claims.claimed_folder / f"copying/sub/{TEMPORARY_PREFIX}0123").write_bytes(b"half a pic")
@@ -275,7 +275,7 @@ def test_a_file_is_moved_across_file_systems(claims: Claims) -> None:
 
 
 def test_an_original_is_left_across_file_systems(claims: Claims) -> None:
-    """A copy has another inode; the marker speaks of the copy."""
+    """A copy has another inode; the marker describes the copy."""
     across = with_disk(claims, across_file_systems(claims.claimed_folder))
     assert across.leave(taken(claims, "a.png")) == claims.inbox / "a.png"
     (claims.inbox / "a.png").replace(claims.inbox / "renamed")  # and no inode is used again
@@ -325,14 +325,14 @@ def moved(name: str, claims: Claims, claim: Claim) -> None:
     if name == "quarantine":
         quarantine_of(claims).add(claim, REPORT)
     elif name == "retry":
-        for aside in quarantine_of(claims).files():
-            quarantine_of(claims).retry(aside)
+        for quarantined in quarantine_of(claims).files():
+            quarantine_of(claims).retry(quarantined)
     else:
         getattr(claims, name)(claim)
 
 
 @pytest.mark.parametrize("operation", ["archive", "quarantine", "put_back", "retry"])
-def test_a_move_across_that_was_cut_off_anywhere_is_ended_by_the_same_call(
+def test_a_move_across_that_was_cut_off_anywhere_is_completed_by_the_same_call(
     operation: str, tmp_path: Path
 ) -> None:
     at, was_cut = 0, True
@@ -413,10 +413,10 @@ def test_any_path_comes_back_as_it_was(parts: list[bytes], data: bytes) -> None:
 
 def quarantine_and_retry(claims: Claims, claim: Claim) -> None:
     quarantine_of(claims).add(claim, REPORT)
-    (aside,) = quarantine_of(claims).files()
-    assert str(claim.relative) == aside.report["path"]
-    assert aside.answers_to(str(claim.relative))
-    quarantine_of(claims).retry(aside)
+    (quarantined,) = quarantine_of(claims).files()
+    assert str(claim.relative) == quarantined.report["path"]
+    assert quarantined.answers_to(str(claim.relative))
+    quarantine_of(claims).retry(quarantined)
 
 
 def test_ids_are_sortable_and_unlike_each_other() -> None:

@@ -28,31 +28,31 @@ from pipeline.watch.status import read_status, status_lines
 
 
 @dataclass
-class Heard(Recorder):
-    """A display that keeps what it is told."""
+class Shown(Recorder):
+    """A display that keeps what it is asked to show."""
 
-    told: list[tuple[str, str]] = field(default_factory=list)
+    events: list[tuple[str, str]] = field(default_factory=list)
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
-        self.told.append((kind, text))
+        self.events.append((kind, text))
 
     def queue(self, queue: Queue) -> None:
         pass
 
     def texts(self, kind: str) -> list[str]:
-        return [text for told, text in self.told if told == kind]
+        return [text for event, text in self.events if event == kind]
 
 
 def run_once(
     watched: Watched, after_step: Callable[[Job, int], None] = lambda job, step: None
-) -> tuple[Tally, Heard]:
+) -> tuple[Tally, Shown]:
     """What `watch --once` does, in this process."""
-    heard, config = Heard(), read_config(watched.folder / "config.yaml")
+    shown, config = Shown(), read_config(watched.folder / "config.yaml")
     executor = FakeExecutor(after_step=after_step)
     tally = watch_inbox(
-        config, WatchOptions(once=True), heard, lambda config, tick: executor, Waker(watched.inbox, "off")
+        config, WatchOptions(once=True), shown, lambda config, tick: executor, Waker(watched.inbox, "off")
     )
-    return tally, heard
+    return tally, shown
 
 
 def test_a_style_that_is_replaced_while_jobs_run_is_waited_for(tmp_path: Path) -> None:
@@ -66,13 +66,13 @@ def test_a_style_that_is_replaced_while_jobs_run_is_waited_for(tmp_path: Path) -
         if job.style.name == "s":
             late.write_bytes(picture_bytes("another t")[:30])
 
-    tally, heard = run_once(watched, replace)
-    assert heard.statuses["a--s"] == "done"
+    tally, shown = run_once(watched, replace)
+    assert shown.statuses["a--s"] == "done"
     assert (tally.done, tally.quarantined, tally.left) == (0, 0, 1)
-    assert any("'t'" in text for text in heard.texts("waits"))
+    assert any("'t'" in text for text in shown.texts("waits"))
     late.write_bytes(picture_bytes("another t"))
-    tally, heard = run_once(watched)
-    assert heard.statuses == {"a--s": "skipped", "a--t": "done"}
+    tally, shown = run_once(watched)
+    assert shown.statuses == {"a--s": "skipped", "a--t": "done"}
     assert (tally.done, tally.quarantined, tally.left) == (1, 0, 0)
     watched.assert_promises()
 
@@ -82,7 +82,7 @@ def test_a_new_configuration_on_a_stale_mount_waits_until_it_can_be_checked(
     pausing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the daemon works or pauses just then, it lives on, and nobody has to ask again."""
-    watched, heard, stopped = Watched(tmp_path), Heard(), []
+    watched, shown, stopped = Watched(tmp_path), Shown(), []
     config = read_config(watched.folder / "config.yaml")
     answers = iter([config])
     faults = iter([None, OSError(errno.ESTALE, "Stale file handle")])
@@ -100,9 +100,9 @@ def test_a_new_configuration_on_a_stale_mount_waits_until_it_can_be_checked(
         real_there(folders)
 
     def reread() -> Config | None:
-        if pausing and not heard.texts("paused"):
+        if pausing and not shown.texts("paused"):
             return None
-        if "the configuration was read again" in heard.texts("reload"):
+        if "the configuration was read again" in shown.texts("reload"):
             stopped.append(1)
         return next(answers, None)
 
@@ -113,13 +113,13 @@ def test_a_new_configuration_on_a_stale_mount_waits_until_it_can_be_checked(
     watch_inbox(
         config,
         WatchOptions(),
-        heard,
+        shown,
         lambda config, tick: FakeExecutor(),
         Waker(watched.inbox, "off"),
         lambda: bool(stopped),
         reread,
     )
-    first, second = heard.texts("reload")
+    first, second = shown.texts("reload")
     assert "stays for now" in first
     assert "Stale file handle" in first
     assert second == "the configuration was read again"
@@ -141,7 +141,7 @@ def test_a_stale_mount_at_the_start_is_the_machines_fault(
 
 
 def test_an_empty_inbox_wakes_no_engine_and_waits_for_nothing(tmp_path: Path) -> None:
-    watched, heard = Watched(tmp_path, settle_s=60), Heard()
+    watched, shown = Watched(tmp_path, settle_s=60), Shown()
     asked: list[str] = []
 
     class Untouched(FakeExecutor):
@@ -158,12 +158,12 @@ def test_an_empty_inbox_wakes_no_engine_and_waits_for_nothing(tmp_path: Path) ->
 
     config = read_config(watched.folder / "config.yaml")
     waker = Waker(watched.inbox, "off")
-    tally = watch_inbox(config, WatchOptions(once=True), heard, lambda config, tick: Untouched(), waker)
+    tally = watch_inbox(config, WatchOptions(once=True), shown, lambda config, tick: Untouched(), waker)
     assert tally == Tally()
     assert asked == []
 
 
-def test_the_start_puts_every_batch_right_that_nobody_works_on(tmp_path: Path) -> None:
+def test_the_start_repairs_every_batch_that_nobody_works_on(tmp_path: Path) -> None:
     """Also where nothing in the inbox asks for it; and it makes nothing of what is no batch."""
     watched = Watched(tmp_path)
     files = {}
@@ -180,24 +180,24 @@ def test_the_start_puts_every_batch_right_that_nobody_works_on(tmp_path: Path) -
     assert [batch for batch, file in files.items() if file.exists()] == ["living", "no batch"]
 
 
-def test_styles_of_one_name_are_said(tmp_path: Path) -> None:
+def test_styles_of_one_name_are_reported(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     (watched.inbox / "styles" / "s.jpg").write_bytes(picture_bytes("another", "jpeg"))
     watched.drop("a.png")
-    tally, heard = run_once(watched)
+    tally, shown = run_once(watched)
     assert tally.done == 1
-    assert [text for text in heard.texts("ignored") if "not used" in text] == [
+    assert [text for text in shown.texts("ignored") if "not used" in text] == [
         "styles/s.png: not used, as s.jpg has the same name but for its suffix; rename one of them"
     ]
 
 
-def test_it_says_in_the_end_what_it_did(tmp_path: Path) -> None:
+def test_the_end_message_counts_what_was_done(tmp_path: Path) -> None:
     watched = Watched(tmp_path, settle_max_s=0.01)
     watched.drop("a.png")
     watched.drop("bad.png", b"no picture")
-    tally, heard = run_once(watched)
+    tally, shown = run_once(watched)
     assert tally == Tally(done=1, quarantined=1, left=0)
-    assert heard.texts("ended") == ["ended: 1 done, 1 quarantined, 0 left for the next time"]
+    assert shown.texts("ended") == ["ended: 1 done, 1 quarantined, 0 left for the next time"]
 
 
 @dataclass
@@ -217,13 +217,13 @@ def test_a_manifest_with_a_mistake_is_read_once(tmp_path: Path) -> None:
     watched, executor = Watched(tmp_path), Reading()
     watched.drop("bad.yaml", b"contnets: [a.png]\n")
     config, waker = read_config(watched.folder / "config.yaml"), Waker(watched.inbox, "off")
-    tally = watch_inbox(config, WatchOptions(once=True), Heard(), lambda config, tick: executor, waker)
+    tally = watch_inbox(config, WatchOptions(once=True), Shown(), lambda config, tick: executor, waker)
     assert tally.quarantined == 1
     assert executor.read == [watched.inbox / "bad.yaml"]
 
 
 def test_what_was_claimed_when_a_stop_came_is_counted_as_left(tmp_path: Path) -> None:
-    watched, heard, reads = Watched(tmp_path), Heard(), []
+    watched, shown, reads = Watched(tmp_path), Shown(), []
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for name in ("a", "s"):
@@ -240,7 +240,7 @@ def test_what_was_claimed_when_a_stop_came_is_counted_as_left(tmp_path: Path) ->
 
     config, waker = read_config(watched.folder / "config.yaml"), Waker(watched.inbox, "off")
     options = WatchOptions(once=True)
-    tally = watch_inbox(config, options, heard, make, waker, should_stop=lambda: len(reads) >= 2)
+    tally = watch_inbox(config, options, shown, make, waker, should_stop=lambda: len(reads) >= 2)
     assert tally == Tally(left=1)
     watched.assert_promises()
 
@@ -276,12 +276,12 @@ class Asked(Waker):
 
 
 @pytest.mark.parametrize("name", ["bad.png", "bad.yaml"])
-def test_once_ends_without_another_scan_when_all_there_was_is_quarantined(name: str, tmp_path: Path) -> None:
+def test_once_ends_at_once_when_everything_was_quarantined(name: str, tmp_path: Path) -> None:
     watched = Watched(tmp_path, settle_max_s=0.01, rescan_s=5)
     watched.drop(name, b"- no picture and no manifest")
     config, waker = read_config(watched.folder / "config.yaml"), Asked(watched.inbox)
     options = WatchOptions(once=True)
-    tally = watch_inbox(config, options, Heard(), lambda config, tick: FakeExecutor(), waker)
+    tally = watch_inbox(config, options, Shown(), lambda config, tick: FakeExecutor(), waker)
     assert tally == Tally(quarantined=1)
     assert waker.seconds < 0.5
 
@@ -289,8 +289,8 @@ def test_once_ends_without_another_scan_when_all_there_was_is_quarantined(name: 
 def test_what_is_quarantined_is_named_once(tmp_path: Path) -> None:
     watched = Watched(tmp_path, settle_max_s=0.01)
     watched.drop("bad.png", b"no picture")
-    _, heard = run_once(watched)
-    (text,) = heard.texts("quarantined")
+    _, shown = run_once(watched)
+    (text,) = shown.texts("quarantined")
     assert text.startswith("quarantined bad.png: no whole picture.")
     config = read_config(watched.folder / "config.yaml")
     with closing(Ledger(config.state_dir)) as ledger:
@@ -298,11 +298,11 @@ def test_what_is_quarantined_is_named_once(tmp_path: Path) -> None:
     assert line.partition("  ")[2].lstrip().partition("  ")[2].startswith("bad.png: no whole picture.")
 
 
-def test_several_mistakes_of_a_manifest_are_said_in_one_line(tmp_path: Path) -> None:
+def test_several_mistakes_of_a_manifest_are_reported_in_one_line(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     watched.drop("night.yaml", b"contents: x.png\nstyls: y.png\n")
-    _, heard = run_once(watched)
-    (text,) = heard.texts("quarantined")
+    _, shown = run_once(watched)
+    (text,) = shown.texts("quarantined")
     assert "\\n" not in text
     assert "no such file; " in text
 
@@ -321,7 +321,7 @@ def test_a_name_that_is_long_only_when_written_out_does_not_stop_the_start(tmp_p
     watched.assert_promises()
 
 
-def test_what_lies_beside_pictures_is_no_failure_and_is_said_once(tmp_path: Path) -> None:
+def test_files_beside_pictures_are_no_failure_and_reported_once(tmp_path: Path) -> None:
     """A card of a camera dropped whole: the JPEG is made, the others stay, and no run fails for them."""
     watched = Watched(tmp_path, settle_max_s=0.01)
     watched.configure(ignore="*_preview.*")
@@ -329,10 +329,10 @@ def test_what_lies_beside_pictures_is_no_failure_and_is_said_once(tmp_path: Path
         watched.drop(name, name.encode()) for name in ("a.CR3", "a.xmp", "#recycle/x.png", "a_Preview.jpg")
     ]
     watched.drop("a.png")
-    tally, heard = run_once(watched)
+    tally, shown = run_once(watched)
     assert tally == Tally(done=1, quarantined=0, left=0)
     assert all(path.exists() for path in kept)
-    assert sorted(text.partition(":")[0] for text in heard.texts("ignored")) == [
+    assert sorted(text.partition(":")[0] for text in shown.texts("ignored")) == [
         "#recycle", "a.CR3", "a.xmp", "a_Preview.jpg",
     ]  # fmt: skip
     watched.assert_promises()

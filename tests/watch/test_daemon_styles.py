@@ -181,7 +181,7 @@ def test_a_batch_that_another_process_works_on_holds_up_nothing_else(tmp_path: P
 # What becomes of originals
 
 
-def test_what_is_no_picture_is_no_style(tmp_path: Path) -> None:
+def test_a_file_that_is_no_picture_is_no_style(tmp_path: Path) -> None:
     """A stray file in the library is said, and spoils no picture; once it is a picture, it counts."""
     watched = Watched(tmp_path)
     stray = watched.inbox / "styles" / "readme.txt"
@@ -199,7 +199,7 @@ def test_what_is_no_picture_is_no_style(tmp_path: Path) -> None:
     watched.assert_promises()
 
 
-def test_a_folder_called_like_a_result_is_no_hindrance(tmp_path: Path) -> None:
+def test_a_folder_may_have_the_name_of_a_result(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     watched.drop("a.png")
     watched.once()

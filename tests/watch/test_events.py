@@ -247,7 +247,7 @@ class TestEvents:
         assert looked_at == [str(inbox)]
 
     @pytest.mark.skipif(sys.platform != "linux", reason="one event for one move: inotify")
-    def test_what_we_do_ourselves_wakes_nobody(self, make: Make, inbox: Path) -> None:
+    def test_our_own_operations_wake_nobody(self, make: Make, inbox: Path) -> None:
         """Reading, working in our own folder, and claiming; then one real event, after all of these."""
         woken: list[str] = []
 
@@ -352,7 +352,7 @@ class TestHealth:
         happen(waker, lambda: put(inbox / "a.png"))
 
     def test_a_folder_that_was_replaced(self, make: Make, inbox: Path) -> None:
-        """The old watch goes on, and sees a folder that is elsewhere by now."""
+        """The old watch continues, and sees a folder that is elsewhere by now."""
         waker = make()
         waker.start()
         inbox.rename(inbox.parent / "old")

@@ -73,7 +73,7 @@ def test_a_picture_that_waits_for_its_style_does_not_wait_for_time(tmp_path: Pat
 @pytest.mark.faults
 @case(22)
 @IN_ALL_MODES
-def test_a_job_stopped_at_the_deadline_goes_on_next_time(tmp_path: Path, mode: str) -> None:
+def test_a_job_stopped_at_the_deadline_is_resumed_next_time(tmp_path: Path, mode: str) -> None:
     """And what was done of a drop before is not done again."""
     watched = Watched(tmp_path, mode)
     (watched.inbox / "styles" / "t.png").write_bytes(picture_bytes("another style"))

@@ -21,7 +21,7 @@ ERRNOS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
 
 
 def fail_at(forks: Forks, scenario: Scenario, folder: Path, point: int, number: int, times: int) -> None:
-    """Let some operations in a row fail: the daemon goes on by itself when that is over."""
+    """Let some operations in a row fail: the daemon continues by itself when that is over."""
     watched = scenario.prepare(folder)
     setup = {**scenario.setup, "stop_after": len(watched.inputs), "first_pause_s": 0.01}
     ended = watched.fork(forks, fail_at=[point, number, times], **setup)
@@ -64,7 +64,7 @@ def test_many_operations_that_fail_cost_nothing(
     each(act, range(ERRNOS.index(number), points, step))
 
 
-LOOKS = [
+READS = [
     ["entries", "/inbox"],
     ["free_bytes", "/inbox"],
     ["free_bytes", "/outbox"],
@@ -74,8 +74,8 @@ LOOKS = [
 
 @pytest.mark.case(*DISK)
 @pytest.mark.parametrize("number", [errno.EIO, pytest.param(errno.EACCES, marks=pytest.mark.faults)])
-@pytest.mark.parametrize(("operation", "part"), LOOKS)
-def test_a_look_that_fails_is_repeated(
+@pytest.mark.parametrize(("operation", "part"), READS)
+def test_a_scan_or_check_that_fails_is_repeated(
     forks: Forks, operation: str, part: str, number: int, tmp_path: Path
 ) -> None:
     watched = PLAIN.prepare(tmp_path / "w")
@@ -165,7 +165,7 @@ def test_another_file_system_is_copied_to(forks: Forks, originals: str, tmp_path
 
 
 @pytest.mark.case(*DISK)
-def test_nothing_is_taken_while_there_is_little_room(tmp_path: Path) -> None:
+def test_nothing_is_taken_while_there_is_little_free_space(tmp_path: Path) -> None:
     watched = Watched(tmp_path, "off", min_free_mb=10**9)
     watched.drop("a.png")
     daemon = watched.start(first_pause_s=0.05)

@@ -34,7 +34,9 @@ def test_killed_at_every_point_twice(forks: Forks, each: Each, mode: str, tmp_pa
 @pytest.mark.case(*KILL)
 @pytest.mark.faults
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_killed_at_many_points_of_other_ways(forks: Forks, each: Each, name: str, tmp_path: Path) -> None:
+def test_killed_at_many_points_of_other_scenarios(
+    forks: Forks, each: Each, name: str, tmp_path: Path
+) -> None:
     scenario = SCENARIOS[name]
     points = count_points(forks, scenario, tmp_path / "count")
     each(
@@ -45,7 +47,9 @@ def test_killed_at_many_points_of_other_ways(forks: Forks, each: Each, name: str
 
 @pytest.mark.case(*KILL)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_killed_at_some_points_of_other_ways(forks: Forks, each: Each, name: str, tmp_path: Path) -> None:
+def test_killed_at_some_points_of_other_scenarios(
+    forks: Forks, each: Each, name: str, tmp_path: Path
+) -> None:
     scenario = SCENARIOS[name]
     points = count_points(forks, scenario, tmp_path / "count")
     each(

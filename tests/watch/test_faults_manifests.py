@@ -109,7 +109,7 @@ def test_a_manifest_that_ends_its_reader_is_quarantined(tmp_path: Path) -> None:
 
 
 @case(23)
-def test_a_manifest_with_a_mistake_is_told_of_before_earlier_pictures_are_made(tmp_path: Path) -> None:
+def test_a_manifest_with_a_mistake_is_reported_before_earlier_pictures_are_made(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     for name in ("a.png", "b.png"):
         watched.drop(name)

@@ -76,7 +76,7 @@ def test_unusual_names(tmp_path: Path, mode: str) -> None:
 
 
 @case(13)
-def test_a_name_that_cannot_be_used_is_quarantined_or_stays_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_used_is_quarantined_or_stays_and_the_others_continue(tmp_path: Path) -> None:
     """A file where a folder of the outbox should be, and a path with no room for that of a claimed file."""
     watched = Watched(tmp_path)
     watched.drop("a.png")
@@ -92,9 +92,9 @@ def test_a_name_that_cannot_be_used_is_quarantined_or_stays_and_the_others_go_on
     run = watched.once()
     assert run.process.returncode == 1, run.texts[-5:]
     assert of_kind(run, "paused") == []
-    (aside,) = of_kind(run, "quarantined", "error")
-    assert str(watched.outbox / "inbox/sub") in aside
-    assert "cannot be written (Not a directory)" in aside
+    (quarantined,) = of_kind(run, "quarantined", "error")
+    assert str(watched.outbox / "inbox/sub") in quarantined
+    assert "cannot be written (Not a directory)" in quarantined
     (refused,) = of_kind(run, "refused", "text")
     assert "cannot be taken (File name too long)" in refused
     assert str(stray) in " ".join(of_kind(run, "ignored", "text"))
@@ -115,9 +115,11 @@ def test_unusual_names_are_quarantined_and_tried_again(tmp_path: Path) -> None:
     assert run.process.returncode == 1, run.texts
     watched.assert_promises()
     quarantine = Quarantine(watched.inbox, watched.quarantine, Disk())
-    aside = quarantine.files()
-    assert sorted(os.fsencode(one.file.name) for one in aside) == sorted(os.path.basename(n) for n in ODD)
-    for one in aside:
+    quarantined = quarantine.files()
+    assert sorted(os.fsencode(one.file.name) for one in quarantined) == sorted(
+        os.path.basename(n) for n in ODD
+    )
+    for one in quarantined:
         quarantine.retry(one)
     found = {os.fsencode(path.relative_to(watched.inbox)): path.read_bytes() for path in watched.originals()}
     assert found == {name: b"no picture, " + name for name in ODD}
@@ -142,7 +144,7 @@ def test_a_style_is_found_however_its_accents_are_spelt(tmp_path: Path) -> None:
 
 @case(14)
 @IN_ALL_MODES
-def test_what_is_no_file_is_left_alone_and_said_once(
+def test_what_is_no_file_is_left_alone_and_reported_once(
     tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Watched(tmp_path, mode)

@@ -75,7 +75,7 @@ def test_a_worker_that_does_not_stop_is_ended_and_costs_no_attempt(forks: Forks,
 
 @pytest.mark.case(*SIGNALS)
 @pytest.mark.parametrize("mode", EACH_MODE)
-def test_hup_takes_up_a_new_configuration_and_keeps_the_old_one_if_that_is_wrong(
+def test_hup_reloads_the_configuration_and_keeps_the_old_one_if_it_is_wrong(
     mode: str, tmp_path: Path
 ) -> None:
     watched = Watched(tmp_path, mode, settle_s=1000)

@@ -55,55 +55,55 @@ def test_beats_come_at_most_once_a_second(beating: Beating, ledger: Ledger, conf
         beating.clock.now += BEAT_S / 10
         beating.heartbeat.beat(Queue(0, 0, 0, 0), False)
     assert beating.shown.queues == [QUEUE]
-    assert beating.manager.heard == [f"WATCHDOG=1\nSTATUS={QUEUE}"]
+    assert beating.manager.messages == [f"WATCHDOG=1\nSTATUS={QUEUE}"]
     assert ledger.read_daemon(config.watch.inbox) | {"watching": True, **asdict(QUEUE)} == (
         ledger.read_daemon(config.watch.inbox)
     )
     beating.clock.now += BEAT_S / 10
     beating.heartbeat.beat(Queue(0, 0, 9, 0), True)
     assert [queue.done for queue in beating.shown.queues] == [5, 9]
-    assert len(beating.manager.heard) == 2
+    assert len(beating.manager.messages) == 2
 
 
-def test_a_queue_is_said_in_a_few_words() -> None:
+def test_a_queue_in_a_few_words() -> None:
     assert str(QUEUE) == "3 waiting, 2 settling, 5 done, 1 quarantined"
 
 
-def test_a_queue_is_said_in_a_row_of_a_terminal() -> None:
+def test_a_queue_in_a_row_of_a_terminal() -> None:
     assert QUEUE.short == "3 wait, 2 settling, 5 done, 1 quarantined"
     assert Queue(0, 0, 0, 0).short == "0 wait, 0 done"
 
 
-def test_the_manager_is_told_of_start_and_end(beating: Beating) -> None:
+def test_the_manager_is_notified_of_start_and_end(beating: Beating) -> None:
     beating.heartbeat.service.ready()
     beating.beat()
     beating.heartbeat.service.stopping()
-    assert [heard.split("\n")[0] for heard in beating.manager.heard] == [
+    assert [message.split("\n")[0] for message in beating.manager.messages] == [
         "READY=1",
         "WATCHDOG=1",
         "STOPPING=1",
     ]
 
 
-def test_the_same_pause_is_said_once(beating: Beating) -> None:
+def test_the_same_pause_is_reported_once(beating: Beating) -> None:
     full, gone = DiskError("/out: full.", "Make room."), DeviceError("cuda:0 is gone.", "Look.")
     for error in (full, full, DiskError("/out: full.", "Make room."), gone, full):
         beating.heartbeat.paused(error)
-    assert [text for _, text in beating.shown.told] == [
+    assert [text for _, text in beating.shown.events] == [
         "paused: /out: full. Make room.",
         "paused: cuda:0 is gone. Look.",
         "paused: /out: full. Make room.",
     ]
     assert beating.shown.facts[0] == {"error": "/out: full.", "next_step": "Make room."}
-    beating.shown.told.clear()
+    beating.shown.events.clear()
     beating.heartbeat.resumed()
     beating.heartbeat.resumed()
-    assert beating.shown.told == [("resumed", "resumed")]
+    assert beating.shown.events == [("resumed", "resumed")]
     beating.heartbeat.paused(full)
-    assert len(beating.shown.told) == 2  # a new pause
+    assert len(beating.shown.events) == 2  # a new pause
 
 
-def test_a_ledger_that_cannot_be_written_is_said_once_and_survived(
+def test_a_ledger_that_cannot_be_written_is_reported_once_and_survived(
     beating: Beating, ledger: Ledger, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -114,28 +114,28 @@ def test_a_ledger_that_cannot_be_written_is_said_once_and_survived(
         for _ in range(5):
             beating.beat()
             beating.heartbeat.resumed()  # as the daemon says after every step that went well
-    assert beating.shown.told == [("ledger", "the ledger cannot be used. Make room.")]
-    assert len(beating.shown.queues) == len(beating.manager.heard) == 5  # life goes on
+    assert beating.shown.events == [("ledger", "the ledger cannot be used. Make room.")]
+    assert len(beating.shown.queues) == len(beating.manager.messages) == 5  # it continues
     beating.beat()
     assert ledger.read_daemon(config.watch.inbox)["waiting"] == 3
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "write_daemon", refuse)
         beating.beat()
-    assert len(beating.shown.told) == 2  # it is a new trouble
+    assert len(beating.shown.events) == 2  # it is a new trouble
 
 
-def test_encoder_and_device_are_said_when_they_change(beating: Beating) -> None:
+def test_encoder_and_device_are_reported_when_they_change(beating: Beating) -> None:
     slim, full = EncoderInfo("vgg19-slim", "0" * 64), EncoderInfo("vgg19", "1" * 64)
     for encoder in (slim, slim, full):
         beating.heartbeat.encoder_chosen(encoder)
     for device in ("cpu", "cpu", "cuda:0"):
         beating.heartbeat.device_chosen(device)
     assert beating.shown.encoders == [slim, full]
-    assert beating.shown.told == [("device", "device cpu"), ("device", "device cuda:0")]
+    assert beating.shown.events == [("device", "device cpu"), ("device", "device cuda:0")]
     assert (beating.heartbeat.state["encoder"], beating.heartbeat.state["device"]) == ("vgg19", "cuda:0")
 
 
-def test_what_the_runner_tells_is_passed_on(beating: Beating) -> None:
+def test_events_of_the_runner_are_passed_on(beating: Beating) -> None:
     heartbeat, shown = beating.heartbeat, beating.shown
     finished = Finished(JOB, "a--s", "done")
     heartbeat.job_started(JOB, "a--s")
@@ -149,4 +149,4 @@ def test_what_the_runner_tells_is_passed_on(beating: Beating) -> None:
 
 def test_a_fault_is_any_error(beating: Beating) -> None:
     beating.heartbeat.paused(PipelineError("Odd."))
-    assert beating.shown.told == [("paused", "paused: Odd.")]
+    assert beating.shown.events == [("paused", "paused: Odd.")]

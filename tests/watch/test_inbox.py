@@ -74,7 +74,7 @@ class TestScan:
         assert (seen.identity.size, seen.identity.inode) == (5, path.stat().st_ino)
 
     @pytest.mark.parametrize("change", ["size", "time", "replaced", "mode"])
-    def test_identity_tells_a_change(self, inbox: Path, change: str) -> None:
+    def test_identity_shows_a_change(self, inbox: Path, change: str) -> None:
         path = put(inbox / "a.png")
         before = path.stat()
         if change == "size":
@@ -131,7 +131,7 @@ class TestScan:
             os.close(descriptor)
         assert names(scan(inbox).files) == ["d/" * 300 + "x.png"]
 
-    def test_a_path_longer_than_the_system_takes_is_named_and_the_rest_goes_on(self, inbox: Path) -> None:
+    def test_a_path_longer_than_the_system_takes_is_named_and_the_rest_is_found(self, inbox: Path) -> None:
         with descended(inbox, ["n" * 250] * 20):
             pass
         put(inbox / "a.png")
@@ -160,7 +160,7 @@ class TestScan:
     @pytest.mark.parametrize(
         "name", ["part.png", "a.part.png", "tmp", "done", "my thumbs.db.png", "~.d/../x~y"]
     )
-    def test_names_that_only_look_like_it(self, inbox: Path, name: str) -> None:
+    def test_names_that_only_resemble_these(self, inbox: Path, name: str) -> None:
         put(inbox / Path(name).name)
         assert len(scan(inbox).files) == 1
 
@@ -169,7 +169,7 @@ class TestScan:
         ["__MACOSX", "@eaDir", ".git", "~backup", "#recycle", "$RECYCLE.BIN", "@Recycle", ".Trash-1000",
          "lost+found", "System Volume Information", "x.jpg.download", ".thumbnails"],
     )  # fmt: skip
-    def test_folders_not_looked_into(self, inbox: Path, name: str) -> None:
+    def test_folders_that_are_not_scanned(self, inbox: Path, name: str) -> None:
         put(inbox / name / "deep" / "a.png")
         put(inbox / "below" / name / "a.png")
         found = scan(inbox)
@@ -254,7 +254,7 @@ class TestScan:
         found = scan_inbox(inbox, disk)
         assert (names(found.files), found.ignored) == (["b.png"], ())
 
-    def test_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on(self, inbox: Path) -> None:
+    def test_a_folder_that_cannot_be_read_is_named_and_the_rest_is_found(self, inbox: Path) -> None:
         put(inbox / "locked" / "a.png")
         put(inbox / "open" / "b.png")
         found = scan_inbox(inbox, FaultyDisk({inbox / "locked": PermissionError(13, "Permission denied")}))

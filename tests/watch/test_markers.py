@@ -93,7 +93,7 @@ def test_a_marker_is_not_replaced_by_another_drops(claims: Claims) -> None:
     assert claims.markers.is_done(Path("a.png"))
 
 
-def test_no_room_for_a_marker_sends_the_original_to_the_archive(claims: Claims) -> None:
+def test_an_original_without_a_possible_marker_goes_to_the_archive(claims: Claims) -> None:
     claim = taken(claims, "a.png")
     long = failing("replace", errno.ENAMETOOLONG, lambda path: path.name.endswith(".done"))
     assert with_disk(claims, long).leave(claim) == claims.archive_folder / "a.png"

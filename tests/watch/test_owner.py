@@ -84,7 +84,7 @@ def test_asking_whether_it_is_held_makes_nothing(inbox: Path) -> None:
     assert not inbox.exists()
 
 
-def test_a_second_owner_is_told_who_the_first_is(inbox: Path) -> None:
+def test_a_second_owner_learns_who_the_first_is(inbox: Path) -> None:
     with holder(inbox) as first:
         with pytest.raises(LockedError) as caught, owner_of(inbox).held():
             pass
@@ -119,14 +119,14 @@ def test_a_killed_owner_leaves_nothing_to_clean(inbox: Path) -> None:
             assert owner_of(inbox).holder()["pid"] == os.getpid()
 
 
-def test_the_lock_is_not_lost_by_being_looked_at(inbox: Path) -> None:
+def test_a_check_does_not_lose_the_lock(inbox: Path) -> None:
     with holder(inbox):
         assert all(owner_of(inbox).is_held() for _ in range(3))
         with pytest.raises(LockedError):
             owner_of(inbox).take()
 
 
-def test_a_look_does_not_remove_the_lock_file(inbox: Path) -> None:
+def test_a_check_does_not_remove_the_lock_file(inbox: Path) -> None:
     """Whoever opened it just before would hold a lock that nobody else sees."""
     with owner_of(inbox).held():
         pass
@@ -136,7 +136,9 @@ def test_a_look_does_not_remove_the_lock_file(inbox: Path) -> None:
     assert inode_of(lock) == before
 
 
-def test_one_who_starts_during_a_look_waits_for_its_end(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_that_starts_during_a_check_waits_for_its_end(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A look holds the lock for an instant; it must not make a starting daemon give up."""
     monkeypatch.setattr("pipeline.watch.owner.PATIENCE_S", PATIENCE_S)
     look = owner_of(inbox)

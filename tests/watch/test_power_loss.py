@@ -164,7 +164,7 @@ def make(outbox: Path, key: str, disk: Disk | None = None) -> BatchFolder:
 
 @pytest.mark.parametrize("crashes", CRASHES)
 @pytest.mark.parametrize("before", [["a"], ["a", "b"]], ids=["moved", "brought back"])
-def test_every_step_of_an_older_results_way_may_be_the_last(
+def test_every_step_that_moves_an_older_result_may_be_the_last(
     before: list[str], crashes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The result before the last is there whole after any crash, and in the end both are, by their names."""

@@ -50,9 +50,9 @@ def test_a_file_is_quarantined_under_its_own_name_and_comes_back(claims: Claims,
     assert (place.parent / "error.json").read_bytes().isascii()
     assert below(claims.claimed_folder) == {}
 
-    (aside,) = quarantine_of(claims).files()
-    assert (aside.id, aside.file, aside.report) == (ID, place, report)
-    assert quarantine_of(claims).retry(aside) == claims.inbox / name
+    (quarantined,) = quarantine_of(claims).files()
+    assert (quarantined.id, quarantined.file, quarantined.report) == (ID, place, report)
+    assert quarantine_of(claims).retry(quarantined) == claims.inbox / name
     assert (claims.inbox / name).read_bytes() == b"picture"
     assert below(quarantine_of(claims).folder) == {}
     assert quarantine_of(claims).files() == []
@@ -91,7 +91,7 @@ def test_what_is_no_report_is_passed_over(claims: Claims) -> None:
     (quarantine_of(claims).folder / "mine").mkdir()
     for id in (OTHER, ID):
         quarantine_of(claims).add(taken(claims, "a.png", id=id), REPORT)
-    assert [aside.id for aside in quarantine_of(claims).files()] == [ID, OTHER]
+    assert [quarantined.id for quarantined in quarantine_of(claims).files()] == [ID, OTHER]
 
 
 def test_without_a_quarantine_nothing_is_quarantined(claims: Claims) -> None:
@@ -113,18 +113,18 @@ def test_a_file_is_not_brought_back_over_another(claims: Claims, there: str) -> 
 
 def test_names_that_a_file_answers_to(claims: Claims) -> None:
     quarantine_of(claims).add(taken(claims, "sub/a.png"), REPORT)
-    (aside,) = quarantine_of(claims).files()
-    assert all(aside.answers_to(name) for name in (ID, ID[:8], "a.png", "sub/a.png"))
-    assert not any(aside.answers_to(name) for name in ("", "a", "sub", OTHER, f"{ID}0", "b/a.png", "."))
+    (quarantined,) = quarantine_of(claims).files()
+    assert all(quarantined.answers_to(name) for name in (ID, ID[:8], "a.png", "sub/a.png"))
+    assert not any(quarantined.answers_to(name) for name in ("", "a", "sub", OTHER, f"{ID}0", "b/a.png", "."))
 
 
 @pytest.mark.parametrize("name", ["caf\xe9", "cafe\u0301"])
 def test_a_name_may_be_spelt_in_two_ways(claims: Claims, name: str) -> None:
     quarantine_of(claims).add(taken(claims, f"{name}/{name}.png"), REPORT)
-    (aside,) = quarantine_of(claims).files()
+    (quarantined,) = quarantine_of(claims).files()
     for typed in ("caf\xe9", "cafe\u0301"):
-        assert aside.answers_to(f"{typed}.png")
-        assert aside.answers_to(f"{typed}/{typed}.png")
+        assert quarantined.answers_to(f"{typed}.png")
+        assert quarantined.answers_to(f"{typed}/{typed}.png")
 
 
 def test_a_report_is_plain_json(claims: Claims) -> None:
@@ -140,7 +140,7 @@ def test_two_inboxes_may_share_a_quarantine(tmp_path: Path) -> None:
     claim = one.take(Path("a.png"), ID)
     assert claim is not None
     quarantine_of(one).add(claim, REPORT)
-    assert [aside.id for aside in quarantine_of(one).files()] == [ID]
+    assert [quarantined.id for quarantined in quarantine_of(one).files()] == [ID]
     assert quarantine_of(other).files() == []
 
 
@@ -186,7 +186,7 @@ def test_a_report_leads_nowhere_else(claims: Claims, change: dict[str, str], tmp
 
 
 @pytest.mark.parametrize("report", [[], {"path": 3}, {"path": None}, {}, "deep", "link"])
-def test_a_report_that_is_none_sets_nothing_aside(claims: Claims, report: object, tmp_path: Path) -> None:
+def test_a_file_with_a_damaged_report_is_not_listed(claims: Claims, report: object, tmp_path: Path) -> None:
     quarantine_of(claims).add(taken(claims, "a.png"), REPORT)
     path = quarantine_of(claims).folder / ID / "error.json"
     if report == "link":

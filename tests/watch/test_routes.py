@@ -365,7 +365,7 @@ def test_pictures_in_the_inbox_are_drops_of_their_own(text: str, dropped: Any, e
     assert "elsewhere" in caught.value.next_step
 
 
-def test_what_is_wrong_is_told_of_the_place_where_it_was_dropped(dropped: Any, environment: Path) -> None:
+def test_mistakes_name_the_place_where_a_manifest_was_dropped(dropped: Any, environment: Path) -> None:
     with pytest.raises(UsageError) as caught:
         dropped("contents: [missing.jpg]\nstyles: [styles/s.png]\n", "sub/night.yaml")
     assert caught.value.message.startswith(f"{environment}/inbox/sub/night.yaml:1: contents[0]: ")

@@ -30,20 +30,20 @@ def manager(address: str | Path) -> Iterator[socket.socket]:
         yield link
 
 
-def heard(link: socket.socket) -> str:
+def received(link: socket.socket) -> str:
     return link.recv(4096).decode()
 
 
-# What the service manager is told
+# Notifications of the service manager
 
 
-def test_the_manager_hears_of_start_life_and_end(tmp_path: Path) -> None:
+def test_the_manager_is_notified_of_start_heartbeats_and_end(tmp_path: Path) -> None:
     with manager(tmp_path / "notify") as link:
         service = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
         service.ready()
         service.alive("2 waiting, naïve")
         service.stopping()
-        assert [heard(link) for _ in range(3)] == [
+        assert [received(link) for _ in range(3)] == [
             "READY=1",
             "WATCHDOG=1\nSTATUS=2 waiting, naïve",
             "STOPPING=1",
@@ -56,7 +56,7 @@ if sys.platform == "linux":  # nobody else has addresses without a file
         name = f"style-pipeline-{secrets.token_hex(8)}"
         with manager(f"\0{name}") as link:
             ServiceManager({"NOTIFY_SOCKET": f"@{name}"}).ready()
-            assert heard(link) == "READY=1"
+            assert received(link) == "READY=1"
 
 
 def test_without_a_manager_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_the_environment_is_asked_by_default(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     with manager(tmp_path / "notify") as link:
         ServiceManager().stopping()
-        assert heard(link) == "STOPPING=1"
+        assert received(link) == "STOPPING=1"
 
 
 def test_a_manager_that_vanished_is_no_reason_to_stop(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_manager_that_vanished_is_no_reason_to_stop(tmp_path: Path) -> None:
     service = ServiceManager({"NOTIFY_SOCKET": str(address)})
     with manager(address) as link:
         service.ready()
-        assert heard(link) == "READY=1"
+        assert received(link) == "READY=1"
     service.alive("nobody listens")
     address.unlink()
     service.alive("nobody is there")

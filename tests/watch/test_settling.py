@@ -116,7 +116,7 @@ class TestSettling:
         self.written.clear()
         assert self.observe(seen("a.png")) == [seen("a.png")]
 
-    def test_writers_are_asked_for_only_when_all_else_is_well(self) -> None:
+    def test_writers_are_asked_for_last(self) -> None:
         asked: list[Path] = []
         settling = Settling(self.clock, 2, 60, lambda relative: bool(asked.append(relative)))
         for _ in range(5):
@@ -222,7 +222,7 @@ def steps() -> st.SearchStrategy[list[tuple[float, dict[str, int]]]]:
 
 
 @given(steps(), st.sampled_from([0.25, 1.0, 2.0]))
-def test_quiet_is_exactly_what_three_equal_looks_over_the_time_say(
+def test_a_file_is_quiet_after_three_equal_observations_over_the_time(
     scans: list[tuple[float, dict[str, int]]], settle_s: float
 ) -> None:
     clock = Clock()

@@ -154,7 +154,7 @@ def held(config: Config) -> Iterator[None]:
         yield
 
 
-def test_a_daemon_that_fell_silent_is_not_well(
+def test_a_daemon_that_fell_silent_is_unhealthy(
     config: Config, ledger: Ledger, beating: Beating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beating.beat()
@@ -167,7 +167,7 @@ def test_a_daemon_that_fell_silent_is_not_well(
         assert read_status(config, ledger)["last_beat_s"] == pytest.approx(LATE_S + 1, abs=0.2)
 
 
-def test_a_daemon_without_events_is_not_well(config: Config, ledger: Ledger, beating: Beating) -> None:
+def test_a_daemon_without_events_is_unhealthy(config: Config, ledger: Ledger, beating: Beating) -> None:
     beating.beat(watching=False)
     with held(config):
         assert bad(config, ledger) == {"events"}
@@ -190,7 +190,7 @@ def test_a_paused_daemon_says_why(config: Config, ledger: Ledger, beating: Beati
         assert bad(config, ledger) == set()
 
 
-def test_a_daemon_that_ended_while_it_was_paused_is_paused_no_more(
+def test_a_daemon_that_ended_while_it_was_paused_is_no_longer_paused(
     config: Config, ledger: Ledger, beating: Beating
 ) -> None:
     beating.heartbeat.paused(DiskError("/out: full.", "Make room."))
@@ -290,7 +290,7 @@ def test_what_another_inbox_quarantined_is_not_listed(config: Config, ledger: Le
     assert len(read_status(config, ledger)["quarantined"]) == 2
 
 
-def test_too_little_room_is_bad_for_ones_health(config: Config, ledger: Ledger, beating: Beating) -> None:
+def test_too_little_free_space_is_unhealthy(config: Config, ledger: Ledger, beating: Beating) -> None:
     beating.beat()
     with held(config):
         greedy = config.model_copy(update={"watch": config.watch.model_copy(update={"min_free_mb": 1 << 40})})
