@@ -26,6 +26,7 @@ import pipeline
 from pipeline.cli.main import app
 from pipeline.spec.config import Config, read_config
 from pipeline.spec.manifest import read_manifest
+from pipeline.spec.recipe import Recipe
 
 ROOT = Path(pipeline.__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -173,6 +174,17 @@ def test_scripts_run(block: Block, studio: Path, monkeypatch: pytest.MonkeyPatch
     scope: dict[str, Any] = {}
     exec(compile(block.text, str(block), "exec"), scope)
     assert isinstance(scope["image"], Image.Image)
+
+
+def test_the_table_of_fields_is_complete() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| `([^`]*)` \|", (ROOT / "docs/recipes.md").read_text(encoding="utf-8"), re.M
+    )
+    written = dict(rows)
+    for name, field in Recipe.model_fields.items():
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        read = written[name] if isinstance(default, str) else yaml.safe_load(written[name])
+        assert read == default, name
 
 
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
