@@ -1,7 +1,7 @@
 """Frozen 3 x 3 convolutions on pictures padded by one pixel: the output, and the gradient of the input.
 
 The gradient of the input of such a convolution is a convolution with flipped, transposed weights. Where a
-picture is large, its border is convolved apart, which saves a padded copy of it.
+picture is large, its border is convolved separately, which saves a padded copy of it.
 
 Shapes in names: B pictures, C input channels, K output channels, H rows, W columns.
 """
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..vgg.encoder import Padding
 
-# From this many values of a picture on, a padded copy costs more than convolving the border apart. Backward
-# has a lower bound, as it also has to fold the copy.
-BORDER_APART, BORDER_APART_BACKWARD = 2_000_000, 500_000
+# From this many values of a picture on, a padded copy costs more than convolving its border separately. The
+# bound of backward is lower, as backward also has to fold the copy.
+SEPARATE_BORDER, SEPARATE_BORDER_BACKWARD = 2_000_000, 500_000
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class FrozenConvolution:
         weight, bias, padding = self.kernel.weight, self.bias, self.padding
         if padding == "zeros":
             return F.conv2d(x_BCHW, weight, bias, padding=1)
-        if x_BCHW[0].numel() < BORDER_APART:
+        if x_BCHW[0].numel() < SEPARATE_BORDER:
             return F.conv2d(F.pad(x_BCHW, (1, 1, 1, 1), padding), weight, bias)
         y_BKHW = F.conv2d(x_BCHW, weight, bias, padding=1)
         for edge, source, row, column in self._edges(self.kernel):
@@ -78,7 +78,7 @@ class FrozenConvolution:
         weight, padding = self.flipped.weight, self.padding
         if padding == "zeros":
             return F.conv2d(gradient_BKHW, weight, padding=1)
-        if gradient_BKHW[0].numel() < BORDER_APART_BACKWARD:
+        if gradient_BKHW[0].numel() < SEPARATE_BORDER_BACKWARD:
             return self._fold(F.conv2d(gradient_BKHW, weight, padding=2))
         by_x = F.conv2d(gradient_BKHW, weight, padding=1)
         for edge, source, row, column in self._edges(self.flipped):

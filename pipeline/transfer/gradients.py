@@ -206,7 +206,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _gram(wide_BMC: Tensor, as_bfloat16: bool) -> Tensor:
-    """Return Fᵀ F (BCC), if asked to with factors in bfloat16."""
+    """Return Fᵀ F (BCC), with factors in float32 or bfloat16."""
     if not as_bfloat16:
         return wide_BMC.transpose(1, 2) @ wide_BMC
     with _bfloat16_factors:

@@ -1,7 +1,7 @@
 """The frozen network, forward and backward, without autograd.
 
-As its weights never change, nothing of autograd's bookkeeping is needed: the forward pass keeps what the
-backward pass asks for. The network may run in bfloat16.
+As its weights never change, autograd's bookkeeping is not needed: the forward pass keeps what the backward
+pass uses. The network may run in bfloat16.
 
 Shapes in names: B pictures, C channels, H rows, W columns.
 """
@@ -58,7 +58,7 @@ class FrozenNetwork:
     def forward(self, image_BCHW: Tensor) -> Activations:
         """Return the activations of pictures in sRGB, [0, 1]."""
         kept = Activations()
-        # Rounded as the encoder rounds: the least difference may turn a ReLU or a pooling another way.
+        # Rounded as the encoder rounds: a tiny difference may change what a ReLU or a pooling selects.
         x = ((image_BCHW - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)
         for name, convolution in self.convolutions.items():
             if starts_block(name):

@@ -11,14 +11,14 @@ from pipeline.vgg.encoder import Padding
 
 @pytest.mark.parametrize("padding", ["zeros", "reflect", "replicate"])
 @pytest.mark.parametrize("size", [(2, 2), (2, 5), (7, 3), (1, 4)])
-@pytest.mark.parametrize("bound", [0, 10**9], ids=["border apart", "border copied"])
+@pytest.mark.parametrize("bound", [0, 10**9], ids=["separate border", "padded copy"])
 def test_a_convolution_and_its_backward(
     padding: Padding, size: tuple[int, int], bound: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if padding == "reflect" and 1 in size:
         pytest.skip("there is nothing to reflect")
-    monkeypatch.setattr(convolutions, "BORDER_APART", bound)
-    monkeypatch.setattr(convolutions, "BORDER_APART_BACKWARD", bound)
+    monkeypatch.setattr(convolutions, "SEPARATE_BORDER", bound)
+    monkeypatch.setattr(convolutions, "SEPARATE_BORDER_BACKWARD", bound)
     generator = torch.Generator().manual_seed(0)
     x, weight, bias, gradient = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)

@@ -92,12 +92,12 @@ SIZES = pytest.mark.parametrize("size", [(40, 48), (37, 51)], ids=["even", "odd"
 
 @pytest.mark.parametrize("name", RECIPES)
 @SIZES
-@pytest.mark.parametrize("bound", [0, 10**9], ids=["border apart", "border copied"])
+@pytest.mark.parametrize("bound", [0, 10**9], ids=["separate border", "padded copy"])
 def test_it_agrees_with_autograd(
     name: str, size: tuple[int, int], bound: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convolutions, "BORDER_APART", bound)
-    monkeypatch.setattr(convolutions, "BORDER_APART_BACKWARD", bound)
+    monkeypatch.setattr(convolutions, "SEPARATE_BORDER", bound)
+    monkeypatch.setattr(convolutions, "SEPARATE_BORDER_BACKWARD", bound)
     encoder = tiny_encoder(RECIPES[name]).double()
     reference, ours = objectives(encoder, RECIPES[name], size, torch.float64)
     image = random_image(*size, seed=3).double() * 1.2 - 0.1
@@ -268,13 +268,13 @@ def test_load_reuses_the_memory_of_the_job_before(name: str, masked: bool) -> No
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("bound", [0, 10**9], ids=["border apart", "border copied"])
+@pytest.mark.parametrize("bound", [0, 10**9], ids=["separate border", "padded copy"])
 @pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
 def test_an_evaluation_reads_no_number_from_the_device(
     name: str, dtype: torch.dtype, bound: int, masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convolutions, "BORDER_APART", bound)
-    monkeypatch.setattr(convolutions, "BORDER_APART_BACKWARD", bound)
+    monkeypatch.setattr(convolutions, "SEPARATE_BORDER", bound)
+    monkeypatch.setattr(convolutions, "SEPARATE_BORDER_BACKWARD", bound)
     encoder, recipe = tiny_encoder(RECIPES[name]), RECIPES[name]
     ours = objectives(encoder, recipe, (40, 48), dtype)[1]
     if masked:
