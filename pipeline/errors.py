@@ -102,6 +102,6 @@ class Interrupted(PipelineError):
     """A signal asked to stop; `exit_code` is 128 plus the signal's number."""
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__("Stopped by a signal.", "Run the same command again to go on where it stopped.")
+        super().__init__("Stopped by a signal.", "Run the same command again to resume where it stopped.")
         self.args = (signal_number,)
         self.exit_code = 128 + signal_number

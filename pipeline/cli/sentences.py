@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..batch.estimate import Estimate
+from ..batch.planner import Decision
 from ..batch.summary import Finished, Summary
 from ..spec.jobs import StepProgress
 from ..spec.text import counted, duration, first_few
@@ -13,7 +15,7 @@ def losses(progress: StepProgress) -> tuple[str, str]:
 
 
 def finished_object(finished: Finished) -> dict[str, object]:
-    """Return what programs are told of a job."""
+    """Return what became of a job, for programs."""
     return {
         "status": finished.status,
         "missing": finished.missing,
@@ -30,7 +32,7 @@ def finished_object(finished: Finished) -> dict[str, object]:
 
 
 def finished_line(finished: Finished) -> str:
-    """Return one line a person can read."""
+    """Return what became of a job, for people."""
     match finished.status:
         case "done":
             return f"done {finished.name} in {duration(finished.seconds)}: {finished.path}"
@@ -44,6 +46,37 @@ def finished_line(finished: Finished) -> str:
             return f"stopped {finished.name}: resumes from here next time"
         case _:
             return f"failed {finished.name}: {finished.error} {finished.next_step}".rstrip()
+
+
+def decision_object(decision: Decision) -> dict[str, object]:
+    """Return what a plan says of a job, for programs."""
+    return {
+        "name": decision.name,
+        "run": decision.run,
+        "reason": decision.reason,
+        "fails": decision.fails,
+        "steps_taken": decision.steps_taken,
+    }
+
+
+def decision_line(decision: Decision) -> str:
+    """Return what a plan says of a job, for people."""
+    what = "run " if decision.run else "fail" if decision.fails else "skip"
+    return f"{what}  {decision.name}  ({decision.reason})"
+
+
+def estimate_line(estimate: Estimate, total: int, failing: int) -> str:
+    """Return the last line of the plan of `total` jobs, of which some would fail."""
+    parts = ["No pictures to make"]
+    if estimate.jobs:
+        seconds = duration(max(estimate.seconds, 0.1))
+        made = f"{counted(estimate.jobs, 'picture')} to make with {estimate.encoders}"
+        parts = [f"{made}, roughly {seconds} ({estimate.basis})"]
+    if skipped := total - estimate.jobs - failing:
+        parts.append(f"{skipped} skipped")
+    if failing:
+        parts.append(f"{failing} cannot be made")
+    return f"{'; '.join(parts)}."
 
 
 def summary_line(summary: Summary, folder: str) -> str:

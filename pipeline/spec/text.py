@@ -21,6 +21,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def are(number: int) -> str:
+    """Return the verb that agrees with a number of things."""
+    return "is" if number == 1 else "are"
+
+
 def duration(seconds: float) -> str:
     """Return a time span."""
     if round(seconds, 1) < 60:

@@ -57,7 +57,7 @@ def test_dry_run_writes_nothing(cli, night):
     code, out, err = cli("run", night, "--dry-run")
     assert code == 0, err
     assert out.count("run   ") == 2
-    assert "2 of 2 pictures to make with vgg19-slim, roughly" in out
+    assert "2 pictures to make with vgg19-slim, roughly" in out
     assert "roughly 0.0 s" not in out
     assert "(a guess: no speed was measured here yet)" in out
     assert "to make with vgg19-slim" in cli("run", night, "--dry-run", "--set", "encoder=auto")[1]
@@ -263,14 +263,14 @@ def test_checkpoints_that_nobody_resumed_are_removed_in_time(cli, night):
 
 
 def test_interrupted_then_resumed(cli, night):
-    """INT ends the running step, keeps a checkpoint, exits 130; the next run goes on from there."""
+    """INT ends the running step, keeps a checkpoint, exits 130; the next run resumes from there."""
     arguments = ["run", str(night), "--set", "steps=12", "--workers", "1"]
     command = [sys.executable, "-c", INTERRUPTED, *arguments]
     stopped = subprocess.run(command, capture_output=True, text=True, check=False)
     assert stopped.returncode == 130, stopped.stderr
     assert "stopped a--s" in stopped.stderr
     assert "Stopping after the current step" in stopped.stderr
-    assert stopped.stderr.endswith("Run the same command again to go on where it stopped.\n")
+    assert stopped.stderr.endswith("Run the same command again to resume where it stopped.\n")
     assert not list(Path("outbox").rglob("*.png"))
     state = Path(os.environ["XDG_STATE_HOME"]) / "style-pipeline/checkpoints"
     assert len(list(state.iterdir())) == 1
@@ -290,7 +290,7 @@ def test_a_run_with_a_deadline_is_exit_code_4_when_work_is_left(studio, night, c
         ledger.note_speed("fake", "fake0", 1e12)
     code, _, err = cli("run", night, *flag)
     assert code == 4
-    assert "2 pictures left" in err
+    assert "2 pictures are left" in err
     assert studio.executor.ran == []
     with closing(studio.ledger()) as ledger:
         ledger.note_speed("fake", "fake0", 1e-12)

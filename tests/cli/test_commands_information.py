@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pipeline.spec.presets import PRESETS
+from pipeline.spec.recipe import FIRST_FIELDS, Recipe
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -17,6 +18,15 @@ def test_a_printed_preset_can_be_pasted_into_a_manifest(cli, night, name):
     code, out, err = cli("run", "pasted.yaml", "--dry-run", "--set", "encoder=vgg19-slim")
     assert code == 0, err
     assert yaml.safe_load(cli("presets", name)[1])["recipe"]["preset"] == name
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_fields_that_people_change_first_stand_apart(cli, name):
+    head, first, rest = cli("presets", name)[1].split("\n\n")
+    recipe = Recipe(preset=name).model_dump(mode="json")
+    assert head == f"recipe:\n  preset: {name}"
+    assert [line.split(":")[0].strip() for line in first.splitlines()[1:]] == [*FIRST_FIELDS]
+    assert {**yaml.safe_load(first), **yaml.safe_load(rest), "preset": name} == recipe
 
 
 def test_presets_lists_them_all(cli):

@@ -79,7 +79,7 @@ def test_a_deadline_in_the_middle_of_a_job_is_exit_code_4(studio, monkeypatch):
         studio.executor.after_step = lambda job, step: patch.setattr(Deadline, "left_s", -1.0)
         code, err = studio.once("--for", "1h")
         assert code == 4
-        assert "1 file left" in err
+        assert "1 file is left" in err
     studio.executor.after_step = lambda job, step: None
     assert studio.once("--for", "1h")[0] == 0
     assert Path("outbox/inbox/a--s.png").is_file()

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sample_events import make_finished
 
+from pipeline.batch.estimate import Estimate
 from pipeline.batch.summary import Finished, Summary
 from pipeline.cli.sentences import (
+    estimate_line,
     failure_lines,
     finished_line,
     finished_object,
     summary_line,
 )
+from pipeline.spec.recipe import Recipe
+from pipeline.storage.ledger import Ledger
 
 
 def failures(*errors: str) -> list[dict[str, str]]:
@@ -103,3 +108,29 @@ def test_the_last_line_says_how_it_went(summary: Summary, parts: list[str], abse
 def test_a_finished_object_is_plain_data() -> None:
     plain = finished_object(make_finished("done", path=Path("/out/a.png")))
     assert json.loads(json.dumps(plain)) == plain
+
+
+def make_estimate(jobs: int) -> Estimate:
+    with closing(Ledger(Path("state"))) as ledger:
+        estimate = Estimate(ledger)
+        for _ in range(jobs):
+            estimate.add(Recipe(size=64, pyramid=0, steps=1), "vgg19")
+        return estimate
+
+
+@pytest.mark.parametrize(
+    ("jobs", "total", "failing", "start", "end"),
+    [
+        (0, 1, 0, "No pictures to make; 1 skipped.", ""),
+        (1, 1, 0, "1 picture to make with vgg19, roughly 0.1 s (", ")."),
+        (1, 3, 1, "1 picture to make with vgg19, ", "); 1 skipped; 1 cannot be made."),
+        (2, 2, 0, "2 pictures to make with vgg19, ", ")."),
+        (0, 2, 2, "No pictures to make; 2 cannot be made.", ""),
+    ],
+)
+def test_the_last_line_of_a_plan_says_what_there_is_to_do(
+    jobs: int, total: int, failing: int, start: str, end: str
+) -> None:
+    line = estimate_line(make_estimate(jobs), total, failing)
+    assert line.startswith(start)
+    assert line.endswith(end)

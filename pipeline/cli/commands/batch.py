@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import DeadlineError, Interrupted, UsageError
-from ...spec.text import counted, duration
+from ...spec.text import are, counted
 from .options import (
     ConfigOption,
     DeviceOption,
@@ -125,8 +125,8 @@ def _end(summary: Summary, stopped: list[int], options: RunOptions) -> None:
         raise Interrupted(stopped[0])
     if summary.postponed or (summary.stopped and summary.remaining and options.deadline):
         raise DeadlineError(
-            f"The time is over; {counted(summary.remaining, 'picture')} left.",
-            "Run the same command again to go on where it stopped.",
+            f"The time is over; {counted(summary.remaining, 'picture')} {are(summary.remaining)} left.",
+            "Run the same command again to resume where it stopped.",
         )
     if summary.failed:
         raise typer.Exit(1)
@@ -136,31 +136,20 @@ def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool)
     from ...batch.estimate import Estimate
     from ...batch.planner import plan_jobs
     from ...execution.executors import InProcessExecutor
+    from ..sentences import decision_line, decision_object, estimate_line
 
     executor = InProcessExecutor(settings)
     with _planner(settings, batch, executor, options) as planner:
         estimate, failing = Estimate(planner.ledger), 0
-        for planned in plan_jobs(planner, batch.jobs, executor.any_checkpoints()):
-            failing += planned.fails
-            if as_json:
-                facts = ("name", "run", "reason", "fails", "steps_taken")
-                answer(json.dumps({fact: getattr(planned, fact) for fact in facts}))
-            else:
-                what = "run " if planned.run else "fail" if planned.fails else "skip"
-                answer(f"{what}  {planned.name}  ({planned.reason})")
-            if planned.run:
-                encoder = planned.job.recipe.encoder
+        for decision in plan_jobs(planner, batch.jobs, executor.any_checkpoints()):
+            answer(json.dumps(decision_object(decision)) if as_json else decision_line(decision))
+            failing += decision.fails
+            if decision.run:
+                encoder = decision.job.recipe.encoder
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
-                estimate.add(planned.job.recipe, name, planned.steps_taken)
+                estimate.add(decision.job.recipe, name, decision.steps_taken)
     say(*batch.notes, err=as_json)
-    line = f"{estimate.jobs} of {counted(len(batch), 'picture')} to make"
-    if estimate.jobs:
-        line += (
-            f" with {estimate.encoders}, roughly {duration(max(estimate.seconds, 0.1))} ({estimate.basis})"
-        )
-    if failing:
-        line += f"; {failing} cannot be made"
-    say(f"{line}.", err=as_json)
+    say(estimate_line(estimate, len(batch), failing), err=as_json)
     check_answered()
 
 

@@ -19,14 +19,25 @@ def presets(
 ) -> None:
     """List the named recipes, or print one to paste into a manifest."""
     from ...spec.presets import PRESETS
-    from ...spec.recipe import Recipe
-    from ...spec.yaml12 import dump_yaml
 
     if name is None:
         width = max(map(len, PRESETS))
         answer(*(f"{label:<{width}}  {preset.summary}" for label, preset in PRESETS.items()))
     else:
-        answer_document(dump_yaml({"recipe": Recipe(preset=name).model_dump(mode="json")}))
+        answer_document(_preset_document(name))
+
+
+def _preset_document(name: str) -> str:
+    """Return a preset as the `recipe` of a manifest; the fields that people change first stand apart."""
+    from ...spec.recipe import FIRST_FIELDS, Recipe
+    from ...spec.yaml12 import dump_yaml
+
+    recipe = Recipe(preset=name).model_dump(mode="json")
+    text = dump_yaml({"recipe": recipe})
+    others = [field for field in recipe if field not in {"preset", *FIRST_FIELDS}]
+    for field, comment in ((FIRST_FIELDS[0], "Change these first."), (others[0], "All other fields.")):
+        text = text.replace(f"\n  {field}: ", f"\n\n  # {comment}\n  {field}: ", 1)
+    return text
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import DeadlineError, UsageError
-from ...spec.text import counted
+from ...spec.text import are, counted
 from . import showing
 from .options import (
     ConfigOption,
@@ -84,7 +84,8 @@ def watch(
         raise typer.Exit(128 + stopped[0])
     if tally.out_of_time:
         raise DeadlineError(
-            f"The time is over; {counted(tally.left, 'file')} left.", "The next run goes on from there."
+            f"The time is over; {counted(tally.left, 'file')} {are(tally.left)} left.",
+            "The next run resumes from there.",
         )
     if once and tally.quarantined:
         raise typer.Exit(1)
@@ -157,7 +158,7 @@ def _called(name: str, found: Sequence[Quarantined]) -> Quarantined:
 
 @app.command()
 def health(config: ConfigOption = None) -> None:
-    """Check that the daemon runs and has room. The exit code is 0, or 3 if something is wrong."""
+    """Check that the daemon runs and has free space. The exit code is 0, or 3 if something is wrong."""
     from ...storage.ledger import Ledger
     from ...watch.status import examine_daemon
 
