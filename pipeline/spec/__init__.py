@@ -1,4 +1,4 @@
-"""What the user says: YAML documents, config.yaml, recipes and presets, manifests, jobs, names.
+"""What the user asks for: YAML documents, config.yaml, recipes and presets, manifests, jobs and names.
 
-Values, checked and frozen. It does not know how any of it is done, and never loads torch.
+All of it is checked and frozen. The package does not know how jobs are run, and never loads torch.
 """

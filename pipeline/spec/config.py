@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -242,16 +243,13 @@ def _at_home(key: str, find: Callable[..., str]) -> Path:
     Raises:
         UsageError: the user has no home folder.
     """
-    try:
+    with suppress(RuntimeError):
         path = Path(find("style-pipeline", appauthor=False))
-    except RuntimeError:
-        path = Path("~")
-    if not path.is_absolute():  # what older versions of platformdirs return
-        raise UsageError(
-            f"There is no place for {key}: this user has no home folder.",
-            f"Set {key} in config.yaml, or HOME.",
-        )
-    return path
+        if path.is_absolute():  # else it begins with ~
+            return path
+    raise UsageError(
+        f"There is no place for {key}: this user has no home folder.", f"Set {key} in config.yaml, or HOME."
+    )
 
 
 def anchor_init(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
