@@ -20,7 +20,6 @@ from .intake import Backlog, Rejected
 from .owner import Owner
 from .processor import Blocked, Done, Failed, Unfinished
 from .reading import FAULTS, StopNow
-from .routes import Router
 from .service import ServiceManager
 from .setup import Context, MakeExecutor, Setup, WatchOptions
 from .system import is_network_file_system
@@ -253,8 +252,9 @@ class Daemon:
     # Configuration
 
     def _set_up(self, config: Config) -> Setup:
+        setup = Setup(config, self.context, self.owner, self.backlog, self._tick, self._beat)
         self.heartbeat.configured(config)
-        return Setup(config, self.context, self.owner, self.backlog, self._tick, self._beat)
+        return setup
 
     def _reconfigure(self, config: Config) -> None:
         """Use another configuration.
@@ -264,9 +264,9 @@ class Daemon:
         """
         check_unmoved(self.setup.config, config)
         check_apart(config)
-        Router(config, self.context.options.flags)
+        setup = self._set_up(config)
         self.setup.executor.close()
-        self.setup = self._set_up(config)
+        self.setup = setup
         self.heartbeat.notify("reload", "the configuration was read again")
         if note := self.waker.switch(notify_mode(config.watch)):
             self.heartbeat.notify("events", note)

@@ -166,7 +166,7 @@ class Intake:
             if self.watcher.is_overdue(seen, self.by_age):
                 return error
             reason = error.message.removeprefix(f"{self.watcher.inbox / seen.relative}: ")
-            self.watcher.mark_unreadable(seen, reason)
+            self.watcher.settling.mark_unreadable(seen, reason)
             text = f"waits to become a whole picture: {reason}"
             self.watcher.notify_once(seen.relative, "waits", text)
             raise NotTaken(text) from error

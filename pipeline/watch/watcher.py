@@ -179,9 +179,6 @@ class Watcher:
         age_s = time.time() - seen.identity.ctime_ns / 1e9
         return self.settling.is_overdue(seen) or (by_age and age_s >= self.config.watch.settle_max_s)
 
-    def mark_unreadable(self, seen: Seen, reason: str) -> None:
-        self.settling.mark_unreadable(seen, reason)
-
     def forget(self, seen: Seen) -> None:
         """Note that a settled file was taken."""
         self.settling.forget(seen)
