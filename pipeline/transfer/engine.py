@@ -25,7 +25,7 @@ from .checkpoints import RunState
 from .level_run import LevelRun, PictureRun
 from .pyramid import Level
 from .reports import SILENT, Hooks, Outcome
-from .stepper import Stepper, StepperCache
+from .stepper import MicroBatch, Stepper, StepperCache
 from .targets import StyleTargets, stack_targets
 
 
@@ -117,9 +117,8 @@ class StyleTransfer:
         style = stack_targets([each.style for each in inputs])
         if style.masks is not None:
             style = replace(style, masks=self.parametrisation.pad(style.masks))
-        states = [picture.state for picture in pictures]
-        recipe = at_level(self.recipe, max(level.size))
-        return self.steppers.fetch(self.encoder, recipe, content_BCHW, style, states, self.dtype)
+        batch = MicroBatch(content_BCHW, style, [picture.state for picture in pictures])
+        return self.steppers.fetch(self.encoder, at_level(self.recipe, max(level.size)), batch, self.dtype)
 
     def _done(self, state: RunState) -> Outcome:
         return Outcome("done", state, self._best_image(state))

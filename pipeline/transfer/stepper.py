@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,26 +24,35 @@ from .optimizers import build_optimizer
 from .targets import StyleTargets
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """Pictures that share a tensor at one level: contents with their margins, styles, and states to resume.
+
+    The states are all of one level and step, and have canvases.
+    """
+
+    content_BCHW: Tensor
+    style: StyleTargets
+    states: Sequence[RunState]
+
+
 class Stepper:
     """The canvases of one pyramid level, the best of each so far, their objective and their optimiser.
 
-    `content_BCHW` is the content with its margin. The states are all of one level and step, and have
-    canvases. A step reads no number from the device, and works on tensors that are allocated once: on a GPU
-    it is captured and replayed. The network computes in `dtype`.
+    A step reads no number from the device, and works on tensors that are allocated once: on a GPU it is
+    captured and replayed. The network computes in `dtype`.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        recipe: Recipe,
-        content_BCHW: Tensor,
-        style: StyleTargets,
-        states: Sequence[RunState],
-        dtype: torch.dtype,
-    ) -> None:
+    def __init__(self, encoder: Encoder, recipe: Recipe, batch: MicroBatch, dtype: torch.dtype) -> None:
+        content_BCHW = batch.content_BCHW
         self.recipe = recipe
         self.parametrisation = Parametrisation(recipe)
-        self.objective = _objective(encoder, recipe, content_BCHW, style, dtype)
+        # Apple's GPUs have no pooling backward of the form that the explicit pass calls.
+        self.objective: Objective = (
+            ReferenceObjective(encoder, recipe, content_BCHW, batch.style)
+            if recipe.precision == "reference" or content_BCHW.device.type == "mps"
+            else ExplicitObjective(encoder, recipe, content_BCHW, batch.style, dtype)
+        )
         self.canvas_BCHW = torch.empty_like(content_BCHW, memory_format=torch.contiguous_format)
         self.canvas_BN = self.canvas_BCHW.view(len(content_BCHW), -1)
         self.best_BCHW = torch.empty_like(self.canvas_BCHW)
@@ -51,14 +61,14 @@ class Stepper:
         self.names: tuple[str, ...] = ()
         captures = content_BCHW.is_cuda and isinstance(self.objective, ExplicitObjective)
         self._graph = CudaGraph() if captures else None
-        self._begin(states)
+        self._begin(batch.states)
 
-    def load(self, content_BCHW: Tensor, style: StyleTargets, states: Sequence[RunState]) -> None:
+    def load(self, batch: MicroBatch) -> None:
         """Replace the pictures with others of the same recipe and size."""
         assert isinstance(self.objective, ExplicitObjective)  # no other is reused
-        self.objective.load(content_BCHW, style)
+        self.objective.load(batch.content_BCHW, batch.style)
         self.optimizer.load_state_dict(build_optimizer(self.recipe, self.canvas_BN).state_dict())
-        self._begin(states)
+        self._begin(batch.states)
 
     def _begin(self, states: Sequence[RunState]) -> None:
         canvases = [state.canvas for state in states if state.canvas is not None]
@@ -128,15 +138,6 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape[1:] for name, tensor in state.items()}
 
 
-def _objective(
-    encoder: Encoder, recipe: Recipe, content_BCHW: Tensor, style: StyleTargets, dtype: torch.dtype
-) -> Objective:
-    # Apple's GPUs have no pooling backward of the form that the explicit pass calls.
-    if recipe.precision == "reference" or content_BCHW.device.type == "mps":
-        return ReferenceObjective(encoder, recipe, content_BCHW, style)
-    return ExplicitObjective(encoder, recipe, content_BCHW, style, dtype)
-
-
 class StepperCache:
     """Builds steppers. On a GPU it keeps them, with their CUDA graphs, for more pictures of the same size."""
 
@@ -146,26 +147,17 @@ class StepperCache:
     def __init__(self) -> None:
         self._kept: dict[object, Stepper] = {}
 
-    def fetch(
-        self,
-        encoder: Encoder,
-        recipe: Recipe,
-        content_BCHW: Tensor,
-        style: StyleTargets,
-        states: Sequence[RunState],
-        dtype: torch.dtype,
-    ) -> Stepper:
+    def fetch(self, encoder: Encoder, recipe: Recipe, batch: MicroBatch, dtype: torch.dtype) -> Stepper:
         """Return a stepper for these pictures; it may be one fetched before, which then loses its own."""
-        arguments = (encoder, recipe, content_BCHW, style, states, dtype)
-        if not content_BCHW.is_cuda or recipe.precision == "reference":
-            return Stepper(*arguments)
-        key = (encoder, recipe.batch_key(), content_BCHW.shape, style.regions, dtype)
+        if not batch.content_BCHW.is_cuda or recipe.precision == "reference":
+            return Stepper(encoder, recipe, batch, dtype)
+        key = (encoder, recipe.batch_key(), batch.content_BCHW.shape, batch.style.regions, dtype)
         if kept := self._kept.get(key):
-            kept.load(content_BCHW, style, states)
+            kept.load(batch)
             return kept
         if len(self._kept) == self.MAX_SIZES:
             self._kept.clear()
-        self._kept[key] = Stepper(*arguments)
+        self._kept[key] = Stepper(encoder, recipe, batch, dtype)
         return self._kept[key]
 
     def clear(self) -> bool:

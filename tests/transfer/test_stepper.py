@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.losses import Moments
-from pipeline.transfer.stepper import Stepper, StepperCache
+from pipeline.transfer.stepper import MicroBatch, Stepper, StepperCache
 from pipeline.transfer.targets import StyleTargets, gram_targets, stack_targets
 
 RECIPES = {
@@ -22,24 +22,27 @@ RECIPES = {
 
 
 def arguments(recipe: Recipe, seeds: tuple[int, ...] = (1, 2), device: str = "cpu") -> tuple:
+    """An encoder, the recipe, and a micro-batch of as many pictures as seeds."""
     encoder = tiny_encoder(recipe)
     content_BCHW = torch.cat([random_image(seed=10 + seed) for seed in seeds])
     style = stack_targets(
         [gram_targets(encoder, random_image(seed=20 + seed), list(recipe.style_layers)) for seed in seeds]
     )
     states = [RunState(canvas=random_image(seed=30 + seed)) for seed in seeds]
-    return encoder.to(device), recipe, content_BCHW.to(device), style.to(torch.device(device)), states
+    batch = MicroBatch(content_BCHW.to(device), style.to(torch.device(device)), states)
+    return encoder.to(device), recipe, batch
 
 
 def masked(arguments: tuple, edge: int = 24) -> tuple:
     """The same pictures, each with its style on the left and the other's on the right."""
-    encoder, recipe, content_BCHW, style, states = arguments
+    encoder, recipe, batch = arguments
+    style = batch.style
     both = stack_targets([style, StyleTargets({n: flipped(m) for n, m in style.layers.items()})])
     order = [0, 2, 1, 3]
     layers = {n: Moments(m.mean[order], m.second[order]) for n, m in both.layers.items()}
-    masks = content_BCHW.new_zeros(2, 2, *content_BCHW.shape[2:])
+    masks = batch.content_BCHW.new_zeros(2, 2, *batch.content_BCHW.shape[2:])
     masks[:, 0, :, :edge], masks[:, 1, :, edge:] = 1, 1
-    return encoder, recipe, content_BCHW, StyleTargets(layers, masks), states
+    return encoder, recipe, replace(batch, style=StyleTargets(layers, masks))
 
 
 def flipped(moments: Moments) -> Moments:
@@ -63,9 +66,9 @@ def test_load_replaces_masks_and_copies_nothing_to_the_device_in_a_step():
     recipe = RECIPES["lbfgs"]
     used = Stepper(*masked(arguments(recipe)), torch.float32)
     take(used, 5)
-    encoder, _, *second = masked(arguments(recipe, (3, 4)), edge=20)
-    expected = take(Stepper(encoder, recipe, *second, torch.float32), 5)
-    used.load(*second)
+    encoder, _, second = masked(arguments(recipe, (3, 4)), edge=20)
+    expected = take(Stepper(encoder, recipe, second, torch.float32), 5)
+    used.load(second)
     with Operators() as seen:
         first = used.step()
     assert not {"aten.lift_fresh", "aten.lift_fresh_copy", "aten._local_scalar_dense"} & seen.names
@@ -79,12 +82,12 @@ def tensors_of(stepper: Stepper) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_reused_stepper_steps_like_a_new_one(name):
-    encoder, recipe, *first = arguments(RECIPES[name])
-    _, _, *second = arguments(RECIPES[name], (3, 4))
-    expected = take(Stepper(encoder, recipe, *second, torch.float32), 5)
-    used = Stepper(encoder, recipe, *first, torch.float32)
+    encoder, recipe, first = arguments(RECIPES[name])
+    _, _, second = arguments(RECIPES[name], (3, 4))
+    expected = take(Stepper(encoder, recipe, second, torch.float32), 5)
+    used = Stepper(encoder, recipe, first, torch.float32)
     take(used, 5)
-    used.load(*second)
+    used.load(second)
     assert torch.equal(take(used, 5), expected)
 
 
@@ -134,11 +137,11 @@ def test_a_stepper_is_freed_with_its_last_reference():
 
 
 def test_an_optimizer_of_another_history_starts_anew():
-    encoder, recipe, content_BCHW, style, states = arguments(Recipe(history=3, margin=0))
-    short = Stepper(encoder, recipe, content_BCHW, style, states, torch.float32)
+    encoder, recipe, batch = arguments(Recipe(history=3, margin=0))
+    short = Stepper(encoder, recipe, batch, torch.float32)
     take(short, 4)
-    resumed = [replace(state, **held) for state, held in zip(states, short.current(), strict=True)]
-    longer = Stepper(encoder, Recipe(history=6, margin=0), content_BCHW, style, resumed, torch.float32)
+    resumed = [replace(state, **held) for state, held in zip(batch.states, short.current(), strict=True)]
+    longer = Stepper(encoder, Recipe(history=6, margin=0), replace(batch, states=resumed), torch.float32)
     assert not longer.optimizer.state_dict()["valid"].any()
     take(longer, 3)
 
