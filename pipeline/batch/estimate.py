@@ -2,58 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
-
 from ..spec.recipe import Recipe
 from ..spec.schedule import level_sizes, steps_at
 from ..storage.ledger import Ledger
 
-# Megapixels times steps below which a job says nothing of speed: starting costs more.
+# Megapixels times steps below which a job says nothing about speed: starting takes longer.
 ENOUGH_WORK = 1.0
 
 
-class Estimate:
-    """How long jobs will take, from the speed last seen on this machine or a typical one."""
+# Seconds per megapixel and step, float32, on two shared cores of a server.
+TYPICAL = {"vgg19": 7.0, "vgg19-slim": 0.7}
 
-    # Seconds per megapixel and step, float32, on two shared cores of a server.
-    TYPICAL: ClassVar = {"vgg19": 7.0, "vgg19-slim": 0.7}
+
+class Speeds:
+    """How fast jobs run with each encoder: as last seen on this machine, or as is typical."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+        self._seen = {encoder: seen for encoder in TYPICAL if (seen := ledger.speed(encoder))}
+
+    def seconds(self, recipe: Recipe, encoder: str, steps_taken: int = 0) -> float:
+        """Return how long a job takes from a step on; 0 with an encoder that nothing is known about."""
+        _, speed = self._seen.get(encoder, ("", TYPICAL.get(encoder, 0.0)))
+        return megapixel_steps(recipe, steps_taken=steps_taken) * speed
+
+    def device(self, encoder: str) -> str:
+        """Return the device on which an encoder was last seen; "" if it never was."""
+        return self._seen[encoder][0] if encoder in self._seen else ""
+
+
+class Estimate:
+    """How long jobs take together, and with which encoders."""
+
+    def __init__(self, ledger: Ledger) -> None:
         self.jobs = 0
         self.seconds = 0.0
-        self.basis = "a guess: no speed was measured here yet"
-        self._speeds: dict[str, float] = {}
+        self._speeds = Speeds(ledger)
+        self._encoders: set[str] = set()
 
     def add(self, recipe: Recipe, encoder: str, steps_taken: int = 0) -> None:
         """Add a job, of which some steps may be taken already."""
-        if encoder not in self._speeds:
-            seen = self.ledger.speed(encoder)
-            self._speeds[encoder] = seen[1] if seen else self.TYPICAL[encoder]
-            if seen:
-                self.basis = f"from the last picture made with {encoder} on {seen[0]}"
         self.jobs += 1
-        self.seconds += megapixel_steps(recipe, steps_taken=steps_taken) * self._speeds[encoder]
+        self.seconds += self._speeds.seconds(recipe, encoder, steps_taken)
+        self._encoders.add(encoder)
 
     @property
     def encoders(self) -> str:
-        """The encoders of the jobs added, in words."""
-        return " and ".join(sorted(self._speeds))
+        """The encoders of the jobs, in words."""
+        return " and ".join(sorted(self._encoders))
 
-
-def expected_seconds(ledger: Ledger) -> Callable[[Recipe, str], float]:
-    """Return a function that says how long a job of a recipe takes with an encoder; 0 if nobody knows."""
-    speeds = {}
-    for encoder, typical in Estimate.TYPICAL.items():
-        seen = ledger.speed(encoder)
-        speeds[encoder] = seen[1] if seen else typical
-    return lambda recipe, encoder: megapixel_steps(recipe) * speeds.get(encoder, 0.0)
-
-
-def unknown_seconds(recipe: Recipe, encoder: str) -> float:
-    """Say that nobody knows how long a job takes."""
-    return 0.0
+    @property
+    def basis(self) -> str:
+        """What the seconds are based on, in words."""
+        for encoder in sorted(self._encoders):
+            if device := self._speeds.device(encoder):
+                return f"from the last picture made with {encoder} on {device}"
+        return "a guess: no speed was measured here yet"
 
 
 def megapixel_steps(recipe: Recipe, aspect: float = 1.5, steps_taken: int = 0) -> float:

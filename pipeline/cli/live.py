@@ -10,7 +10,6 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from ..batch.estimate import unknown_seconds
 from ..batch.summary import Finished
 from ..spec.jobs import EncoderInfo, Job, StepProgress
 from ..spec.recipe import Recipe
@@ -49,14 +48,14 @@ class LiveRows(Display):
     """A row for every running job, with its steps, time left, picture size and losses.
 
     Above them, for a batch of `total` jobs, a row with its remaining time; beside them, for a watched folder,
-    its queue. `expected` says how many seconds a job of a recipe takes with an encoder, 0 where nobody knows.
+    its queue. `expected` says how many seconds a job of a recipe takes with an encoder, 0 if that is unknown.
     """
 
     def __init__(
         self,
         console: Console,
         total: int | None = None,
-        expected: Callable[[Recipe, str], float] = unknown_seconds,
+        expected: Callable[[Recipe, str], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
@@ -94,7 +93,8 @@ class LiveRows(Display):
         if self._began is None:
             self._began = self.clock()
         self._started += 1
-        self._expected_s += self.expected(job.recipe, self._encoder)
+        if self.expected is not None:
+            self._expected_s += self.expected(job.recipe, self._encoder)
         # A job may start again.
         self._jobs[name] = _Running(one_line(name), total_steps(job.recipe), Pace(self.clock))
 

@@ -140,12 +140,12 @@ def _run(
         return run(attempt)
     except OutOfMemory as error:
         pictures = counted(len(attempt.group), "picture")
-        logger.info("no memory on %s for %s, adjusted: %s", device, pictures, attempt.adjusted or "nothing")
+        logger.debug("no memory on %s for %s, adjusted: %s", device, pictures, attempt.adjusted or "nothing")
         return Refusal(device, error.style)
     except PipelineError:
         raise
     except Exception as error:
-        logger.info("unexpected %s on %s: each picture runs alone", type(error).__name__, device)
+        logger.debug("unexpected %s on %s: each picture runs alone", type(error).__name__, device)
         return Refusal(device, unexpected=unexpected_failure(attempt.group[0].task.job, error))
 
 

@@ -159,7 +159,7 @@ class WorkerExecutor:
                         "Try a smaller size, or allow it more time with job_timeout_s in config.yaml.",
                     )
             if time.monotonic() > give_up:
-                logger.info("the worker did not stop within %g s and is ended", self.stop_s)
+                logger.debug("the worker did not stop within %g s and is ended", self.stop_s)
                 worker.end()
                 return Answer(STOP)  # a stop is not the jobs' fault
             if give_up == math.inf and should_stop():

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..batch.estimate import expected_seconds
+from ..batch.estimate import Speeds
 from ..errors import DiskError
 from ..spec.config import Config
-from ..spec.recipe import Recipe
 from ..spec.text import counted, duration, shortened
 from ..storage.files import Disk
 from ..storage.ledger import Ledger
@@ -129,12 +128,12 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tu
     waits: list[Wait] = []
     markers = Markers(watch.inbox, disk)
     broken, said_s, router = state.get("broken", {}), state.get("beat", math.inf), Router(config, {})
-    settle_s, expected = watch.settle_s or default_settle_s(watch.inbox), expected_seconds(ledger)
+    settle_s, speeds = watch.settle_s or default_settle_s(watch.inbox), Speeds(ledger)
 
     @cache  # many pictures lie in one folder, and it alone decides what they ask for
     def asked(folder: Path) -> Waiting | float:
         plan = router.plan(folder / "picture", library)
-        return plan if isinstance(plan, Waiting) else _seconds(plan, expected, state)
+        return plan if isinstance(plan, Waiting) else _seconds(plan, speeds, state)
 
     for seen in scan.files:
         if scan.markers and markers.is_done(seen.relative):
@@ -151,10 +150,10 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tu
     return waits, [Wait(str(path), reason) for path, reason in unused_styles(scan.styles)]
 
 
-def _seconds(plan: Plan, expected: Callable[[Recipe, str], float], state: Mapping[str, Any]) -> float:
+def _seconds(plan: Plan, speeds: Speeds, state: Mapping[str, Any]) -> float:
     encoder = plan.recipe.encoder
     encoder = state.get("encoder") or "vgg19-slim" if encoder == "auto" else encoder
-    return len(plan.styles) * expected(plan.recipe, encoder)
+    return len(plan.styles) * speeds.seconds(plan.recipe, encoder)
 
 
 def _age_s(seen: Seen) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes import QUICK, Workshop
 
-from pipeline.batch.estimate import Estimate, megapixel_steps
+from pipeline.batch.estimate import TYPICAL, Estimate, Speeds, megapixel_steps
 from pipeline.spec.recipe import Recipe, merged_recipe
 from pipeline.storage.ledger import Ledger
 
@@ -33,14 +33,16 @@ def test_an_estimate_learns_from_the_last_picture(workshop: Workshop) -> None:
     ledger = Ledger(workshop.state)
     guess = Estimate(ledger)
     guess.add(recipe, "vgg19")
-    assert guess.seconds == pytest.approx(10 * Estimate.TYPICAL["vgg19"])
+    assert guess.seconds == pytest.approx(10 * TYPICAL["vgg19"])
     assert "guess" in guess.basis
     ledger.note_speed("vgg19", "cuda:0", 0.01)
     seen = Estimate(ledger)
-    for _ in range(3):
-        seen.add(recipe, "vgg19")
-    assert (seen.jobs, seen.seconds) == (3, pytest.approx(0.3))
-    assert "cuda:0" in seen.basis
+    for steps_taken in (0, 0, 4):
+        seen.add(recipe, "vgg19", steps_taken)
+    seen.add(recipe.model_copy(update={"steps": (1,)}), "vgg19-slim")
+    assert (seen.jobs, seen.seconds) == (4, pytest.approx(0.26 + TYPICAL["vgg19-slim"]))
+    assert (seen.encoders, "cuda:0" in seen.basis) == ("vgg19 and vgg19-slim", True)
+    assert Speeds(ledger).seconds(recipe, "another") == 0
     ledger.close()
 
 

@@ -64,13 +64,12 @@ def _live(
     total: int | None = None,
     expected: Callable[[Recipe, str], float] | None = None,
 ) -> Iterator[Display]:
-    from ...batch.estimate import unknown_seconds
     from ..display import Display
     from ..eventlog import is_not_shown_live
     from ..live import LiveRows
     from ..logs import LineHandler, logging_to
 
-    with LiveRows(_console(), total, expected or unknown_seconds) as rows:
+    with LiveRows(_console(), total, expected) as rows:
         handler = LineHandler(rows.print, formatter)
         handler.addFilter(is_not_shown_live)
         with logging_to(handler, level):
@@ -78,12 +77,12 @@ def _live(
 
 
 def _expected_seconds(settings: Config) -> Callable[[Recipe, str], float] | None:
-    from ...batch.estimate import expected_seconds
+    from ...batch.estimate import Speeds
     from ...storage.ledger import LedgerCopy
 
     try:
         with closing(LedgerCopy(settings.state_dir)) as ledger:
-            return expected_seconds(ledger)
+            return Speeds(ledger).seconds
     except MachineError:  # whatever needs the ledger will report this; an estimate does not need it
         return None
 
