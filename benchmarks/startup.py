@@ -31,7 +31,8 @@ from PIL import Image
 from pipeline.spec.jobs import EncoderInfo, Job, job_key
 from pipeline.spec.manifest import read_manifest
 from pipeline.storage.files import Disk
-from pipeline.storage.outbox import BatchFolder, read_record
+from pipeline.storage.outbox import BatchFolder
+from pipeline.storage.paths import read_record
 
 # A snapshot makes the step visible in the log.
 QUICK = {"size": 32, "pyramid": 0, "steps": 1, "encoder": "vgg19-slim", "snapshot_every": 1}
@@ -171,9 +172,9 @@ def _record(record: Mapping[str, Any], job: Job, digests: Mapping[Path, str]) ->
 
 def unpublish(folder: BatchFolder, job: Job) -> None:
     for path in (
-        folder.record_path(job.name),
-        folder.log_path(job.name),
-        folder.image_path(job.name, job.recipe.suffix),
+        folder.paths.record(job.name),
+        folder.paths.log(job.name),
+        folder.paths.image(job.name, job.recipe.suffix),
     ):
         path.unlink(missing_ok=True)
 

@@ -39,7 +39,7 @@ from torch import Tensor
 from pipeline.errors import DiskError, PipelineError
 from pipeline.images.reading import decode_image
 from pipeline.spec.recipe import Recipe
-from pipeline.storage.files import write_file
+from pipeline.storage.temporary import write_file
 from pipeline.transfer.explicit import ExplicitObjective
 from pipeline.transfer.lbfgs import LBFGS
 from pipeline.transfer.losses import bures_style_loss, bures_target, moments

@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.errors import PipelineError
-from pipeline.storage.files import write_file
+from pipeline.storage.temporary import write_file
 from pipeline.vgg.encoder import CONVOLUTIONS
 from pipeline.vgg.weightfile import TABLE_LENGTH, weights_digest
 from pipeline.vgg.weights import bundled_path

@@ -17,7 +17,8 @@ from ..spec.jobs import Job, JobResult, job_key
 from ..spec.schedule import total_steps
 from ..spec.text import counted
 from ..storage.ledger import Ledger
-from ..storage.outbox import BatchFolder, Place, read_record
+from ..storage.outbox import BatchFolder
+from ..storage.places import Place
 from .digests import Digests
 from .options import DEFAULTS, RunOptions
 from .records import is_of_same_pair, job_record, what_changed
@@ -119,8 +120,8 @@ class Planner:
         except ImageError as error:
             # Without a key its name is its own by where its content is.
             content = hashlib.sha256(os.fsencode(job.content)).hexdigest()
-            return _failing(job, self.folder.place(job.name, job.recipe.suffix, content), "", error)
-        place = self.folder.place(
+            return _failing(job, self.folder.places.choose(job.name, job.recipe.suffix, content), "", error)
+        place = self.folder.places.choose(
             job.name, job.recipe.suffix, key, job.drop, lambda r: self._replaces(job, r)
         )
         try:
@@ -142,9 +143,9 @@ class Planner:
                 ended = f"ended the process {counted(options.max_attempts, 'time')}"
                 error = quarantined_error(job, options.max_attempts)
                 return Decision(job, "fail", place, f"{ended}; --force tries it again", key, error=error)
-        if self.folder.is_staged(key):
+        if self.folder.stage.holds(key):
             return Decision(job, "publish", place, "made before, when its name could not be used", key)
-        self.folder.check_name(place.name, job.recipe.suffix)
+        self.folder.places.check(place.name, job.recipe.suffix)
         steps = self.executor.progress(key)
         return Decision(job, "run", place, self._why(job, key, place, steps), key, steps)
 
@@ -158,7 +159,7 @@ class Planner:
 
     def _was_published(self, job: Job, key: str) -> bool:
         """Tell whether a drop's result left the stage, whatever became of its files since."""
-        return bool(job.drop) and self.ledger.was_staged(job.drop, key) and not self.folder.is_staged(key)
+        return bool(job.drop) and self.ledger.was_staged(job.drop, key) and not self.folder.stage.holds(key)
 
     def is_quarantined(self, key: str) -> bool:
         """Tell whether a job ended the process too often without taking more steps.
@@ -173,7 +174,7 @@ class Planner:
 
     def _why(self, job: Job, key: str, place: Place, steps: int) -> str:
         """Say why a job has to run."""
-        record = read_record(self.folder.record_path(place.name))
+        record = self.folder.paths.read_record(place.name)
         if steps:
             return f"resumes from step {steps} of {total_steps(job.recipe)}"
         if place.done or place.older:
@@ -202,7 +203,7 @@ class DryRun:
         self._needs_keys = (
             any_checkpoints
             or planner.ledger.any_attempts(planner.options.max_attempts)
-            or planner.folder.has_older()
+            or planner.folder.places.has_older()
         )
         self._seen: set[tuple[str, str]] = set()
         self._faults: dict[Path, ImageError | None] = {}
@@ -222,7 +223,7 @@ class DryRun:
         return (
             self._needs_keys
             or job.name.casefold() in self.names.repeated
-            or self.planner.folder.has_record(job.name, job.recipe.suffix)
+            or self.planner.folder.places.has_record(job.name, job.recipe.suffix)
         )
 
     def _checked(self, decision: Decision) -> Decision:

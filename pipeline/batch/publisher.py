@@ -38,10 +38,10 @@ class Publisher:
             return self.fail(decision, JobResult.failure(decision.error))
         if self.ledger.attempts(decision.key):  # it was published, and the process ended before it was noted
             self.ledger.end(decision.key)
-        place, path = decision.place, self.folder.image_path(decision.name, decision.job.recipe.suffix)
+        place, path = decision.place, self.folder.paths.image(decision.name, decision.job.recipe.suffix)
         try:
             if decision.action == "publish":
-                path = self.folder.publish_staged(self.folder.stage_folder / decision.key)
+                path = self.folder.publish_staged(self.folder.stage.folder / decision.key)
             elif decision.action == "restore":
                 path = self._publish(decision, self.folder.stage_older(place, decision.job.drop))
                 self.folder.remove_older(place)
@@ -57,7 +57,7 @@ class Publisher:
         record = self._record(decision, result)
         try:
             path = self._publish(
-                decision, self.folder.stage(decision.name, suffix, result.image, log, record)
+                decision, self.folder.stage_result(decision.name, suffix, result.image, log, record)
             )
         except PathError as error:
             return self.fail(decision, JobResult.failure(error))
@@ -69,10 +69,10 @@ class Publisher:
         job, place, key = decision.job, decision.place, decision.key
         if job.origin is not None:  # people know the picture by where they dropped it
             result = replace(result, error=result.error.replace(str(job.content), str(job.origin)))
-        if self.folder.has_result(place.name, key):  # of another job, which keeps its name and its record
-            place = self.folder.place_beside(place, job.recipe.suffix, key)
+        if self.folder.places.has_result(place.name, key):  # another job's, which keeps its name and record
+            place = self.folder.places.choose_beside(place, job.recipe.suffix, key)
             decision = replace(decision, place=place)
-        if not self.folder.has_done(place.name, key):
+        if not self.folder.places.has_done(place.name, key):
             with suppress(PathError):  # where a name cannot be used, this is why it failed
                 self.folder.write_record(place.name, self._record(decision, result))
         return decision.finished("failed", error=result.error, next_step=result.next_step)
@@ -92,7 +92,7 @@ class Publisher:
         if "step" in fields_of(job.recipe.name):
             filled = output_name(job.recipe, job.content.stem, job.style.name, job.sweep, step)
             filled += name.removeprefix(job.name)  # the short id, where there is one
-            if filled == name or self.folder.is_untaken(filled):
+            if filled == name or self.folder.places.is_untaken(filled):
                 return filled
         return f"{name}-step{step:05d}"
 

@@ -66,7 +66,7 @@ class Runner:
         Raises:
             MachineError: the machine's fault; what is done is done, the rest runs another time.
         """
-        summary = Summary(self.folder.folder.name, total, started=now())
+        summary = Summary(self.folder.path.name, total, started=now())
         started = time.monotonic()
         run = BatchRun(self, self._planner(jobs), summary)
         try:
@@ -156,7 +156,7 @@ class BatchRun:
                         return
             except BaseException:
                 for decision in self._running.values():
-                    self.summary.count(decision.finished("stopped"), self.runner.folder.folder)
+                    self.summary.count(decision.finished("stopped"), self.runner.folder.path)
                 with suppress(DiskError):  # the ledger retries it, and the other error matters more
                     self.runner.ledger.take_back(*self._running)
                 raise
@@ -302,7 +302,7 @@ class BatchRun:
 
     def _count(self, finished: Finished) -> None:
         self.last = finished
-        self.summary.count(finished, self.runner.folder.folder)
+        self.summary.count(finished, self.runner.folder.path)
         self.runner.observer.job_finished(finished)
 
 

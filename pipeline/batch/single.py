@@ -16,7 +16,7 @@ from ..spec.output_names import safe_name
 from ..spec.problems import explain
 from ..spec.recipe import SUFFIXES, Recipe, merged_recipe
 from ..spec.regions import Color, check_regions, region_color
-from ..storage.files import write_file
+from ..storage.temporary import write_file
 from .digests import Digests, ReadingStopped
 from .summary import Finished, Observer
 

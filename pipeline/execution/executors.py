@@ -14,7 +14,8 @@ from ..errors import JobError, PipelineError
 from ..spec.config import Config
 from ..spec.jobs import EncoderInfo, JobResult, StepProgress, Task
 from ..spec.recipe import Recipe
-from ..storage.files import disk_errors, sweep_unfinished
+from ..storage.files import disk_errors
+from ..storage.temporary import sweep_unfinished
 from .attempts import Attempt, run_attempts
 from .checkpoints import checkpoint_folder, checkpoint_path, remove_old_checkpoints, write_state
 from .encoders import converted_dir, resolve_encoder

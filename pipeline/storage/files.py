@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DiskError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from .system import NAME_ERRORS, rename_without_replacing, sync_folder
 
 TEMPORARY_PREFIX = ".unfinished-"
 # How much of a file is read at a time to hash it.
 HASH_BYTES = 1 << 20
-
-# Errors about one name (taken, too long, not allowed), not about its disk.
-NAME_ERRORS = frozenset(
-    {
-        errno.EEXIST,
-        errno.EILSEQ,
-        errno.EINVAL,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.ENOTDIR,
-        errno.ENOTEMPTY,
-    }
-)
-# Errors about a disk or the system, never about a single file.
-MACHINE_ERRORS = frozenset(
-    {
-        errno.EDQUOT,
-        errno.EHOSTDOWN,
-        errno.EIO,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENODEV,
-        errno.ENOMEM,
-        errno.ENOSPC,
-        errno.ENOTCONN,
-        errno.ENXIO,
-        errno.EROFS,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-    }
-)
 
 
 class Disk:
@@ -89,7 +49,7 @@ class Disk:
             os.fsync(file.fileno())
 
     def sync_folder(self, path: Path) -> None:
-        _sync_folder(path)
+        sync_folder(path)
 
     def rename(self, source: Path, target: Path) -> None:
         """Move within a file system, in one step.
@@ -222,10 +182,6 @@ class Disk:
             self.unlink(temporary)
 
 
-def temporary_beside(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
-
-
 def make_private(folder: Path) -> None:
     """Make a folder, and those above it that are missing, for its owner alone; what is there stays as it is.
 
@@ -276,79 +232,6 @@ def read_json_object(path: Path | str) -> dict[str, Any]:
         if error.errno in NAME_ERRORS or isinstance(error, FileNotFoundError):
             return {}
         raise
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; see `published`.
-
-    Raises:
-        DiskError: it cannot be written.
-    """
-    with disk_errors(path, "cannot be written"), published(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def published(path: Path) -> Iterator[BinaryIO]:
-    """Give a hidden file beside `path`; when the block ends well, flush it to the disk and rename it.
-
-    Whatever happens, `path` holds its old content or the new, and nothing is left beside it.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, file = _begun(path)
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            if fcntl:  # while it is locked, so that no sweep takes it for abandoned
-                os.replace(temporary, path)
-        if not fcntl:  # Windows renames no file that is open
-            os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _begun(path: Path) -> tuple[Path, BinaryIO]:
-    """Make a hidden file beside `path`, locked as long as it is open."""
-    while True:
-        temporary = temporary_beside(path)
-        file = temporary.open("xb")
-        with suppress(OSError):  # a file system without locks
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if temporary.exists():
-            return temporary, file
-        file.close()  # a sweep removed it before it was locked
-
-
-def sweep_unfinished(folder: Path) -> None:
-    """Remove what dead processes left unfinished in a folder that several processes may share."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        remove_unlocked(path)
-
-
-def remove_unlocked(path: Path) -> None:
-    """Remove a file, unless a process holds a lock on it or the system refuses."""
-    with suppress(OSError):  # litter costs space, and is no reason not to begin
-        _remove_unless_locked(path)
-
-
-def _remove_unless_locked(path: Path) -> None:
-    if not fcntl or path.is_symlink():
-        path.unlink(missing_ok=True)  # Windows removes no file that is open
-        return
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its writer holds it
-        path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
 
 
 def walk(folder: Path, strict: bool = True) -> Iterator[os.DirEntry[str]]:
@@ -434,60 +317,6 @@ def inode_of(path: Path) -> int:
 def same_bytes(one: Path, other: Path) -> bool:
     """Tell whether two files hold the same bytes."""
     return _sha256(one) == _sha256(other)
-
-
-def rename_without_replacing(source: Path, target: Path) -> None:
-    """Rename in one step that fails where `target` exists; see `Disk.rename`.
-
-    File systems without such a step get a look before the rename: only another program that puts a file
-    there in between could then be replaced.
-    """
-    rename = _exclusive_rename()
-    if rename is not None:
-        number = rename(os.fsencode(source), os.fsencode(target))
-        if number == 0:
-            return
-        if number not in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
-            raise OSError(number, os.strerror(number), str(source), None, str(target))
-    if os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(source), None, str(target))
-    os.rename(source, target)
-
-
-@cache
-def _exclusive_rename() -> Callable[[bytes, bytes], int] | None:
-    """Find the C library's rename that replaces nothing, as a function that returns an errno."""
-    if sys.platform not in {"linux", "darwin"}:
-        return None
-    library = ctypes.CDLL(None, use_errno=True)
-    name = "renameat2" if sys.platform == "linux" else "renamex_np"
-    function = getattr(library, name, None)
-    if function is None:
-        return None
-    at_cwd, no_replace, exclusive = -100, 1, 4  # AT_FDCWD, RENAME_NOREPLACE; RENAME_EXCL
-
-    def rename(source: bytes, target: bytes) -> int:
-        if sys.platform == "linux":
-            failed = function(at_cwd, source, at_cwd, target, no_replace)
-        else:
-            failed = function(source, target, exclusive)
-        return ctypes.get_errno() if failed else 0
-
-    return rename
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; Windows cannot open a folder, and needs no such thing."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # a file system without such a thing
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> bytes:

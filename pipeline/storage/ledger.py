@@ -17,8 +17,9 @@ from typing import Any, Literal
 import filelock
 
 from ..errors import DiskError
-from .files import inode_of, make_private, parse_json_object, remove_unlocked
+from .files import inode_of, make_private, parse_json_object
 from .locks import is_locked
+from .temporary import remove_unlocked
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempts_of (

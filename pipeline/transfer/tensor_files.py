@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..storage.files import make_private, published
+from ..storage.files import make_private
+from ..storage.temporary import published
 
 # The sha256 of the whole file, computed with zeros in place of the sha256 itself.
 _NAME = b'"sha256":"'

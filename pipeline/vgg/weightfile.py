@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 from ..errors import WeightsError
-from ..storage.files import make_private, published
+from ..storage.files import make_private
+from ..storage.temporary import published
 
 Tensors = Mapping[str, NDArray[Any]]
 

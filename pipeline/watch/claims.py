@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import DiskError, JobError
-from ..storage.files import NAME_ERRORS, TEMPORARY_PREFIX, Disk, disk_errors, same_bytes, walk
+from ..storage.files import TEMPORARY_PREFIX, Disk, disk_errors, same_bytes, walk
+from ..storage.system import NAME_ERRORS
 from .inbox import HIDDEN, STYLES
 from .markers import Markers
 

@@ -8,7 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..storage.files import NAME_ERRORS, Disk, disk_errors, read_json_object
+from ..storage.files import Disk, disk_errors, read_json_object
+from ..storage.system import NAME_ERRORS
 
 MARKER_SUFFIX = ".done"
 LONGEST_NAME = 255  # bytes; the usual limit

@@ -15,9 +15,10 @@ from ..batch.summary import Summary
 from ..errors import DiskError, LockedError, PipelineError
 from ..execution.executors import Executor
 from ..spec.jobs import Job
-from ..storage.files import MACHINE_ERRORS, Disk, one_line
+from ..storage.files import Disk, one_line
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder, batch_names
+from ..storage.system import MACHINE_ERRORS
 from .claims import Claim
 from .folders import Folders
 from .heartbeat import Heartbeat

@@ -13,7 +13,8 @@ from typing import Any
 
 from ..errors import UsageError
 from ..spec.names import composed
-from ..storage.files import NAME_ERRORS, Disk, disk_errors, is_inside, read_json_object
+from ..storage.files import Disk, disk_errors, is_inside, read_json_object
+from ..storage.system import NAME_ERRORS
 from .claims import Claim
 from .inbox import HIDDEN
 

@@ -305,7 +305,7 @@ def test_a_checkpoint_is_kept_until_the_picture_is_published(
         raise DiskError("The disk is full.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(outbox.BatchFolder, "stage", full)
+        patched.setattr(outbox.BatchFolder, "stage_result", full)
         with pytest.raises(DiskError):
             workshop.run(executor)
     assert (executor.ran, executor.forgotten) == (["a"], [])

@@ -24,10 +24,9 @@ from pipeline.storage.files import (
     parse_json_object,
     read_json_object,
     sha256_of,
-    sweep_unfinished,
     walk,
-    write_file,
 )
+from pipeline.storage.temporary import sweep_unfinished, write_file
 
 OLD, NEW = b"the old content", b"the new content, longer"
 
@@ -259,7 +258,7 @@ def test_what_is_inside_a_folder(name: str, inside: bool, tmp_path: Path) -> Non
 WRITER = """
 import sys
 from pathlib import Path
-from pipeline.storage.files import published
+from pipeline.storage.temporary import published
 with published(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()

@@ -31,7 +31,8 @@ from recorded import Crash, Model, Recording, RecordingDisk
 from world import MODELS, LedgerAfter, Ran, World
 
 from pipeline.storage.files import Disk
-from pipeline.storage.outbox import BatchFolder, read_record
+from pipeline.storage.outbox import BatchFolder
+from pipeline.storage.paths import read_record
 
 # Every prefix of a few plain stories
 
@@ -153,7 +154,7 @@ KEYS = {"a" * 64: OLD, "b" * 64: NEW}
 def make(outbox: Path, key: str, disk: Disk | None = None) -> BatchFolder:
     """Publish the result of a pair as it is now, or bring it back from before."""
     folder = BatchFolder(outbox, "night", disk)
-    place = folder.place("a--s", ".png", key, replaces=lambda record: True)
+    place = folder.places.choose("a--s", ".png", key, replaces=lambda record: True)
     if place.older:
         folder.publish_staged(folder.stage_older(place))
         folder.remove_older(place)
@@ -185,13 +186,13 @@ def test_every_step_that_moves_an_older_result_may_be_the_last(
             assert KEYS[kept] in left, recording.operations[length - 1].what
             with BatchFolder(outbox, "night").locked():
                 folder = make(outbox, wanted)
-            shown = {path.relative_to(folder.folder).as_posix(): path for path in outbox.rglob("*.png")}
+            shown = {path.relative_to(folder.path).as_posix(): path for path in outbox.rglob("*.png")}
             older = f"older/a--s-{kept[:8]}"
             assert shown.pop("a--s.png").read_bytes() == KEYS[wanted]
             assert shown.pop(f"{older}.png").read_bytes() == KEYS[kept]
             assert [path.read_bytes() for path in shown.values()] in ([], [KEYS[wanted]])  # not yet cleared
-            assert read_record(folder.record_path("a--s"))["key"] == wanted
-            assert read_record(folder.record_path(older))["key"] == kept
+            assert read_record(folder.paths.record("a--s"))["key"] == wanted
+            assert read_record(folder.paths.record(older))["key"] == kept
     recording.close()
 
 

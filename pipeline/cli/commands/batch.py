@@ -115,7 +115,7 @@ def _run(settings: Config, batch: Batch, options: RunOptions, level: int, as_jso
             display.notify("ignored", text)
     if summary.failed > 1:
         say(*failure_lines(summary), err=True)
-    say(summary_line(summary, str(runner.folder.folder)), err=as_json)
+    say(summary_line(summary, str(runner.folder.path)), err=as_json)
     _end(summary, stopped, options)
 
 

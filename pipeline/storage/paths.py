@@ -1,0 +1,113 @@
+"""Where the files of a batch are in the outbox, and what its records say."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import PathError
+from .files import disk_errors, read_json_object
+from .system import NAME_ERRORS
+
+# What a staged result consists of, besides its image.
+LOG, RECORD = "log.csv", "record.json"
+# The folder for results replaced by newer ones of the same name.
+OLDER = "older"
+LOCK = ".lock"
+# How much of a job's key tells it from others of the same name.
+ID_LENGTHS = (8, 16, 64)
+
+
+@dataclass(frozen=True)
+class BatchPaths:
+    """The paths of a batch's files: pictures in its folder, logs and records in `logs/`."""
+
+    folder: Path
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def stage(self) -> Path:
+        return self.folder / ".staged"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / LOCK
+
+    def image(self, name: str, suffix: str) -> Path:
+        return self.folder / f"{name}{suffix}"
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.csv"
+
+    def record(self, name: str) -> Path:
+        return self.logs / f"{name}.json"
+
+    def read_record(self, name: str) -> dict[str, Any]:
+        """Return a record; empty where there is none, or it is damaged. Its job is then not done.
+
+        Raises:
+            DiskError: there may be one, and it cannot be read now.
+        """
+        # Text, not Path: this is all that is done for most jobs of a finished batch, and Paths are slow.
+        return read_record(f"{self.folder}/logs/{name}.json")
+
+    def has_image(self, record: Mapping[str, Any]) -> bool:
+        return os.path.isfile(os.path.join(self.folder, str(record.get("image") or "")))
+
+    @contextmanager
+    def errors(self, path: Path | None = None, consequence: str = "") -> Iterator[None]:
+        """Raise PathError for errors about one name in the outbox, DiskError for all others."""
+        path = path or self.folder
+        with disk_errors(path, "cannot be written"):
+            try:
+                yield
+            except OSError as error:
+                if error.errno not in NAME_ERRORS or not self.folder.parent.is_dir():
+                    raise
+                raise PathError(
+                    f"{error.filename2 or error.filename or path}: cannot be written "
+                    f"({error.strerror or error}){consequence}.",
+                    "Move what is in its way, or choose another name, then try again.",
+                ) from error
+
+
+def read_record(path: Path | str) -> dict[str, Any]:
+    """Return a record; empty where there is none, or it is damaged. Its job is then not done.
+
+    Raises:
+        DiskError: there may be one, and it cannot be read now.
+    """
+    with disk_errors(path, "cannot be read", "Check the disk and its permissions."):
+        return read_json_object(path)
+
+
+def is_done(record: Mapping[str, Any]) -> bool:
+    return record.get("status") == "done"
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+
+
+def names_with_ids(name: str, key: str) -> tuple[str, ...]:
+    """Return the names that a job may get when another has the one that it wants."""
+    return tuple(f"{name}-{key[:length]}" for length in ID_LENGTHS)
+
+
+def name_without_id(name: str, key: str) -> str:
+    for length in reversed(ID_LENGTHS):
+        name = name.removesuffix(f"-{key[:length]}")
+    return name
+
+
+def older_names(name: str, key: str) -> tuple[str, ...]:
+    """Return the names that a result may get when a newer one takes its name."""
+    return names_with_ids(f"{OLDER}/{name}", key)

@@ -1,0 +1,100 @@
+"""Where results wait, whole, until they are moved to their places."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .files import TEMPORARY_PREFIX, Disk, read_json_object
+from .paths import LOG, RECORD, BatchPaths, json_bytes
+
+
+class Stage:
+    """Results below `.staged/KEY`, each with log, image and record. OSErrors pass through.
+
+    They are put there in one step and leave by renames in the order log, image, record: what is staged will
+    be published, and a folder without a record was.
+    """
+
+    def __init__(self, paths: BatchPaths, disk: Disk) -> None:
+        self.folder = paths.stage
+        self.disk = disk
+
+    def put(self, key: str, suffix: str, image: bytes, log: bytes, record: Mapping[str, Any]) -> Path:
+        """Put a whole result on the stage, durably."""
+        unfinished = self.folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        staged = self.folder / key
+        self.disk.make_folder(unfinished)
+        for file, data in ((LOG, log), (f"image{suffix}", image), (RECORD, json_bytes(record))):
+            self.disk.write(unfinished / file, data)
+            self.disk.sync(unfinished / file)
+        self.disk.sync_folder(unfinished)
+        self.disk.rename(unfinished, staged)
+        self.disk.sync_folder(self.folder)
+        return staged
+
+    def move_out(self, source: Path, target: Path, replace: bool) -> None:
+        """Move a file to its place; one that is gone left before a crash."""
+        if not source.exists():
+            return
+        self.disk.make_folder(target.parent)
+        (self.disk.replace if replace else self.disk.rename)(source, target)
+        self.disk.sync_folder(target.parent)
+
+    def holds(self, key: str) -> bool:
+        return (self.folder / key / RECORD).is_file()
+
+    def scan(self) -> tuple[list[Path], list[Path]]:
+        """Return the whole results, and what is not ours: files, links, folders that are no result."""
+        results: list[Path] = []
+        foreign: list[Path] = []
+        with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(TEMPORARY_PREFIX):
+                    continue
+                ours = entry.is_dir(follow_symlinks=False) and _is_key(entry.name)
+                (results if ours and _has_plain_record(entry.path) else foreign).append(Path(entry.path))
+        return sorted(results), sorted(foreign)
+
+    def empty(self, staged: Path) -> None:
+        """Remove what is left of a result whose record, the last file to leave, is gone."""
+        for path in (staged / LOG, staged / RECORD, *staged.glob("image.*")):
+            self.disk.remove(path)
+
+    def remove(self, staged: Path) -> bool:
+        """Remove a published result's folder; False if it holds a file that is not ours."""
+        try:
+            self.disk.rmdir(staged)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            return False
+        return True
+
+
+def staged_record(staged: Path) -> dict[str, Any]:
+    """Return the record of a staged result; empty where it has left, or is damaged beyond use.
+
+    Raises:
+        OSError: it cannot be read now.
+    """
+    record = read_json_object(staged / RECORD)
+    return record if "image" in record and record.get("key") == staged.name else {}
+
+
+def _is_key(name: str) -> bool:
+    return len(name) == 64 and all(digit in "0123456789abcdef" for digit in name)
+
+
+def _has_plain_record(staged: str) -> bool:
+    """Tell whether the record of a result is a file, or has left."""
+    try:
+        return stat.S_ISREG(os.lstat(os.path.join(staged, RECORD)).st_mode)
+    except FileNotFoundError:
+        return True

@@ -1,0 +1,91 @@
+"""Files that are written under a temporary name beside their place, by any number of processes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from .files import TEMPORARY_PREFIX, disk_errors
+from .system import sync_folder
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; see `published`.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    with disk_errors(path, "cannot be written"), published(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def published(path: Path) -> Iterator[BinaryIO]:
+    """Give a hidden file beside `path`; when the block ends well, flush it to the disk and rename it.
+
+    Whatever happens, `path` holds its old content or the new, and nothing is left beside it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, file = _begun(path)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if fcntl:  # while it is locked, so that no sweep takes it for abandoned
+                os.replace(temporary, path)
+        if not fcntl:  # Windows renames no file that is open
+            os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def _begun(path: Path) -> tuple[Path, BinaryIO]:
+    """Make a hidden file beside `path`, locked as long as it is open."""
+    while True:
+        temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+        file = temporary.open("xb")
+        with suppress(OSError):  # a file system without locks
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if temporary.exists():
+            return temporary, file
+        file.close()  # a sweep removed it before it was locked
+
+
+def sweep_unfinished(folder: Path) -> None:
+    """Remove what dead processes left unfinished in a folder that several processes may share."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        remove_unlocked(path)
+
+
+def remove_unlocked(path: Path) -> None:
+    """Remove a file, unless a process holds a lock on it or the system refuses."""
+    with suppress(OSError):  # litter costs space, and is no reason not to begin
+        _remove_unless_locked(path)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    if not fcntl or path.is_symlink():
+        path.unlink(missing_ok=True)  # Windows removes no file that is open
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its writer holds it
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
