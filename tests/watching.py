@@ -264,6 +264,13 @@ class Watched:
         assert [path for path in self.originals() if self.archive not in path.parents] == []
 
 
+def put(path: Path, data: bytes = b"data") -> Path:
+    """Write a file, in folders that need not be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     """Poll a condition that no event tells of; only tests of other processes need it."""
     pause = threading.Event()

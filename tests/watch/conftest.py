@@ -1,15 +1,59 @@
-"""Light processes that fork daemons, one for each of two cores."""
+"""Fixtures of the watched folder: an inbox, its claims and its heartbeat; processes that fork daemons."""
 
 from __future__ import annotations
 
+import os
 import queue
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
+from claimed import make_claims
 from crashes import Each, Record
+from heartbeats import Beating, make_config
 from watching import Forks
+
+from pipeline.spec.config import Config
+from pipeline.storage.ledger import Ledger
+from pipeline.watch.claims import Claims
+
+
+@pytest.fixture
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def claims(tmp_path: Path) -> Claims:
+    return make_claims(tmp_path)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "outbox").mkdir()
+    (tmp_path / "inbox").mkdir()
+    return make_config(tmp_path)
+
+
+@pytest.fixture
+def ledger(config: Config) -> Iterator[Ledger]:
+    with closing(Ledger(config.state_dir)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def beating(config: Config, ledger: Ledger) -> Beating:
+    return Beating(config, ledger)
 
 
 @pytest.fixture(scope="module")

@@ -33,15 +33,7 @@ from pipeline.watch.claims import Claim, Claims, new_id
 from pipeline.watch.inbox import scan_inbox
 from pipeline.watch.markers import marker_path
 
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-@pytest.fixture
-def claims(tmp_path: Path) -> Claims:
-    return make_claims(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 # Taking

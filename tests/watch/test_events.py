@@ -38,13 +38,6 @@ Make = Callable[..., Waker]
 
 
 @pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    folder = tmp_path / "inbox"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def make(inbox: Path) -> Iterator[Make]:
     """Return a function that makes a waker; each is closed at the end."""
     wakers: list[Waker] = []

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
-from heartbeats import JOB, QUEUE, Beating, make_config, step
+from heartbeats import JOB, QUEUE, Beating, step
 
 from pipeline.batch.summary import Finished
 from pipeline.errors import DeviceError, DiskError, PipelineError, WorkerLost
@@ -15,24 +12,6 @@ from pipeline.spec.config import Config
 from pipeline.spec.jobs import EncoderInfo
 from pipeline.storage.ledger import Ledger
 from pipeline.watch.heartbeat import BEAT_S, Queue
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    (tmp_path / "outbox").mkdir()
-    (tmp_path / "inbox").mkdir()
-    return make_config(tmp_path)
-
-
-@pytest.fixture
-def ledger(config: Config) -> Iterator[Ledger]:
-    with closing(Ledger(config.state_dir)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def beating(config: Config, ledger: Ledger) -> Beating:
-    return Beating(config, ledger)
 
 
 def test_a_job_that_was_resumed_has_its_remaining_time_too(beating: Beating) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from watching import put
 
 from pipeline.errors import DiskError
 from pipeline.storage.files import TEMPORARY_PREFIX, Disk
@@ -16,19 +17,6 @@ from pipeline.watch.inbox import HIDDEN, Identity, Scan, Seen, scan_inbox
 from pipeline.watch.markers import marker_path
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="leases and mountinfo are Linux'")
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    folder = tmp_path / "inbox"
-    folder.mkdir()
-    return folder
-
-
-def put(path: Path, data: bytes = b"data") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
 
 
 def scan(inbox: Path) -> Scan:

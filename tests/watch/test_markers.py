@@ -6,40 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from claimed import ID, OTHER, make_claims, taken, with_disk
+from claimed import ID, OTHER, taken, with_disk
 from disks import failing
+from watching import put
 
 from pipeline.storage.files import Disk
 from pipeline.watch.claims import Claims
-from pipeline.watch.inbox import Scan, scan_inbox
+from pipeline.watch.inbox import scan_inbox
 from pipeline.watch.markers import marker_path
 
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-@pytest.fixture
-def claims(tmp_path: Path) -> Claims:
-    return make_claims(tmp_path)
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    folder = tmp_path / "inbox"
-    folder.mkdir()
-    return folder
-
-
-def put(path: Path, data: bytes = b"data") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
-
-
-def scan(inbox: Path) -> Scan:
-    return scan_inbox(inbox, Disk())
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 class TestMarker:
@@ -52,7 +28,7 @@ class TestMarker:
         assert len(os.fsencode(marker.name)) <= 255
         if "\udcff" not in name or sys.platform == "linux":
             put(marker)
-            assert scan(inbox).markers == {marker.relative_to(inbox)}
+            assert scan_inbox(inbox, Disk()).markers == {marker.relative_to(inbox)}
 
     def test_names_stay_apart(self) -> None:
         assert marker_path(Path("n" * 255)) != marker_path(Path("n" * 254 + "m"))

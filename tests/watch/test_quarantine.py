@@ -2,26 +2,17 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from pathlib import Path
 
 import pytest
-from claimed import ID, ODD_NAMES, OTHER, REPORT, below, drop, make_claims, quarantine_of, taken, with_disk
+from claimed import ID, ODD_NAMES, OTHER, REPORT, below, drop, quarantine_of, taken, with_disk
 from disks import When, failing
 
 from pipeline.errors import DiskError, UsageError
 from pipeline.storage.files import Disk
 from pipeline.watch.claims import Claims
 
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-@pytest.fixture
-def claims(tmp_path: Path) -> Claims:
-    return make_claims(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 def test_a_report_can_be_removed(claims: Claims) -> None:

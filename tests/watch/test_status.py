@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heartbeats import JOB, Beating, make_config, step
+from heartbeats import JOB, Beating, step
 from watching import Watched, wait_until
 
 from pipeline.batch.summary import Finished
@@ -25,25 +25,6 @@ from pipeline.watch.owner import Owner
 from pipeline.watch.quarantine import Quarantine
 from pipeline.watch.routes import Router
 from pipeline.watch.status import LATE_S, RECENT_S, examine_daemon, read_status, status_lines
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    (tmp_path / "outbox").mkdir()
-    (tmp_path / "inbox").mkdir()
-    return make_config(tmp_path)
-
-
-@pytest.fixture
-def ledger(config: Config) -> Iterator[Ledger]:
-    with closing(Ledger(config.state_dir)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def beating(config: Config, ledger: Ledger) -> Beating:
-    return Beating(config, ledger)
-
 
 # Holds an inbox and beats once, says so, and lives until its stdin ends.
 DAEMON = """

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from watching import put
 
 from pipeline.watch.system import (
     NETWORK_FILE_SYSTEMS,
@@ -16,12 +17,6 @@ from pipeline.watch.system import (
 )
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="leases and mountinfo are Linux'")
-
-
-def put(path: Path, data: bytes = b"data") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
 
 
 @linux
