@@ -1,4 +1,4 @@
-"""What is typed and shown: commands, live display, reports of this machine, log files, signals.
+"""The command line: commands, displays, the log, checks of this machine, signals.
 
-Nothing else prints or exits, and nothing else imports this package. It decides nothing about pictures.
+Only its commands print or exit, and nothing imports this package. It decides nothing about pictures.
 """

@@ -1,4 +1,4 @@
-"""What `doctor` and `weights show` tell of this machine."""
+"""What `doctor` and `weights show` report about this machine."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _network(config: Config, name: str) -> Check:
 
 
 def _folder(label: str, folder: Path) -> Check:
-    """Tell whether a folder can be written, or made where it is to be, and has free space."""
+    """Check that a folder can be written, or created, and has free space."""
     existing = folder
     while not existing.exists():
         existing = existing.parent

@@ -13,10 +13,9 @@ from ..errors import PipelineError, Unexpected
 from ..storage.files import one_line
 from ..threads import sleep_while_waiting
 from ..version import VERSION
-from .commands import batch, information, picture, watch, weights
-from .commands.options import QuietOption, VerboseOption
+from .commands import batch, flags, information, picture, watch, weights
 from .commands.output import answer, say
-from .streams import guarded, open_closed
+from .streams import guarded, open_closed_streams
 
 app = typer.Typer(
     name="style-pipeline",
@@ -39,7 +38,7 @@ CommandLineError: type[Any] = next(
 
 def main() -> None:
     """Run the command line; every error ends here with its message and its exit code."""
-    open_closed()
+    open_closed_streams()
     sleep_while_waiting()
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = guarded(sys.stdout, 1), guarded(sys.stderr, 2)
@@ -96,7 +95,7 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    verbose: VerboseOption = False,
-    quiet: QuietOption = False,
+    verbose: flags.Verbose = False,
+    quiet: flags.Quiet = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""Rows that show how far things are, fitted to the width of a terminal."""
+"""Progress rows that fit the width of a terminal."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.text import Text
 SHORTEST_BAR, LONGEST_BAR = 12, 40
 SHORTEST_NAME, LONGEST_NAME = 8, 32
 GAP = 2
-# Kept free at the end of a row: a terminal shows ^C there, which must not begin a line of its own.
+# Kept free at the end of a row, where a terminal shows ^C: it must not start a line of its own.
 FREE = 4
 
 
 @dataclass(frozen=True)
 class Row:
-    """How far something is, what time is left, and more, the most important first, if there is room."""
+    """The progress of one thing, the time it has left, and further details, the most important first."""
 
     name: str
     done: int
@@ -40,23 +40,23 @@ class Widths:
 
 
 def plan_widths(rows: Sequence[Row], width: int) -> Widths:
-    """Share out a terminal's width: first count and time left, then a bar, names, and what else there is."""
+    """Divide a terminal's width: count and time left come first, then bar, name and further details."""
     count, left = _widest([_count(row) for row in rows]), _widest([row.left for row in rows])
-    room = width - FREE - sum(column + GAP for column in (count, left) if column)
+    space = width - FREE - sum(column + GAP for column in (count, left) if column)
     names = min(_widest([row.name for row in rows]), LONGEST_NAME)
-    bar = SHORTEST_BAR if room >= SHORTEST_BAR + GAP + min(names, SHORTEST_NAME) else 0
-    name = max(min(names, room - (bar + GAP if bar else 0)), min(names, SHORTEST_NAME), 1)
-    room -= name + (bar + GAP if bar else 0)
+    bar = SHORTEST_BAR if space >= SHORTEST_BAR + GAP + min(names, SHORTEST_NAME) else 0
+    name = max(min(names, space - (bar + GAP if bar else 0)), min(names, SHORTEST_NAME), 1)
+    space -= name + (bar + GAP if bar else 0)
     more = 0
     for column in range(max((len(row.more) for row in rows), default=0)):
         needed = _widest([row.more[column] for row in rows if column < len(row.more)]) + GAP
-        if needed > room:
+        if needed > space:
             break
-        room -= needed
+        space -= needed
         more += 1
     # On an even narrower terminal every column is cut at its end.
     left = max(min(left, width - name - count - 2 * GAP), 0)
-    return Widths(name, min(bar + max(room, 0), LONGEST_BAR) if bar else 0, left, more)
+    return Widths(name, min(bar + max(space, 0), LONGEST_BAR) if bar else 0, left, more)
 
 
 def progress_table(rows: Sequence[Row], width: int) -> Table:

@@ -1,4 +1,4 @@
-"""Signals to stop and to reload: noted when they come, acted upon when there is time for it."""
+"""Signals to stop and to reload: handlers only record them, and the program acts on them later."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 def stop_signal(on_stop: Callable[[], None], with_hang_up: bool = False) -> Iterator[list[int]]:
     """Collect the first INT or TERM, so that the running step can end; a second one kills at once.
 
-    `with_hang_up`: so does HUP, but for one that was ignored before, as under nohup. A terminal that closes
-    sends several; the others are ignored. `on_stop` is called in the handler, where no stream may be used:
-    the signal may have come in the middle of a line.
+    `with_hang_up` collects HUP as well, unless it is ignored already, as under nohup. A terminal that closes
+    sends several; all but the first are ignored. `on_stop` is called in the handler and must not use a
+    buffered stream: the signal may have interrupted a write to it.
     """
     received: list[int] = []
     afterwards: dict[int, Any] = {signal.SIGINT: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
@@ -24,14 +24,14 @@ def stop_signal(on_stop: Callable[[], None], with_hang_up: bool = False) -> Iter
         afterwards[signal.SIGHUP] = signal.SIG_IGN
     previous = {number: signal.getsignal(number) for number in afterwards}
 
-    def note(number: int, _frame: object) -> None:
+    def record(number: int, _frame: object) -> None:
         received.append(number)
         for again, action in afterwards.items():
             signal.signal(again, action)
         on_stop()
 
     for number in afterwards:
-        signal.signal(number, note)
+        signal.signal(number, record)
     try:
         yield received
     finally:
@@ -41,10 +41,10 @@ def stop_signal(on_stop: Callable[[], None], with_hang_up: bool = False) -> Iter
 
 @contextmanager
 def reload_signal(wake: Callable[[], None], read: Callable[[], T]) -> Iterator[Callable[[], T | None]]:
-    """Give a function that reads the configuration again if HUP came since it was last called."""
-    wanted: list[int] = []
+    """Give a function that reads the configuration again if HUP came since its last call."""
+    wanted: list[int] = []  # no Event: a handler may interrupt its lock
 
-    def note(number: int, _frame: object) -> None:
+    def record(number: int, _frame: object) -> None:
         wanted.append(number)
         wake()
 
@@ -55,11 +55,11 @@ def reload_signal(wake: Callable[[], None], read: Callable[[], T]) -> Iterator[C
         try:
             return read()
         except OSError:
-            wanted.append(0)  # a disk that is away for now; nobody has to ask again
+            wanted.append(0)  # the disk is away for now; the next call tries again
             raise
 
     hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
-    previous = signal.signal(hang_up, note) if hang_up else None
+    previous = signal.signal(hang_up, record) if hang_up else None
     try:
         yield reread
     finally:

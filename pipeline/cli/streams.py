@@ -1,4 +1,4 @@
-"""Standard output and error that never raise: what cannot be written is dropped, and the error kept."""
+"""Standard output and error that never raise: they drop what cannot be written, and keep the error."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 GONE = frozenset({errno.EPIPE, errno.EIO, errno.ENXIO})
 
 
-class Outlet(io.RawIOBase):
-    """Writes to a stream at once, and never raises. A line that was cut off is ended before the next."""
+class LossyWriter(io.RawIOBase):
+    """Writes to a stream without a buffer, and never raises. A line that was cut off ends before the next."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -53,21 +53,21 @@ class Outlet(io.RawIOBase):
         return written or 0
 
 
-def refused(stream: TextIO) -> OSError | None:
-    """Return the error that lost output of a guarded stream, unless its reader is gone; or None."""
+def write_error(stream: TextIO) -> OSError | None:
+    """Return the last error of a guarded stream, or None if there was none or its reader is gone."""
     error = getattr(getattr(stream, "buffer", None), "error", None)
     return error if isinstance(error, OSError) and error.errno not in GONE else None
 
 
 def encoded(text: str, stream: TextIO | None) -> bytes:
-    """Return text as a stream has it, with escapes for what its encoding lacks."""
+    """Return text in a stream's encoding, with escapes for characters that it lacks."""
     return text.encode(getattr(stream, "encoding", None) or "utf-8", "backslashreplace")
 
 
 def guarded(stream: TextIO | None, descriptor: int) -> TextIO:
-    """Return a stream to write to instead of a standard one: what it is given never raises.
+    """Return a replacement for a standard stream whose writes never raise.
 
-    What the encoding lacks is written as escapes.
+    Characters that its encoding lacks are written as escapes.
     """
     if stream is None:  # it was closed before this program began
         raw = cast(BinaryIO, io.FileIO(descriptor, "w", closefd=False))
@@ -78,12 +78,12 @@ def guarded(stream: TextIO | None, descriptor: int) -> TextIO:
     else:  # a StringIO of the caller
         return stream
     encoding = stream.encoding if stream else "utf-8"
-    outlet = cast(BinaryIO, Outlet(raw))
+    outlet = cast(BinaryIO, LossyWriter(raw))
     return io.TextIOWrapper(outlet, encoding, "backslashreplace", line_buffering=True, write_through=True)
 
 
-def open_closed() -> None:
-    """Open the null device for closed standard streams, so that no other file gets their descriptors."""
+def open_closed_streams() -> None:
+    """Open the null device in place of closed standard streams: no other file gets their descriptors."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

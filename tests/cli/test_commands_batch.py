@@ -192,12 +192,12 @@ def test_a_signal_stops_every_worker_at_a_checkpoint(cli, night):
 
 
 @pytest.mark.parametrize("name", ["a.png", "photo.JPG", "folder"])
-def test_run_says_that_it_wants_a_manifest(cli, night, name):
+def test_run_says_that_it_expects_a_manifest(cli, night, name):
     Path("folder").mkdir()
     code, _, err = cli("run", name)
     assert code == 2
     assert f"Error: {name}: is a " in err
-    assert "`run` wants a manifest" in err
+    assert "`run` expects a manifest" in err
     assert "stylize CONTENT STYLE" in err
 
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from pipeline.cli.streams import Outlet, encoded, guarded, refused
+from pipeline.cli.streams import LossyWriter, encoded, guarded, write_error
 
 
 class Disk(io.BytesIO):
@@ -23,7 +23,7 @@ class Disk(io.BytesIO):
 
 def test_what_is_refused_is_dropped_and_a_line_cut_off_is_ended() -> None:
     disk = Disk()
-    outlet = Outlet(disk)
+    outlet = LossyWriter(disk)
     outlet.write(b"first\n")
     disk.room = 3
     assert outlet.write(b"second\n") == 7
@@ -47,11 +47,11 @@ def test_a_guarded_stream_raises_nothing_and_says_what_is_lost(number: int) -> N
 
     before = io.TextIOWrapper(io.BufferedWriter(Refusing()))
     out = guarded(before, 1)
-    assert refused(out) is None
+    assert write_error(out) is None
     out.write("lost\n")
     out.flush()
     # A reader that went away does not wait for it.
-    assert (refused(out) is not None) == (number == errno.ENOSPC)
+    assert (write_error(out) is not None) == (number == errno.ENOSPC)
     before.flush()  # nothing is left in it to be written at the end
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,29 +13,13 @@ import typer
 
 from ...errors import DeadlineError, Interrupted, UsageError
 from ...spec.text import are, counted
-from .options import (
-    ConfigOption,
-    DeviceOption,
-    ForOption,
-    OutboxOption,
-    PresetOption,
-    QuietOption,
-    SetOption,
-    UntilOption,
-    VerboseOption,
-    log_level,
-    read_settings,
-    recipe_flags,
-)
+from . import flags
 from .output import answer, check_answered, say
 from .showing import show_run
 
 if TYPE_CHECKING:
     from ...batch.options import RunOptions
-    from ...batch.planner import Planner
-    from ...batch.runner import Runner
-    from ...batch.summary import Observer, Summary
-    from ...execution.executors import Executor, InProcessExecutor
+    from ...batch.summary import Summary
     from ...spec.batches import Batch
     from ...spec.config import Config
 
@@ -46,11 +30,11 @@ app = typer.Typer()
 def run(
     context: typer.Context,
     manifest: Annotated[Path, typer.Argument(help="YAML manifest of contents and styles.")],
-    config: ConfigOption = None,
-    outbox: OutboxOption = None,
-    device: DeviceOption = None,
-    preset: PresetOption = None,
-    assignments: SetOption = None,
+    config: flags.ConfigPath = None,
+    outbox: flags.Outbox = None,
+    device: flags.Device = None,
+    preset: flags.Preset = None,
+    assignments: flags.Assignments = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be made, and why; write nothing.")
     ] = False,
@@ -62,14 +46,14 @@ def run(
         bool, typer.Option("--missing", help="Make again what was made, then deleted or renamed.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per job.")] = False,
-    for_: ForOption = None,
-    until: UntilOption = None,
+    for_: flags.For = None,
+    until: flags.Until = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, max=64, help="Processes side by side; by default the quickest number."),
     ] = None,
-    verbose: VerboseOption = False,
-    quiet: QuietOption = False,
+    verbose: flags.Verbose = False,
+    quiet: flags.Quiet = False,
 ) -> None:
     """Make every picture of a manifest that is not there yet."""
     from ...batch.deadline import read_deadline
@@ -77,14 +61,16 @@ def run(
     from ...spec.manifest import read_manifest
 
     _check_is_no_picture(manifest)
-    settings = read_settings(config, outbox=outbox, device=device, max_failures=max_failures, workers=workers)
-    flags = recipe_flags(preset, assignments)
-    batch = read_manifest(manifest, settings.recipe, flags, exclusions=settings.exclusions())
+    settings = flags.read_settings(
+        config, outbox=outbox, device=device, max_failures=max_failures, workers=workers
+    )
+    fields = flags.recipe_fields(preset, assignments)
+    batch = read_manifest(manifest, settings.recipe, fields, exclusions=settings.exclusions())
     options = RunOptions(force, settings.max_failures, settings.max_attempts, missing=missing)
     if dry_run:
         _dry_run(settings, batch, options, as_json)
     else:
-        level = log_level(context, verbose, quiet)
+        level = flags.log_level(context, verbose, quiet)
         _run(settings, batch, replace(options, deadline=read_deadline(for_, until)), level, as_json)
 
 
@@ -94,28 +80,36 @@ def _check_is_no_picture(manifest: Path) -> None:
     if is_picture(manifest.name) or manifest.is_dir():
         what = "a folder" if manifest.is_dir() else "a picture"
         raise UsageError(
-            f"{manifest}: is {what}; `run` wants a manifest, a YAML file that names contents and styles.",
+            f"{manifest}: is {what}; `run` expects a manifest, a YAML file that names contents and styles.",
             "For one picture: `style-pipeline stylize CONTENT STYLE`. The README shows a manifest.",
         )
 
 
 def _run(settings: Config, batch: Batch, options: RunOptions, level: int, as_json: bool) -> None:
+    from ...batch.runner import Runner
     from ...execution.executors import InProcessExecutor
+    from ...execution.pool import batch_executors
+    from ...storage.ledger import Ledger
+    from ...storage.outbox import BatchFolder
     from ..sentences import failure_lines, summary_line
     from ..signals import stop_signal
 
+    executor = InProcessExecutor(settings)
+    workers = partial(batch_executors, settings, len(batch), executor)
+    folder = BatchFolder(settings.outbox, batch.name)
     with (
         show_run(settings, len(batch), level, as_json) as display,
         stop_signal(display.stopping, with_hang_up=True) as stopped,
-        _runner(settings, batch, InProcessExecutor(settings), display, options, stopped) as runner,
-        runner.folder.locked(),
+        closing(Ledger(settings.state_dir)) as ledger,
+        folder.locked(),
     ):
+        runner = Runner(folder, ledger, executor, display, options, lambda: bool(stopped), workers)
         summary = runner.run(batch.jobs, len(batch))
-        for text in runner.folder.left_alone:
+        for text in folder.left_alone:
             display.notify("ignored", text)
     if summary.failed > 1:
         say(*failure_lines(summary), err=True)
-    say(summary_line(summary, str(runner.folder.path)), err=as_json)
+    say(summary_line(summary, str(folder.path)), err=as_json)
     _end(summary, stopped, options)
 
 
@@ -133,14 +127,19 @@ def _end(summary: Summary, stopped: list[int], options: RunOptions) -> None:
 
 
 def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
+    """Print what a run would do; nothing on the disk is made or changed."""
+    from ...batch.digests import Digests
     from ...batch.estimate import Estimate
-    from ...batch.planner import plan_jobs
+    from ...batch.planner import Planner, plan_jobs
     from ...execution.executors import InProcessExecutor
+    from ...storage.ledger import LedgerCopy
+    from ...storage.outbox import BatchFolder
     from ..sentences import decision_line, decision_object, estimate_line
 
-    executor = InProcessExecutor(settings)
-    with _planner(settings, batch, executor, options) as planner:
-        estimate, failing = Estimate(planner.ledger), 0
+    executor, failing = InProcessExecutor(settings), 0
+    folder, digests = BatchFolder(settings.outbox, batch.name), Digests(lambda: False)
+    with closing(LedgerCopy(settings.state_dir)) as ledger:
+        planner, estimate = Planner(folder, ledger, executor, digests, options, batch.jobs), Estimate(ledger)
         for decision in plan_jobs(planner, batch.jobs, executor.any_checkpoints()):
             answer(json.dumps(decision_object(decision)) if as_json else decision_line(decision))
             failing += decision.fails
@@ -148,44 +147,5 @@ def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool)
                 encoder = decision.job.recipe.encoder
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
                 estimate.add(decision.job.recipe, name, decision.steps_taken)
-    say(*batch.notes, err=as_json)
-    say(estimate_line(estimate, len(batch), failing), err=as_json)
+    say(*batch.notes, estimate_line(estimate, len(batch), failing), err=as_json)
     check_answered()
-
-
-@contextmanager
-def _planner(
-    settings: Config, batch: Batch, executor: InProcessExecutor, options: RunOptions
-) -> Iterator[Planner]:
-    """Open what a plan needs; nothing on the disk is made or changed."""
-    from ...batch.digests import Digests
-    from ...batch.planner import Planner
-    from ...storage.ledger import LedgerCopy
-    from ...storage.outbox import BatchFolder
-
-    folder, digests = BatchFolder(settings.outbox, batch.name), Digests(lambda: False)
-    with closing(LedgerCopy(settings.state_dir)) as ledger:
-        yield Planner(folder, ledger, executor, digests, options, batch.jobs)
-
-
-@contextmanager
-def _runner(
-    settings: Config,
-    batch: Batch,
-    executor: InProcessExecutor,
-    observer: Observer,
-    options: RunOptions,
-    stopped: list[int],
-) -> Iterator[Runner]:
-    from ...batch.runner import Runner
-    from ...storage.ledger import Ledger
-    from ...storage.outbox import BatchFolder
-
-    def workers() -> list[Executor]:
-        from ...execution.pool import batch_executors
-
-        return batch_executors(settings, len(batch), executor)
-
-    folder = BatchFolder(settings.outbox, batch.name)
-    with closing(Ledger(settings.state_dir)) as ledger:
-        yield Runner(folder, ledger, executor, observer, options, lambda: bool(stopped), workers)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import ConfigOption, DeviceOption, read_settings
+from . import flags
 from .output import answer, answer_checks, answer_document
 
 app = typer.Typer()
@@ -53,8 +53,8 @@ def schema(
 
 
 @app.command()
-def doctor(config: ConfigOption = None, device: DeviceOption = None) -> None:
+def doctor(config: flags.ConfigPath = None, device: flags.Device = None) -> None:
     """Check this machine: Python, torch, devices, weights, folders."""
     from ..doctor import examine
 
-    answer_checks(examine(read_settings(config, device=device)))
+    answer_checks(examine(flags.read_settings(config, device=device)))

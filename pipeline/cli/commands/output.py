@@ -10,7 +10,7 @@ import typer
 
 from ...errors import DiskError, MachineError
 from ...storage.files import one_line
-from ..streams import refused
+from ..streams import write_error
 
 if TYPE_CHECKING:
     from ...watch.status import Check
@@ -52,7 +52,7 @@ def answer_checks(checks: Sequence[Check]) -> None:
 
 def check_answered() -> None:
     """Check that standard output took what was printed. Errors as in `answer`."""
-    if error := refused(sys.stdout):
+    if error := write_error(sys.stdout):
         raise DiskError(
             f"Standard output cannot be written ({error.strerror or error}).", "Send it elsewhere."
         )

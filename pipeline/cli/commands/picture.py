@@ -9,17 +9,7 @@ from typing import Annotated
 import typer
 
 from ...errors import Interrupted
-from .options import (
-    ConfigOption,
-    DeviceOption,
-    PresetOption,
-    QuietOption,
-    SetOption,
-    VerboseOption,
-    log_level,
-    read_settings,
-    recipe_flags,
-)
+from . import flags
 from .output import answer, answer_document, say
 from .showing import show_run
 
@@ -43,24 +33,24 @@ def stylize(
         Path | None,
         typer.Option("--mask", help="A picture whose colours say which style goes where in the content."),
     ] = None,
-    config: ConfigOption = None,
-    device: DeviceOption = None,
-    preset: PresetOption = None,
-    assignments: SetOption = None,
+    config: flags.ConfigPath = None,
+    device: flags.Device = None,
+    preset: flags.Preset = None,
+    assignments: flags.Assignments = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the result if it exists.")] = False,
-    verbose: VerboseOption = False,
-    quiet: QuietOption = False,
+    verbose: flags.Verbose = False,
+    quiet: flags.Quiet = False,
 ) -> None:
     """Make one picture."""
     from ...batch.single import run_single, single_job, single_style
     from ...execution.executors import InProcessExecutor
     from ..signals import stop_signal
 
-    settings = read_settings(config, device=device)
-    flags = recipe_flags(preset, assignments)
-    job, path = single_job(content, single_style(style, mask), out, settings.recipe, flags)
+    settings = flags.read_settings(config, device=device)
+    fields = flags.recipe_fields(preset, assignments)
+    job, path = single_job(content, single_style(style, mask), out, settings.recipe, fields)
     with (
-        show_run(settings, 1, log_level(context, verbose, quiet)) as display,
+        show_run(settings, 1, flags.log_level(context, verbose, quiet)) as display,
         stop_signal(display.stopping, with_hang_up=True) as stopped,
     ):
         executor = InProcessExecutor(settings)

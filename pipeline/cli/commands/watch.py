@@ -15,21 +15,7 @@ import typer
 
 from ...errors import DeadlineError, UsageError
 from ...spec.text import are, counted
-from . import showing
-from .options import (
-    ConfigOption,
-    DeviceOption,
-    ForOption,
-    OutboxOption,
-    PresetOption,
-    QuietOption,
-    SetOption,
-    UntilOption,
-    VerboseOption,
-    log_level,
-    read_settings,
-    recipe_flags,
-)
+from . import flags, showing
 from .output import answer, answer_checks, answer_document, say
 
 if TYPE_CHECKING:
@@ -44,19 +30,19 @@ service = typer.Typer(help="Run the watched folder as a service.", no_args_is_he
 def watch(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Take what has settled, then end; for cron.")] = False,
-    config: ConfigOption = None,
-    outbox: OutboxOption = None,
-    device: DeviceOption = None,
-    preset: PresetOption = None,
-    assignments: SetOption = None,
-    for_: ForOption = None,
-    until: UntilOption = None,
+    config: flags.ConfigPath = None,
+    outbox: flags.Outbox = None,
+    device: flags.Device = None,
+    preset: flags.Preset = None,
+    assignments: flags.Assignments = None,
+    for_: flags.For = None,
+    until: flags.Until = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log lines as JSON objects.")] = False,
     log_file: Annotated[
         Path | None, typer.Option("--log-file", help="Log to this file, rotated at 10 MB, not to stderr.")
     ] = None,
-    verbose: VerboseOption = False,
-    quiet: QuietOption = False,
+    verbose: flags.Verbose = False,
+    quiet: flags.Quiet = False,
 ) -> None:
     """Restyle every picture that is dropped into the inbox."""
     from ...batch.deadline import read_deadline
@@ -68,16 +54,16 @@ def watch(
     from ..signals import reload_signal, stop_signal
 
     def read() -> Config:
-        return read_settings(config, outbox=outbox, device=device)
+        return flags.read_settings(config, outbox=outbox, device=device)
 
     silence_watchdog()
     settings = read()
-    options = WatchOptions(once, read_deadline(for_, until), recipe_flags(preset, assignments))
+    options = WatchOptions(once, read_deadline(for_, until), flags.recipe_fields(preset, assignments))
     waker = Waker(settings.watch.inbox, notify_mode(settings.watch))
     with (
         stop_signal(waker.set) as stopped,
         reload_signal(waker.set, read) as reread,
-        showing.show_watch(settings, log_level(context, verbose, quiet), log_json, log_file) as display,
+        showing.show_watch(settings, flags.log_level(context, verbose, quiet), log_json, log_file) as display,
     ):
         tally = watch_inbox(settings, options, display, watch_executor, waker, lambda: bool(stopped), reread)
     if stopped:
@@ -93,14 +79,14 @@ def watch(
 
 @app.command()
 def status(
-    config: ConfigOption = None,
+    config: flags.ConfigPath = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what the watched folder is doing."""
     from ...storage.ledger import Ledger
     from ...watch.status import read_status, status_lines
 
-    settings = read_settings(config)
+    settings = flags.read_settings(config)
     with closing(Ledger(settings.state_dir)) as ledger:
         found = read_status(settings, ledger)
     answer(*([json.dumps(found)] if as_json else status_lines(found)))
@@ -110,7 +96,7 @@ def status(
 def retry(
     job: Annotated[str | None, typer.Argument(help="The id or the name of a quarantined file.")] = None,
     everything: Annotated[bool, typer.Option("--all-quarantined", help="Retry every one of them.")] = False,
-    config: ConfigOption = None,
+    config: flags.ConfigPath = None,
 ) -> None:
     """Put quarantined files back into the inbox. They are tried again."""
     from ...storage.files import Disk
@@ -121,7 +107,7 @@ def retry(
         raise UsageError(
             "Name a quarantined file, or give --all-quarantined.", "See `style-pipeline status`."
         )
-    settings = read_settings(config)
+    settings = flags.read_settings(config)
     watch = settings.watch
     quarantine = Quarantine(watch.inbox, watch.quarantine_dir, Disk())
     found = quarantine.files() if job is None else [_called(job, quarantine.files())]
@@ -157,25 +143,25 @@ def _called(name: str, found: Sequence[Quarantined]) -> Quarantined:
 
 
 @app.command()
-def health(config: ConfigOption = None) -> None:
+def health(config: flags.ConfigPath = None) -> None:
     """Check that the daemon runs and has free space. The exit code is 0, or 3 if something is wrong."""
     from ...storage.ledger import Ledger
     from ...watch.status import examine_daemon
 
-    settings = read_settings(config)
+    settings = flags.read_settings(config)
     with closing(Ledger(settings.state_dir)) as ledger:
         answer_checks(examine_daemon(settings, ledger))
 
 
 @service.command()
 def systemd(
-    config: ConfigOption = None,
+    config: flags.ConfigPath = None,
     user: Annotated[bool, typer.Option("--user", help="For a user's own manager, not the system's.")] = False,
 ) -> None:
     """Print a unit file for systemd."""
     from ...watch.service import systemd_unit
 
-    settings = read_settings(config)
+    settings = flags.read_settings(config)
     command = [str(Path(sys.executable).with_name("style-pipeline")), "watch"]
     command += ["--config", str(config.resolve())] if config else []
     answer_document(systemd_unit(settings, command, Path.cwd(), "" if user else _user_name()))

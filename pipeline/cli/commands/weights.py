@@ -7,29 +7,29 @@ from typing import Annotated
 
 import typer
 
-from .options import ConfigOption, read_settings
+from . import flags
 from .output import answer, say
 
 app = typer.Typer(help="Show or import the weights of VGG-19.", no_args_is_help=True)
 
 
 @app.command()
-def show(config: ConfigOption = None) -> None:
+def show(config: flags.ConfigPath = None) -> None:
     """Show which weights are here and what `auto` takes."""
     from ..doctor import weights_lines
 
-    answer(*weights_lines(read_settings(config)))
+    answer(*weights_lines(flags.read_settings(config)))
 
 
 @app.command("import")
 def import_(
     path: Annotated[Path, typer.Argument(help="A VGG-19 checkpoint in torchvision's format.")],
-    config: ConfigOption = None,
+    config: flags.ConfigPath = None,
 ) -> None:
     """Use another VGG-19 than the one that comes with the package."""
     from ...execution.encoders import imported_path
     from ...vgg.weights import import_weights
 
-    found = import_weights(path, imported_path(read_settings(config)))
+    found = import_weights(path, imported_path(flags.read_settings(config)))
     say(f"`encoder: vgg19` is {found.digest[:8]} from now on: {found.path}")
     say("Delete that file to use the network that comes with the package again.")

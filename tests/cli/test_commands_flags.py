@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from command_line import opened
 
-from pipeline.cli.commands.options import read_settings
+from pipeline.cli.commands.flags import read_settings
 from pipeline.errors import UsageError
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they make of the configuration and the recipe."""
+"""Flags that several commands have, and what they make of the configuration, the recipe and the log."""
 
 from __future__ import annotations
 
@@ -13,25 +13,22 @@ from ...errors import UsageError
 if TYPE_CHECKING:
     from ...spec.config import Config
 
-ConfigOption = Annotated[
+ConfigPath = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; by default config.yaml in this folder.")
 ]
-OutboxOption = Annotated[Path | None, typer.Option("--outbox", help="Folder for the results.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N.")]
-PresetOption = Annotated[str | None, typer.Option("--preset", help="A named recipe; see `presets`.")]
-SetOption = Annotated[
+Outbox = Annotated[Path | None, typer.Option("--outbox", help="Folder for the results.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N.")]
+Preset = Annotated[str | None, typer.Option("--preset", help="A named recipe; see `presets`.")]
+Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the recipe; repeatable."),
 ]
-ForOption = Annotated[
+For = Annotated[
     str | None, typer.Option("--for", metavar="SPAN", help="Stop after this time, such as 90min or 2h30m.")
 ]
-UntilOption = Annotated[
-    str | None, typer.Option("--until", metavar="HH:MM", help="Stop at this time of day.")
-]
-
-VerboseOption = Annotated[bool, typer.Option("--verbose", help="Log every step and other details.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Log only warnings and errors.")]
+Until = Annotated[str | None, typer.Option("--until", metavar="HH:MM", help="Stop at this time of day.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Log every step and other details.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Log only warnings and errors.")]
 
 
 def log_level(context: typer.Context, verbose: bool, quiet: bool) -> int:
@@ -74,7 +71,7 @@ def _as_option(problem: str) -> str:
     return f"--{key.replace('_', '-')}{colon}{text}"
 
 
-def recipe_flags(preset: str | None, assignments: list[str] | None) -> dict[str, Any]:
+def recipe_fields(preset: str | None, assignments: list[str] | None) -> dict[str, Any]:
     """Return the recipe fields that `--preset` and `--set` give.
 
     Raises:
