@@ -33,8 +33,8 @@ Action = Literal["run", "skip", "restore", "publish", "fail"]
 class Decision:
     """What is to become of a job, under which name, and why.
 
-    A job to be resumed has taken some steps; one that fails has an error; one whose inputs cannot be read
-    has no key.
+    A job to be resumed has taken some steps. One that fails has an error; one whose inputs cannot be read has
+    no key.
     """
 
     job: Job
@@ -118,7 +118,7 @@ class Planner:
         try:
             key = job_key(job, self.digests, self.executor.encoder_info(job.recipe.encoder))
         except ImageError as error:
-            # Without a key its name is its own by where its content is.
+            # A hash of the path stands for the key, so that jobs of one name are told apart.
             content = hashlib.sha256(os.fsencode(job.content)).hexdigest()
             return _failing(job, self.folder.places.choose(job.name, job.recipe.suffix, content), "", error)
         place = self.folder.places.choose(
@@ -174,13 +174,13 @@ class Planner:
 
     def _why(self, job: Job, key: str, place: Place, steps: int) -> str:
         """Say why a job has to run."""
-        record = self.folder.paths.read_record(place.name)
         if steps:
             return f"resumes from step {steps} of {total_steps(job.recipe)}"
         if place.done or place.older:
             return "forced"
         if place.missing:
             return "its picture is not there any more"
+        record = self.folder.paths.read_record(place.name)
         if record.get("status") == "failed":
             return "failed before"
         if record.get("status") == "done" and record.get("key") != key:
@@ -238,7 +238,10 @@ class DryRun:
 def plan_jobs(
     planner: Planner, jobs: Callable[[], Iterable[Job]], any_checkpoints: bool = False
 ) -> Iterator[Decision]:
-    """Say of every job of a batch what a run would make of it, without running or writing anything."""
+    """Decide about every job of a batch as a run would, without running or writing anything.
+
+    `any_checkpoints`: some jobs may have been stopped on their way; they are known by their keys alone.
+    """
     dry_run = DryRun(planner, planner.names or BatchNames(jobs), any_checkpoints)
     return map(dry_run.decide, jobs())
 

@@ -125,13 +125,15 @@ class Runner:
 
 
 class BatchRun:
-    """Jobs on their way: those that run now, and those that wait to run when nothing else does.
+    """The jobs that run now, and those that wait to run when nothing else does.
 
     `last` is what became of the job that ended last.
     """
 
     def __init__(self, runner: Runner, planner: Planner, summary: Summary) -> None:
         self.runner = runner
+        self.ledger, self.executor = runner.ledger, runner.executor
+        self.observer, self.publisher = runner.observer, runner.publisher
         self.planner = planner
         self.summary = summary
         self.last: Finished | None = None
@@ -158,13 +160,13 @@ class BatchRun:
                 for decision in self._running.values():
                     self.summary.count(decision.finished("stopped"), self.runner.folder.path)
                 with suppress(DiskError):  # the ledger retries it, and the other error matters more
-                    self.runner.ledger.take_back(*self._running)
+                    self.ledger.take_back(*self._running)
                 raise
 
     # Before they run
 
     def _groups(self, jobs: Iterable[Job]) -> Iterator[list[Decision]]:
-        """Yield the jobs to run, those that share a tensor at once."""
+        """Yield the jobs that have to run, in groups that share a tensor."""
         group: list[Decision] = []
         for decision in self._to_run(jobs):
             job = decision.job
@@ -193,7 +195,7 @@ class BatchRun:
                 return
             logger.debug("%s: %s, %s", decision.name, decision.action, decision.reason)
             if not decision.run:
-                self._count(self.runner.publisher.settle(decision))
+                self._count(self.publisher.settle(decision))
             elif seconds := self._overrun_s(job):
                 self._count(decision.finished("postponed", seconds=seconds))
             else:
@@ -210,14 +212,14 @@ class BatchRun:
     def _micro_batch(self, recipe: Recipe) -> int:
         """Return how many jobs of a recipe share a tensor: not so many that a lane would have none."""
         share = -(-max(self.summary.jobs, 1) // self._lanes.width)
-        return min(share, self.runner.executor.micro_batch(recipe))
+        return min(share, self.executor.micro_batch(recipe))
 
     def _overrun_s(self, job: Job) -> float:
         """Return how many seconds a job would take, if that is beyond the deadline; else 0."""
         deadline = self.runner.options.deadline
         if deadline is None:
             return 0.0
-        speed = self.runner.ledger.speed(self.runner.executor.encoder_info(job.recipe.encoder).name)
+        speed = self.ledger.speed(self.executor.encoder_info(job.recipe.encoder).name)
         # A square picture is the largest of its size; better to finish early than late.
         seconds = speed[1] * megapixel_steps(job.recipe, 1.0) * self._lanes.width if speed else 0.0
         return seconds if seconds > deadline.left_s else 0.0
@@ -227,25 +229,25 @@ class BatchRun:
 
     def _begin(self, decision: Decision, alone: bool) -> Task:
         """Record the attempt on disk, before the job runs: it stays there if a process dies of it."""
-        runner, job, key = self.runner, decision.job, decision.key
-        runner.announce(job.recipe.encoder)
-        runner.observer.job_started(job, decision.name)
+        job, key = decision.job, decision.key
+        self.runner.announce(job.recipe.encoder)
+        self.observer.job_started(job, decision.name)
         if self.planner.has_advanced(key):
-            runner.ledger.end(key)
-        runner.ledger.begin(key, decision.steps_taken)
+            self.ledger.end(key)  # what came before does not count against it
+        self.ledger.begin(key, decision.steps_taken)
         self._running[key] = decision
         # A worker could choose another encoder for `auto` than the key was made with.
-        encoder = runner.executor.encoder_info(job.recipe.encoder).name
+        encoder = self.executor.encoder_info(job.recipe.encoder).name
         named = replace(job, recipe=job.recipe.model_copy(update={"encoder": encoder}))
-        return Task(named, key, {path: runner.digests[path] for path in job.input_paths}, alone)
+        return Task(named, key, {path: self.planner.digests[path] for path in job.input_paths}, alone)
 
     # While they run, and after
 
     def _on_step(self, progress: StepProgress) -> None:
         decision = self._running[progress.key]
         if progress.snapshot is not None:
-            self.runner.publisher.write_snapshot(decision, progress.step, progress.snapshot)
-        self.runner.observer.job_step(decision.name, progress)
+            self.publisher.write_snapshot(decision, progress.step, progress.snapshot)
+        self.observer.job_step(decision.name, progress)
 
     def _end(self, done: Done) -> None:
         """Publish results. A job that may have failed because of others waits, to run without them."""
@@ -258,7 +260,7 @@ class BatchRun:
             for task, result in zip(done.tasks, done.results, strict=True):
                 decision = self._running.pop(task.key)
                 if result.out_of_memory and not task.alone:
-                    self.runner.ledger.take_back(task.key)
+                    self.ledger.take_back(task.key)
                     self._waiting.append(decision.job)
                 else:
                     self._finish(decision, result, at_once=1 if task.alone else self._lanes.width)
@@ -266,44 +268,43 @@ class BatchRun:
     def _lose(self, task: Task, lost: WorkerLost, by_itself: bool) -> None:
         """Let a job that lost its worker run again, unless it did so too often when it ran by itself."""
         decision = self._running.pop(task.key)
-        self.runner.observer.worker_lost(decision.job, lost)
+        self.observer.worker_lost(decision.job, lost)
         if not by_itself:
-            self.runner.ledger.take_back(task.key)
+            self.ledger.take_back(task.key)
         if self.planner.is_quarantined(task.key):
             error = quarantined_error(decision.job, self.runner.options.max_attempts, lost.message)
-            self._count(self.runner.publisher.fail(decision, JobResult.failure(error)))
+            self._count(self.publisher.fail(decision, JobResult.failure(error)))
         else:
             self._waiting.append(decision.job)
 
     def _finish(self, decision: Decision, result: JobResult, at_once: int) -> None:
         """Publish the result of a job that ran while so many did `at_once`."""
-        runner = self.runner
         if result.status == "stopped":
-            runner.ledger.take_back(decision.key)
+            self.ledger.take_back(decision.key)
             self._count(decision.finished("stopped"))
             return
         try:  # publish first: a picture that took long must not depend on the ledger
-            publish = runner.publisher.fail if result.status == "failed" else runner.publisher.publish
+            publish = self.publisher.fail if result.status == "failed" else self.publisher.publish
             finished = publish(decision, result)
         finally:
-            runner.ledger.end(decision.key)
+            self.ledger.end(decision.key)
         if finished.status == "done":
             self._note(decision.job, result, at_once)
         self._count(finished)
 
     def _note(self, job: Job, result: JobResult, at_once: int) -> None:
-        encoder = self.runner.executor.encoder_info(job.recipe.encoder)
+        encoder = self.executor.encoder_info(job.recipe.encoder)
         self.summary.note(encoder, result)
         work = megapixel_steps(job.recipe, result.width / result.height)
         if work >= ENOUGH_WORK:
             # What a job costs the machine, which makes several at once.
             seconds = result.step_seconds / result.micro_batch / at_once
-            self.runner.ledger.note_speed(encoder.name, result.device, seconds / work)
+            self.ledger.note_speed(encoder.name, result.device, seconds / work)
 
     def _count(self, finished: Finished) -> None:
         self.last = finished
         self.summary.count(finished, self.runner.folder.path)
-        self.runner.observer.job_finished(finished)
+        self.observer.job_finished(finished)
 
 
 def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]:
