@@ -83,7 +83,9 @@ def decode_samples(samples_HWC: NDArray[np.uint16], profile: bytes, transparent:
 
 def decode_cmyk_samples(samples_HWC: NDArray[np.uint16], profile: bytes) -> Decoded:
     """Decode CMYK, for which there is no way in 16 bits."""
-    found = _from_8_bits(Image.fromarray(to_8_bits(samples_HWC), "CMYK"), profile)
+    height, width, _ = samples_HWC.shape
+    image = Image.frombytes("CMYK", (width, height), to_8_bits(samples_HWC).tobytes())
+    found = _from_8_bits(image, profile)
     return replace(found, notes=(*found.notes, EIGHT_BITS), profile=profile)
 
 

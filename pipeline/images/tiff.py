@@ -227,7 +227,10 @@ class SampleReader:
         rest = memoryview(self.data)[8:], bytes(start - len(self.data)), ifd_bytes(fields, "<", start)
         with io.BytesIO(b"".join((b"II*\0", struct.pack("<I", start), *rest))) as file:
             grey = _ByteImage(file)
-            grey.load()
+            try:
+                grey.load()
+            except OSError as error:  # damaged, or libtiff is built without this compression
+                raise OSError(f"compression {self.compression}: {error}") from error
         return grey
 
     def _decoded(self, stored: NDArray[np.uint8]) -> NDArray[Any]:

@@ -56,8 +56,9 @@ def camera_exif() -> Image.Exif:
     return exif
 
 
-# Compressions of TIFF that Pillow does, by number and by its names.
-COMPRESSIONS = {5: "tiff_lzw", 32946: "tiff_deflate", 32773: "packbits", 34925: "lzma", 50000: "zstd"}
+# Compressions of TIFF that Pillow does, by number and by its names; and those done here.
+BY_PILLOW = {5: "tiff_lzw", 32773: "packbits", 34925: "lzma"}
+COMPRESSIONS = (1, 8, 32946, 50000, *BY_PILLOW)
 KINDS = {"u": 1, "i": 2, "f": 3}
 
 
@@ -133,11 +134,15 @@ def _packed(block: np.ndarray, order: str, bits: int, predictor: int) -> bytes:
 
 
 def _compressed(data: bytes, compression: int) -> bytes:
-    """Compress bytes as Pillow does for a picture of one row of grey."""
-    if compression in (1, 8):
-        return data if compression == 1 else zlib.compress(data)
+    """Compress bytes; Pillow does it for a picture of one row of grey."""
+    if compression == 1:
+        return data
+    if compression in (8, 32946):
+        return zlib.compress(data)
+    if compression == 50000:  # a frame of Zstandard (RFC 8878) with one block, stored as it is
+        return b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<II", len(data), len(data) << 3 | 1)[:7] + data
     buffer = io.BytesIO()
-    Image.frombytes("L", (len(data), 1), data).save(buffer, "TIFF", compression=COMPRESSIONS[compression])
+    Image.frombytes("L", (len(data), 1), data).save(buffer, "TIFF", compression=BY_PILLOW[compression])
     with Image.open(buffer) as opened:
         (offset,), (size,) = opened.tag_v2[273], opened.tag_v2[279]
         assert opened.tag_v2.get(317, 1) == 1

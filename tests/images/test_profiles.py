@@ -192,11 +192,6 @@ def test_damaged_profiles_are_kept_or_not_and_no_reason_to_fail():
     assert kept > 10
 
 
-def test_eight_bits_are_rounded():
-    every = np.arange(65536, dtype=np.uint16)
-    assert np.array_equal(to_8_bits(every), np.round(every / 257))
-
-
 def test_the_srgb_profile_is_one_and_always_the_same_bytes():
     profile = ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile()))
     assert "sRGB" in ImageCms.getProfileDescription(profile)

@@ -250,11 +250,14 @@ def test_pixels_are_limited_and_not_their_bytes(compression, layout, monkeypatch
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_every_compression_is_undone(compression):
+    data = tiff_file(RAMP_HWC, compression=compression, rows=8)
     try:
-        data = tiff_file(RAMP_HWC, compression=compression, rows=8)
-    except (RuntimeError, OSError):
-        pytest.skip(f"this libtiff, {features.version('libtiff')}, has no {COMPRESSIONS[compression]}")
-    assert np.array_equal(read_16(data).rgb16_HWC, RAMP_HWC)
+        found = read_16(data)
+    except ImageError:
+        if compression not in (34925, 50000):
+            raise
+        pytest.skip(f"libtiff {features.version('libtiff')} is built without compression {compression}")
+    assert np.array_equal(found.rgb16_HWC, RAMP_HWC)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -399,7 +402,7 @@ def test_a_strip_that_is_cut_short_is_damage(compression):
     with Image.open(io.BytesIO(tiff_file(to_8_bits(RAMP_HWC), compression=compression))) as opened:
         (size,) = opened.tag_v2[279]
     data = tiff_file(RAMP_HWC, compression=compression, tags={279: [size // 2]})
-    with pytest.raises(ImageError, match="damaged or cut short"):
+    with pytest.raises(ImageError, match=rf"damaged or cut short \(compression {compression}: "):
         decode_picture(data, "t.tif")
 
 
