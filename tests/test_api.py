@@ -270,7 +270,7 @@ def test_threads_share_what_is_loaded_and_their_pictures_are_made_one_after_anot
 
 
 def test_a_picture_may_be_asked_for_while_another_is_made(make_picture):
-    """By the function that is told of the progress, in the same thread."""
+    """By its own `on_progress`, in the same thread."""
     content, style = make_picture("a.png", 0, (64, 48)), make_picture("s.png", 1)
     other = Recipe(**QUICK, style_layers=["relu2_1"])
     expected = [stylize(content, style, recipe).tobytes() for recipe in (Recipe(**QUICK), other)]

@@ -57,6 +57,6 @@ def test_a_shared_context_is_entered_by_the_first_and_left_by_the_last():
     assert said == ["changed", "restored"] * 2
 
 
-def test_one_thread_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_thread_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 1)
     assert list_devices()[-1].label == "CPU, 1 thread"

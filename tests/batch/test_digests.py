@@ -13,7 +13,9 @@ from pipeline.errors import ImageError
 from pipeline.storage import files
 
 
-def test_a_stop_is_heeded_while_an_input_is_read(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_interrupts_the_reading_of_an_input(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "HASH_BYTES", 16)
     asked: list[None] = []
 
@@ -30,7 +32,7 @@ def test_a_stop_is_heeded_while_an_input_is_read(workshop: Workshop, monkeypatch
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_that_came_to_be_an_input_is_not_waited_for(environment: Path) -> None:
+def test_a_named_pipe_as_input_is_not_waited_for(environment: Path) -> None:
     os.mkfifo("a.png")
     with pytest.raises(ImageError, match=r"a\.png: cannot be read \(not a regular file\)"):
         Digests(lambda: False)[Path("a.png")]

@@ -46,7 +46,7 @@ def test_an_estimate_learns_from_the_last_picture(workshop: Workshop) -> None:
     ledger.close()
 
 
-def test_a_job_too_small_says_nothing_of_speed(workshop: Workshop) -> None:
+def test_a_small_job_is_no_measure_of_speed(workshop: Workshop) -> None:
     workshop.run()
     ledger = Ledger(workshop.state)
     assert ledger.speed("fake") is None

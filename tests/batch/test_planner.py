@@ -34,7 +34,7 @@ def test_a_plan_says_what_a_run_then_does(workshop: Workshop, make_picture: Make
 
 
 def test_a_plan_finds_what_is_done_under_another_name(workshop: Workshop) -> None:
-    """A file of someone else had the wanted name, so the picture got a short id."""
+    """A foreign file has the wanted name, so the picture gets a short id."""
     workshop.batch_folder.mkdir(parents=True)
     (workshop.batch_folder / "a--s.png").write_bytes(b"mine")
     plans = [(planned.name, planned.run) for planned in workshop.plan()]
@@ -55,7 +55,7 @@ def test_a_plan_names_jobs_of_one_name_apart(
 
 
 def test_a_plan_knows_what_is_quarantined(workshop: Workshop) -> None:
-    """Also before any run has said so in a record; and that force gives it another chance."""
+    """Also before any run has recorded it; and --force gives it another chance."""
     workshop.keep_one_style()
     for _ in range(3):
         workshop.run_in_a_process({"a": "kill"})

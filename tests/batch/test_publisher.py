@@ -24,7 +24,7 @@ ALL = ["a--s", "b--s", "a--t", "b--t"]
 
 
 @pytest.mark.parametrize("changed", ["photos/a.png", "styles/s.png"])
-def test_of_a_changed_picture_the_newest_result_has_the_name(
+def test_the_newest_result_of_a_changed_picture_takes_the_name(
     changed: str, workshop: Workshop, make_picture: MakePicture
 ) -> None:
     old = {finished.name: finished.key for finished in workshop.run().observer.finished}
@@ -73,7 +73,7 @@ def test_a_picture_changed_back_has_its_result_again_without_being_made(workshop
 def test_a_result_brought_back_for_a_drop_is_published_for_it_once(
     logs_too: bool, workshop: Workshop
 ) -> None:
-    """A manifest that is dropped; someone fetches its pictures, and the daemon comes to it once more."""
+    """A manifest is dropped, someone fetches its pictures, and the daemon reads it once more."""
     workshop.keep_one_style()
     executor = FakeExecutor()
 
@@ -98,10 +98,10 @@ def test_a_result_brought_back_for_a_drop_is_published_for_it_once(
     assert [name for name in workshop.pictures() if "/" not in name] == []
 
 
-def test_of_jobs_that_share_a_name_none_takes_anothers(
+def test_jobs_that_share_a_name_never_take_each_others_results(
     workshop: Workshop, make_manifest: MakeManifest
 ) -> None:
-    """A name that leaves out what the sweep changes; another value comes first the second time."""
+    """The name leaves out what the sweep changes, and the second time another value comes first."""
 
     def sweep(values: list[int]) -> None:
         make_manifest(
@@ -129,7 +129,7 @@ def test_of_jobs_that_share_a_name_none_takes_anothers(
 def test_a_result_of_another_picture_of_that_name_stays_where_it_is(
     workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
 ) -> None:
-    """Another manifest of the same batch: nobody said that the one is to replace the other."""
+    """It came from another manifest of the same batch, and nothing says that one replaces the other."""
     workshop.run()
     before = workshop.pictures()
     make_picture("more/a.png", 5)
@@ -313,7 +313,7 @@ def test_a_checkpoint_is_kept_until_the_picture_is_published(
     assert len(set(executor.forgotten)) == 4
 
 
-def test_the_picture_is_there_before_it_is_told(workshop: Workshop) -> None:
+def test_the_picture_is_there_before_the_observer_is_notified(workshop: Workshop) -> None:
     seen: list[bool] = []
 
     class Looking(Recorder):

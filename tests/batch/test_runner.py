@@ -91,14 +91,14 @@ def test_one_picture_named_twice_is_made_once(workshop: Workshop, make_manifest:
     assert (ran.summary.done, ran.summary.skipped) == (2, 1)
 
 
-def test_the_encoder_is_told_once(workshop: Workshop) -> None:
+def test_the_encoder_is_announced_once(workshop: Workshop) -> None:
     assert workshop.run().observer.encoders == [FakeExecutor().encoder]
 
 
 # Failures
 
 
-def test_a_failure_is_recorded_and_the_others_go_on(workshop: Workshop) -> None:
+def test_a_failure_is_recorded_and_the_others_run(workshop: Workshop) -> None:
     ran = workshop.run(FakeExecutor({"a": "fail"}))
     assert ran.observer.statuses == {"a--s": "failed", "b--s": "done", "a--t": "failed", "b--t": "done"}
     assert (ran.summary.done, ran.summary.failed) == (2, 2)
@@ -155,7 +155,7 @@ def test_a_content_that_cannot_be_read_fails_alone(workshop: Workshop) -> None:
     assert workshop.summary()["failures"][0]["name"] == "b--s"
 
 
-def test_failures_of_one_name_are_told_apart(
+def test_failures_of_one_name_get_records_of_their_own(
     workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
 ) -> None:
     """Two jobs never share a name, not even when neither can be read."""
@@ -180,7 +180,7 @@ def test_a_failure_does_not_touch_a_picture_of_the_same_name(workshop: Workshop)
     assert workshop.record("a--s")["status"] == "done"
 
 
-def test_a_file_name_that_is_no_text_stops_no_night(workshop: Workshop) -> None:
+def test_a_file_name_that_is_not_utf_8_stops_nothing(workshop: Workshop) -> None:
     """Old archives hold names in Latin-1; Linux takes them as they are."""
     name = os.fsencode(workshop.folder / "photos") + b"/caf\xe9.png"
     try:
@@ -195,7 +195,7 @@ def test_a_file_name_that_is_no_text_stops_no_night(workshop: Workshop) -> None:
 
 
 def test_attempts_end_with_progress(workshop: Workshop) -> None:
-    """A job that comes further at each attempt is not the one that ends its process."""
+    """A job that takes more steps at each attempt will come to an end."""
     executor = FakeExecutor({"a": "lost"})
     keys: list[str] = []
 
@@ -287,7 +287,7 @@ def test_a_ledger_that_cannot_be_written_throws_no_picture_away(
 def test_a_fault_of_the_ledger_burns_no_attempt(
     workshop: Workshop, broken_ledger: Callable[[str, int], None]
 ) -> None:
-    """In one process, as a daemon that pauses and goes on."""
+    """In one process, like a daemon that pauses and resumes."""
     batch = workshop.read()
     folder, job = BatchFolder(workshop.outbox, batch.name), next(iter(batch.jobs()))
     with closing(Ledger(workshop.state)) as ledger, folder.locked():
@@ -350,7 +350,7 @@ def test_a_stop_that_comes_after_the_last_job_stopped_nothing(workshop: Workshop
 # Kills
 
 
-def test_a_killed_batch_goes_on_and_repeats_nothing(workshop: Workshop) -> None:
+def test_a_killed_batch_resumes_and_repeats_nothing(workshop: Workshop) -> None:
     workshop.run_in_a_process({"b": "kill"})
     assert list(workshop.pictures()) == ["a--s.png"]
     executor = FakeExecutor()
@@ -362,7 +362,7 @@ def test_a_killed_batch_goes_on_and_repeats_nothing(workshop: Workshop) -> None:
 
 
 def test_a_job_that_kills_the_process_three_times_is_quarantined(workshop: Workshop) -> None:
-    """It stands second in the first style, and first among what is left later."""
+    """It comes second in the first style, and first among those that are left."""
     workshop.keep_one_style()
     for _ in range(3):
         workshop.run_in_a_process({"a": "kill"})
@@ -373,7 +373,7 @@ def test_a_job_that_kills_the_process_three_times_is_quarantined(workshop: Works
     assert record["status"] == "failed"
     assert "3 times" in record["error"]
     assert "--force" in record["next_step"]
-    # It stays aside, and is said to be.
+    # It stays quarantined, and the plan says so.
     plans = {planned.name: planned for planned in workshop.plan()}
     assert not plans["a--s"].run
     assert "3 times" in plans["a--s"].reason

@@ -73,7 +73,7 @@ def test_grouping_loses_nothing_and_puts_one_style_in_a_row(jobs: list[Job], win
             ]
 
 
-def test_grouping_looks_ahead_no_further_than_its_window() -> None:
+def test_grouping_reads_no_further_than_its_window() -> None:
     taken: list[int] = []
 
     def jobs() -> Any:
@@ -116,7 +116,7 @@ def test_another_recipe_runs_apart(workshop: Workshop, make_manifest: MakeManife
     assert executor.groups == [["a", "b"], ["a", "b"]]
 
 
-def test_one_that_fails_does_not_fail_its_company(workshop: Workshop) -> None:
+def test_a_job_that_fails_does_not_fail_those_beside_it(workshop: Workshop) -> None:
     ran = workshop.run(FakeExecutor({"a": "fail"}, width=4))
     assert ran.observer.statuses == {"a--s": "failed", "a--t": "failed", "b--s": "done", "b--t": "done"}
 
@@ -135,14 +135,16 @@ def test_several_workers_make_what_one_makes(workshop: Workshop) -> None:
 
 
 def test_workers_work_at_the_same_time(workshop: Workshop) -> None:
-    """Each waits in its first step for the other to come to its own."""
+    """Each waits in its first step until the other is in its own."""
     both = threading.Barrier(2, timeout=30)
     workers = [FakeExecutor(after_step=lambda job, step: both.wait() and None) for _ in range(2)]
     assert workshop.run(workers=workers).summary.done == 4
 
 
 @pytest.mark.parametrize("attempts_allowed", [1, 3])
-def test_a_worker_that_dies_costs_only_its_killer(workshop: Workshop, attempts_allowed: int) -> None:
+def test_a_worker_that_dies_costs_only_the_job_that_killed_it(
+    workshop: Workshop, attempts_allowed: int
+) -> None:
     workers = [FakeExecutor({"a": "lost"}, width=2) for _ in range(2)]
     ran = workshop.run(FakeExecutor(width=2), workers=workers, max_attempts=attempts_allowed)
     assert ran.observer.statuses == {"a--s": "failed", "a--t": "failed", "b--s": "done", "b--t": "done"}
@@ -218,7 +220,7 @@ def test_a_job_listed_twice_is_made_once(workshop: Workshop, make_manifest: Make
     assert sorted(finished.status for finished in ran.observer.finished) == ["done", "done", "skipped"]
 
 
-def test_a_job_by_itself_ignores_how_many_failures_are_too_many(workshop: Workshop) -> None:
+def test_a_job_by_itself_ignores_max_failures(workshop: Workshop) -> None:
     """The daemon's: every style of a picture is tried."""
     batch, executor = workshop.read(), FakeExecutor({"a": "fail"})
     folder, ledger = outbox.BatchFolder(workshop.outbox, batch.name), Ledger(workshop.state)

@@ -19,7 +19,7 @@ def single(workshop: Workshop, out: Path | None, **fields: Any) -> tuple[Job, Pa
     return single_job(folder / "photos/a.png", look, out, {**QUICK, **fields}, {})
 
 
-def test_a_single_job_writes_where_it_is_told(workshop: Workshop) -> None:
+def test_a_single_job_writes_to_the_given_path(workshop: Workshop) -> None:
     job, path = single(workshop, Path("out/me.jpg"), snapshot_every=2)
     assert job.recipe.format == "jpeg"
     finished = run_single(job, path, FakeExecutor(), Recorder(), lambda: False)

@@ -130,7 +130,7 @@ def test_the_summary_says_what_fault_ended_the_run(width: int, workshop: Worksho
     assert statuses_of(summary)["b--s"] == "interrupted"
 
 
-def test_the_summary_says_what_nobody_foresaw(workshop: Workshop) -> None:
+def test_the_summary_names_an_unexpected_error(workshop: Workshop) -> None:
     class Broken(Recorder):
         def job_finished(self, finished: Any) -> None:
             raise ZeroDivisionError("by whom?")
@@ -145,7 +145,9 @@ def test_the_summary_says_what_nobody_foresaw(workshop: Workshop) -> None:
     assert summary["stopped"] is False
 
 
-def test_what_ended_a_run_is_told_though_the_summary_cannot_be_written(workshop: Workshop) -> None:
+def test_the_error_that_ended_a_run_is_raised_though_the_summary_cannot_be_written(
+    workshop: Workshop,
+) -> None:
     full = failing("write", matches=lambda path: path.parent == workshop.batch_folder)
     with pytest.raises(DeviceError):
         workshop.run(FakeExecutor({"a": "machine"}), disk=HookedDisk(full))

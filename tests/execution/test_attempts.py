@@ -50,7 +50,7 @@ def test_what_does_not_fit_alone_gets_a_shorter_history(executor, make_task, mon
     assert result.adjusted == ("history 3: the memory was too small for more",)
 
 
-def test_what_never_fits_fails_and_never_the_same_is_tried_twice(executor, make_task, monkeypatch) -> None:
+def test_what_never_fits_fails_and_nothing_is_tried_twice(executor, make_task, monkeypatch) -> None:
     cramped = Cramped(monkeypatch, lambda requests: False)
     one, two = run(executor, [make_task(1), make_task(2)])
     assert cramped.asked == [(2, 10), (1, 10), (1, 3), (1, 10), (1, 3)]
@@ -76,7 +76,9 @@ def test_beside_others_a_job_keeps_to_its_share_of_the_memory(executor, make_tas
     assert [run(executor, [task])[0].out_of_memory for task in (beside, alone)] == [True, False]
 
 
-def test_what_was_kept_is_given_up_before_anything_is_made_worse(executor, make_task, monkeypatch) -> None:
+def test_memory_kept_for_later_is_freed_before_anything_is_made_worse(
+    executor, make_task, monkeypatch
+) -> None:
     cramped = Cramped(monkeypatch, lambda requests: len(cramped.asked) > 1)
     kept = iter([True, False])
     monkeypatch.setattr(Session, "free_memory", lambda session: next(kept))
@@ -85,7 +87,7 @@ def test_what_was_kept_is_given_up_before_anything_is_made_worse(executor, make_
     assert [result.micro_batch for result in results] == [2, 2]
 
 
-def test_a_checkpoint_of_a_shorter_history_goes_on_with_the_picture(executor, make_task, monkeypatch) -> None:
+def test_a_checkpoint_of_a_shorter_history_is_resumed(executor, make_task, monkeypatch) -> None:
     Cramped(monkeypatch, lambda requests: requests[0].recipe.history <= 3)
     task = make_task(1, steps=6)
     looks = iter([False, False, False, True, False])
@@ -100,7 +102,7 @@ def test_a_checkpoint_of_a_shorter_history_goes_on_with_the_picture(executor, ma
 
 
 def one_job(make_task: Callable[..., Task], **fields: Any) -> Prepared:
-    """A job as far as an attempt looks at it."""
+    """What an attempt needs to know of a job."""
     return Prepared(make_task(1, **fields), None, None, [], RunState())  # type: ignore[arg-type]
 
 
@@ -119,7 +121,7 @@ def test_the_last_attempt_is_on_the_cpu(make_task) -> None:
     assert short.smaller(Refusal("cpu")) == cpu.smaller(Refusal("cpu", LargeStyle(0, (9, 9)))) == []
 
 
-def test_a_fault_nobody_expected_fails_its_own_job_only(executor, make_task, monkeypatch) -> None:
+def test_an_unexpected_error_fails_its_own_job_only(executor, make_task, monkeypatch) -> None:
     culprit = make_task(2)
 
     def fits(requests: Sequence[Any]) -> bool:
@@ -133,9 +135,7 @@ def test_a_fault_nobody_expected_fails_its_own_job_only(executor, make_task, mon
     assert "unexpected ZeroDivisionError" in results[1].error
 
 
-def test_a_fault_nobody_expected_holds_no_memory_while_its_company_runs(
-    executor, make_task, monkeypatch
-) -> None:
+def test_an_unexpected_error_holds_no_memory_while_the_others_run(executor, make_task, monkeypatch) -> None:
     """What the failed attempt had allocated is free before the next begins."""
 
     class Tensors:

@@ -54,7 +54,7 @@ def test_another_recipe_does_not_share_but_another_seed_or_format_does(executor,
     ids=str,
 )
 def test_snapshots_and_results_have_the_contents_colours(executor, make_task, fields) -> None:
-    """A grey content's are none; without it, the style's come out."""
+    """A grey content gives a grey result, where the style alone would give a coloured one."""
     fields = {**fields, "init": "style", "snapshot_every": 1, "margin": 4}
     task = make_task(1, **fields)
     Image.open(task.job.content).convert("L").save(task.job.content)
@@ -68,7 +68,7 @@ def test_snapshots_and_results_have_the_contents_colours(executor, make_task, fi
     assert np.ptp(pixels(plain), axis=2).max() > 20
 
 
-def test_a_picture_that_cannot_be_read_leaves_its_company_alone(executor, make_task) -> None:
+def test_a_picture_that_cannot_be_read_fails_its_own_job_only(executor, make_task) -> None:
     tasks = [make_task(number) for number in (1, 2)]
     changed, fine = tasks
     Image.new("RGB", (48, 36)).save(changed.job.content)
@@ -77,7 +77,7 @@ def test_a_picture_that_cannot_be_read_leaves_its_company_alone(executor, make_t
     assert "changed while it was waiting" in broken.error
 
 
-def test_exif_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> None:
+def test_exif_too_long_for_a_jpeg_is_left_out_with_a_note(executor, make_task) -> None:
     task = make_task(1, format="jpeg", exif="keep")
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = "x" * 70_000
@@ -89,7 +89,7 @@ def test_exif_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> N
     assert result.notes == ("1.png: its EXIF is too long for a JPEG and is left out.",)
 
 
-def test_exif_that_cannot_be_read_is_said_where_it_is_wanted(executor, make_task) -> None:
+def test_exif_that_cannot_be_read_is_noted_if_it_is_to_be_kept(executor, make_task) -> None:
     for wanted, notes in (
         ("keep", ("1.png: its EXIF cannot be read and is left out.",)),
         ("drop", ()),
@@ -103,7 +103,7 @@ def test_exif_that_cannot_be_read_is_said_where_it_is_wanted(executor, make_task
         assert result.notes == notes
 
 
-def test_provenance_too_long_for_a_jpeg_is_left_out_and_said(executor, make_task) -> None:
+def test_provenance_too_long_for_a_jpeg_is_left_out_with_a_note(executor, make_task) -> None:
     for image_format, notes in (
         ("jpeg", ("1.png: its provenance is too long for a JPEG and is left out; PNG",)),
         ("png", ()),
@@ -166,7 +166,7 @@ def test_jobs_with_as_many_regions_share_a_tensor_and_come_out_as_alone(executor
         assert np.abs(pixels(alone) - pixels(result)).max() <= 2
 
 
-def test_a_masked_job_goes_on_from_its_checkpoint(executor, make_task) -> None:
+def test_a_masked_job_resumes_from_its_checkpoint(executor, make_task) -> None:
     task = masked(make_task(1, **MASKED))
     (whole,) = run(executor, [task])
     looks = iter([False, False, True])
@@ -199,7 +199,7 @@ def test_masks_that_cannot_be_used_fail_their_own_job(executor, make_task) -> No
     assert all(result.next_step for result in results[:2])
 
 
-def test_stopped_together_they_go_on_together_or_apart(executor, make_task) -> None:
+def test_stopped_together_they_resume_together_or_apart(executor, make_task) -> None:
     tasks = [make_task(number) for number in (1, 2)]
     expected = [pixels(result) for result in run(executor, tasks)]
     looks = iter([False, False, True])
@@ -330,7 +330,7 @@ def test_transparency_and_a_profile_go_together(executor, make_task) -> None:
         ("RGB", LOOKUP, 16, "its colour profile has more than curves and a matrix; the result is"),
     ],
 )
-def test_a_profile_that_is_not_kept_as_it_is_is_said(executor, make_task, mode, profile, bits, note) -> None:
+def test_a_profile_that_is_not_kept_as_it_is_is_noted(executor, make_task, mode, profile, bits, note) -> None:
     task = with_profile(make_task(1, profile="keep", bit_depth=bits), profile, mode)
     (result,) = run(executor, [task])
     assert result.status == "done"

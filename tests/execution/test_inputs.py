@@ -38,7 +38,7 @@ def test_a_job_is_prepared_with_its_levels_and_starts_anew_without_a_checkpoint(
     ("damage", "said"),
     [(False, "its checkpoint does not fit the job"), (True, "its checkpoint is damaged")],
 )
-def test_a_checkpoint_that_cannot_be_used_is_said_and_the_job_starts_anew(
+def test_a_checkpoint_that_cannot_be_used_is_noted_and_the_job_starts_over(
     make_picture, environment, damage, said
 ):
     path = environment / "key.safetensors"
@@ -82,7 +82,7 @@ def test_what_is_no_path_is_refused():
         read_picture(Path("a\0.png"))
 
 
-def test_a_note_is_said_once(environment) -> None:
+def test_a_note_is_made_once(environment) -> None:
     """One file is content, mask and both styles."""
     path, frame = environment / "a.gif", Image.new("L", (48, 36))
     frame.paste(255, (24, 0, 48, 36))
@@ -95,7 +95,7 @@ def test_a_note_is_said_once(environment) -> None:
     )
 
 
-def test_a_deep_content_reaches_the_network_whole(make_picture, environment) -> None:
+def test_a_16_bit_content_reaches_the_network_whole(make_picture, environment) -> None:
     ramp_HWC = np.linspace(30_000, 30_200, 48 * 36 * 3).round().astype(np.uint16).reshape(36, 48, 3)
     (environment / "deep.png").write_bytes(encode_image(ramp_HWC, "png", 95, {}))
     tensor = read_picture(environment / "deep.png").tensor((48, 36))

@@ -13,7 +13,7 @@ from pipeline.spec.recipe import Recipe
 
 
 class Fake:
-    """An executor that says on which thread it was asked, run and closed."""
+    """An executor that records the threads it runs on and is closed by."""
 
     def __init__(self, error: BaseException | None = None, until: threading.Event | None = None) -> None:
         self.error, self.until = error, until

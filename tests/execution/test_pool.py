@@ -50,7 +50,7 @@ def test_one_process_is_this_one(config, workers, jobs) -> None:
 
 
 def test_several_processes_are_all_beside_this_one(config) -> None:
-    """None is started before it is asked for something."""
+    """No process is started before it is needed."""
     here = FakeExecutor()
     made = batch_executors(config.model_copy(update={"workers": 3}), 100, here)
     assert [type(executor) for executor in made] == [WorkerExecutor] * 3

@@ -201,9 +201,7 @@ def meet(worker: WorkerExecutor, fault: Fault, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["kill", "check_kill"])
-def test_a_killed_worker_says_so_and_is_replaced(
-    fault: Fault, worker: WorkerExecutor, tmp_path: Path
-) -> None:
+def test_a_killed_worker_is_lost_and_replaced(fault: Fault, worker: WorkerExecutor, tmp_path: Path) -> None:
     pid = worker.device_name()
     with pytest.raises(WorkerLost, match=r"ended with signal 9 \(SIGKILL\); the system's memory") as caught:
         meet(worker, fault, tmp_path)
@@ -246,7 +244,7 @@ def test_steps_are_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert clock.added > LONG
 
 
-def test_a_process_that_was_stopped_for_long_hears_its_worker_first(
+def test_a_process_that_was_frozen_waits_for_its_worker_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frozen container is no hang: neither of them could do anything meanwhile."""
@@ -283,7 +281,7 @@ class Clock:
         return time.monotonic() + self.added
 
 
-def test_a_worker_that_cannot_begin_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_cannot_start_is_lost(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with closing(WorkerExecutor(partial(PidExecutor, no_such="argument"), LONG, MANY)) as broken:
         with pytest.raises(WorkerLost, match="ended with exit code 1") as caught:
             run(broken, job_for(tmp_path))
@@ -331,7 +329,9 @@ def test_a_stop_reaches_a_running_job(worker: WorkerExecutor, tmp_path: Path) ->
     assert worker.device_name() == pid
 
 
-def test_a_stop_that_comes_too_late_is_none_for_the_next_job(worker: WorkerExecutor, tmp_path: Path) -> None:
+def test_a_stop_that_comes_too_late_does_not_stop_the_next_job(
+    worker: WorkerExecutor, tmp_path: Path
+) -> None:
     pid, ended = worker.device_name(), []
 
     def on_step(progress: StepProgress) -> None:
@@ -345,7 +345,7 @@ def test_a_stop_that_comes_too_late_is_none_for_the_next_job(worker: WorkerExecu
     assert worker.device_name() == pid
 
 
-def test_who_does_not_stop_is_stopped(
+def test_a_worker_that_does_not_stop_is_ended(
     worker: WorkerExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ticks, too, come while an answer is awaited; here they decide on the stop."""
@@ -417,7 +417,7 @@ def without_death_signal() -> Hanging:
 
 
 class Hanging(PidExecutor):
-    """Says so, then hangs."""
+    """Reports that it hangs, and does."""
 
     def check(self, path: Path) -> None:
         os.write(1, b"hanging\n")
