@@ -32,7 +32,6 @@ from pipeline.spec.jobs import EncoderInfo, Job, job_key
 from pipeline.spec.manifest import read_manifest
 from pipeline.storage.files import Disk
 from pipeline.storage.outbox import BatchFolder
-from pipeline.storage.paths import read_record
 
 # A snapshot makes the step visible in the log.
 QUICK = {"size": 32, "pyramid": 0, "steps": 1, "encoder": "vgg19-slim", "snapshot_every": 1}
@@ -140,9 +139,9 @@ def publish_copies(folder: Path, jobs: Sequence[Job]) -> None:
     """Make every job done that is not, with the one job's picture, log and record under its own key."""
     one, many = (BatchFolder(folder / "outbox", batch, HastyDisk()) for batch in (ONE, MANY))
     [done] = batch_jobs(folder, ONE)
-    record = read_record(one.record_path(done.name))
+    record = one.paths.read_record(done.name)
     encoder = EncoderInfo(record["encoder"]["name"], record["encoder"]["digest"])
-    image, log = one.image_path(done.name, done.recipe.suffix), one.log_path(done.name)
+    image, log = one.paths.image(done.name, done.recipe.suffix), one.paths.log(done.name)
     image_bytes, log_bytes = image.read_bytes(), log.read_bytes()
     digests = {
         path: hashlib.sha256(path.read_bytes()).hexdigest() for path in {*_inputs(jobs), *done.input_paths}
@@ -150,7 +149,7 @@ def publish_copies(folder: Path, jobs: Sequence[Job]) -> None:
     if job_key(done, digests, encoder) != record["key"]:
         raise SystemExit("the program names another key than this benchmark")
     for job in jobs:
-        if not many.record_path(job.name).exists():
+        if not many.paths.record(job.name).exists():
             own = _record(record, job, digests) | {"key": job_key(job, digests, encoder)}
             many.publish(job.name, job.recipe.suffix, image_bytes, log_bytes, own)
 

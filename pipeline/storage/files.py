@@ -25,8 +25,8 @@ HASH_BYTES = 1 << 20
 class Disk:
     """Every operation that changes a folder in which files must not be lost.
 
-    The first group are the system's own operations; nothing of them is durable before a `sync`. The second
-    is built on them, and durable when it returns. Tests put a failing, killing or recording one here.
+    The first ones, up to `free_bytes`, are the system's own, and not durable before a `sync`. The others are
+    built on them, and durable when they return. Tests use a disk that fails, kills the process or records.
     """
 
     def mkdir(self, path: Path) -> None:
@@ -119,7 +119,7 @@ class Disk:
     def move(self, source: Path, target: Path) -> None:
         """Move a file, from one file system to another if need be: copy, sync, compare, then unlink.
 
-        A move that was cut off after the copy was in place is ended by the same call.
+        The same call completes a move that was interrupted once the copy was in place.
 
         Raises:
             FileExistsError: another file is at `target`.
@@ -169,7 +169,7 @@ class Disk:
             path = path.parent
 
     def _fresh_temporary(self, path: Path) -> Path:
-        """Name a temporary file, the same at every attempt, so that a kill leaves no litter."""
+        """Return a temporary name, the same at every attempt, so that a killed process leaves no litter."""
         token = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
         temporary = path.with_name(f"{TEMPORARY_PREFIX}{token}")
         if temporary.exists():
@@ -177,15 +177,15 @@ class Disk:
         return temporary
 
     def _discard(self, temporary: Path) -> None:
-        """Clean up on the way out of a failure; what is left has a temporary name and harms nobody."""
+        """Clean up after a failure; what cannot be removed has a temporary name and harms nobody."""
         with suppress(OSError):
             self.unlink(temporary)
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, for its owner alone; what is there stays as it is.
+    """Make a folder and missing ones above it for their owner alone; existing ones stay as they are.
 
-    State and cache tell what someone's pictures look like, and where they lie.
+    State and cache reveal what someone's pictures look like, and where they are.
     """
     if folder.is_dir():
         return
@@ -225,7 +225,6 @@ def read_json_object(path: Path | str) -> dict[str, Any]:
         OSError: there may be one, and it cannot be read now.
     """
     try:
-        # Text, not Path: this is what most jobs of a finished batch need, and each Path interns its parts.
         with open(path, "rb") as file:
             return parse_json_object(file.read())
     except OSError as error:
@@ -235,10 +234,10 @@ def read_json_object(path: Path | str) -> dict[str, Any]:
 
 
 def walk(folder: Path, strict: bool = True) -> Iterator[os.DirEntry[str]]:
-    """Give all that is below a folder, however deep; links are not followed.
+    """Yield everything below a folder, however deep; links are not followed.
 
     Raises:
-        OSError: a folder cannot be read; without `strict` it is passed over.
+        OSError: a folder cannot be read; without `strict` it is skipped.
     """
     todo = [os.fspath(folder)]
     while todo:

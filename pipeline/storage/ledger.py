@@ -79,7 +79,7 @@ class Ledger:
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "ledger.sqlite3"
         self._owner = _Owner(state_dir / "owners")
-        # Changes of attempts that could not be written yet.
+        # Changes of attempts that could not be written yet, in order.
         self._owed: deque[tuple[str, tuple[str, ...]]] = deque()
         self._open()
 
@@ -97,8 +97,8 @@ class Ledger:
             raise
         self._inode = inode_of(self.path)
 
-    def _follow(self) -> None:
-        """Begin anew where someone deleted the file, instead of writing where nobody will read."""
+    def _reopen_if_deleted(self) -> None:
+        """Open a new file if someone deleted the old one, which nobody would read any more."""
         if inode_of(self.path) != self._inode:
             self._database.close()
             self._open()
@@ -129,9 +129,9 @@ class Ledger:
                 raise sqlite3.DatabaseError("its tables are not those of a ledger")
 
     def attempts(self, key: str) -> int:
-        """Return how often a job was begun and not ended, by success, failure or a stop.
+        """Return how many attempts of a job began and did not end in success, failure or a stop.
 
-        What other processes have begun counts when they are dead: until then they may be well on their way.
+        Those of another process count once it is dead: until then they may still succeed.
         """
         self._settle()
         with self._guarded():
@@ -140,7 +140,7 @@ class Ledger:
             return sum(count for owner, count in begun if not self._owner.is_another_alive(owner))
 
     def any_attempts(self, least: int) -> bool:
-        """Tell whether any job may have been begun so often: those of living processes are not told apart."""
+        """Tell whether any job may have `least` attempts; those of living processes count too."""
         query = "SELECT 1 FROM attempts_of GROUP BY job_key HAVING SUM(count) >= ? LIMIT 1"
         return self._execute(query, (least,)) is not None
 
@@ -150,9 +150,9 @@ class Ledger:
         return int(row[0]) if row else 0
 
     def begin(self, key: str, steps: int = 0) -> None:
-        """Record an attempt, on disk before this returns: what follows may kill the process.
+        """Record an attempt, on disk before this returns, because what follows may kill the process.
 
-        So many steps of the job were done before.
+        `steps` of the job were done before.
         """
         self._settle()
         self._show_alive()
@@ -242,11 +242,11 @@ class Ledger:
         return self._execute(query, (drop, key)) is not None
 
     def write_daemon(self, inbox: Path, state: Mapping[str, Any]) -> None:
-        """Keep what a daemon says of itself, for `status` and `health`.
+        """Keep a daemon's state for `status` and `health`.
 
-        Said every second and of no use after a crash, so it alone does not wait for the disk.
+        It is written every second and is useless after a crash, so it alone does not wait for the disk.
         """
-        self._follow()
+        self._reopen_if_deleted()
         self._execute("PRAGMA synchronous=NORMAL")
         try:
             self._execute("INSERT OR REPLACE INTO daemons VALUES (?, ?)", (_text(inbox), json.dumps(state)))
@@ -254,7 +254,7 @@ class Ledger:
             self._execute("PRAGMA synchronous=FULL")
 
     def read_daemon(self, inbox: Path) -> dict[str, Any]:
-        """Return what the last daemon on an inbox said of itself; empty if there was none."""
+        """Return the state that the last daemon on an inbox wrote; empty if there was none."""
         row = self._execute("SELECT state FROM daemons WHERE inbox = ?", (_text(inbox),))
         return parse_json_object(row[0]) if row else {}
 
@@ -264,7 +264,7 @@ class Ledger:
 
 
 class _Owner:
-    """Whose attempts are whose: a process has a name, and a file of that name, locked while it lives."""
+    """Identifies this process by a random name, and a file of that name that is locked while it lives."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -272,7 +272,7 @@ class _Owner:
         self._lock = filelock.FileLock(folder / self.name)
 
     def show_alive(self) -> None:
-        """Lock the file, so that other processes know: the kernel unlocks it, however this one ends."""
+        """Lock the file, which the kernel unlocks however this process ends."""
         if self._lock.is_locked:
             return
         make_private(self.folder)
@@ -319,7 +319,7 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 
 def open_ledger(state_dir: Path) -> tuple[Ledger, str]:
-    """Open the ledger; one that is damaged is kept under another name and begun anew, as the note says.
+    """Open the ledger, and return a note: a damaged one is kept under another name and replaced.
 
     Raises:
         DiskError: it cannot be opened or made.
@@ -341,7 +341,7 @@ def open_ledger(state_dir: Path) -> tuple[Ledger, str]:
     os.replace(path, kept)
     for leftover in ("ledger.sqlite3-wal", "ledger.sqlite3-shm"):
         (state_dir / leftover).unlink(missing_ok=True)
-    return Ledger(state_dir), f"{path}: was damaged and is begun anew; the old one is {kept.name}"
+    return Ledger(state_dir), f"{path}: was damaged and is replaced by a new one; the old one is {kept.name}"
 
 
 def _advice(error: OSError | sqlite3.Error) -> str:
@@ -350,7 +350,7 @@ def _advice(error: OSError | sqlite3.Error) -> str:
         return "It is damaged, and may be deleted when no process uses it."
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return "Another process is busy with it, or hangs: wait for that one, or end it."
-    return "Check that state_dir is there, can be written and has room."
+    return "Check that state_dir is there, can be written and has free space."
 
 
 def _columns(database: sqlite3.Connection) -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Lock files, which end with their process, however it ends."""
+"""Lock files, which the system releases however their process ends."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import filelock
 
 
 def is_locked(path: Path) -> bool:
-    """Tell whether some process holds the lock on a file; without a file, or on a disk without locks, none.
+    """Tell whether a process holds the lock on a file; none does where there is no file, or no locks.
 
     Raises:
-        OSError: it cannot be asked.
+        OSError: the system refuses to say.
     """
     if not path.is_file():
         return False

@@ -57,7 +57,9 @@ class BatchPaths:
             DiskError: there may be one, and it cannot be read now.
         """
         # Text, not Path: this is all that is done for most jobs of a finished batch, and Paths are slow.
-        return read_record(f"{self.folder}/logs/{name}.json")
+        path = f"{self.folder}/logs/{name}.json"
+        with disk_errors(path, "cannot be read", "Check the disk and its permissions."):
+            return read_json_object(path)
 
     def has_image(self, record: Mapping[str, Any]) -> bool:
         return os.path.isfile(os.path.join(self.folder, str(record.get("image") or "")))
@@ -77,16 +79,6 @@ class BatchPaths:
                     f"({error.strerror or error}){consequence}.",
                     "Move what is in its way, or choose another name, then try again.",
                 ) from error
-
-
-def read_record(path: Path | str) -> dict[str, Any]:
-    """Return a record; empty where there is none, or it is damaged. Its job is then not done.
-
-    Raises:
-        DiskError: there may be one, and it cannot be read now.
-    """
-    with disk_errors(path, "cannot be read", "Check the disk and its permissions."):
-        return read_json_object(path)
 
 
 def is_done(record: Mapping[str, Any]) -> bool:

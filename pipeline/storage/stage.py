@@ -1,4 +1,4 @@
-"""Where results wait, whole, until they are moved to their places."""
+"""The stage, where a whole result waits until it is moved to its place."""
 
 from __future__ import annotations
 

@@ -13,41 +13,24 @@ from pathlib import Path
 # Errors about one name (taken, too long, not allowed), not about its disk.
 NAME_ERRORS = frozenset(
     {
-        errno.EEXIST,
-        errno.EILSEQ,
-        errno.EINVAL,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.ENOTDIR,
-        errno.ENOTEMPTY,
+        errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+        errno.ENOTDIR, errno.ENOTEMPTY,
     }
-)
+)  # fmt: skip
 # Errors about a disk or the system, never about a single file.
 MACHINE_ERRORS = frozenset(
     {
-        errno.EDQUOT,
-        errno.EHOSTDOWN,
-        errno.EIO,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENODEV,
-        errno.ENOMEM,
-        errno.ENOSPC,
-        errno.ENOTCONN,
-        errno.ENXIO,
-        errno.EROFS,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
+        errno.EDQUOT, errno.EHOSTDOWN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ENOMEM,
+        errno.ENOSPC, errno.ENOTCONN, errno.ENXIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT,
     }
-)
+)  # fmt: skip
 
 
 def rename_without_replacing(source: Path, target: Path) -> None:
     """Rename in one step that fails where `target` exists; see `Disk.rename`.
 
-    File systems without such a step get a look before the rename: only another program that puts a file
-    there in between could then be replaced.
+    On file systems without such a step the target is checked before the rename; only what another program
+    puts there in between can then be replaced.
     """
     rename = _exclusive_rename()
     if rename is not None:

@@ -30,7 +30,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def published(path: Path) -> Iterator[BinaryIO]:
-    """Give a hidden file beside `path`; when the block ends well, flush it to the disk and rename it.
+    """Yield a hidden file beside `path`; if the block succeeds, flush it to the disk and rename it.
 
     Whatever happens, `path` holds its old content or the new, and nothing is left beside it.
 
@@ -75,7 +75,7 @@ def sweep_unfinished(folder: Path) -> None:
 
 def remove_unlocked(path: Path) -> None:
     """Remove a file, unless a process holds a lock on it or the system refuses."""
-    with suppress(OSError):  # litter costs space, and is no reason not to begin
+    with suppress(OSError):  # litter costs space, and is no reason to stop
         _remove_unless_locked(path)
 
 

@@ -1,4 +1,4 @@
-"""VGG-19, its small copy that comes with the package, and where weights come from.
+"""VGG-19 and its small copy, which come with the package, and networks of the user's own.
 
 It does not know what its features are used for.
 """

@@ -533,5 +533,5 @@ def test_what_to_do_about_a_ledger_in_use_and_one_that_is_read_only(
         ledger._execute("PRAGMA query_only=ON")
         with pytest.raises(DiskError, match="readonly") as caught:
             ledger.begin(KEY)
-        assert "has room" in caught.value.next_step
+        assert "has free space" in caught.value.next_step
         assert "delete" not in str(caught.value)

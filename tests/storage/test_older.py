@@ -24,7 +24,6 @@ from disks import HookedDisk, failing
 
 from pipeline.errors import DiskError
 from pipeline.storage.outbox import BatchFolder
-from pipeline.storage.paths import read_record
 
 OLD, NEW = b"the old picture", b"the new picture"
 REPLACED = ["a--s.png", f"older/a--s-{KEY_A[:8]}.png"]
@@ -38,7 +37,7 @@ def assert_records_are_true(folder: BatchFolder) -> None:
     """Every record of a result names an image with the bytes that were made for its key."""
     made = {KEY_A: OLD, KEY_B: NEW}
     for path in folder.paths.logs.rglob("*.json"):
-        record = read_record(path)
+        record = json.loads(path.read_bytes())
         image = folder.path / record["image"]
         assert not image.exists() or image.read_bytes() == made[record["key"]], path
 
@@ -67,13 +66,13 @@ def test_the_newest_result_has_the_name_and_the_older_one_moves_whole(folder: Ba
     assert images(folder) == {"a--s.png": NEW, f"{older}.png": OLD}
     logs = [path for path in files(folder) if path.startswith("logs/")]
     assert logs == [f"logs/{name}.{end}" for name in ("a--s", older) for end in ("csv", "json")]
-    assert read_record(folder.paths.record(older)) == {
+    assert folder.paths.read_record(older) == {
         "status": "done",
         "key": KEY_A,
         "image": f"{older}.png",
     }
     new = {"status": "done", "key": KEY_B, "image": "a--s.png", "replaced": older}
-    assert read_record(folder.paths.record("a--s")) == new
+    assert folder.paths.read_record("a--s") == new
     assert folder.places.choose("a--s", ".png", KEY_B).done
     assert folder.places.choose("a--s", ".png", KEY_A, replaces=lambda record: True).older == older
 
@@ -166,7 +165,7 @@ def test_an_older_result_whose_image_was_taken_away_keeps_its_record(folder: Bat
     publish(folder, "a--s", KEY_A, OLD).unlink()
     make_new(folder)
     assert images(folder) == {"a--s.png": NEW}
-    assert read_record(folder.paths.record(f"older/a--s-{KEY_A[:8]}"))["key"] == KEY_A
+    assert folder.paths.read_record(f"older/a--s-{KEY_A[:8]}")["key"] == KEY_A
 
 
 def test_a_file_of_someone_else_in_older_is_never_overwritten(tmp_path: Path) -> None:
@@ -198,7 +197,7 @@ def test_a_staged_record_moves_no_result_to_where_it_does_not_belong(tmp_path: P
     publish(folder, "a--s", KEY_A, OLD)
     place = folder.places.choose("a--s", ".png", KEY_B, replaces=lambda record: True)
     staged = folder.stage_result(place.name, ".png", NEW, LOG, {"status": "done", "key": KEY_B})
-    record = read_record(staged / "record.json")
+    record = json.loads((staged / "record.json").read_bytes())
     (staged / "record.json").write_text(json.dumps({**record, "replaced": "../../../elsewhere"}))
     folder.publish_staged(staged)
     assert images(folder) == {"a--s.png": OLD, f"a--s-{KEY_B[:8]}.png": NEW}

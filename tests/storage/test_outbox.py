@@ -29,7 +29,6 @@ from disks import HookedDisk, failing
 from pipeline.errors import DiskError, LockedError, PathError
 from pipeline.storage.files import TEMPORARY_PREFIX
 from pipeline.storage.outbox import BatchFolder, log_bytes
-from pipeline.storage.paths import read_record
 
 # Publication
 
@@ -130,7 +129,7 @@ def test_a_disk_that_fails_is_the_machines_fault(operation: str, number: int, tm
     with pytest.raises(DiskError, match=os.strerror(number)) as caught:
         publish(folder, "a--s", KEY_A)
     assert str(folder.path) in caught.value.message
-    assert read_record(folder.paths.record("a--s")) == {}
+    assert folder.paths.read_record("a--s") == {}
     again = fresh(tmp_path)
     with again.locked():
         run_job(again, "a--s", KEY_A)
@@ -156,7 +155,7 @@ def test_a_record_may_hold_any_file_name(folder: BatchFolder) -> None:
     """A path with bytes that are no UTF-8 is a text with surrogates in Python."""
     record = {"status": "done", "key": KEY_A, "content": {"path": "/in/caf\udce9 Ünï 字.png"}}
     folder.publish("a--s", ".png", IMAGE, LOG, record)
-    assert read_record(folder.paths.record("a--s"))["content"] == record["content"]
+    assert folder.paths.read_record("a--s")["content"] == record["content"]
     folder.write_summary({"failures": [{"error": "/in/caf\udce9.png: cannot be read."}]})
 
 

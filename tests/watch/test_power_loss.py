@@ -32,7 +32,6 @@ from world import MODELS, LedgerAfter, Ran, World
 
 from pipeline.storage.files import Disk
 from pipeline.storage.outbox import BatchFolder
-from pipeline.storage.paths import read_record
 
 # Every prefix of a few plain stories
 
@@ -191,8 +190,8 @@ def test_every_step_that_moves_an_older_result_may_be_the_last(
             assert shown.pop("a--s.png").read_bytes() == KEYS[wanted]
             assert shown.pop(f"{older}.png").read_bytes() == KEYS[kept]
             assert [path.read_bytes() for path in shown.values()] in ([], [KEYS[wanted]])  # not yet cleared
-            assert read_record(folder.paths.record("a--s"))["key"] == wanted
-            assert read_record(folder.paths.record(older))["key"] == kept
+            assert folder.paths.read_record("a--s")["key"] == wanted
+            assert folder.paths.read_record(older)["key"] == kept
     recording.close()
 
 
