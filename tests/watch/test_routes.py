@@ -179,17 +179,6 @@ def test_a_style_that_is_still_being_copied_is_waited_for() -> None:
     assert isinstance(router.plan(Path("monet/a.png"), {**LIBRARY, "munch": None}), Plan)
 
 
-def test_the_library_names_pictures_by_their_stems() -> None:
-    paths = ("monet.jpg", "monet.png", "the scream.tar.png", "klee", "new.png")
-    seen = [Seen(Path("styles", path), Identity(1, 2, 3, 4, 5)) for path in paths]
-    assert style_paths(seen, seen[:4], Path("/inbox")) == {
-        "monet": Path("/inbox/styles/monet.jpg"),
-        "the scream.tar": Path("/inbox/styles/the scream.tar.png"),
-        "klee": Path("/inbox/styles/klee"),
-        "new": None,
-    }
-
-
 DECOMPOSED, COMPOSED = "cafe\u0301", "caf\xe9"
 
 

@@ -1,0 +1,115 @@
+"""What of the intake is best seen from within; the rest is in test_daemon and test_faults_*."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from fakes import FakeExecutor
+from heartbeats import Manager, Shown
+from watching import Watched
+
+from pipeline.spec.config import read_config
+from pipeline.storage.ledger import Ledger
+from pipeline.watch.claims import Claim
+from pipeline.watch.events import Waker
+from pipeline.watch.heartbeat import Heartbeat
+from pipeline.watch.intake import Backlog, Rejected
+from pipeline.watch.owner import Owner
+from pipeline.watch.settling import OBSERVATIONS
+from pipeline.watch.setup import Context, Setup, WatchOptions
+
+
+class World:
+    """A watched folder and the parts of its daemon, whose clock is put forward by hand."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        self.watched, self.now, self.shown = (
+            Watched(folder, "off", settle_s=1, settle_max_s=60),
+            1000.0,
+            Shown(),
+        )
+        config = read_config(folder / "config.yaml")
+        heartbeat = Heartbeat(ledger, config, self.shown, Manager())
+        waker = Waker(self.watched.inbox, "off")
+        context = Context(
+            WatchOptions(), ledger, heartbeat, waker, lambda config, tick: FakeExecutor(), clock=self.clock
+        )
+        self.backlog = Backlog()
+        owner = Owner(self.watched.inbox, context.disk)
+        self.setup = Setup(config, context, owner, self.backlog, lambda: None, lambda: None)
+        self.setup.prepare()
+
+    def clock(self) -> float:
+        return self.now
+
+    def settle(self) -> None:
+        for _ in range(OBSERVATIONS):
+            self.setup.watcher.scan()
+            self.now += 1
+
+    def next(self) -> Claim | Rejected | None:
+        return self.setup.intake.next()
+
+
+@pytest.fixture
+def world(tmp_path: Path, no_sync: None) -> Iterator[World]:
+    with closing(Ledger(tmp_path / "state")) as ledger:
+        yield World(tmp_path, ledger)
+
+
+def test_nothing_is_taken_before_it_has_settled(world: World) -> None:
+    world.watched.drop("a.png")
+    world.setup.watcher.scan()
+    assert world.next() is None
+    world.settle()
+    claim = world.next()
+    assert isinstance(claim, Claim)
+    assert claim.relative == Path("a.png")
+    assert claim.path.is_file()
+    assert world.next() is None
+
+
+def test_a_manifest_with_a_mistake_comes_before_all_else(world: World) -> None:
+    for name in ("a.png", "b.png"):
+        world.watched.drop(name)
+    world.settle()
+    first = world.next()
+    assert isinstance(first, Claim)
+    world.backlog.add(first)
+    world.watched.drop("bad.yaml", b"contnets: [a.png]\n")
+    world.settle()
+    rejected = world.next()
+    assert isinstance(rejected, Rejected)
+    assert "contnets" in rejected.error.message
+    assert world.next() == first
+
+
+def test_a_claim_that_waits_for_its_turn_holds_up_nothing_else(world: World) -> None:
+    for name in ("a.png", "b.png"):
+        world.watched.drop(name)
+    world.settle()
+    first = world.next()
+    assert isinstance(first, Claim)
+    world.backlog.add(first, not_before=world.now + 5)
+    second = world.next()
+    assert isinstance(second, Claim)
+    assert {first.relative.name, second.relative.name} == {"a.png", "b.png"}
+    assert world.next() is None
+    world.now += 5
+    assert world.next() == first
+
+
+def test_the_log_says_why_a_drop_is_not_taken(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.watched.drop("half.png", b"no picture")
+    world.watched.drop("gone.png")
+    world.settle()
+    (world.watched.inbox / "gone.png").unlink()
+    with caplog.at_level(logging.DEBUG, "pipeline.watch"):
+        assert world.next() is None
+    reasons = {record.getMessage().partition(":")[0]: record.getMessage() for record in caplog.records}
+    assert "waits to become a whole picture" in reasons["half.png"]
+    assert "taken or changed since the last scan" in reasons["gone.png"]
