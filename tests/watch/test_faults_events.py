@@ -50,9 +50,10 @@ def test_threads_that_watch_are_replaced(tmp_path: Path, mode: str, which: str) 
 
 @case(19)
 @pytest.mark.faults
-def test_pictures_are_taken_when_no_event_is_read_any_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["native"])
+def test_pictures_are_taken_when_no_event_is_read_any_more(tmp_path: Path, mode: str) -> None:
     """A thread of watchdog's that reads for its emitters may end unseen: then the clock alone is left."""
-    watched = Watched(tmp_path, rescan_s=0.5)
+    watched = Watched(tmp_path, mode, rescan_s=0.5)
     with running(watched, break_events="reader") as daemon:
         passing = Passing(watched, daemon)
         passing()
