@@ -169,13 +169,14 @@ def _open_tiff(data: bytes, pages: list[tiff.Page], name: str) -> OpenedPicture:
     exif = tiff_exif(data, page.ifd.offset)
     if not exif.data and page is not pages[0]:
         exif = tiff_exif(data, pages[0].ifd.offset)
+    _check_size(page.size, name)
+    page.check_tiles()
     if page.is_read_by_pillow:
         data = data if page is pages[0] else with_first_ifd(data, page.ifd.offset)
         opened = _open_with_pillow(data, name)
         if orientation:
             opened.getexif()[ExifTags.Base.Orientation] = orientation
         return OpenedPicture(opened.info, partial(_decode, data, opened), notes, exif)
-    _check_size(page.size, name)
     decode = partial(_decode_tiff, tiff.SampleReader(data, page, name), page, orientation)
     return OpenedPicture({"xmp": page.ifd.data(TAGS.XMLPacket)}, decode, notes, exif)
 

@@ -25,7 +25,7 @@ SUBFILE_TYPE, OLD_SUBFILE_TYPE, SUB_IFDS = 254, 255, 330
 # A file may claim any number of pages.
 MOST_PAGES = 1000
 # Tiles may reach beyond the page, by no more than its own pixels and so many.
-TILE_EXCESS = 1 << 20
+TILE_EXCESS = 1 << 24
 # Bytes of a pixel that are read: at most three doubles.
 MOST_PIXEL_BYTES = 24
 
@@ -70,6 +70,24 @@ class Page:
         return self.ifd.number(TAGS.PhotometricInterpretation)
 
     @cached_property
+    def tile_size(self) -> tuple[int, int]:
+        """Width and height of a tile. Strips are treated as tiles as wide as the page."""
+        if TAGS.TileOffsets in self.ifd.entries:
+            return self.ifd.number(TAGS.TileWidth), self.ifd.number(TAGS.TileLength)
+        width, height = self.size
+        return width, min(self.ifd.number(TAGS.RowsPerStrip, height), height)
+
+    def check_tiles(self) -> None:
+        """Check the size of tiles, before a decoder allocates one.
+
+        Raises:
+            ValueError: they are empty, or much larger than the page.
+        """
+        (width, height), tile = self.size, self.tile_size
+        if 0 in tile or (width + tile[0]) * max(height, tile[1]) > 2 * self.pixels + TILE_EXCESS:
+            raise ValueError(f"tiles of {tile[0]:,} x {tile[1]:,} pixels")
+
+    @cached_property
     def is_read_by_pillow(self) -> bool:
         """Whether all samples are unsigned and have at most 8 bits: then Pillow reads them whole."""
         bits, formats = self.ifd.numbers(TAGS.BitsPerSample), self.ifd.numbers(TAGS.SampleFormat)
@@ -101,9 +119,9 @@ def main_page(pages: list[Page]) -> Page:
 
 
 class _ByteImage(TiffImagePlugin.TiffImageFile):
-    """A TIFF of 8-bit grey that stands for bytes, of which there may be more than Pillow's limit of pixels.
+    """A TIFF of 8-bit grey whose pixels are bytes of samples, possibly more than Pillow's limit of pixels.
 
-    Undocumented: `load_prepare` is where Pillow checks that limit for a TIFF. The pixels were counted before.
+    Undocumented: Pillow checks that limit for a TIFF in `load_prepare`. The real pixels were counted before.
     """
 
     def load_prepare(self) -> None:
@@ -111,7 +129,7 @@ class _ByteImage(TiffImagePlugin.TiffImageFile):
 
 
 class SampleReader:
-    """Reads the samples of a page. Strips are taken for tiles as wide as the page.
+    """Reads the samples of a page, of which size and tiles were checked.
 
     Raises:
         ImageError: the samples are of a kind that is not read here. `name` is used in messages.
@@ -136,9 +154,7 @@ class SampleReader:
         self.predictor = ifd.number(TAGS.Predictor, NO_PREDICTOR)
         self.planes = self.channels if ifd.number(TAGS.PlanarConfiguration) == PLANAR else 1
         self.is_tiled = TAGS.TileOffsets in ifd.entries
-        self.tile_width = ifd.number(TAGS.TileWidth) if self.is_tiled else self.width
-        rows = min(ifd.number(TAGS.RowsPerStrip, self.height), self.height)
-        self.tile_height = ifd.number(TAGS.TileLength) if self.is_tiled else rows
+        self.tile_width, self.tile_height = page.tile_size
         is_uniform = len(bits) == len(formats) == 1
         if not (is_uniform and self._has_known_samples() and self._has_known_layout()):
             raise ImageError(
@@ -146,8 +162,8 @@ class SampleReader:
                 f"photometric {self.photometric}, compression {self.compression}).",
                 "Save it as PNG, or as TIFF in RGB or grey, with 8 or 16 bits per sample.",
             )
-        self.places = _TILES if self.is_tiled else _STRIPS
-        self.offsets, self.sizes = (ifd.numbers(tag) for tag in self.places)
+        self.segment_tags = _TILES if self.is_tiled else _STRIPS
+        self.offsets, self.sizes = (ifd.numbers(tag) for tag in self.segment_tags)
         self.across, self.down = -(-self.width // self.tile_width), -(-self.height // self.tile_height)
         self.row_bytes = -(-self.tile_width * (self.channels // self.planes) * self.bits // 8)
 
@@ -166,13 +182,7 @@ class SampleReader:
             DIFFERENCES: self.bits % 8 == 0,
             FLOAT_DIFFERENCES: self.kind == "f",
         }
-        most = 2 * self.width * self.height + TILE_EXCESS
-        return (
-            self.compression in COMPRESSIONS
-            and fits_predictor.get(self.predictor, False)
-            and self.tile_width * self.tile_height > 0
-            and (self.width + self.tile_width) * max(self.height, self.tile_height) <= most
-        )
+        return self.compression in COMPRESSIONS and fits_predictor.get(self.predictor, False)
 
     def read(self) -> tuple[NDArray[np.uint16], tuple[str, ...]]:
         """Return colours in 16 bits, HWC, black as zero, then alpha if there is any; and notes.
@@ -180,29 +190,30 @@ class SampleReader:
         Raises:
             ValueError, OSError: the file is damaged or cut short.
         """
-        result_HWC, notes = to_16_bits(self._read(), possible_whites(self.kind, self.bits), self.colors)
+        whites = possible_whites(self.kind, self.bits)
+        result_HWC, notes = to_16_bits(self._stored_samples(), whites, self.colors)
         if self.photometric == WHITE_IS_ZERO:
             result_HWC[:, :, 0] = 65535 - result_HWC[:, :, 0]
         return without_association(result_HWC) if self.alpha == ASSOCIATED else result_HWC, notes
 
-    def _read(self) -> NDArray[Any]:
+    def _stored_samples(self) -> NDArray[Any]:
         """Return colours and alpha as they are stored, but doubles as floats of 32 bits."""
         itemsize = 4 if self.bits > 16 else 2 if self.bits > 8 else 1
         channels = self.colors + bool(self.alpha)
         result_HWC = np.empty((self.height, self.width, channels), f"{self.kind}{itemsize}")
         for plane in range(min(self.planes, channels)):
-            stored = self._stored(plane)
+            grey = self._decompressed(plane)
             target_HWC = result_HWC if self.planes == 1 else result_HWC[:, :, plane : plane + 1]
             for top in range(0, self.height, ROWS):
-                rows = Image.new("L", (stored.width, min(ROWS, self.height - top)))
-                rows.paste(stored, (0, -top))
-                samples_HWC = self._decoded(np.asarray(rows).reshape(-1, self.row_bytes))
+                rows = Image.new("L", (grey.width, min(ROWS, self.height - top)))
+                rows.paste(grey, (0, -top))  # unlike `crop`, it has no limit of pixels
+                samples_HWC = self._unpacked(np.asarray(rows).reshape(-1, self.row_bytes))
                 samples_HWC = samples_HWC.reshape(rows.height, -1, samples_HWC.shape[2])
                 with np.errstate(over="ignore"):  # a double may be too large for a float
                     target_HWC[top : top + ROWS] = samples_HWC[:, : self.width, : target_HWC.shape[2]]
         return result_HWC
 
-    def _stored(self, plane: int) -> Image.Image:
+    def _decompressed(self, plane: int) -> Image.Image:
         """Return the bytes of a plane, decompressed, as a picture of 8-bit grey; all tiles are whole."""
         count = self.across * self.down
         part = slice(plane * count, (plane + 1) * count)
@@ -215,8 +226,8 @@ class SampleReader:
             TAGS.Compression: (self.compression,),
             TAGS.PhotometricInterpretation: (BLACK_IS_ZERO,),
             TAGS.FillOrder: (self.ifd.number(TAGS.FillOrder, 1),),
-            self.places[0]: self.offsets[part],
-            self.places[1]: self.sizes[part],
+            self.segment_tags[0]: self.offsets[part],
+            self.segment_tags[1]: self.sizes[part],
         }
         if self.is_tiled:
             values |= {TAGS.TileWidth: (self.row_bytes,), TAGS.TileLength: (self.tile_height,)}
@@ -233,20 +244,21 @@ class SampleReader:
                 raise OSError(f"compression {self.compression}: {error}") from error
         return grey
 
-    def _decoded(self, stored: NDArray[np.uint8]) -> NDArray[Any]:
-        """Turn rows of tiles into samples, HWC: of their bits, byte order and predictor."""
-        high, interleaved, itemsize = len(stored), self.channels // self.planes, self.bits // 8
+    def _unpacked(self, stored: NDArray[np.uint8]) -> NDArray[Any]:
+        """Turn rows of tiles, as bytes, into samples HWC: undo packed bits, byte order and predictor."""
+        rows, channels, itemsize = len(stored), self.channels // self.planes, self.bits // 8
         if self.bits % 8:
-            bits = np.zeros((high, self.tile_width * interleaved, 16), np.uint8)
-            unpacked = np.unpackbits(stored, axis=1)[:, : bits.shape[1] * self.bits]
-            bits[:, :, 16 - self.bits :] = unpacked.reshape(high, -1, self.bits)
-            return np.packbits(bits, axis=2).view(">u2").reshape(high, -1, interleaved)
+            padded = np.zeros((rows, self.tile_width * channels, 16), np.uint8)
+            bits = np.unpackbits(stored, axis=1)[:, : padded.shape[1] * self.bits]
+            padded[:, :, 16 - self.bits :] = bits.reshape(rows, -1, self.bits)
+            return np.packbits(padded, axis=2).view(">u2").reshape(rows, -1, channels)
+        order = self.ifd.file.order
         if self.predictor == FLOAT_DIFFERENCES:
-            # A row has the first byte of all samples, then the second, as differences between bytes.
-            summed = np.cumsum(stored.reshape(high, -1, interleaved), axis=1, dtype=np.uint8)
-            stored = np.ascontiguousarray(summed.reshape(high, itemsize, -1).swapaxes(1, 2))
-        order = ">" if self.predictor == FLOAT_DIFFERENCES else self.ifd.file.order
-        whole_HWC = stored.view(f"{order}u{itemsize}").reshape(high, -1, interleaved).astype(f"u{itemsize}")
+            # A row has the first byte of all samples, then the second ..., as differences between bytes.
+            summed = np.cumsum(stored.reshape(rows, -1, channels), axis=1, dtype=np.uint8)
+            stored, order = np.ascontiguousarray(summed.reshape(rows, itemsize, -1).swapaxes(1, 2)), ">"
+        # As unsigned integers, in which differences wrap around.
+        values_HWC = stored.view(f"{order}u{itemsize}").reshape(rows, -1, channels).astype(f"u{itemsize}")
         if self.predictor == DIFFERENCES:
-            whole_HWC = np.cumsum(whole_HWC, axis=1, dtype=whole_HWC.dtype)
-        return whole_HWC.view(f"{self.kind}{itemsize}")
+            values_HWC = np.cumsum(values_HWC, axis=1, dtype=values_HWC.dtype)
+        return values_HWC.view(f"{self.kind}{itemsize}")
