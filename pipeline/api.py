@@ -22,7 +22,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from .errors import ImageError, UsageError
 from .execution.attempts import style_too_large
 from .execution.executors import InProcessExecutor
-from .execution.inputs import check_layers, check_shows, find_regions, read_picture, request_notes
+from .execution.inputs import check_layers, check_visible, find_regions, read_picture, request_notes
 from .execution.results import step_progress
 from .spec.config import Share, read_config
 from .spec.jobs import StepProgress
@@ -103,7 +103,7 @@ def _request(content: object, style: object, recipe: Recipe, mask: Source | None
     init = None if recipe.init in INIT_MODES else _picture(recipe.init, "init")
     request = Request(_picture(content, "content"), styles, recipe, init)
     names = [_name(content, "content"), *_style_names(style)]
-    check_shows(zip([request.content, *(picture for picture, _ in styles)], names, strict=True))
+    check_visible(zip([request.content, *(picture for picture, _ in styles)], names, strict=True))
     if mask is None:
         return request
     regions, name = _picture(mask, "mask"), _name(mask, "mask")

@@ -208,10 +208,10 @@ def test_pictures_that_are_closed_or_empty(make_picture):
 
 
 @pytest.mark.parametrize("part", ["content", "style"])
-def test_a_picture_of_which_nothing_shows(part, make_picture):
+def test_a_picture_that_is_fully_transparent(part, make_picture):
     a, s = make_picture("a.png", 0, (64, 48)), make_picture("s.png", 1)
     arguments = {"content": a, "style": s, part: Image.new("RGBA", (64, 48))}
-    with pytest.raises(ImageError, match=f"^{part}: nothing of this picture shows"):
+    with pytest.raises(ImageError, match=f"^{part}: the picture is fully transparent"):
         stylize(**arguments, recipe=QUICK)
 
 

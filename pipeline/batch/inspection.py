@@ -13,10 +13,10 @@ from ..storage.files import one_line
 
 
 def read_origin(path: Path) -> dict[str, Any]:
-    """Return what a result says about how it was made: `provenance` in `results`.
+    """Return what a result says about how it was made; see `execution.provenance`.
 
     Raises:
-        UsageError: there is no such picture, or it says nothing.
+        UsageError: the picture cannot be read, or says nothing of the kind.
     """
     from ..images.reading import read_bytes
     from ..images.writing import LEFT_OUT, read_provenance
@@ -63,20 +63,20 @@ def _holds(found: Any, expected: Mapping[str, type]) -> bool:
 
 
 def manifest_of(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest that makes a result again, if it lies beside the pictures it names."""
+    """Return a manifest that makes a result again if it is saved beside the pictures that it names."""
     styles, named = found["style"], {"name": found["name"]} if found.get("name") else {}
-    looks: dict[str, Any]
+    pair: dict[str, Any]
     if "masks" in found:
-        looks = {"masks": {**found["masks"], **named}}
+        pair = {"masks": {**found["masks"], **named}}
     elif list(styles.values()) == [1]:
         (style,) = styles
-        looks = {"style": {"image": style, **named} if named else style}
+        pair = {"style": {"image": style, **named} if named else style}
     else:
-        looks = {"style": {"blend": styles, **named}}
+        pair = {"style": {"blend": styles, **named}}
     return {
         "batch": "again",
         "recipe": {**without_removed(found["recipe"])[0], "encoder": found["encoder"]},
-        "pairs": [{"content": found["content"], **looks}],
+        "pairs": [{"content": found["content"], **pair}],
     }
 
 

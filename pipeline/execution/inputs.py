@@ -82,7 +82,7 @@ def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request
     content = read_picture(job.content, digests)
     styles = [(read_picture(path, digests), share) for path, share in job.style.images]
     paths = [job.content, *(path for path, _ in job.style.images)]
-    check_shows(zip([content, *(style for style, _ in styles)], paths, strict=True))
+    check_visible(zip([content, *(style for style, _ in styles)], paths, strict=True))
     init = read_picture(job.init_path, digests) if job.init_path else None
     request = Request(content, styles, job.recipe, init)
     if job.masks is None:
@@ -92,7 +92,7 @@ def read_request(job: Job, digests: Mapping[Path, str] | None = None) -> Request
     return replace(request, regions=regions)
 
 
-def check_shows(pictures: Iterable[tuple[Picture, Path | str]]) -> None:
+def check_visible(pictures: Iterable[tuple[Picture, Path | str]]) -> None:
     """Check that each picture has visible pixels. Its name is for messages.
 
     Raises:
@@ -101,8 +101,8 @@ def check_shows(pictures: Iterable[tuple[Picture, Path | str]]) -> None:
     for picture, name in pictures:
         if not picture.decoded.is_visible:
             raise ImageError(
-                f"{name}: nothing of this picture shows: it is fully transparent.",
-                "Save it without transparency, or give another.",
+                f"{name}: the picture is fully transparent.",
+                "Save it without transparency, or use another.",
             )
 
 
@@ -124,7 +124,7 @@ def find_regions(
 
 
 def request_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
-    """Say, each once, what of a request's pictures is not used, and which regions are too small for layers.
+    """Return notes, each once, on what is left unused of the pictures and on regions too small for a layer.
 
     Raises:
         ImageError: a region has no pixel.

@@ -69,11 +69,11 @@ def test_a_picture_that_is_none_is_refused(environment):
 
 
 @pytest.mark.parametrize("name", ["a.png", "s.png"])
-def test_a_picture_of_which_nothing_shows_is_refused(make_picture, environment, name):
+def test_a_picture_that_is_fully_transparent_is_refused(make_picture, environment, name):
     make_task(make_picture)
     Image.new("RGBA", (48, 36), (200, 30, 20, 0)).save(environment / name)
     job = Job("b", environment / "a.png", Style("s", ((environment / "s.png", 1.0),)), Recipe(), "n")
-    with pytest.raises(ImageError, match=rf"{name}: nothing of this picture shows"):
+    with pytest.raises(ImageError, match=rf"{name}: the picture is fully transparent"):
         read_request(job)
 
 
