@@ -75,7 +75,7 @@ def test_dry_run_writes_nothing(cli, night):
     assert {path: path.stat().st_mtime_ns for path in Path(os.environ["HOME"]).parent.rglob("*")} == before
 
 
-def test_dry_run_tells_a_checkpoint_from_a_new_job_and_a_broken_picture(cli, night):
+def test_dry_run_distinguishes_checkpoints_new_jobs_and_broken_pictures(cli, night):
     cli("run", night, "--set", "steps=5000", "--for", "1s")
     checkpoint = next(Path(os.environ["XDG_STATE_HOME"]).rglob("checkpoints/*"))
     steps = steps_of_checkpoint(checkpoint)
@@ -174,7 +174,7 @@ def test_workers_make_what_one_process_makes(cli, night):
 
 def test_a_signal_stops_every_worker_at_a_checkpoint(cli, night):
     command = [sys.executable, "-m", "pipeline", "run", str(night), "--workers", "2", "--set", "steps=100000"]
-    command += ["--set", "snapshot_every=1"]  # so that each step is told of
+    command += ["--set", "snapshot_every=1"]  # so that each step is logged
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
         lines = []
         for line in run.stderr:
@@ -305,7 +305,7 @@ def test_a_run_with_a_deadline_that_is_none_is_exit_code_2(studio, night, cli, f
     assert " ".join(flag) in err
 
 
-def test_a_file_in_the_place_of_the_outbox_is_not_told_of_as_a_full_disk(cli, night):
+def test_a_file_in_the_place_of_the_outbox_is_not_called_a_full_disk(cli, night):
     code, _, err = cli("run", night, "--outbox", "a.png")
     assert code == 3
     assert "a.png/night: cannot be written" in err

@@ -86,7 +86,7 @@ def test_retry_all(studio):
     assert studio.once()[0] == 0
 
 
-def test_retry_all_goes_on_after_one_that_cannot_go_back(studio):
+def test_retry_all_continues_after_one_that_cannot_go_back(studio):
     studio.quarantined("a.png", "b.png")
     ids = {one["path"]: one["id"] for one in json.loads(studio.cli("status", "--json")[1])["quarantined"]}
     first, second = ids["a.png"], ids["b.png"]

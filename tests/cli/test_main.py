@@ -66,7 +66,7 @@ def test_the_first_signal_ends_the_reading_of_inputs(studio, night, cli, command
         signal.raise_signal(number)
         for _ in range(10):
             tick()
-        pytest.fail("it goes on reading")
+        pytest.fail("it continues to read")
 
     studio.drop("c.png")
     monkeypatch.setattr("pipeline.batch.digests.sha256_of", read_for_ever)
@@ -104,7 +104,7 @@ def test_help_of_every_command_of_the_watch_is_quick():
         ("--workers", "65", "must be at most 64, found"),
     ],
 )
-def test_a_flag_that_is_typed_wrongly_is_told_of_in_plain_words(cli, night, flag, value, text):
+def test_a_wrong_flag_is_explained_in_plain_words(cli, night, flag, value, text):
     code, _, err = cli("run", night, flag, value)
     assert code == 2
     assert f"Invalid value for '{flag}': {text}" in err

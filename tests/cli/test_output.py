@@ -137,7 +137,7 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_run(night) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_picture_is_made_though_its_path_cannot_be_told(night) -> None:
+def test_a_picture_is_made_even_if_its_path_cannot_be_printed(night) -> None:
     stream = full_disk()
     code, _, err = ended(command("stylize", "a.png", "s.png", stdout=stream))
     os.close(stream)
@@ -207,7 +207,7 @@ def test_stylize_shows_the_traceback_of_a_fault_for_it_leaves_no_record(night) -
     assert not Path("broken--s.png").exists()
 
 
-def test_failures_of_one_input_are_told_together_at_the_end(night) -> None:
+def test_failures_with_one_cause_are_grouped_at_the_end(night) -> None:
     for name in ("a", "b"):
         Path(f"{name}.png").rename(f"{name}-odd.png")
     night.write_text(night.read_text().replace("[ab", "*[d"))

@@ -29,7 +29,7 @@ def failures(*errors: str) -> list[dict[str, str]]:
     ]
 
 
-def test_failures_of_one_input_are_told_together() -> None:
+def test_failures_with_one_cause_are_grouped() -> None:
     summary = make_summary(9, failed=6, failures=failures("s bad.", "x bad.", *["s bad."] * 4))
     assert failure_lines(summary) == [
         "failed 0--s, 2--s, 3--s and 2 more: s bad. Look.",

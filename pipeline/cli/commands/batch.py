@@ -1,4 +1,4 @@
-"""`run`: every picture of a manifest."""
+"""`run`: the pictures of a manifest."""
 
 from __future__ import annotations
 
@@ -36,14 +36,16 @@ def run(
     preset: flags.Preset = None,
     assignments: flags.Assignments = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be made, and why; write nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be made, and why; write nothing.")
     ] = False,
     max_failures: Annotated[
         int | None, typer.Option(min=0, help="Stop after this many failures; 0 for no limit.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Make again what is there already.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make everything, also what exists already.")
+    ] = False,
     missing: Annotated[
-        bool, typer.Option("--missing", help="Make again what was made, then deleted or renamed.")
+        bool, typer.Option("--missing", help="Also make again what was deleted or renamed.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per job.")] = False,
     for_: flags.For = None,
@@ -55,7 +57,7 @@ def run(
     verbose: flags.Verbose = False,
     quiet: flags.Quiet = False,
 ) -> None:
-    """Make every picture of a manifest that is not there yet."""
+    """Make the pictures of a manifest that do not exist yet."""
     from ...batch.deadline import read_deadline
     from ...batch.options import RunOptions
     from ...spec.manifest import read_manifest

@@ -17,7 +17,9 @@ ConfigPath = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; by default config.yaml in this folder.")
 ]
 Outbox = Annotated[Path | None, typer.Option("--outbox", help="Folder for the results.")]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Where to compute: auto, cpu, mps, cuda or cuda:N.")
+]
 Preset = Annotated[str | None, typer.Option("--preset", help="A named recipe; see `presets`.")]
 Assignments = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""`presets`, `schema` and `doctor`: what there is to choose from, and what is here."""
+"""`presets`, `schema` and `doctor`: what can be chosen, and what this machine has."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _preset_document(name: str) -> str:
 def schema(
     kind: Annotated[Literal["manifest", "config"], typer.Argument(help="Which file.")],
 ) -> None:
-    """Print a JSON schema for editors. It describes a manifest or config.yaml."""
+    """Print a JSON schema of manifests or of config.yaml, for editors."""
     from ...spec.config import Config
     from ...spec.entries import Manifest
 

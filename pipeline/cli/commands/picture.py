@@ -23,7 +23,7 @@ def stylize(
     style: Annotated[
         list[str],
         typer.Argument(
-            metavar="STYLE...", help="The picture whose style to take; with --mask several, STYLE=COLOUR."
+            metavar="STYLE...", help="The picture with the style; with --mask several, each as STYLE=COLOUR."
         ),
     ],
     out: Annotated[
@@ -31,7 +31,7 @@ def stylize(
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option("--mask", help="A picture whose colours say which style goes where in the content."),
+        typer.Option("--mask", help="A picture whose colours mark where in the content each style goes."),
     ] = None,
     config: flags.ConfigPath = None,
     device: flags.Device = None,
@@ -41,7 +41,7 @@ def stylize(
     verbose: flags.Verbose = False,
     quiet: flags.Quiet = False,
 ) -> None:
-    """Make one picture."""
+    """Paint one picture in the style of another."""
     from ...batch.single import run_single, single_job, single_style
     from ...execution.executors import InProcessExecutor
     from ..signals import stop_signal
@@ -67,7 +67,7 @@ def inspect(
     picture: Annotated[Path, typer.Argument(help="A result of style-pipeline.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Print how a picture was made. The answer is a manifest that makes it again."""
+    """Print how a picture was made, as a manifest that makes it again."""
     from ...batch.inspection import manifest_of, manifest_text, read_origin
 
     found = read_origin(picture)

@@ -1,4 +1,4 @@
-"""`watch` and what is said of a watched folder: `status`, `retry`, `health`, `service`."""
+"""`watch`, and the commands that look after it: `status`, `retry`, `health`, `service`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ service = typer.Typer(help="Run the watched folder as a service.", no_args_is_he
 @app.command()
 def watch(
     context: typer.Context,
-    once: Annotated[bool, typer.Option("--once", help="Take what has settled, then end; for cron.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Process what has settled, then end; for cron.")
+    ] = False,
     config: flags.ConfigPath = None,
     outbox: flags.Outbox = None,
     device: flags.Device = None,
@@ -39,7 +41,7 @@ def watch(
     until: flags.Until = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log lines as JSON objects.")] = False,
     log_file: Annotated[
-        Path | None, typer.Option("--log-file", help="Log to this file, rotated at 10 MB, not to stderr.")
+        Path | None, typer.Option("--log-file", help="Log to this file, rotated at 10 MB, instead of stderr.")
     ] = None,
     verbose: flags.Verbose = False,
     quiet: flags.Quiet = False,
@@ -98,7 +100,7 @@ def retry(
     everything: Annotated[bool, typer.Option("--all-quarantined", help="Retry every one of them.")] = False,
     config: flags.ConfigPath = None,
 ) -> None:
-    """Put quarantined files back into the inbox. They are tried again."""
+    """Put quarantined files back into the inbox, to be tried again."""
     from ...storage.files import Disk
     from ...storage.ledger import Ledger
     from ...watch.quarantine import Quarantine
@@ -144,7 +146,7 @@ def _called(name: str, found: Sequence[Quarantined]) -> Quarantined:
 
 @app.command()
 def health(config: flags.ConfigPath = None) -> None:
-    """Check that the daemon runs and has free space. The exit code is 0, or 3 if something is wrong."""
+    """Check that the daemon runs and has free space. The exit code is 3 if not."""
     from ...storage.ledger import Ledger
     from ...watch.status import examine_daemon
 

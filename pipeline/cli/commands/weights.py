@@ -15,7 +15,7 @@ app = typer.Typer(help="Show or import the weights of VGG-19.", no_args_is_help=
 
 @app.command()
 def show(config: flags.ConfigPath = None) -> None:
-    """Show which weights are here and what `auto` takes."""
+    """Show which weights are used, and what `auto` takes."""
     from ..doctor import weights_lines
 
     answer(*weights_lines(flags.read_settings(config)))
