@@ -44,33 +44,67 @@ class _Running:
         return Row(self.name, self.step, self.steps, self.left, self.more)
 
 
+class Forecast:
+    """Estimates how long the rest of a batch of `total` jobs takes.
+
+    `expected` returns how many seconds a job of a recipe takes with an encoder, or 0 if unknown. This counts
+    as if one more job had been made in that time. Skipped jobs do not count.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        expected: Callable[[Recipe, str], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total = total
+        self.finished = 0
+        self.expected = expected
+        self.clock = clock
+        self._began: float | None = None
+        self._started = 0
+        self._expected_s = 0.0
+        self._made = 0
+
+    def job_started(self, recipe: Recipe, encoder: str) -> None:
+        if self._began is None:
+            self._began = self.clock()
+        self._started += 1
+        self._expected_s += self.expected(recipe, encoder) if self.expected else 0.0
+
+    def job_finished(self, finished: Finished, was_running: bool) -> None:
+        self.finished += finished.status not in {"stopped", "postponed"}
+        self._made += was_running
+
+    def remaining_seconds(self, running: float = 0.0) -> float | None:
+        """Return the estimate, or None as long as nothing is known; `running` is 0.5 for a job half made."""
+        expected_s = self._expected_s / self._started if self._started else 0.0
+        made = self._made + running + (expected_s > 0)
+        if self._began is None or not made:
+            return None
+        per_job = (self.clock() - self._began + expected_s) / made
+        return per_job * (self.total - self.finished - running)
+
+
 class LiveRows(Display):
     """A row for every running job, with its steps, time left, picture size and losses.
 
-    Above them, for a batch of `total` jobs, a row with its remaining time; beside them, for a watched folder,
-    its queue. `expected` says how many seconds a job of a recipe takes with an encoder, 0 if that is unknown.
+    Above them is a row for the batch, if there is a `forecast`. Beside them is the queue of a watched folder.
     """
 
     def __init__(
         self,
         console: Console,
-        total: int | None = None,
-        expected: Callable[[Recipe, str], float] | None = None,
+        forecast: Forecast | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
         self.console = console
-        self.total = total
-        self.expected = expected
+        self.forecast = forecast
         self.clock = clock
         self._jobs: dict[str, _Running] = {}
-        self._queue = ""
         self._encoder = ""
-        self._began: float | None = None
-        self._started = 0
-        self._expected_s = 0.0
-        self._made = 0
-        self._finished = 0
+        self._queue = ""
         self._stopping = False
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
 
@@ -90,11 +124,8 @@ class LiveRows(Display):
         self._encoder = encoder.name
 
     def job_started(self, job: Job, name: str) -> None:
-        if self._began is None:
-            self._began = self.clock()
-        self._started += 1
-        if self.expected is not None:
-            self._expected_s += self.expected(job.recipe, self._encoder)
+        if self.forecast is not None:
+            self.forecast.job_started(job.recipe, self._encoder)
         # A job may start again.
         self._jobs[name] = _Running(one_line(name), total_steps(job.recipe), Pace(self.clock))
 
@@ -103,8 +134,9 @@ class LiveRows(Display):
             job.advance(progress)
 
     def job_finished(self, finished: Finished) -> None:
-        self._made += self._jobs.pop(finished.name, None) is not None
-        self._finished += finished.status not in {"stopped", "postponed"}
+        was_running = self._jobs.pop(finished.name, None) is not None
+        if self.forecast is not None:
+            self.forecast.job_finished(finished, was_running)
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
         self._stopping |= kind == "stopping"
@@ -115,35 +147,22 @@ class LiveRows(Display):
     def stopping(self) -> None:
         self._stopping = True
 
-    def remaining_seconds(self) -> float | None:
-        """Estimate the rest of the batch, or None where nothing is known of it yet.
-
-        What was expected of a job counts like one job that was made in that time; jobs skipped do not.
-        """
-        running = sum(job.step / job.steps for job in list(self._jobs.values()))
-        expected = self._expected_s / self._started if self._started else 0.0
-        made = self._made + running + (expected > 0)
-        if self.total is None or self._began is None or not made:
-            return None
-        per_job = (self.clock() - self._began + expected) / made
-        return per_job * (self.total - self._finished - running)
-
     def render(self) -> RenderableType:
         """Return what is shown now."""
         rows = self._rows()
         shown: RenderableType = progress_table(rows, self.console.width)
         if not rows:
-            shown = Text(f"waiting {self._queue}", no_wrap=True, overflow="ellipsis")
+            shown = Text(self._queue or "starting", no_wrap=True, overflow="ellipsis")
         if self._stopping:
             return Group(Text(STOPPING, no_wrap=True, overflow="ellipsis"), shown)
         return shown
 
     def _rows(self) -> list[Row]:
         rows = [job.row for job in list(self._jobs.values())]  # they may change while they are drawn
-        if self.total is not None:
-            seconds = self.remaining_seconds()
+        if self.forecast is not None:
+            seconds = self.forecast.remaining_seconds(sum(row.done / row.total for row in rows))
             left = "" if seconds is None else f"{duration(seconds)} left"
-            return [Row("batch", self._finished, self.total, left), *rows]
+            return [Row("batch", self.forecast.finished, self.forecast.total, left), *rows]
         if rows and self._queue:
             rows[0] = replace(rows[0], left="  ".join(filter(None, (rows[0].left, self._queue))))
         return rows

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 SHORTEST_BAR, LONGEST_BAR = 12, 40
-SHORTEST_NAME, LONGEST_NAME = 8, 32
+SHORTEST_NAME, LONGEST_NAME = 6, 32
 GAP = 2
 # Kept free at the end of a row, where a terminal shows ^C: it must not start a line of its own.
 FREE = 4

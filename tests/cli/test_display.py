@@ -12,7 +12,7 @@ from sample_events import ODD_NAMES, console, logged, make_finished, make_job, w
 from pipeline.batch.runner import Runner
 from pipeline.cli.display import Display, JsonLines
 from pipeline.cli.eventlog import RunLog
-from pipeline.cli.live import LiveRows
+from pipeline.cli.live import Forecast, LiveRows
 from pipeline.cli.sentences import summary_line
 from pipeline.spec.jobs import EncoderInfo, StepProgress
 from pipeline.storage.ledger import Ledger
@@ -35,7 +35,8 @@ def test_every_event_is_passed_on() -> None:
 
 def test_every_display_follows_a_run(workshop: Workshop) -> None:
     batch, stream = workshop.read(), io.StringIO()
-    rows = LiveRows(console(width=200, terminal=True)[0], len(batch))
+    forecast = Forecast(len(batch))
+    rows = LiveRows(console(width=200, terminal=True)[0], forecast)
     display = Display(RunLog(len(batch)), rows, JsonLines(stream))
     folder = BatchFolder(workshop.outbox, batch.name)
     with closing(Ledger(workshop.state)) as ledger, logged() as lines:
@@ -44,7 +45,7 @@ def test_every_display_follows_a_run(workshop: Workshop) -> None:
     assert sum("] done b--" in line for line in lines) == 2
     assert "a note" in lines
     assert lines[-1].startswith("[4/4] ")
-    assert rows.remaining_seconds() == 0
+    assert forecast.remaining_seconds() == 0
     assert len(stream.getvalue().splitlines()) == 4
     assert "2 failed" in summary_line(summary, str(workshop.batch_folder))
 

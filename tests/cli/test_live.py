@@ -13,7 +13,7 @@ from sample_events import HOSTILE, QUEUE, console, make_finished, make_job, watc
 
 from pipeline.cli.display import Display
 from pipeline.cli.eventlog import EventLog, is_not_shown_live
-from pipeline.cli.live import LiveRows
+from pipeline.cli.live import Forecast, LiveRows
 from pipeline.cli.logs import LineHandler, TextFormatter, logging_to
 from pipeline.cli.streams import guarded
 from pipeline.spec.jobs import EncoderInfo, StepProgress
@@ -33,7 +33,7 @@ def shown(live: LiveRows, width: int = 120) -> list[str]:
 
 def test_the_live_display_shows_batch_step_size_and_loss() -> None:
     screen, file = console(width=120, terminal=True)
-    with LiveRows(screen, total=2) as live:
+    with LiveRows(screen, Forecast(2)) as live:
         live.encoder_chosen(EncoderInfo("vgg19", "0123456789abcdef"))
         live.job_started(make_job(), "a--s")
         assert [line.split() for line in shown(live)] == [["batch", "0/2"], ["a--s", "0/7"]]
@@ -53,7 +53,8 @@ def test_the_live_display_shows_batch_step_size_and_loss() -> None:
 @pytest.mark.parametrize(("width", "bar"), [(60, 12), (80, 15), (100, 15), (120, 15)])
 def test_bar_count_and_time_left_come_first(width: int, bar: int) -> None:
     now = [100.0]
-    live = LiveRows(console(width, terminal=True)[0], 28, clock=lambda: now[0])
+    screen, _ = console(width, terminal=True)
+    live = LiveRows(screen, Forecast(28, clock=lambda: now[0]), lambda: now[0])
     live.job_started(make_job(), LONG)
     now[0] += 3600
     live.job_step(LONG, StepProgress(300, 300, 512, 341, 0.5, 0.2, 0.3))
@@ -68,7 +69,7 @@ def test_bar_count_and_time_left_come_first(width: int, bar: int) -> None:
 
 
 def test_what_has_no_room_at_all_leaves_the_count() -> None:
-    live = LiveRows(console(20, terminal=True)[0], 28)
+    live = LiveRows(console(20, terminal=True)[0], Forecast(28))
     live.job_started(make_job(), LONG)
     assert all(cell_len(line) <= 20 for line in shown(live, 20))
     assert "0/28" in shown(live, 20)[0]
@@ -76,32 +77,30 @@ def test_what_has_no_room_at_all_leaves_the_count() -> None:
 
 def test_the_first_time_left_is_what_was_seen_before() -> None:
     now = [100.0]
-    live = LiveRows(
-        console()[0], 5, expected=lambda recipe, encoder: 60.0 if encoder else 0.0, clock=lambda: now[0]
-    )
-    assert live.remaining_seconds() is None
-    live.encoder_chosen(EncoderInfo("vgg19", "0123456789abcdef"))
-    live.job_finished(make_finished("skipped"))
-    live.job_started(make_job(), "a--s")
-    assert live.remaining_seconds() == 4 * 60
+    forecast = Forecast(5, lambda recipe, encoder: 60.0 if encoder else 0.0, lambda: now[0])
+    assert forecast.remaining_seconds() is None
+    forecast.job_finished(make_finished("skipped"), was_running=False)
+    forecast.job_started(make_job().recipe, "vgg19")
+    assert forecast.remaining_seconds() == 4 * 60
     now[0] += 120  # it takes twice as long
-    live.job_finished(make_finished("done", path=Path("/out/a--s.png")))
-    assert live.remaining_seconds() == 3 * 90
+    forecast.job_finished(make_finished("done", path=Path("/out/a--s.png")), was_running=True)
+    assert forecast.remaining_seconds() == 3 * 90
 
 
 def test_without_any_speed_known_the_time_left_comes_with_the_first_step() -> None:
     now = [100.0]
-    live = LiveRows(console()[0], 2, clock=lambda: now[0])
+    live = LiveRows(console()[0], Forecast(2, clock=lambda: now[0]))
     live.job_started(make_job(), "a--s")
-    assert live.remaining_seconds() is None
+    assert " left" not in shown(live)[0]
     now[0] += 10
     live.job_step("a--s", StepProgress(1, 4, 64, 48, 0.5, 0.2, 0.3))
-    assert live.remaining_seconds() == 70
+    assert shown(live)[0].rstrip().endswith("0/2  1 min left")
+    assert live.forecast.remaining_seconds(running=1 / 4) == 70
 
 
 def test_after_a_signal_the_live_display_says_so_and_leaves_no_bar() -> None:
     screen, file = console(width=100, terminal=True)
-    with LiveRows(screen, total=2) as live:
+    with LiveRows(screen, Forecast(2)) as live:
         live.job_started(make_job(), "a--s")
         live.job_step("a--s", StepProgress(3, 9, 64, 48, 0.5, 0.1, 0.02))
         live.stopping()
@@ -113,13 +112,13 @@ def test_after_a_signal_the_live_display_says_so_and_leaves_no_bar() -> None:
 
 def test_a_skipped_job_needs_no_start() -> None:
     screen, _ = console(terminal=True)
-    with LiveRows(screen, total=1) as live:
+    with LiveRows(screen, Forecast(1)) as live:
         live.job_finished(make_finished("skipped"))
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if len(name) < 100])
 def test_the_live_display_shows_any_name_on_one_line(name: str) -> None:
-    live = LiveRows(console(400, terminal=True)[0], total=1)
+    live = LiveRows(console(400, terminal=True)[0], Forecast(1))
     live.job_started(make_job(), name)
     _, job = shown(live, 400)
     assert one_line(name)[:30] in job
@@ -139,16 +138,17 @@ def row(live: LiveRows, queue: Queue = QUEUE, width: int = 80) -> str:
 def test_the_live_watch_shows_queue_and_job() -> None:
     now = [100.0]
     live = LiveRows(console(80, terminal=True)[0], clock=lambda: now[0])
-    assert row(live) == "waiting 3 wait, 2 settling, 5 done, 1 quarantined"
+    assert shown(live) == ["starting"]
+    assert row(live) == "3 waiting, 2 settling, 5 done, 1 quarantined"
     live.job_started(make_job(), "a--s")
-    assert re.fullmatch(r"a--s \W* ?0/7  3 wait, 2 settling, 5 done, 1 quarantined", row(live))
+    assert re.fullmatch(r"a--s \W* ?0/7  3 waiting, 2 settling, 5 done, 1 quarantined", row(live))
     for number in range(1, 41):
         now[0] += 2
         live.job_step("a--s", StepProgress(number, 300, 64, 48, 0.5, 0.2, 0.3))
     queue = Queue(2, 0, 6, 0)
-    assert re.match(r"a--s \W*40/300  9 min left  2 wait, 6 done", row(live, queue))
+    assert re.match(r"a--s \W*40/300  9 min left  2 waiting, 6 done", row(live, queue))
     live.job_finished(make_finished("done", path=Path("/out/a--s.png"), seconds=1))
-    assert row(live, queue) == "waiting 2 wait, 6 done"
+    assert row(live, queue) == "2 waiting, 6 done"
     live.notify("stopping", "stopping")
     assert shown(live, 80)[0].startswith("Stopping after the current step")
 
@@ -166,7 +166,7 @@ def test_the_row_of_the_live_watch_fits(name: str, width: int) -> None:
     assert cell_len(line) <= width
     assert line[0] == name[0]
     if width >= 80:
-        assert "40/300  1 h 5 min left  12 wait, 3 settling, 456 done, 7 quarantined" in line
+        assert "40/300  1 h 5 min left  12 waiting, 3 settling, 456 done, 7 quarantined" in line
     assert ("loss 0.5" in line) == (width >= 200)
 
 
@@ -177,7 +177,7 @@ def test_lines_of_the_log_are_printed_whole_above_the_rows() -> None:
     """With brackets and longer than the terminal, but not those that the rows show already."""
     screen, file = console(width=40, terminal=True)
     long = f"read [bold]{'x' * 100}[/bold]"
-    with LiveRows(screen, total=2) as rows:
+    with LiveRows(screen, Forecast(2)) as rows:
         handler = LineHandler(rows.print, TextFormatter(datefmt="%H:%M:%S"))
         handler.addFilter(is_not_shown_live)
         with logging_to(handler, logging.DEBUG):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...spec.recipe import Recipe
     from ..display import Display
     from ..eventlog import EventLog
+    from ..live import LiveRows
 
 
 @contextmanager
@@ -27,6 +28,7 @@ def show_run(settings: Config, total: int, level: int, as_json: bool = False) ->
     """Show a run of so many jobs; `as_json` writes an object for each to standard output."""
     from ..display import Display, JsonLines
     from ..eventlog import RunLog, first_time
+    from ..live import Forecast, LiveRows
     from ..logs import TIME, LineHandler, TextFormatter, logging_to
 
     log = RunLog(total, first_time(settings.state_dir))
@@ -35,7 +37,8 @@ def show_run(settings: Config, total: int, level: int, as_json: bool = False) ->
         with logging_to(LineHandler(_write_to_stderr, formatter), level):
             yield Display(log, JsonLines(sys.stdout)) if as_json else log
     else:
-        with _live(log, formatter, level, total, _expected_seconds(settings)) as display:
+        forecast = Forecast(total, _expected_seconds(settings))
+        with _live(LiveRows(_console(), forecast), log, formatter, level) as display:
             yield display
 
 
@@ -43,6 +46,7 @@ def show_run(settings: Config, total: int, level: int, as_json: bool = False) ->
 def show_watch(settings: Config, level: int, log_json: bool, log_file: Path | None) -> Iterator[Display]:
     """Show a watched folder; on a terminal live, unless objects or a file are asked for."""
     from ..eventlog import EventLog, first_time
+    from ..live import LiveRows
     from ..logs import DATE_AND_TIME, JsonFormatter, LineHandler, TextFormatter, logging_to, rotated
 
     log = EventLog(first_time(settings.state_dir), for_programs=log_json)
@@ -53,27 +57,19 @@ def show_watch(settings: Config, level: int, log_json: bool, log_file: Path | No
             stack.enter_context(logging_to(LineHandler(write, formatter), level))
             yield log
         else:
-            yield stack.enter_context(_live(log, formatter, level))
+            yield stack.enter_context(_live(LiveRows(_console()), log, formatter, level))
 
 
 @contextmanager
-def _live(
-    log: EventLog,
-    formatter: logging.Formatter,
-    level: int,
-    total: int | None = None,
-    expected: Callable[[Recipe, str], float] | None = None,
-) -> Iterator[Display]:
+def _live(rows: LiveRows, log: EventLog, formatter: logging.Formatter, level: int) -> Iterator[Display]:
     from ..display import Display
     from ..eventlog import is_not_shown_live
-    from ..live import LiveRows
     from ..logs import LineHandler, logging_to
 
-    with LiveRows(_console(), total, expected) as rows:
-        handler = LineHandler(rows.print, formatter)
-        handler.addFilter(is_not_shown_live)
-        with logging_to(handler, level):
-            yield Display(rows, log)
+    handler = LineHandler(rows.print, formatter)
+    handler.addFilter(is_not_shown_live)
+    with rows, logging_to(handler, level):
+        yield Display(rows, log)
 
 
 def _expected_seconds(settings: Config) -> Callable[[Recipe, str], float] | None:
