@@ -72,11 +72,12 @@ class Reload:
                 self.use(self._wanted)
         except UsageError as error:
             self._wanted = None
-            self.notify("reload", f"the old configuration stays: {error}")
+            self.notify("reload", f"the old configuration stays: {error}", error=error.message)
             return False
         except MachineError as error:
             if error.message != self._fault:
-                self.notify("reload", f"the old configuration stays for now: {error}")
+                text = f"the old configuration stays for now: {error}"
+                self.notify("reload", text, error=error.message)
             self._fault = error.message
             return False
         self._wanted, self._fault = None, ""
@@ -175,8 +176,10 @@ class Daemon:
         if once and setup.watcher.is_empty and not self.backlog.pending:
             self._is_finished = True  # nothing to do, so the worker need not start
             return
-        setup.announce()
+        if not once:
+            setup.announce()
         if (drop := setup.intake.next()) is not None:
+            setup.announce()  # with `once` not before: drops that wait for a style need no encoder
             self._process(drop)
         elif once and setup.watcher.has_scanned and not setup.watcher.is_still_settling():
             self._is_finished = True

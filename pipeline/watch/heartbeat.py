@@ -40,7 +40,7 @@ class Queue:
         """The same for a row of 80 columns; counts of nothing are left out where they can be."""
         settling = f"{self.settling} settling, " if self.settling else ""
         quarantined = f", {self.quarantined} quarantined" if self.quarantined else ""
-        return f"{self.waiting} wait, {settling}{self.done} done{quarantined}"
+        return f"{self.waiting} waiting, {settling}{self.done} done{quarantined}"
 
 
 class Pace:

@@ -213,7 +213,7 @@ if Path("/dev/full").exists():
         assert Path("outbox/inbox/a--s.png").is_file()
         assert err == ""
 
-    def test_a_disk_that_was_full_for_a_while_is_told_of_in_the_log(studio):
+    def test_the_log_says_how_many_lines_a_full_disk_cost(studio):
         log = Path("watch.log")
         log.symlink_to("/dev/full")
         studio.executor.after_step = lambda job, step: (
@@ -263,3 +263,13 @@ def test_a_verbose_watch_says_every_step(studio):
     assert (code, out) == (0, "")
     events = [json.loads(line) for line in err.splitlines()]
     assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4]
+
+
+def test_watch_once_loads_no_encoder_for_pictures_that_wait_for_a_style(studio, monkeypatch):
+    (studio.inbox / "styles/s.png").unlink()
+    studio.drop("a.png")
+    monkeypatch.setattr(studio.executor, "encoder_info", lambda name: pytest.fail("it was asked for"))
+    code, err = studio.once()
+    assert code == 0, err
+    assert "a.png: waits" in err
+    assert (studio.inbox / "a.png").is_file()

@@ -49,8 +49,8 @@ def test_a_queue_in_a_few_words() -> None:
 
 
 def test_a_queue_in_a_row_of_a_terminal() -> None:
-    assert QUEUE.short == "3 wait, 2 settling, 5 done, 1 quarantined"
-    assert Queue(0, 0, 0, 0).short == "0 wait, 0 done"
+    assert QUEUE.short == "3 waiting, 2 settling, 5 done, 1 quarantined"
+    assert Queue(0, 0, 0, 0).short == "0 waiting, 0 done"
 
 
 def test_the_manager_is_notified_of_start_and_end(beating: Beating) -> None:
