@@ -19,7 +19,7 @@ from ..storage.files import make_private
 from .display import Display
 from .sentences import finished_line, finished_object, losses
 
-LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 # Seconds between two lines about a long job.
 STEP_EVERY_S = 30.0
 STOPPING = "Stopping after the current step; once more to stop at once."
@@ -85,7 +85,7 @@ class EventLog(Display):
     def _log(self, level: int, kind: str, text: str, facts: Mapping[str, object]) -> None:
         if level >= logging.INFO:
             self._logged_at = time.monotonic()
-        LOGGER.log(level, "%s", text, extra={"event": kind, "facts": facts})
+        logger.log(level, "%s", text, extra={"event": kind, "facts": facts})
 
 
 class RunLog(EventLog):
