@@ -81,12 +81,11 @@ def decode_samples(samples_HWC: NDArray[np.uint16], profile: bytes, transparent:
     return Decoded(Image.fromarray(to_8_bits(colors_HWC)), colors_HWC, alpha_HW, notes=notes, profile=profile)
 
 
-def decode_cmyk_samples(samples_HWC: NDArray[np.uint16], profile: bytes) -> Decoded:
-    """Decode CMYK, for which there is no way in 16 bits."""
+def decode_samples_in_8_bits(samples_HWC: NDArray[np.uint16], mode: str, profile: bytes) -> Decoded:
+    """Decode samples of one of Pillow's modes of 8 bits: L, LA, RGB, RGBA or CMYK."""
     height, width, _ = samples_HWC.shape
-    image = Image.frombytes("CMYK", (width, height), to_8_bits(samples_HWC).tobytes())
-    found = _from_8_bits(image, profile)
-    return replace(found, notes=(*found.notes, EIGHT_BITS), profile=profile)
+    image = Image.frombytes(mode, (width, height), to_8_bits(samples_HWC).tobytes())
+    return replace(_from_8_bits(image, profile), profile=profile)
 
 
 def _from_8_bits(image: Image.Image, profile: bytes) -> Decoded:

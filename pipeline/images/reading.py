@@ -19,7 +19,14 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from ..errors import ImageError
 from ..threads import SharedContext
 from . import png, tiff
-from .decoding import Decoded, decode_cmyk_samples, decode_pillow, decode_samples, samples_beyond_pillow
+from .decoding import (
+    EIGHT_BITS,
+    Decoded,
+    decode_pillow,
+    decode_samples,
+    decode_samples_in_8_bits,
+    samples_beyond_pillow,
+)
 from .exif import Exif, tiff_exif
 from .heif import read_nclx
 from .ifd import TAGS, is_tiff, with_first_ifd
@@ -183,8 +190,14 @@ def _open_tiff(data: bytes, pages: list[tiff.Page], name: str) -> OpenedPicture:
 
 def _decode_tiff(reader: tiff.SampleReader, page: tiff.Page, orientation: int) -> Decoded:
     samples_HWC, notes = reader.read()
-    decode = decode_cmyk_samples if page.photometric == tiff.CMYK else decode_samples
-    found = decode(upright(samples_HWC, orientation), page.ifd.data(TAGS.InterColorProfile))
+    samples_HWC, profile = upright(samples_HWC, orientation), page.ifd.data(TAGS.InterColorProfile)
+    is_cmyk = page.photometric == tiff.CMYK
+    if reader.bits > 8 and not is_cmyk:
+        found = decode_samples(samples_HWC, profile)
+    else:
+        mode = "CMYK" if is_cmyk else {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[samples_HWC.shape[2]]
+        found = decode_samples_in_8_bits(samples_HWC, mode, profile)
+        notes += (EIGHT_BITS,) * (reader.bits > 8)
     return replace(found, notes=(*notes, *found.notes))
 
 

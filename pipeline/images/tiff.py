@@ -89,9 +89,13 @@ class Page:
 
     @cached_property
     def is_read_by_pillow(self) -> bool:
-        """Whether all samples are unsigned and have at most 8 bits: then Pillow reads them whole."""
+        """Whether samples are unsigned, of at most 8 bits, and not in planes, which Pillow may mix up."""
         bits, formats = self.ifd.numbers(TAGS.BitsPerSample), self.ifd.numbers(TAGS.SampleFormat)
-        return max(bits, default=1) <= 8 and set(formats) <= {UNSIGNED}
+        if max(bits, default=1) > 8 or not set(formats) <= {UNSIGNED}:
+            return False
+        is_planar = self.ifd.number(TAGS.PlanarConfiguration) == PLANAR
+        is_known = self.ifd.number(TAGS.Compression, UNCOMPRESSED) in COMPRESSIONS
+        return not (is_planar and is_known and set(bits) == {8} and self.photometric in _COLORS)
 
 
 def read_pages(data: bytes) -> list[Page]:

@@ -327,6 +327,33 @@ def test_channels_beyond_colours_and_alpha_are_left_out():
         assert found.alpha_HW is None
 
 
+EIGHT_BITS = {
+    "grey": (to_8_bits(RAMP_HWC[:, :, :1]), {}),
+    "white as zero": (255 - to_8_bits(RAMP_HWC[:, :, :1]), {"photometric": 0}),
+    "grey with alpha": (to_8_bits(np.dstack([GREY_HW, ALPHA_HW])), {"photometric": 1, "tags": {338: [2]}}),
+    "RGB": (to_8_bits(RAMP_HWC), {}),
+    "RGBA": (to_8_bits(np.dstack([RAMP_HWC, ALPHA_HW])), {"tags": {338: [2]}}),
+    "associated": (to_8_bits(np.dstack([RAMP_HWC // 2, ALPHA_HW // 2 + 32768])), {"tags": {338: [1]}}),
+    "one more channel": (to_8_bits(np.dstack([RAMP_HWC, ALPHA_HW])), {"tags": {338: [0]}}),
+    "CMYK": (to_8_bits(np.dstack([RAMP_HWC, ALPHA_HW])), {"photometric": 5}),
+}
+
+
+@pytest.mark.parametrize("kind", EIGHT_BITS)
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 32)}, {"compression": 5}], ids=str)
+def test_8_bits_in_planes_are_what_they_are_side_by_side(kind, layout):
+    samples_HWC, options = EIGHT_BITS[kind]
+    whole, planar = (
+        decode_picture(tiff_file(samples_HWC, planar=planar, **layout, **options), "t.tif")
+        for planar in (False, True)
+    )
+    assert planar.rgb16_HWC is None
+    assert planar.notes == ()
+    assert np.abs(np.asarray(planar.image, int) - np.asarray(whole.image, int)).max() <= 1
+    assert (planar.alpha_HW is None) == (whole.alpha_HW is None)
+    assert planar.alpha_HW is None or np.array_equal(planar.alpha_HW, whole.alpha_HW)
+
+
 def test_cmyk_in_planes_is_read_in_8_bits_and_said():
     samples_HWC = np.dstack([65535 - RAMP_HWC, np.zeros_like(ALPHA_HW)])
     found = decode_picture(tiff_file(samples_HWC, photometric=5, planar=True), "print.tif")
@@ -459,7 +486,8 @@ def test_samples_whose_white_is_not_defined_are_scaled_by_what_they_hold(kind, s
 
 def test_bytes_with_a_sign():
     for compression in (1, 5):
-        found = read_16(tiff_file(np.array([[-3, 0, 64, 127]], np.int8), compression=compression))
+        data = tiff_file(np.array([[-3, 0, 64, 127]], np.int8), compression=compression)
+        found = decode_picture(data, "t.tif")
         assert np.asarray(found.image)[0, :, 0].tolist() == [0, 0, 129, 255]
 
 
