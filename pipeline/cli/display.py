@@ -13,9 +13,9 @@ from .sentences import finished_object
 
 
 class Display:
-    """Passes every event, of both commands, to the displays it is made of.
+    """Passes every event of `run` and `watch` on to the displays it is made of.
 
-    Those that show events in one form are made of none, and override what they need.
+    A subclass shows events in one form. It is made of no others, and overrides the methods that it needs.
     """
 
     def __init__(self, *displays: Display) -> None:
@@ -56,7 +56,7 @@ class Display:
 
 
 class JsonLines(Display):
-    """One JSON object per finished job on `stream`."""
+    """Writes one JSON object per finished job to `stream`."""
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__()

@@ -30,9 +30,10 @@ SHOWN_LIVE = frozenset({"started", "step", "stopping"})
 
 
 class EventLog(Display):
-    """A record for every event; with `for_programs` also for those that others say in better words.
+    """Records every event. A note about the encoder is left out unless it `is_news`.
 
-    A note about the encoder that is no news is left out.
+    `for_programs` includes failed jobs of dropped pictures. People need no line about them, as the daemon says
+    why it quarantines such a picture.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class EventLog(Display):
     def job_finished(self, finished: Finished) -> None:
         quarantined = finished.status == "failed" and finished.job.origin is not None
         if quarantined and not self.for_programs:
-            return  # the daemon says so, and why, in the same words
+            return
         self.notify(finished.status, self._finished_text(finished), **finished_object(finished))
         for note in finished.notes:
             self.notify("note", f"note: {note}", name=finished.name)
@@ -89,7 +90,7 @@ class EventLog(Display):
 
 
 class RunLog(EventLog):
-    """The log of a run of `total` jobs: counts them, and says of those skipped only how many there were."""
+    """Records the events of a run of `total` jobs: numbers those that end, and only counts those skipped."""
 
     def __init__(self, total: int, is_news: Callable[[str], bool] = lambda note: True) -> None:
         super().__init__(is_news)
@@ -115,12 +116,12 @@ class RunLog(EventLog):
 
 
 def is_not_shown_live(record: logging.LogRecord) -> bool:
-    """Filter the records of events that a live display shows by itself."""
+    """Leave out the records of events that a live display shows by itself."""
     return getattr(record, "event", "") not in SHOWN_LIVE
 
 
 def first_time(folder: Path) -> Callable[[str], bool]:
-    """Return a function that tells whether a text is said for the first time; a folder remembers."""
+    """Return a function that says whether a text is new; a folder remembers which were said."""
 
     def is_news(text: str) -> bool:
         mark = folder / "said" / hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """The log: what the logger `pipeline` and those below it record, as lines of text or JSON objects.
 
-A record of an event carries its kind as `event`, and what programs want to know of it as `facts`.
+A record of an event has its kind as `event`, and its details for programs as `facts`.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class LineHandler(logging.Handler):
-    """Gives every record, formatted, to `write`.
+    """Formats every record, and passes the line to `write`.
 
-    A line that `write` refuses with an OSError is counted, and the next that it takes comes after one that
-    says how many were lost: no work ends because the disk of its log is full.
+    A line for which `write` raises OSError is lost. The next that can be written follows a line that says how
+    many were lost: no work ends because the disk of its log is full.
     """
 
     def __init__(self, write: Callable[[str], None], formatter: logging.Formatter) -> None:
@@ -78,7 +78,7 @@ def _lost_record(lines: int) -> logging.LogRecord:
 
 @contextmanager
 def logging_to(handler: logging.Handler, level: int) -> Iterator[None]:
-    """Send records of a level or above to a handler: those of this program, and of no library."""
+    """Send the records of this program, but of no library, to a handler if they have this level or above."""
     logger = logging.getLogger("pipeline")
     before = logger.level, logger.propagate
     logger.setLevel(level)
@@ -93,10 +93,10 @@ def logging_to(handler: logging.Handler, level: int) -> Iterator[None]:
 
 
 class _RotatedFile(RotatingFileHandler):
-    """A file that raises what the system refuses."""
+    """A file whose handler raises OSError."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Raise, where logging would print, and drop what is in the buffer: it counts as lost."""
+        """Raise the error instead of printing it, and drop the buffer: its line counts as lost."""
         if self.stream:
             with suppress(OSError):
                 self.stream.close()
@@ -107,9 +107,7 @@ class _RotatedFile(RotatingFileHandler):
 
 @contextmanager
 def rotated(path: Path) -> Iterator[Callable[[str], None]]:
-    """Give a function that appends a line to a file, which is rotated before it grows large.
-
-    The function raises OSError where the system refuses.
+    """Give a function that appends a line to a file, or raises OSError. The file is rotated when it is large.
 
     Raises:
         DiskError: the file cannot be opened.

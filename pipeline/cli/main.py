@@ -30,7 +30,7 @@ for group in (picture.app, batch.app, watch.app, information.app):
 app.add_typer(weights.app, name="weights")
 app.add_typer(watch.service, name="service")
 
-# What typer raises for a wrong command line.
+# What typer raises for a wrong command line; it exports only subclasses.
 CommandLineError: type[Any] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
@@ -75,7 +75,7 @@ def report(error: PipelineError) -> int:
 
 
 def _in_plain_words(error: Any) -> str:
-    """Return what is wrong with a command line in the words that config.yaml and manifests get."""
+    """Return what is wrong with a command line, worded as for config.yaml and manifests."""
     from pydantic import ValidationError
 
     from ..spec.problems import explain_value

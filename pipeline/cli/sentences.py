@@ -10,7 +10,7 @@ from ..spec.text import counted, duration, first_few
 
 
 def losses(progress: StepProgress) -> tuple[str, str]:
-    """Return the loss, and what it is made of."""
+    """Return the total loss, and the losses of content and style."""
     return f"loss {progress.loss:.4g}", f"content {progress.content:.3g}, style {progress.style:.3g}"
 
 
@@ -104,7 +104,7 @@ def summary_line(summary: Summary, folder: str) -> str:
 
 
 def failure_lines(summary: Summary, most: int = 10) -> list[str]:
-    """Return what failed in a run, a line for all pictures with the same fault."""
+    """Return what failed in a run: one line for all pictures with the same error."""
     groups: dict[tuple[str, str], list[str]] = {}
     for failure in summary.failures:
         groups.setdefault((failure["error"], failure["next_step"]), []).append(failure["name"])

@@ -68,7 +68,7 @@ def read_settings(path: Path | None, **flags: Any) -> Config:
 
 
 def _as_option(problem: str) -> str:
-    """Return `key: text` with the key as a flag."""
+    """Return a problem `key: text` with its key written as a flag."""
     key, colon, text = problem.partition(":")
     return f"--{key.replace('_', '-')}{colon}{text}"
 
