@@ -32,7 +32,7 @@ SHOWN_LIVE = frozenset({"started", "step", "stopping"})
 class EventLog(Display):
     """Records every event. A note about the encoder is left out unless it `is_news`.
 
-    `for_programs` includes failed jobs of dropped pictures. People need no line about them, as the daemon says
+    `for_programs` includes failed jobs of dropped pictures. People need no line about them: the daemon says
     why it quarantines such a picture.
     """
 
