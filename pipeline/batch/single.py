@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..errors import ImageError, JobError, Unexpected, UsageError
+from ..errors import ImageError, JobError, PipelineError, Unexpected, UsageError
 from ..execution.executors import Executor
-from ..spec.jobs import Job, Masks, StepProgress, Style, Task, job_key
+from ..spec.jobs import Job, JobResult, Masks, StepProgress, Style, Task, job_key
 from ..spec.output_names import safe_name
 from ..spec.problems import explain
 from ..spec.recipe import SUFFIXES, Recipe, merged_recipe
@@ -135,16 +135,21 @@ def run_single(
         observer.job_step(job.name, progress)
 
     (result,) = executor.run([Task(job, key, digests)], on_step, should_stop)
-    if result.status == "failed" and result.details:
-        raise Unexpected(result.error, result.details)
     if result.status == "failed":
-        raise JobError(result.error, result.next_step)
+        raise _error_of(result)
     if result.status == "done":
         write_file(path, result.image)
         executor.forget(key)
     finished = Finished(job, job.name, result.status, key, path, result.seconds, notes=result.notes)
     observer.job_finished(finished)
     return finished
+
+
+def _error_of(result: JobResult) -> PipelineError:
+    """Return the error of a job that failed; only unexpected ones have details."""
+    if result.details:
+        return Unexpected(result.error, result.details)
+    return JobError(result.error, result.next_step)
 
 
 def _is_one_of(path: Path, inputs: Sequence[Path]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from .checkpoints import checkpoint_folder, checkpoint_path, remove_old_checkpoi
 from .encoders import converted_dir, resolve_encoder
 from .inputs import Prepared, prepare
 from .results import job_result, render_snapshot, step_progress, unexpected_failure
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -281,6 +284,7 @@ class InProcessExecutor:
         # A fallback device runs one job at a time.
         share_bytes = None if device else self.share_bytes
         plan = plan_device(device or self.config.device)
+        logger.debug("jobs run on %s in %s", plan.device, plan.dtype)
         return Session(plan, cache, self.threads, self.owns_process, share_bytes)
 
 
