@@ -53,7 +53,7 @@ class Setup:
 
     `faults` are those of FakeExecutor; `worker` runs the engine in a process of its own. `kill_at` is the
     number of the point (a change of the disk or the ledger, before and after) at which SIGKILL strikes; -1
-    only tells every point passed. `fail` lists [operation, errno, part of a path, times]; of the operation
+    only reports every point passed. `fail` lists [operation, errno, part of a path, times]; of the operation
     `ledger` the beginning of a query, and no errno.
 
     `fail_at` is [number of a point, errno, times]: from there on so many points raise it, those of the
@@ -61,14 +61,14 @@ class Setup:
     another file system. `consume` is a folder to which a consumer takes every picture as soon as it can be
     seen in the outbox, with `consume_all` its log and record too. `clock_jump_s` moves the wall clock when
     the first job starts. `vanish` is [number of a point, folder, "nothing" or "empty"]: there the folder
-    goes away with what is in it, until the daemon has paused; what it made in its place is told as "made".
+    goes away with what is in it, until the daemon has paused; what it made instead is reported as "made".
     `no_ledger_at` is the number of the point at which the ledger's files are deleted. `stop_after` sends
-    TERM when so many drops are finished. `tells_signals` says when a signal has come. `stat_fails` is [number
+    TERM when so many drops are finished. `tells_signals` reports every signal. `stat_fails` is [number
     of a point, errno, part of a path, times]: after the point, to ask for the state of such a path fails.
 
     `break_events`: with "limit" no watch can be had; with "emitter" or "reader" those threads of the observer
-    end at SIGUSR1. With `no_sync` nothing waits for the disk, and
-    there are no points, which are all remembered.
+    end at SIGUSR1. With `no_sync` nothing waits for the disk, and there are no points, which are all
+    remembered.
     """
 
     config: str

@@ -1,4 +1,4 @@
-"""Disks that tell of what is done to them, fail, or end the process."""
+"""Disks that report what is done to them, fail, or end the process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pipeline.storage.files import Disk, walk
 
 When = Literal["before", "after"]
-# Told before and after every operation: when, which, and the paths it was given.
+# Called before and after every operation: when, which, and the paths it was given.
 Hook = Callable[[When, str, tuple[Path, ...]], None]
 
 OPERATIONS = (
