@@ -1,4 +1,4 @@
-"""What comes of jobs, written into the batch's folder: pictures, logs, records and snapshots."""
+"""Writes what comes of jobs into the batch's folder: pictures, logs, records and snapshots."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Publisher:
         self._lost_snapshots: dict[str, str] = {}
 
     def settle(self, decision: Decision) -> Finished:
-        """Do what is decided for a job that does not run."""
+        """Carry out the decision about a job that does not run."""
         if decision.error is not None:
             return self.fail(decision, JobResult.failure(decision.error))
         if self.ledger.attempts(decision.key):  # it was published, and the process ended before it was noted
@@ -50,7 +50,7 @@ class Publisher:
         return decision.finished("skipped", path=path, missing=place.missing)
 
     def publish(self, decision: Decision, result: JobResult) -> Finished:
-        """Publish a picture, after which its checkpoint is not needed any more."""
+        """Publish a picture, then delete its checkpoint."""
         if note := self._lost_snapshots.pop(decision.key, ""):
             result = replace(result, notes=(*result.notes, note))
         suffix, log = decision.job.recipe.suffix, log_bytes(result.log_header, result.log_rows)
@@ -65,7 +65,7 @@ class Publisher:
         return decision.finished("done", path=path, seconds=result.seconds, notes=result.notes)
 
     def fail(self, decision: Decision, result: JobResult) -> Finished:
-        """Record why a job failed, unless there is the record of a picture that it made."""
+        """Record why a job failed, unless its record says that its picture was made."""
         job, place, key = decision.job, decision.place, decision.key
         if job.origin is not None:  # people know the picture by where they dropped it
             result = replace(result, error=result.error.replace(str(job.content), str(job.origin)))
@@ -78,7 +78,7 @@ class Publisher:
         return decision.finished("failed", error=result.error, next_step=result.next_step)
 
     def write_snapshot(self, decision: Decision, step: int, image: bytes) -> None:
-        """Write a snapshot; where its name cannot be used, the result gets a note."""
+        """Write a snapshot. If its name cannot be used, the result gets a note."""
         name = self._snapshot_name(decision, step)
         if name == decision.name:
             return  # the last step's is the result itself, which comes next

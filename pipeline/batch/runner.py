@@ -1,4 +1,4 @@
-"""A run over the jobs of a batch: which run together, on which lane, until when."""
+"""A run over the jobs of a batch: which of them share a tensor, on which lane, until when."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ GROUP_WINDOW = 1024
 class Runner:
     """Runs the jobs of one batch and publishes what comes of them.
 
-    `executor` resolves encoders, and without `workers`, called when the first job has to run, it runs them
-    too. Ledger, outbox and observer are used by the caller's thread alone.
+    `executor` resolves encoders. `workers` is called when the first job has to run, and returns the executors
+    that run jobs side by side; without it `executor` runs them. Ledger, outbox and observer are used by the
+    caller's thread alone.
     """
 
     def __init__(
@@ -59,9 +60,9 @@ class Runner:
         self._announced: set[str] = set()
 
     def run(self, jobs: Callable[[], Iterable[Job]], total: int) -> Summary:
-        """Run every job that is not done; a failure stops nothing but itself.
+        """Run every job that is not done. One that fails does not stop the others.
 
-        `jobs` is called anew wherever the jobs are gone through once more.
+        `jobs` is called each time the jobs are gone through.
 
         Raises:
             MachineError: the machine's fault; what is done is done, the rest runs another time.
@@ -70,7 +71,7 @@ class Runner:
         started = time.monotonic()
         run = BatchRun(self, self._planner(jobs), summary)
         try:
-            run.work_through(self._while_few_fail(group_jobs(jobs()), summary))
+            run.work_through(self._until_too_many_fail(group_jobs(jobs()), summary))
         except BaseException as error:
             summary.end_by(error)
             with suppress(DiskError, PathError):  # the error that ended the run matters more
@@ -80,7 +81,7 @@ class Runner:
         return summary
 
     def run_job(self, job: Job, summary: Summary) -> Finished:
-        """Run one job unless it is done, count it, and notify the observer.
+        """Run one job unless it is done; count it in a summary of the caller.
 
         Raises:
             MachineError: as `run`.
@@ -106,7 +107,7 @@ class Runner:
     def _planner(self, jobs: Callable[[], Iterable[Job]] | None = None) -> Planner:
         return Planner(self.folder, self.ledger, self.executor, self.digests, self.options, jobs)
 
-    def _while_few_fail(self, jobs: Iterable[Job], summary: Summary) -> Iterator[Job]:
+    def _until_too_many_fail(self, jobs: Iterable[Job], summary: Summary) -> Iterator[Job]:
         for job in jobs:
             if 0 < self.options.max_failures <= summary.failed:
                 summary.reason = "max_failures"
@@ -114,7 +115,7 @@ class Runner:
             yield job
 
     def _write_summary(self, summary: Summary, jobs: Callable[[], Iterable[Job]], started: float) -> None:
-        """Write what became of every job; a run that made something, or tried to, is kept among the runs."""
+        """Write what became of every job. A run that made something, or tried to, is kept among the runs."""
         summary.finished, summary.seconds = now(), round(time.monotonic() - started, 3)
         summary.close(job.name for job in jobs())
         whole = asdict(summary)

@@ -13,7 +13,7 @@ from ..spec.jobs import EncoderInfo, Job, JobResult, StepProgress
 
 # `postponed`: not begun, because the deadline would have come first.
 Status = Literal["done", "failed", "skipped", "stopped", "postponed"]
-# Why a run ended: nothing was left to do; it was told to stop; the time was over; so many jobs failed; the
+# Why a run ended: nothing was left to do; it was told to stop; the deadline came; too many jobs failed; the
 # machine, or this program, has a fault.
 Reason = Literal["finished", "stopped", "deadline", "max_failures", "fault"]
 # The field of a summary that counts jobs of each status.
@@ -28,9 +28,9 @@ COUNTS: Mapping[Status, str] = {
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a job. `path` is the picture's, where there is one.
+    """What became of a job. `path` is that of its picture, if there is one.
 
-    `missing`: it was made before, and the picture is not there any more; only asked for is it made again.
+    `missing`: the picture was made before and is not there any more; it is made again only on request.
     """
 
     job: Job
@@ -46,7 +46,7 @@ class Finished:
 
 
 class Observer(Protocol):
-    """Is told what happens, in order."""
+    """Is notified of what happens, in order."""
 
     def encoder_chosen(self, encoder: EncoderInfo) -> None: ...
 
@@ -64,7 +64,7 @@ class Summary:
     """The batch so far, as it is written to summary.json.
 
     Every job is in one count: `done`, `failed`, `skipped` (its picture is there), `missing` (it was made
-    before and is not there any more), `postponed` (it would have taken past the deadline), `interrupted`
+    before and is not there any more), `postponed` (it would have run past the deadline), `interrupted`
     (begun, and to be resumed) or `not_begun`. `pictures` lists every job with its `status` among these,
     its `key` if it is known, and its `path` below the batch's folder if it is there.
     """

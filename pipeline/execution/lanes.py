@@ -77,7 +77,7 @@ class ThreadedLane:
 
 
 class Lanes:
-    """Gives tasks to free lanes, and reports in the caller's thread what comes of them.
+    """Gives tasks to free lanes, and returns in the caller's thread what comes of them.
 
     `executors` is called when the first is needed. A single one gets a serial lane, several a thread each.
     """
