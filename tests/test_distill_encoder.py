@@ -120,7 +120,7 @@ def test_channels_are_chosen_by_what_they_explain():
     assert chosen in ([0, 1, 4], [0, 2, 4])
     rebuilt = pruning.rebuilding(covariance, chosen) @ rows[chosen]
     assert torch.allclose(rebuilt, rows, atol=1e-6)
-    # What the layer above does not hear is not worth a channel.
+    # What does not reach the layer above is not worth a channel.
     deaf = torch.diag(torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64))
     assert pruning.choose_channels(covariance, 1, deaf)[0] in (1, 2)
 

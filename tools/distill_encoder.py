@@ -12,7 +12,7 @@ layer, and the style loss between the statistics of student and teacher at the s
 
 The teacher is a checkpoint in torchvision's format (`features.0.weight`, ...) or a safetensors file with
 `conv1_1.weight`, .... Every Nth picture is kept for validation. Everything random follows from --seed and
-the step, so that a run that was stopped goes on with --resume as if it never was.
+the step, so that --resume continues a stopped run as if it had not been stopped.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ from pipeline.vgg.weightfile import weights_digest
 # What the pictures are for: the layers and losses of `default`.
 RECIPE = Recipe(margin=0)
 STYLE_TAPS = tuple("conv" + layer[4:] for layer in RECIPE.style_layers)
-# Multiples of 16, as matrix units take them. The compressed VGG-19 that taught the bundled network speaks in
-# no more channels than these: the others are silent whatever it sees.
+# Multiples of 16, as matrix units take them. In the compressed VGG-19 that taught the bundled network, all
+# other channels are zero for every picture.
 WIDTHS = (16, 16, 32, 32, 64, 48, 48, 48, 80, 80, 64, 128, 112)
 
 # Slope for negative values when comparing: some recipes tap before the ReLU, but what passes it matters most.
 LEAK = 0.1
-# The layers in between are heard at all, so that they can be tapped.
+# The weight of the layers in between, so that they can be used too.
 WEIGHT_IN_BETWEEN = 0.1
 # Error, over the variance, below which a pruned network is its teacher but for rounding. Adam would walk on
 # such gradients as on any others.
@@ -291,12 +291,12 @@ def train(args: argparse.Namespace) -> Run:
 
 
 def begin(weights: Tensors, crops: Crops, args: argparse.Namespace) -> Run:
-    """Prune the teacher by what it sees on crops and on canvases."""
+    """Prune the teacher by its features on crops and on canvases."""
     for name, width in args.widths.items():
         if (widest := len(weights[f"{name}.bias"])) < width:
             raise SystemExit(f"The teacher's {name} is narrower ({widest}) than {width}: lower --widths.")
     calibration = crops.batch(args.calibration, args.seed)
-    # A channel that photographs leave silent may speak on a canvas.
+    # A channel that is zero on photographs may be active on a canvas.
     calibration = torch.cat([calibration, stylised(weights, calibration[: args.batch], args.seed)])
     return Run(*prune(weights, calibration, args.widths), canvases=calibration[:0])
 
@@ -338,7 +338,7 @@ def steps(run: Run, teacher: Teacher, crops: Crops, args: argparse.Namespace) ->
 
 
 def next_batch(run: Run, crops: Crops, args: argparse.Namespace, dtype: torch.dtype) -> Tensor:
-    """Return crops, a third of them replaced by canvases, which are made anew now and then."""
+    """Return crops, a third of them replaced by canvases, which are renewed now and then."""
     seed = args.seed + 1_000_003 * (run.step + 1)
     if run.step % args.refresh_every == 0:
         # Other crops than this step's.
@@ -407,7 +407,7 @@ def read_options() -> argparse.Namespace:
     add("--out", type=student_file, required=True, help="where to write the student (float16 safetensors)")
     default = ",".join(map(str, WIDTHS))
     add("--widths", type=layer_widths, default=default, help="channels, conv1_1 to conv5_1 (%(default)s)")
-    add("--resume", action="store_true", help="go on with a run of the same settings that was stopped")
+    add("--resume", action="store_true", help="continue a stopped run of the same settings")
     add("--steps", type=positive, default=3000)
     add("--batch", type=positive, default=8)
     add("--side", type=crop_side, default=128, help="crop side in pixels")

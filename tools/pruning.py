@@ -56,10 +56,10 @@ def prune(
     for name, above in zip(NETWORK, [*NETWORK[1:], None], strict=True):
         weight, bias = (teacher[f"{name}.{part}"].double() for part in ("weight", "bias"))
         mean, covariance = statistics[name]
-        heard = torch.eye(len(mean), dtype=torch.float64)
+        received = torch.eye(len(mean), dtype=torch.float64)
         if name not in TAPS and above is not None:
-            heard = torch.einsum("oihw,ojhw->ij", *[teacher[f"{above}.weight"].double()] * 2)
-        chosen = choose_channels(covariance, widths[name], heard)
+            received = torch.einsum("oihw,ojhw->ij", *[teacher[f"{above}.weight"].double()] * 2)
+        chosen = choose_channels(covariance, widths[name], received)
         student[f"{name}.weight"] = torch.einsum("oihw,ik->okhw", weight[chosen], rebuild).float()
         student[f"{name}.bias"] = (bias[chosen] + weight[chosen].sum((2, 3)) @ offset).float()
         rebuild = rebuilding(covariance, chosen)
@@ -84,16 +84,16 @@ def channel_statistics(weights: Tensors, image_BCHW: Tensor) -> dict[str, tuple[
     return statistics
 
 
-def choose_channels(covariance_CC: Tensor, count: int, heard_CC: Tensor) -> list[int]:
+def choose_channels(covariance_CC: Tensor, count: int, received_CC: Tensor) -> list[int]:
     """Choose `count` channels one by one: each the one that explains most of what is not explained yet.
 
-    `heard_CC` says how much the layer above hears of every direction.
+    `received_CC` says how much of every direction reaches the next layer.
     """
     rest = covariance_CC.clone()
     chosen: list[int] = []
     floor = 1e-9 * covariance_CC.diagonal().mean() + 1e-30
     for _ in range(count):
-        gains = ((rest @ heard_CC) * rest).sum(1) / rest.diagonal().clamp_min(floor)
+        gains = ((rest @ received_CC) * rest).sum(1) / rest.diagonal().clamp_min(floor)
         gains[chosen] = -1
         best = int(gains.argmax())
         chosen.append(best)

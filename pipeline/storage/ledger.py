@@ -333,7 +333,7 @@ def open_ledger(state_dir: Path) -> tuple[Ledger, str]:
             raise
         return ledger, ""
     except DiskError as error:
-        # Its subclasses speak of locks and full disks; the class itself of damage.
+        # Its subclasses mean locks and full disks; only the class itself means damage.
         if type(error.__cause__) is not sqlite3.DatabaseError:
             raise
     path = state_dir / "ledger.sqlite3"

@@ -172,7 +172,7 @@ class BatchFolder:
             self.disk.put(path, data)
 
     def _check_same_folder(self) -> None:
-        """Never make a folder anew that was unmounted while a job ran."""
+        """Never make a new folder in place of one that was unmounted while a job ran."""
         if self._lock_inode and inode_of(self.paths.lock) != self._lock_inode:
             raise FileNotFoundError(errno.ENOENT, "the folder went away since the job began")
 

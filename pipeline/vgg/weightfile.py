@@ -196,7 +196,7 @@ def next_step(path: Path) -> str:
     if path.parent == Path(__file__).parent:
         return "Install style-pipeline again."
     if path.name.startswith(CONVERTED_STEM):
-        return "Delete it and run again; it will be made anew from its source."
+        return "Delete it and run again; it is then converted again from its source."
     if path.name == IMPORTED_NAME:
         return "Delete it to use the network that comes with the package, or import another."
     return "Give a VGG-19 in torchvision's format, such as its vgg19-dcbb9e9d.pth."

@@ -95,7 +95,7 @@ def test_the_last_speed_of_an_encoder_is_kept(ledger: Ledger) -> None:
     assert ledger.speed("vgg19-slim") == ("cpu", 0.5)
 
 
-def test_a_deleted_ledger_begins_anew(tmp_path: Path) -> None:
+def test_a_deleted_ledger_is_replaced_by_a_new_one(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path)) as ledger:
         ledger.begin(KEY)
     for path in tmp_path.glob("ledger*"):
@@ -204,7 +204,7 @@ def test_a_file_that_was_not_taken_after_all_is_forgotten(ledger: Ledger) -> Non
     assert [row.id for row in ledger.claimed(INBOX)] == ["2"]
 
 
-def test_finished_drops_are_told_by_inbox_and_time(ledger: Ledger) -> None:
+def test_finished_drops_are_found_by_inbox_and_time(ledger: Ledger) -> None:
     for number in range(5):
         ledger.claim(str(number), INBOX if number < 4 else ELSEWHERE, Path("a.png"), number)
     for number in (0, 1, 4):
@@ -312,7 +312,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_ledger_is_kept_aside_and_begun_anew(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_ledger_is_kept_and_replaced_by_a_new_one(damage: str, tmp_path: Path) -> None:
     path = filled(tmp_path)
     damaged = DAMAGE[damage](path.read_bytes())
     path.write_bytes(damaged)

@@ -54,7 +54,7 @@ def test_everything_is_synced_before_it_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_killed_anywhere_the_next_owner_ends_the_publication_or_begins_anew(tmp_path: Path) -> None:
+def test_killed_anywhere_the_next_owner_completes_the_publication_or_starts_over(tmp_path: Path) -> None:
     points = points_of_a_publication(tmp_path)
     staged = next(i for i, point in enumerate(points) if point.endswith(KEY_A) and "after rename" in point)
     assert 20 < len(points) < 80

@@ -36,7 +36,7 @@ def put_foreign(stage: Path, kind: str) -> Path:
 @pytest.mark.parametrize(
     "kind", ["file", "folder", "link", "loop", "folder as record", "loop as record", "pipe as record"]
 )
-def test_foreign_things_on_the_stage_are_left_alone_and_said(kind: str, tmp_path: Path) -> None:
+def test_foreign_things_on_the_stage_are_left_alone_and_reported(kind: str, tmp_path: Path) -> None:
     folder = fresh(tmp_path)
     staged(folder, "a--s", KEY_A)
     foreign = put_foreign(folder.stage.folder, kind)

@@ -238,7 +238,7 @@ def test_a_sweep_touches_nothing_else_and_never_fails(tmp_path: Path) -> None:
     assert below(tmp_path) == [".unfinished-folder", "kept"]
 
 
-def test_a_writer_whose_file_was_swept_before_it_was_locked_begins_anew(
+def test_a_writer_whose_file_was_swept_before_it_was_locked_starts_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, opened = Path.open, []
