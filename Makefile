@@ -29,7 +29,7 @@ test-rest:
 	$(BIN)/python -m pytest -q $(addprefix --ignore=,$(PROCESSES))
 
 test-all: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not gpu and not network"
+	$(BIN)/python -m pytest -m "not gpu"
 
 test-faults: .venv/installed-dev
 	$(BIN)/python -m pytest -m "case" --reliability=docs/reliability.md
