@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,60 +190,34 @@ class Planner:
         return "new"
 
 
-class DryRun:
-    """Decides as a run would, but is quick: it computes a key only where an earlier run left something.
-
-    It also looks at how pictures begin, which a run does when it decodes them.
-    """
-
-    def __init__(self, planner: Planner, names: BatchNames, any_checkpoints: bool) -> None:
-        self.planner = planner
-        self.names = names
-        # A job that ended the process has left no record yet, only attempts.
-        self._needs_keys = (
-            any_checkpoints
-            or planner.ledger.any_attempts(planner.options.max_attempts)
-            or planner.folder.places.has_older()
-        )
-        self._seen: set[tuple[str, str]] = set()
-        self._faults: dict[Path, ImageError | None] = {}
-
-    def decide(self, job: Job) -> Decision:
-        if not self._needs_key(job):
-            return self._checked(Decision(job, "run", Place(job.name, done=False), "new"))
-        decision = self.planner.decide(job)
-        if not decision.key:
-            return decision
-        if (decision.name, decision.key) in self._seen:
-            return replace(decision, action="skip", reason="the same as another one of this batch")
-        self._seen.add((decision.name, decision.key))
-        return self._checked(decision) if decision.run else decision
-
-    def _needs_key(self, job: Job) -> bool:
-        return (
-            self._needs_keys
-            or job.name.casefold() in self.names.repeated
-            or self.planner.folder.places.has_record(job.name, job.recipe.suffix)
-        )
-
-    def _checked(self, decision: Decision) -> Decision:
-        for path in decision.job.input_paths:
-            if path not in self._faults:
-                self._faults[path] = _header_fault(path)
-            if (fault := self._faults[path]) is not None:
-                return _failing(decision.job, decision.place, decision.key, fault)
-        return decision
-
-
 def plan_jobs(
     planner: Planner, jobs: Callable[[], Iterable[Job]], any_checkpoints: bool = False
 ) -> Iterator[Decision]:
     """Decide about every job of a batch as a run would, without running or writing anything.
 
-    `any_checkpoints`: some jobs may have been stopped on their way; they are known by their keys alone.
+    A key is computed only where an earlier run may have left something. Some of that is known by keys alone:
+    jobs that ended the process have no record, nor have those that were stopped (`any_checkpoints`). The
+    headers of pictures are checked, too, as a run fails on a broken one.
     """
-    dry_run = DryRun(planner, planner.names or BatchNames(jobs), any_checkpoints)
-    return map(dry_run.decide, jobs())
+    places, names = planner.folder.places, planner.names or BatchNames(jobs)
+    any_attempts = planner.ledger.any_attempts(planner.options.max_attempts)
+    needs_keys = any_checkpoints or any_attempts or places.has_older()
+    seen: set[tuple[str, str]] = set()
+    header_error = cache(_header_error)
+    for job in jobs():
+        needs_key = needs_keys or job.name.casefold() in names.repeated
+        if needs_key or places.has_record(job.name, job.recipe.suffix):
+            decision = planner.decide(job)
+        else:
+            decision = Decision(job, "run", Place(job.name, done=False), "new")
+        if (decision.name, decision.key) in seen:
+            decision = replace(decision, action="skip", reason="the same as another one of this batch")
+        elif decision.key:
+            seen.add((decision.name, decision.key))
+        errors = map(header_error, job.input_paths if decision.run else ())
+        if error := next(filter(None, errors), None):
+            decision = _failing(job, decision.place, decision.key, error)
+        yield decision
 
 
 def quarantined_error(job: Job, attempts: int, last_end: str = "") -> JobError:
@@ -259,7 +233,7 @@ def _failing(job: Job, place: Place, key: str, error: JobError) -> Decision:
     return Decision(job, "fail", place, f"will fail: {error.message}", key, error=error)
 
 
-def _header_fault(path: Path) -> ImageError | None:
+def _header_error(path: Path) -> ImageError | None:
     try:
         check_header(path)
     except ImageError as error:
