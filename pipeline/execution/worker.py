@@ -27,10 +27,11 @@ class WorkerExecutor:
     """An `Executor` that works in a child process, which it starts when there is none.
 
     `make` is called in the child and must be picklable. The process is replaced after `max_jobs` jobs, when
-    it dies, and when it is silent for `timeout_s` while it works. Resolving an encoder has no such limit, as
-    the process may have to start for it. While an answer is awaited, `tick` is called about every `tick_s`;
-    it must not ask this executor for anything. A job that is told to stop gets `stop_s` for it. Whatever
-    `tick`, `on_step` or `should_stop` raises ends the process and reaches the caller.
+    it dies, and when it is silent for `timeout_s` while it works; what it logs does not count. Resolving an
+    encoder has no such limit, as the process may have to start for it. While an answer is awaited, `tick` is
+    called about every `tick_s`; it must not ask this executor for anything. A job that is told to stop gets
+    `stop_s` for it. Whatever `tick`, `on_step` or `should_stop` raises ends the process and reaches the
+    caller.
 
     Every request raises what the executor in the child raises, and WorkerLost. The process dies with this
     one, and on Linux with the thread that started it. What it logs reaches the loggers of this process.
@@ -150,14 +151,13 @@ class WorkerExecutor:
                 case StepProgress():
                     on_step(message)
                     silent_s = 0.0
-                case logging.LogRecord():
+                case logging.LogRecord():  # no heartbeat: another thread of a worker that hangs may log
                     logging.getLogger(message.name).handle(message)
-                    silent_s = 0.0
-                case None if silent_s > timeout_s:
-                    raise WorkerLost(
-                        f"The worker was silent for {timeout_s:g} s and was ended.",
-                        "Try a smaller size, or allow it more time with job_timeout_s in config.yaml.",
-                    )
+            if silent_s > timeout_s:
+                raise WorkerLost(
+                    f"The worker was silent for {timeout_s:g} s and was ended.",
+                    "Try a smaller size, or allow it more time with job_timeout_s in config.yaml.",
+                )
             if time.monotonic() > give_up:
                 logger.debug("the worker did not stop within %g s and is ended", self.stop_s)
                 worker.end()

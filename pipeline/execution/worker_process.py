@@ -39,7 +39,7 @@ LOGGER = "pipeline"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request. Steps and log records that come before it are heartbeats."""
+    """What came of a request. Steps that come before it are heartbeats, log records are not."""
 
     value: Any = None
     error: PipelineError | None = None

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from multiprocessing.context import SpawnProcess
@@ -20,7 +21,7 @@ from typing import NoReturn
 import pytest
 from fakes import PidExecutor
 
-from pipeline.errors import MachineError
+from pipeline.errors import MachineError, WorkerLost
 from pipeline.execution.worker import WorkerExecutor
 
 HERE = Path(__file__).parents[1]
@@ -55,6 +56,29 @@ def test_what_a_worker_logs_reaches_the_loggers_of_its_parent(caplog: pytest.Log
     assert [(record.levelname, record.process) for record in said] == [("INFO", pid), ("WARNING", pid)]
     assert said[0].getMessage() == "checks a.png"
     assert said[1].getMessage().startswith("cannot pickle <function")
+
+
+class LoggingForEver(PidExecutor):
+    """Hangs while another of its threads logs."""
+
+    def check(self, path: Path) -> None:
+        while True:
+            logging.getLogger("pipeline.checks").info("still there")
+            time.sleep(0.001)
+
+
+def test_what_a_worker_logs_is_no_heartbeat(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        caplog.at_level(logging.INFO, "pipeline"),
+        closing(WorkerExecutor(LoggingForEver, LONG, MANY, tick_s=0.1)) as worker,
+    ):
+        worker.device_name()
+        monkeypatch.setattr(worker, "timeout_s", 0.2)
+        with pytest.raises(WorkerLost, match=r"was silent for 0\.2 s"):
+            worker.check(Path("a.png"))
+    assert "still there" in caplog.messages
 
 
 def test_the_log_says_when_a_worker_starts_and_ends(caplog: pytest.LogCaptureFixture) -> None:
