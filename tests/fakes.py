@@ -239,9 +239,10 @@ class Workshop:
         should_stop: Callable[[], bool] = lambda: False,
         disk: Disk | None = None,
         workers: Sequence[FakeExecutor] = (),
+        observer: Recorder | None = None,
         **options: Any,
     ) -> Ran:
-        recorder = Recorder()
+        recorder = observer or Recorder()
         batch = self.read(flags)
         folder, ledger = BatchFolder(self.outbox, batch.name, disk), Ledger(self.state)
         options_ = RunOptions(**options)

@@ -342,11 +342,6 @@ def test_a_stop_inside_a_job_publishes_nothing_of_it(workshop: Workshop) -> None
     assert sorted(workshop.pictures()) == sorted(f"{name}.png" for name in ALL)
 
 
-def test_a_stop_that_comes_after_the_last_job_stopped_nothing(workshop: Workshop) -> None:
-    ran = workshop.run(should_stop=lambda: len(workshop.pictures()) == 4)
-    assert (ran.summary.done, ran.summary.remaining, ran.summary.stopped) == (4, 0, False)
-
-
 # Kills
 
 

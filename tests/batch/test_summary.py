@@ -94,6 +94,23 @@ def test_the_summary_adds_up_after_a_stop(workshop: Workshop) -> None:
     }  # fmt: skip
 
 
+def test_an_interrupt_after_the_last_job_stopped_nothing(workshop: Workshop) -> None:
+    """Such as one that comes while the last line is shown."""
+    shown: list[str] = []
+
+    class Interrupted(Recorder):
+        def job_finished(self, finished: Finished) -> None:
+            shown.append(finished.name)
+            if len(shown) == 4:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workshop.run(observer=Interrupted())
+    summary = workshop.summary()
+    check_counts(summary)
+    assert (summary["done"], summary["stopped"], summary["reason"]) == (4, False, "finished")
+
+
 def test_the_summary_says_that_too_many_failed(workshop: Workshop) -> None:
     workshop.run(FakeExecutor({"a": "fail"}), max_failures=1)
     summary = workshop.summary()
