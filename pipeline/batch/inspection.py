@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ImageError, UsageError
-from ..spec.removed import without_removed
 from ..spec.yaml12 import MAX_DEPTH, dump_yaml
 from ..storage.files import one_line
 
@@ -75,7 +74,7 @@ def manifest_of(found: Mapping[str, Any]) -> dict[str, Any]:
         pair = {"style": {"blend": styles, **named}}
     return {
         "batch": "again",
-        "recipe": {**without_removed(found["recipe"])[0], "encoder": found["encoder"]},
+        "recipe": {**found["recipe"], "encoder": found["encoder"]},
         "pairs": [{"content": found["content"], **pair}],
     }
 
@@ -95,17 +94,5 @@ def manifest_text(path: Path, found: Mapping[str, Any]) -> str:
         "key": found["key"],
     }
     comments = [f"# {label:<8} {one_line(text)}" for label, text in facts.items()]
-    comments += _removed_comments(found["recipe"])
     comments.append("# Saved beside the pictures it names, this is a manifest: `style-pipeline run FILE`.")
     return "\n".join([*comments, dump_yaml(manifest_of(found))])
-
-
-def _removed_comments(recipe: Mapping[str, Any]) -> list[str]:
-    """Name the fields of an earlier version that are left out, and say if that changes the picture."""
-    left, lost = without_removed(recipe)
-    same = [name for name in recipe if name not in left and name not in lost]
-    comments = [f"# left out {', '.join(same)}: these values always apply now"] if same else []
-    return comments + [
-        f"# left out {name}: {one_line(str(value))}: no longer possible, so the picture will differ"
-        for name, value in lost.items()
-    ]

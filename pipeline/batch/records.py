@@ -10,7 +10,6 @@ from typing import Any
 
 from ..spec.jobs import NO_IDENTITY, EncoderInfo, Job, JobResult, result_summary
 from ..spec.regions import color_value
-from ..spec.removed import without_removed
 
 
 def job_record(
@@ -72,6 +71,6 @@ def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return " and ".join(names) or "the program"
 
 
-def _identity(recipe: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """Return what of a recipe is part of a job's key, whichever version wrote it."""
-    return without_removed({name: value for name, value in recipe.items() if name not in NO_IDENTITY})
+def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a recipe that count in a job's key."""
+    return {name: value for name, value in recipe.items() if name not in NO_IDENTITY}

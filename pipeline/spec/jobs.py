@@ -14,7 +14,6 @@ from ..errors import PipelineError
 from .output_names import fields_of, fill_template, sweep_label
 from .recipe import INIT_MODES, Recipe
 from .regions import Color
-from .removed import values_now
 from .schedule import total_steps
 
 # Increase it when the same recipe and inputs give another picture: finished jobs then run again.
@@ -176,7 +175,6 @@ def job_key(job: Job, digests: Mapping[Path, str], encoder: EncoderInfo) -> str:
 def _recipe_json(recipe: Recipe) -> str:
     """Return what decides how a picture looks, except for the picture that `init` names."""
     fields = recipe.model_dump(mode="json", exclude=set(NO_IDENTITY))
-    fields.update(values_now(recipe.canvas))
     if fields["init"] not in INIT_MODES:
         del fields["init"]
     return json.dumps(fields, sort_keys=True)

@@ -21,7 +21,6 @@ from .models import StrictModel
 from .output_names import check_template
 from .presets import PRESETS
 from .problems import alternatives, explain, shown
-from .removed import MIXED, RANGE_WEIGHTS
 
 ALIASES = MappingProxyType({"alpha": "content_weight", "beta": "style_weight"})
 
@@ -35,6 +34,10 @@ SUFFIXES = MappingProxyType({"png": ".png", "jpeg": ".jpg", "webp": ".webp", "ti
 
 # The fields that people change first, in the order of the class.
 FIRST_FIELDS = ("size", "style_weight", "style_scale", "color", "tv_weight", "steps")
+
+# How much pixels outside black and white count. Only a canvas in RGB has a range to keep; the programs that
+# the source presets reproduce optimise the network's input and do not limit it.
+_RANGE_WEIGHTS = MappingProxyType({"rgb": 10.0, "imagenet": 0.0})
 
 # Fields that decide how the file is written, but not its pixels.
 _FILE_FIELDS = frozenset({"format", "bit_depth", "quality", "transparency", "exif", "profile"})
@@ -244,13 +247,6 @@ class Recipe(StrictModel):
             raise ValueError(f"'{name}' is not a preset{alternatives(name, PRESETS)}")
         return name
 
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _refuse_mixed(cls, value: Any) -> Any:
-        if value == "mixed":
-            raise ValueError(MIXED)
-        return value
-
     @field_validator("name")
     @classmethod
     def _check_name(cls, template: str) -> str:
@@ -302,7 +298,7 @@ class Recipe(StrictModel):
     @property
     def range_weight(self) -> float:
         """How much pixels beyond black and white count."""
-        return RANGE_WEIGHTS[self.canvas]
+        return _RANGE_WEIGHTS[self.canvas]
 
     @property
     def suffix(self) -> str:

@@ -20,7 +20,6 @@ from pipeline.images.writing import LEFT_OUT, encode_image
 from pipeline.spec.jobs import EncoderInfo, Job, Masks, Style, job_key
 from pipeline.spec.manifest import read_manifest
 from pipeline.spec.recipe import Recipe
-from pipeline.spec.removed import values_now
 from pipeline.vgg.weights import EncoderWeights, bundled_path
 
 DOTS = np.zeros((4, 4, 3), np.uint8)
@@ -223,25 +222,11 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         read_origin(tmp_path / "pipe.png")
 
 
-def test_fields_of_earlier_versions_are_left_out_and_named(tmp_path):
-    path, key = make_result(tmp_path, {"s.png": 1.0})
+def test_a_removed_field_is_shown_and_refused_with_advice_when_the_picture_is_made_again(tmp_path):
+    path, _ = make_result(tmp_path, {"s.png": 1.0})
     found = read_origin(path)
-    older = {**found, "recipe": {**found["recipe"], **values_now("rgb")}}
-    assert manifest_of(older) == manifest_of(found)
-    text = manifest_text(path, older)
-    assert (
-        "# left out bures_epsilon, match_when, range_weight, stop_tolerance: these values always apply now"
-        in text
-    )
-    assert "differ" not in text
     manifest = tmp_path / "again.yaml"
+    text = manifest_text(path, {**found, "recipe": {**found["recipe"], "match_when": "before"}})
     manifest.write_text(text, encoding="utf-8")
-    (job,) = read_manifest(manifest, {}, {}).jobs()
-    assert job_key(job, {path: path.name for path in job.input_paths}, ENCODER) == key
-
-    text = manifest_text(
-        path, {**older, "recipe": {**older["recipe"], "match_when": "after", "range_weight": 3}}
-    )
-    assert "# left out range_weight: 3: no longer possible" in text
-    assert "# left out match_when: after: no longer possible, so the picture will differ" in text
-    assert "match_when" not in yaml.safe_load(text)["recipe"]
+    with pytest.raises(UsageError, match=r"yaml:\d+: recipe\.match_when: is no longer accepted: .*remove"):
+        read_manifest(manifest, {}, {})

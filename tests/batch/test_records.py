@@ -6,7 +6,6 @@ import pytest
 
 from pipeline.batch.records import what_changed
 from pipeline.spec.recipe import Recipe
-from pipeline.spec.removed import values_now
 
 
 def record(content: str = "a", **fields: Any) -> dict[str, Any]:
@@ -20,10 +19,6 @@ def record(content: str = "a", **fields: Any) -> dict[str, Any]:
         (record("b"), "the content"),
         (record(tv_weight=9.0), "the recipe"),
         (record("b", name="{content}", preset="draft", encoder="vgg19"), "the content"),
-        # What an earlier version wrote.
-        (record("b", **values_now("rgb")), "the content"),
-        (record(**{**values_now("rgb"), "match_when": "after"}), "the recipe"),
-        (record(precision="mixed"), "the recipe"),
         ({}, "the program"),
     ],
 )
