@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .headers import CHECKPOINT_FORMAT
-from .tensor_files import DamagedError, TensorFile, read_tensor_file
+from .tensor_files import DamagedError, read_tensor_file, tensor_bytes, write_tensor_bytes
 
 # Begins the names of the optimiser's tensors in a file.
 OPTIMIZER = "optimizer."
@@ -75,7 +75,9 @@ class RunState:
         named |= {f"{OPTIMIZER}{name}": tensor for name, tensor in (self.optimizer or {}).items()}
         # Copies: safetensors refuses tensors that share memory.
         tensors = {
-            name: tensor.detach().clone().contiguous() for name, tensor in named.items() if tensor is not None
+            name: tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in named.items()
+            if tensor is not None
         }
         plain = {
             "level": self.level,
@@ -112,7 +114,8 @@ def write_checkpoint(path: Path, state: RunState) -> None:
         OSError: it cannot be written.
     """
     tensors, metadata = state.to_tensors()
-    TensorFile(tensors, {**metadata, "format": CHECKPOINT_FORMAT, "key": path.stem}).write(path)
+    metadata |= {"format": CHECKPOINT_FORMAT, "key": path.stem}
+    write_tensor_bytes(path, tensor_bytes(tensors, metadata))
 
 
 def read_checkpoint(path: Path) -> RunState | None:
