@@ -67,12 +67,15 @@ def stylize(
         DivergedError: a loss became NaN or infinite.
         MachineError: weights or device are missing.
     """
-    sleep_while_waiting()
+    sleep_while_waiting()  # before torch is loaded
+    from .transfer.pyramid import plan_levels
+
     request = _request(content, style, _recipe(recipe), mask)
     with _EXECUTORS:
         executor = _executor(device)
     weights = executor.resolve(request.recipe.encoder)
-    for note in _check(request, weights, _name(content, "content")):
+    check_layers(request.recipe, weights, _name(content, "content"))
+    for note in request_notes(request, plan_levels(request.recipe, request.content.image.size)):
         warnings.warn(note, stacklevel=2)
     return _run(request, executor, weights, on_progress, _style_names(style))
 
@@ -184,14 +187,6 @@ def _name(source: object, role: str) -> str:
     """Return what messages call a picture: its file, or its role if it has none."""
     named = source if isinstance(source, str | os.PathLike) else getattr(source, "filename", "")
     return str(named or role)
-
-
-def _check(request: Request, weights: EncoderWeights, name: str) -> tuple[str, ...]:
-    """Check that a request can be run, and return notes on what of its pictures cannot be used."""
-    from .transfer.pyramid import plan_levels
-
-    check_layers(request.recipe, weights, name)
-    return request_notes(request, plan_levels(request.recipe, request.content.image.size))
 
 
 def _run(

@@ -9,7 +9,7 @@ from typing import Self
 class PipelineError(Exception):
     """What happened and to which file (`message`), and what to do about it (`next_step`).
 
-    `lines` are those of the message: what looks like more of them is in the name of a file.
+    `lines` are the lines of the message. Any other line break in it is part of a file's name.
     """
 
     exit_code = 1
@@ -22,7 +22,7 @@ class PipelineError(Exception):
 
     @classmethod
     def of_lines(cls, lines: Sequence[str], next_step: str = "") -> Self:
-        """Return one error that tells of several things, a line each."""
+        """Return one error about several problems, a line for each."""
         error = cls("\n".join(lines), next_step)
         error.lines = tuple(lines)
         return error
@@ -32,7 +32,7 @@ class PipelineError(Exception):
 
 
 class JobError(PipelineError):
-    """One job cannot be done; the others go on."""
+    """One job cannot be done; the others continue."""
 
 
 class ImageError(JobError):

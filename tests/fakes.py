@@ -19,8 +19,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from pipeline.batch.digests import Digests
-from pipeline.batch.options import RunOptions
-from pipeline.batch.planner import Decision, Planner, plan_jobs
+from pipeline.batch.planner import Decision, Planner, RunOptions, plan_jobs
 from pipeline.batch.runner import Runner
 from pipeline.batch.summary import Finished, Summary
 from pipeline.errors import DeviceError, ImageError, WorkerLost

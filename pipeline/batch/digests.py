@@ -10,7 +10,7 @@ from ..storage.files import sha256_of
 
 
 class ReadingStopped(Exception):
-    """Told to stop while inputs were read."""
+    """The program was asked to stop while it read inputs."""
 
 
 class Digests(dict[Path, str]):
@@ -24,7 +24,7 @@ class Digests(dict[Path, str]):
         """Read a file.
 
         Raises:
-            ReadingStopped: told to stop before it was read.
+            ReadingStopped: asked to stop before it was read.
             ImageError: it cannot be read.
             DiskError: its folder is gone.
         """

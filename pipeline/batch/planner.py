@@ -19,8 +19,8 @@ from ..spec.text import counted
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder
 from ..storage.places import Place
+from .deadline import Deadline
 from .digests import Digests
-from .options import DEFAULTS, RunOptions
 from .records import is_of_same_pair, job_record, what_changed
 from .summary import Finished, Status
 
@@ -30,11 +30,28 @@ Action = Literal["run", "skip", "restore", "publish", "fail"]
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What is to become of a job, under which name, and why.
+class RunOptions:
+    """`force` runs finished jobs again, `missing` only those whose pictures are gone.
 
-    A job to be resumed has taken some steps. One that fails has an error; one whose inputs cannot be read has
-    no key.
+    `max_failures` 0 is no limit.
+    """
+
+    force: bool = False
+    max_failures: int = 0
+    max_attempts: int = 3
+    deadline: Deadline | None = None
+    missing: bool = False
+
+
+DEFAULTS = RunOptions()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with a job, under which name, and why.
+
+    A job that is resumed has taken some steps already. A job that fails has an error, and no key if its
+    inputs cannot be read.
     """
 
     job: Job
@@ -62,14 +79,14 @@ class Decision:
 
 
 class BatchNames:
-    """The names that the jobs of a batch want, in lower case: many file systems ignore case."""
+    """The output names of a batch, in lower case: many file systems ignore case."""
 
     def __init__(self, jobs: Callable[[], Iterable[Job]]) -> None:
         self._jobs = jobs
 
     @cached_property
     def repeated(self) -> set[str]:
-        """Those wanted more than once, by several jobs or by one that is repeated."""
+        """The names that occur more than once, in several jobs or in one that is repeated."""
         seen: set[str] = set()
         repeated: set[str] = set()
         for job in self._jobs():
@@ -79,17 +96,17 @@ class BatchNames:
 
     @cached_property
     def contested(self) -> set[str]:
-        """Those that different jobs want."""
+        """The names that occur in different jobs."""
         first: dict[str, Job] = {}
         named = ((job.name.casefold(), job) for job in self._jobs())
         return {name for name, job in named if name in self.repeated and first.setdefault(name, job) != job}
 
 
 class Planner:
-    """Decides what is to become of jobs, for a run, a dry run and the daemon alike.
+    """Decides what to do with jobs, for a run, a dry run and the daemon alike.
 
-    `jobs` returns all jobs of the batch; it is None for a picture from a watched folder. Such a one replaces
-    no result, as nobody can say whose the results of its name are.
+    `jobs` returns all jobs of the batch; it is None for a picture from a watched folder. Such a picture
+    replaces no result, because an older result of its name may belong to any picture.
     """
 
     def __init__(
@@ -109,10 +126,10 @@ class Planner:
         self.names = None if jobs is None else BatchNames(jobs)
 
     def decide(self, job: Job) -> Decision:
-        """Decide what is to become of a job.
+        """Decide what to do with a job.
 
         Raises:
-            ReadingStopped: told to stop before its inputs were read.
+            ReadingStopped: asked to stop before its inputs were read.
             MachineError: weights are missing, or a folder cannot be read.
         """
         try:
@@ -150,7 +167,7 @@ class Planner:
         return Decision(job, "run", place, self._why(job, key, place, steps), key, steps)
 
     def _replaces(self, job: Job, record: Mapping[str, Any]) -> bool:
-        """Tell whether a record is of the same pair as a job whose name no other job of the batch wants."""
+        """Tell whether a job replaces a recorded result: of the same pair, under a name no other job has."""
         return (
             self.names is not None
             and is_of_same_pair(record, job)
@@ -158,7 +175,7 @@ class Planner:
         )
 
     def _was_published(self, job: Job, key: str) -> bool:
-        """Tell whether a drop's result left the stage, whatever became of its files since."""
+        """Tell whether a drop's result was published, even if its files were removed since."""
         return bool(job.drop) and self.ledger.was_staged(job.drop, key) and not self.folder.stage.holds(key)
 
     def is_quarantined(self, key: str) -> bool:
@@ -193,7 +210,7 @@ class Planner:
 def plan_jobs(
     planner: Planner, jobs: Callable[[], Iterable[Job]], any_checkpoints: bool = False
 ) -> Iterator[Decision]:
-    """Decide about every job of a batch as a run would, without running or writing anything.
+    """Decide about every job of a batch as a run does, without running or writing anything.
 
     A key is computed only where an earlier run may have left something. Some of that is known by keys alone:
     jobs that ended the process have no record, nor have those that were stopped (`any_checkpoints`). The

@@ -1,4 +1,4 @@
-"""Writes what comes of jobs into the batch's folder: pictures, logs, records and snapshots."""
+"""Writes the results of jobs into the batch's folder: pictures, logs, records and snapshots."""
 
 from __future__ import annotations
 

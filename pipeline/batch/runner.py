@@ -1,4 +1,4 @@
-"""A run over the jobs of a batch: which of them share a tensor, on which lane, until when."""
+"""Runs the jobs of a batch: which of them share a tensor, on which lane, until when."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder
 from .digests import Digests, ReadingStopped
 from .estimate import ENOUGH_WORK, megapixel_steps
-from .options import DEFAULTS, RunOptions
-from .planner import Decision, Planner, quarantined_error
+from .planner import DEFAULTS, Decision, Planner, RunOptions, quarantined_error
 from .publisher import Publisher
 from .records import now
 from .summary import Finished, Observer, Summary
@@ -31,7 +30,7 @@ GROUP_WINDOW = 1024
 
 
 class Runner:
-    """Runs the jobs of one batch and publishes what comes of them.
+    """Runs the jobs of one batch and publishes their results.
 
     `executor` resolves encoders. `workers` is called when the first job has to run, and returns the executors
     that run jobs side by side; without it `executor` runs them. Ledger, outbox and observer are used by the
@@ -62,10 +61,10 @@ class Runner:
     def run(self, jobs: Callable[[], Iterable[Job]], total: int) -> Summary:
         """Run every job that is not done. One that fails does not stop the others.
 
-        `jobs` is called each time the jobs are gone through.
+        `jobs` is called for every iteration over the jobs.
 
         Raises:
-            MachineError: the machine's fault; what is done is done, the rest runs another time.
+            MachineError: the machine's fault; finished jobs stay finished, the next run does the rest.
         """
         summary = Summary(self.folder.path.name, total, started=now())
         started = time.monotonic()
@@ -91,7 +90,7 @@ class Runner:
         return run.last or Finished(job, job.name, "stopped")
 
     def must_stop(self) -> bool:
-        """Tell whether what runs has to stop."""
+        """Tell whether running jobs have to stop."""
         return self.should_stop() or self.is_over()
 
     def is_over(self) -> bool:
@@ -115,7 +114,7 @@ class Runner:
             yield job
 
     def _write_summary(self, summary: Summary, jobs: Callable[[], Iterable[Job]], started: float) -> None:
-        """Write what became of every job. A run that made something, or tried to, is kept among the runs."""
+        """Write the outcome of every job. A run that made something, or tried to, is kept among the runs."""
         summary.finished, summary.seconds = now(), round(time.monotonic() - started, 3)
         summary.close(job.name for job in jobs())
         whole = asdict(summary)
@@ -126,10 +125,7 @@ class Runner:
 
 
 class BatchRun:
-    """The jobs that run now, and those that wait to run when nothing else does.
-
-    `last` is what became of the job that ended last.
-    """
+    """The jobs that run now, and those that wait until nothing else runs. `last` is the last that ended."""
 
     def __init__(self, runner: Runner, planner: Planner, summary: Summary) -> None:
         self.runner = runner
@@ -211,7 +207,7 @@ class BatchRun:
         return not self.summary.stopped
 
     def _micro_batch(self, recipe: Recipe) -> int:
-        """Return how many jobs of a recipe share a tensor: not so many that a lane would have none."""
+        """Return how many jobs of a recipe share a tensor, so that every lane has some."""
         share = -(-max(self.summary.jobs, 1) // self._lanes.width)
         return min(share, self.executor.micro_batch(recipe))
 
@@ -234,7 +230,7 @@ class BatchRun:
         self.runner.announce(job.recipe.encoder)
         self.observer.job_started(job, decision.name)
         if self.planner.has_advanced(key):
-            self.ledger.end(key)  # what came before does not count against it
+            self.ledger.end(key)  # earlier attempts do not count against it
         self.ledger.begin(key, decision.steps_taken)
         self._running[key] = decision
         # A worker could choose another encoder for `auto` than the key was made with.
@@ -251,7 +247,7 @@ class BatchRun:
         self.observer.job_step(decision.name, progress)
 
     def _end(self, done: Done) -> None:
-        """Publish results. A job that may have failed because of others waits, to run without them."""
+        """Publish results. A job that may have failed because of the others runs again without them."""
         if isinstance(done.error, WorkerLost):
             for task in done.tasks:
                 self._lose(task, done.error, by_itself=task.alone and len(done.tasks) == 1)
@@ -279,7 +275,7 @@ class BatchRun:
             self._waiting.append(decision.job)
 
     def _finish(self, decision: Decision, result: JobResult, at_once: int) -> None:
-        """Publish the result of a job that ran while so many did `at_once`."""
+        """Publish the result of a job that was one of `at_once` jobs side by side."""
         if result.status == "stopped":
             self.ledger.take_back(decision.key)
             self._count(decision.finished("stopped"))
@@ -298,7 +294,7 @@ class BatchRun:
         self.summary.note(encoder, result)
         work = megapixel_steps(job.recipe, result.width / result.height)
         if work >= ENOUGH_WORK:
-            # What a job costs the machine, which makes several at once.
+            # The machine's time for one job, of several at once.
             seconds = result.step_seconds / result.micro_batch / at_once
             self.ledger.note_speed(encoder.name, result.device, seconds / work)
 

@@ -111,7 +111,7 @@ def run_single(
     Raises:
         UsageError: there is something else at `path`, or an input.
         JobError: the job failed.
-        Unexpected: it met a fault of ours or of a library.
+        Unexpected: it met a bug in this program or in a library.
         DiskError: the picture cannot be written.
     """
     if _is_one_of(path, job.input_paths):

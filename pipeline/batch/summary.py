@@ -1,4 +1,4 @@
-"""What comes of jobs: each by itself, all of a batch in its summary, and who is notified of it."""
+"""The outcome of a job, the summary of a batch, and the protocol of those who are notified."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..spec.jobs import EncoderInfo, Job, JobResult, StepProgress
 
 # `postponed`: not begun, because the deadline would have come first.
 Status = Literal["done", "failed", "skipped", "stopped", "postponed"]
-# Why a run ended: nothing was left to do; it was told to stop; the deadline came; too many jobs failed; the
+# Why a run ended: nothing was left to do; it was asked to stop; the deadline came; too many jobs failed; the
 # machine, or this program, has a fault.
 Reason = Literal["finished", "stopped", "deadline", "max_failures", "fault"]
 # The field of a summary that counts jobs of each status.
@@ -28,7 +28,7 @@ COUNTS: Mapping[Status, str] = {
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a job. `path` is that of its picture, if there is one.
+    """The outcome of a job. `path` is that of its picture, if there is one.
 
     `missing`: the picture was made before and is not there any more; it is made again only on request.
     """
@@ -91,14 +91,14 @@ class Summary:
     pictures: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._counted: Counter[str] = Counter()  # of the names that jobs want
+        self._counted: Counter[str] = Counter()  # by the names that jobs ask for
 
     @property
     def remaining(self) -> int:
         return self.jobs - self.done - self.failed - self.skipped - self.missing
 
     def count(self, finished: Finished, folder: Path) -> None:
-        """Count what became of a job, and list it."""
+        """Count a job by its outcome, and list it."""
         status = "missing" if finished.missing else COUNTS[finished.status]
         setattr(self, status, getattr(self, status) + 1)
         if finished.status == "stopped":

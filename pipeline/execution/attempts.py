@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..transfer.reports import Outcome
     from ..transfer.session import Session
 
-    # A job that never came to a step has its result already.
+    # A job that failed before its first step has its result already.
     Made: TypeAlias = "Outcome | JobResult"
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ SHORT_HISTORY = 3
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an attempt failed on a device: no memory, perhaps for a `style`, or a fault nobody expected.
+    """Why an attempt failed on a device: no memory, perhaps for a `style`, or an `unexpected` error.
 
     It does not hold the exception, which would hold what the attempt had allocated.
     """
@@ -77,11 +77,11 @@ class Attempt:
         """Return what to try instead of this, in order: halves, a shorter history, the CPU; or nothing."""
         count = len(self.group)
         if count > 1:
-            # Any of them may have caused what nobody expected, so each runs alone.
+            # Any of them may have caused an unexpected error, so each runs alone.
             size = 1 if refusal.unexpected else (count + 1) // 2
             return [replace(self, group=self.group[i : i + size]) for i in range(0, count, size)]
         task = self.group[0].task
-        # Beside other processes nothing is made worse for it: the batch runs it again without them.
+        # Beside other processes the job keeps its settings: the batch runs it again without them.
         if refusal.unexpected or not task.alone:
             return []
         recipe = task.job.recipe

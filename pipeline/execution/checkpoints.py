@@ -1,4 +1,4 @@
-"""Where a stopped job stands: its checkpoint, below `state_dir`, by its key."""
+"""Checkpoints of jobs: files below `state_dir`, named by the keys of their jobs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write_state(path: Path, state: RunState) -> None:
 
 
 def remove_old_checkpoints(config: Config) -> None:
-    """Remove the checkpoints of jobs that were given up or changed, which nobody will resume."""
+    """Remove checkpoints that nobody will resume: of jobs that were given up, or changed since."""
     for path in checkpoint_folder(config).glob("*.safetensors"):
         with suppress(FileNotFoundError):  # another process was quicker
             if path.stat().st_mtime < time.time() - KEPT_DAYS * 86_400:

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 def choose_encoder(device: str) -> EncoderName:
     """Return what `auto` is on a device of the configuration; it depends on nothing else."""
-    return "vgg19" if is_gpu(device) else "vgg19-slim"
+    if device == "auto" and _may_have_gpu():
+        from ..transfer.devices import plan_device
+
+        device = plan_device("auto").device
+    return "vgg19-slim" if device in {"auto", "cpu"} else "vgg19"
 
 
 def resolve_encoder(config: Config, name: str) -> tuple[EncoderWeights, str]:
@@ -28,13 +32,13 @@ def resolve_encoder(config: Config, name: str) -> tuple[EncoderWeights, str]:
 
     if name == "auto":
         chosen = choose_encoder(config.device)
-        return resolve_encoder(config, chosen)[0], auto_note(config, chosen)
+        return resolve_encoder(config, chosen)[0], _auto_note(config, chosen)
     if name == "vgg19" and (own := own_vgg19(config)):
         return own_weights(own, converted_dir(config)), ""
     return bundled_weights(name), ""
 
 
-def auto_note(config: Config, name: EncoderName) -> str:
+def _auto_note(config: Config, name: EncoderName) -> str:
     """Return a line that says what `auto` took, and how to have the other."""
     if name == "vgg19":
         return "Using vgg19, as `auto` does on a GPU. For the smaller, faster network: `encoder: vgg19-slim`."
@@ -61,17 +65,8 @@ def converted_dir(config: Config) -> Path:
     return config.cache_dir / "weights"
 
 
-def is_gpu(device: str) -> bool:
-    """Tell whether a device of the configuration is a GPU."""
-    if device == "auto" and _may_have_gpu():
-        from ..transfer.devices import plan_device
-
-        device = plan_device("auto").device
-    return device not in {"auto", "cpu"}
-
-
 def _may_have_gpu() -> bool:
-    """Tell whether torch may find a GPU; to load it takes seconds, which a finished batch need not wait."""
+    """Tell whether torch may find a GPU. Asking torch itself takes seconds, even when nothing has to run."""
     if sys.platform != "linux":
         return True
     try:

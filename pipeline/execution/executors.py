@@ -57,7 +57,7 @@ class Executor(Protocol):
         """Return how many jobs of a recipe should run in one tensor here."""
 
     def check(self, path: Path) -> None:
-        """Decode a picture completely, and drop it.
+        """Decode a whole picture, and discard the pixels.
 
         Raises:
             ImageError: it is not a whole picture.
@@ -67,7 +67,7 @@ class Executor(Protocol):
         """Call a function that reads untrusted input; it and its arguments must be picklable.
 
         Raises:
-            JobError: it raised an error nobody expected.
+            JobError: it raised an unexpected error.
         """
 
     def run(
@@ -196,7 +196,7 @@ class InProcessExecutor:
             return JobResult.failure(error)
         except PipelineError:
             raise
-        except Exception as error:  # a fault of ours or of a library: the others still get their turn
+        except Exception as error:  # a bug, here or in a library: the other jobs still run
             return unexpected_failure(task.job, error)
 
     def _stylize(
@@ -224,7 +224,7 @@ class InProcessExecutor:
         return [replace(outcome, adjusted=attempt.adjusted) for outcome in outcomes]
 
     def _finish(self, prepared: Prepared, made: Made) -> JobResult:
-        """Turn what the engine made into a result; a job that did not end leaves its checkpoint."""
+        """Turn an outcome of the engine into a result; keep a checkpoint of a job that did not end."""
         if isinstance(made, JobResult):
             return made
         task = prepared.task
@@ -239,7 +239,7 @@ class InProcessExecutor:
             return job_result(prepared, made)
         except PipelineError:
             raise
-        except Exception as error:  # what a file cannot hold is no reason to lose the others
+        except Exception as error:  # a picture that cannot be encoded must not cost the others
             return unexpected_failure(task.job, error)
 
     def _save(self, task: Task, state: RunState) -> None:

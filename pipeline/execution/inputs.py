@@ -124,7 +124,7 @@ def find_regions(
 
 
 def request_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
-    """Return notes, each once, on what is left unused of the pictures and on regions too small for a layer.
+    """Return notes, each once, on parts of pictures that are not used and regions too small for a layer.
 
     Raises:
         ImageError: a region has no pixel.
@@ -139,7 +139,7 @@ def request_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
 
 
 def check_header(path: Path) -> None:
-    """Check how a picture's file begins, without decoding it: damage further on is not noticed.
+    """Check the header of a picture without decoding it; damage after the header is not noticed.
 
     Raises:
         ImageError: it is missing, or no picture in a format that can be read.

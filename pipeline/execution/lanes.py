@@ -1,4 +1,4 @@
-"""Lanes: executors side by side, each driven by a thread, or a single one in the caller's thread."""
+"""Lanes: executors side by side, each with a thread of its own, or a single one in the caller's thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeAlias
+from typing import Self, TypeAlias
 
 from ..spec.jobs import JobResult, StepProgress, Task
 from .executors import Executor
@@ -14,23 +14,15 @@ from .executors import Executor
 
 @dataclass(frozen=True)
 class Done:
-    """What came of tasks: their results, or what the executor raised."""
+    """Tasks that have ended, with their results or with what the executor raised."""
 
     tasks: Sequence[Task]
     results: Sequence[JobResult] = ()
     error: BaseException | None = None
 
 
-class Lane(Protocol):
-    """Runs tasks on one executor, one group after another."""
-
-    def submit(self, tasks: Sequence[Task]) -> None:
-        """Run tasks. When they end, the events get this lane and what came of them."""
-
-    def close(self) -> None:
-        """End the lane when its tasks have ended."""
-
-
+# A lane runs tasks on one executor, one group after another, and reports the end of each group as an event.
+Lane: TypeAlias = "SerialLane | ThreadedLane"
 Events: TypeAlias = "queue.SimpleQueue[StepProgress | tuple[Lane, Done]]"
 
 
@@ -77,7 +69,7 @@ class ThreadedLane:
 
 
 class Lanes:
-    """Gives tasks to free lanes, and returns in the caller's thread what comes of them.
+    """Gives tasks to free lanes, and returns their results in the caller's thread.
 
     `executors` is called when the first is needed. A single one gets a serial lane, several a thread each.
     """
@@ -126,7 +118,7 @@ class Lanes:
         self._free.pop().submit(tasks)
 
     def wait(self) -> Done:
-        """Return what came of the tasks that end next; call `on_step` meanwhile."""
+        """Return the tasks that end next, and call `on_step` until then."""
         while isinstance(event := self._events.get(), StepProgress):
             self._on_step(event)
         lane, done = event

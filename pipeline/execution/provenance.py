@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..spec.jobs import Job, Masks
+from ..spec.jobs import Job
 from ..spec.recipe import INIT_MODES
 from ..spec.regions import color_value
 from ..version import VERSION
@@ -29,22 +29,17 @@ def provenance(job: Job, key: str, weights: EncoderWeights) -> dict[str, Any]:
     for path, share in job.style.images:
         shares[names[path]] = shares.get(names[path], 0) + share
     plain_name = "+".join(path.stem for path, _ in job.style.images)
+    colors = {names[path]: color_value(color) for path, color in job.regions.items()}
     return {
         "program": f"style-pipeline {VERSION}",
         "key": key,
         "content": names[content],
         "style": shares,
         **({} if job.style.name == plain_name else {"name": job.style.name}),
-        **({"masks": _masks_provenance(job, job.masks, names)} if job.masks else {}),
+        **({"masks": {"content": names[job.masks.content], "styles": colors}} if job.masks else {}),
         "encoder": weights.name,
         "recipe": recipe,
     }
-
-
-def _masks_provenance(job: Job, masks: Masks, names: Mapping[Path, str]) -> dict[str, Any]:
-    """Return masks in the form of a manifest."""
-    colors = {names[path]: color_value(color) for path, color in job.regions.items()}
-    return {"content": names[masks.content], "styles": colors}
 
 
 def _distinct_names(paths: Iterable[Path]) -> dict[Path, str]:

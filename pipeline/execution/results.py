@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import traceback
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..spec.jobs import Job, JobResult, StepProgress
@@ -19,7 +18,6 @@ JPEG_EXIF_BYTES = 65_500
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..transfer.checkpoints import LossRow
     from ..transfer.reports import Outcome, Progress
     from ..transfer.request import Picture, Request
 
@@ -31,17 +29,19 @@ def job_result(prepared: Prepared, outcome: Outcome) -> JobResult:
     task, content = prepared.task, prepared.request.content
     recipe = task.job.recipe
     profile, profile_notes = _kept_profile(content, recipe)
-    pixels_HWC = result_pixels(outcome, content, recipe, profile)
+    pixels_HWC = _result_pixels(outcome, content, recipe, profile)
     metadata, metadata_notes = _metadata_that_fits(provenance(task.job, task.key, prepared.weights), recipe)
     exif, exif_notes = _kept_exif(content, recipe)
     file_notes = (*profile_notes, *exif_notes, *metadata_notes)
     notes = prepared.notes + tuple(f"{task.job.content.name}: {note}." for note in file_notes)
-    header, rows = log_table(outcome.rows)
     return JobResult(
         "done",
         image=encode_image(pixels_HWC, recipe.format, recipe.quality, metadata, exif, profile),
-        log_header=header,
-        log_rows=rows,
+        log_header=("step", "size", "total", "content", "style", "tv", *outcome.rows[0].layers, "seconds"),
+        log_rows=tuple(
+            (r.step, r.size, r.total, r.content, r.style, r.tv, *r.layers.values(), r.seconds)
+            for r in outcome.rows
+        ),
         width=pixels_HWC.shape[1],
         height=pixels_HWC.shape[0],
         seconds=outcome.seconds,
@@ -96,10 +96,10 @@ def _metadata_that_fits(metadata: dict[str, Any], recipe: Recipe) -> tuple[dict[
     )
 
 
-def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: bytes = b"") -> NDArray[Any]:
+def _result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: bytes) -> NDArray[Any]:
     """Return the pixels (HWC) of a result's file, with the content's transparency if it is kept.
 
-    Their colours are sRGB, or those of an RGB `profile`.
+    Their colours are those of the RGB `profile`, or sRGB if it is empty.
     """
     import numpy as np
 
@@ -123,7 +123,7 @@ def result_pixels(outcome: Outcome, content: Picture, recipe: Recipe, profile: b
 
 
 def unexpected_failure(job: Job, error: Exception) -> JobResult:
-    """Return the result of a job that failed by a bug in this program or in a library."""
+    """Return the result of a job that failed because of a bug in this program or in a library."""
     return JobResult(
         "failed",
         error=f"{job.content}: unexpected {type(error).__name__}: {error}",
@@ -162,14 +162,6 @@ def step_progress(progress: Progress, key: str = "", snapshot: bytes | None = No
         row.style,
         snapshot,
         key,
-    )
-
-
-def log_table(rows: Sequence[LossRow]) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]:
-    """Return the loss log as a header and rows of numbers."""
-    header = ("step", "size", "total", "content", "style", "tv", *rows[0].layers, "seconds")
-    return header, tuple(
-        (r.step, r.size, r.total, r.content, r.style, r.tv, *r.layers.values(), r.seconds) for r in rows
     )
 
 

@@ -31,7 +31,7 @@ STOP, CLOSE = "stop", "close"
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 PR_SET_PDEATHSIG = 1
-# Seconds that a process gets to end, when it was told to or is dying.
+# How many seconds a process has to end, whether it was asked to or is dying.
 END_S = 5.0
 # The logger whose records go to the parent.
 LOGGER = "pipeline"
@@ -39,7 +39,7 @@ LOGGER = "pipeline"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request. Steps that come before it are heartbeats, log records are not."""
+    """The answer to a request. Steps that come before it are heartbeats, log records are not."""
 
     value: Any = None
     error: PipelineError | None = None
@@ -181,7 +181,7 @@ class Channel:
         with self._sending:
             self.connection.send(message)
 
-    # What a QueueHandler asks of its queue.
+    # The method that a QueueHandler calls.
     put_nowait = send
 
     def should_stop(self) -> bool:
@@ -198,7 +198,7 @@ class Channel:
 
 
 def serve(connection: Connection, make: Callable[[], Executor], log_level: int) -> None:
-    """Answer requests until told to close. Signals are for the parent, which says what to do."""
+    """Answer requests until CLOSE. Signals are ignored: the parent handles them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..batch.options import RunOptions
+from ..batch.planner import RunOptions
 from ..batch.runner import Runner
 from ..batch.summary import Summary
 from ..errors import DiskError, LockedError, PipelineError

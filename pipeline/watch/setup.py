@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..batch.deadline import Deadline
-from ..batch.options import RunOptions
+from ..batch.planner import RunOptions
 from ..execution.executors import Executor
 from ..spec.config import Config
 from ..spec.text import counted

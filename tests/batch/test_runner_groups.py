@@ -15,7 +15,7 @@ from fakes import FakeExecutor, MakeManifest, MakePicture, Recorder, Workshop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batch.options import RunOptions
+from pipeline.batch.planner import RunOptions
 from pipeline.batch.runner import Runner, group_jobs
 from pipeline.batch.summary import Summary
 from pipeline.errors import DeviceError

@@ -18,7 +18,7 @@ from .output import answer, check_answered, say
 from .showing import show_run
 
 if TYPE_CHECKING:
-    from ...batch.options import RunOptions
+    from ...batch.planner import RunOptions
     from ...batch.summary import Summary
     from ...spec.batches import Batch
     from ...spec.config import Config
@@ -59,7 +59,7 @@ def run(
 ) -> None:
     """Make the pictures of a manifest that do not exist yet."""
     from ...batch.deadline import read_deadline
-    from ...batch.options import RunOptions
+    from ...batch.planner import RunOptions
     from ...spec.manifest import read_manifest
 
     _check_is_no_picture(manifest)
