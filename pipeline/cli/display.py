@@ -1,4 +1,4 @@
-"""What shows a run or a watched folder. Each form is a `Display` of its own: here JSON lines."""
+"""Displays of a run or of a watched folder. Each form is a class of its own; JSON lines are here."""
 
 from __future__ import annotations
 

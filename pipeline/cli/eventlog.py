@@ -20,7 +20,7 @@ from .display import Display
 from .sentences import finished_line, finished_object, losses
 
 logger = logging.getLogger(__name__)
-# Seconds between two lines about a long job.
+# Seconds between two lines about the steps of a job.
 STEP_EVERY_S = 30.0
 STOPPING = "Stopping after the current step; once more to stop at once."
 # Kinds of events that need attention; one with an error is an error.
@@ -121,11 +121,11 @@ def is_not_shown_live(record: logging.LogRecord) -> bool:
 
 
 def first_time(folder: Path) -> Callable[[str], bool]:
-    """Return a function that says whether a text is new; a folder remembers which were said."""
+    """Return a function that says whether a text is new; marks in a folder outlive the process."""
 
     def is_news(text: str) -> bool:
         mark = folder / "said" / hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
-        with suppress(OSError):  # then it is said again
+        with suppress(OSError):  # the text then counts as new again
             if mark.exists():
                 return False
             make_private(mark.parent)

@@ -1,4 +1,4 @@
-"""The log: what the logger `pipeline` and those below it record, as lines of text or JSON objects.
+"""The log: the records of the logger `pipeline` and its children, as lines of text or JSON objects.
 
 A record of an event has its kind as `event`, and its details for programs as `facts`.
 """
@@ -19,12 +19,12 @@ from ..spec.text import counted
 from ..storage.files import one_line
 
 TIME, DATE_AND_TIME = "%H:%M:%S", "%Y-%m-%d %H:%M:%S"
-# A log file is rotated at this size, and so many old ones are kept.
+# A log file is rotated at this size; this many old ones are kept.
 LOG_BYTES, LOG_FILES = 10 << 20, 5
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people: the time and a text, whatever its names are made of."""
+    """A line for people: the time and a text. Line breaks in file names are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         lines = [f"{self.formatTime(record, self.datefmt)} {one_line(record.getMessage())}"]

@@ -14,7 +14,7 @@ from ..storage.files import one_line
 from ..threads import sleep_while_waiting
 from ..version import VERSION
 from .commands import batch, flags, information, picture, watch, weights
-from .commands.output import answer, say
+from .commands.output import print_result, say
 from .streams import guarded, open_closed_streams
 
 app = typer.Typer(
@@ -86,7 +86,7 @@ def _in_plain_words(error: Any) -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        answer(f"style-pipeline {VERSION}")
+        print_result(f"style-pipeline {VERSION}")
         raise typer.Exit
 
 

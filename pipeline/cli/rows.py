@@ -20,7 +20,7 @@ FREE = 4
 
 @dataclass(frozen=True)
 class Row:
-    """The progress of one thing, the time it has left, and further details, the most important first."""
+    """The progress of a job or a batch, its remaining time, and further details, most important first."""
 
     name: str
     done: int

@@ -1,4 +1,4 @@
-"""What is said of jobs and batches, for people and for programs."""
+"""Jobs and batches as sentences for people and as objects for programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def losses(progress: StepProgress) -> tuple[str, str]:
 
 
 def finished_object(finished: Finished) -> dict[str, object]:
-    """Return what became of a job, for programs."""
+    """Return the outcome of a job, for programs."""
     return {
         "status": finished.status,
         "missing": finished.missing,
@@ -32,7 +32,7 @@ def finished_object(finished: Finished) -> dict[str, object]:
 
 
 def finished_line(finished: Finished) -> str:
-    """Return what became of a job, for people."""
+    """Return the outcome of a job, for people."""
     match finished.status:
         case "done":
             return f"done {finished.name} in {duration(finished.seconds)}: {finished.path}"
@@ -49,7 +49,7 @@ def finished_line(finished: Finished) -> str:
 
 
 def decision_object(decision: Decision) -> dict[str, object]:
-    """Return what a plan says of a job, for programs."""
+    """Return the decision about a job, for programs."""
     return {
         "name": decision.name,
         "run": decision.run,
@@ -60,7 +60,7 @@ def decision_object(decision: Decision) -> dict[str, object]:
 
 
 def decision_line(decision: Decision) -> str:
-    """Return what a plan says of a job, for people."""
+    """Return the decision about a job, for people."""
     what = "run " if decision.run else "fail" if decision.fails else "skip"
     return f"{what}  {decision.name}  ({decision.reason})"
 
@@ -104,7 +104,7 @@ def summary_line(summary: Summary, folder: str) -> str:
 
 
 def failure_lines(summary: Summary, most: int = 10) -> list[str]:
-    """Return what failed in a run: one line for all pictures with the same error."""
+    """Return the failures of a run: one line for all pictures with the same error."""
     groups: dict[tuple[str, str], list[str]] = {}
     for failure in summary.failures:
         groups.setdefault((failure["error"], failure["next_step"]), []).append(failure["name"])

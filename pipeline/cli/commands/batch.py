@@ -14,7 +14,7 @@ import typer
 from ...errors import DeadlineError, Interrupted, UsageError
 from ...spec.text import are, counted
 from . import flags
-from .output import answer, check_answered, say
+from .output import check_printed, print_result, say
 from .showing import show_run
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _run(settings: Config, batch: Batch, options: RunOptions, level: int, as_jso
 
 
 def _end(summary: Summary, stopped: list[int], options: RunOptions) -> None:
-    """End with the exit code of what a run left."""
+    """Raise what sets the exit code of a run."""
     if stopped and summary.remaining:
         raise Interrupted(stopped[0])
     if summary.postponed or (summary.stopped and summary.remaining and options.deadline):
@@ -129,7 +129,7 @@ def _end(summary: Summary, stopped: list[int], options: RunOptions) -> None:
 
 
 def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
-    """Print what a run would do; nothing on the disk is made or changed."""
+    """Print what a run would do, without writing anything."""
     from ...batch.digests import Digests
     from ...batch.estimate import Estimate
     from ...batch.planner import Planner, plan_jobs
@@ -143,11 +143,11 @@ def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool)
     with closing(LedgerCopy(settings.state_dir)) as ledger:
         planner, estimate = Planner(folder, ledger, executor, digests, options, batch.jobs), Estimate(ledger)
         for decision in plan_jobs(planner, batch.jobs, executor.any_checkpoints()):
-            answer(json.dumps(decision_object(decision)) if as_json else decision_line(decision))
+            print_result(json.dumps(decision_object(decision)) if as_json else decision_line(decision))
             failing += decision.fails
             if decision.run:
                 encoder = decision.job.recipe.encoder
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
                 estimate.add(decision.job.recipe, name, decision.steps_taken)
     say(*batch.notes, estimate_line(estimate, len(batch), failing), err=as_json)
-    check_answered()
+    check_printed()

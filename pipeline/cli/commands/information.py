@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from . import flags
-from .output import answer, answer_checks, answer_document
+from .output import print_checks, print_document, print_result
 
 app = typer.Typer()
 
@@ -22,9 +22,9 @@ def presets(
 
     if name is None:
         width = max(map(len, PRESETS))
-        answer(*(f"{label:<{width}}  {preset.summary}" for label, preset in PRESETS.items()))
+        print_result(*(f"{label:<{width}}  {preset.summary}" for label, preset in PRESETS.items()))
     else:
-        answer_document(_preset_document(name))
+        print_document(_preset_document(name))
 
 
 def _preset_document(name: str) -> str:
@@ -49,7 +49,7 @@ def schema(
     from ...spec.entries import Manifest
 
     model = Manifest if kind == "manifest" else Config
-    answer_document(json.dumps(model.model_json_schema(), indent=2) + "\n")
+    print_document(json.dumps(model.model_json_schema(), indent=2) + "\n")
 
 
 @app.command()
@@ -57,4 +57,4 @@ def doctor(config: flags.ConfigPath = None, device: flags.Device = None) -> None
     """Check this machine: Python, torch, devices, weights, folders."""
     from ..doctor import examine
 
-    answer_checks(examine(flags.read_settings(config, device=device)))
+    print_checks(examine(flags.read_settings(config, device=device)))

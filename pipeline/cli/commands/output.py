@@ -1,4 +1,4 @@
-"""What commands print: each text on one line, whatever its names are made of."""
+"""How commands print. Every text stays on one line, even if a file name in it has line breaks."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ def say(*lines: object, err: bool = False) -> None:
         typer.echo(one_line(str(line)), err=err)
 
 
-def answer(*lines: object) -> None:
-    """Print what a command was asked for.
+def print_result(*lines: object) -> None:
+    """Print the result of a command.
 
     Raises:
         DiskError: it cannot be written.
     """
     say(*lines)
-    check_answered()
+    check_printed()
 
 
-def answer_document(text: str) -> None:
-    """Print text of several lines as it is. Errors as in `answer`."""
+def print_document(text: str) -> None:
+    """Print text of several lines as it is. Errors as in `print_result`."""
     typer.echo(text, nl=False)
-    check_answered()
+    check_printed()
 
 
-def answer_checks(checks: Sequence[Check]) -> None:
+def print_checks(checks: Sequence[Check]) -> None:
     """Print checks.
 
     Raises:
         MachineError: one of them failed.
         DiskError: they cannot be written.
     """
-    answer(*(f"{'ok ' if check.ok else 'BAD'}  {check.label:<12} {check.text}" for check in checks))
+    print_result(*(f"{'ok ' if check.ok else 'BAD'}  {check.label:<12} {check.text}" for check in checks))
     if not all(check.ok for check in checks):
         raise MachineError("Something above needs attention.")
 
 
-def check_answered() -> None:
-    """Check that standard output took what was printed. Errors as in `answer`."""
+def check_printed() -> None:
+    """Check that everything was written to standard output. Errors as in `print_result`."""
     if error := write_error(sys.stdout):
         raise DiskError(
             f"Standard output cannot be written ({error.strerror or error}).", "Send it elsewhere."

@@ -10,7 +10,7 @@ import typer
 
 from ...errors import Interrupted
 from . import flags
-from .output import answer, answer_document, say
+from .output import print_document, print_result, say
 from .showing import show_run
 
 app = typer.Typer()
@@ -72,6 +72,6 @@ def inspect(
 
     found = read_origin(picture)
     if as_json:
-        answer(json.dumps({**found, "manifest": manifest_of(found)}))
+        print_result(json.dumps({**found, "manifest": manifest_of(found)}))
     else:
-        answer_document(manifest_text(picture, found))
+        print_document(manifest_text(picture, found))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def show_run(settings: Config, total: int, level: int, as_json: bool = False) -> Iterator[Display]:
-    """Show a run of so many jobs; `as_json` writes an object for each to standard output."""
+    """Show a run of `total` jobs; `as_json` writes an object for each to standard output."""
     from ..display import Display, JsonLines
     from ..eventlog import RunLog, first_time
     from ..live import Forecast, LiveRows
@@ -44,7 +44,7 @@ def show_run(settings: Config, total: int, level: int, as_json: bool = False) ->
 
 @contextmanager
 def show_watch(settings: Config, level: int, log_json: bool, log_file: Path | None) -> Iterator[Display]:
-    """Show a watched folder; on a terminal live, unless objects or a file are asked for."""
+    """Show a watched folder: live on a terminal, else as lines or JSON objects, to stderr or a file."""
     from ..eventlog import EventLog, first_time
     from ..live import LiveRows
     from ..logs import DATE_AND_TIME, JsonFormatter, LineHandler, TextFormatter, logging_to, rotated
@@ -84,7 +84,7 @@ def _expected_seconds(settings: Config) -> Callable[[Recipe, str], float] | None
 
 
 def _is_terminal(level: int) -> bool:
-    """Tell whether there is a terminal to draw on, and someone who wants to see more than warnings."""
+    """Tell whether stderr is a terminal that shows more than warnings."""
     return level < logging.WARNING and _console().is_terminal
 
 

@@ -16,7 +16,7 @@ import typer
 from ...errors import DeadlineError, UsageError
 from ...spec.text import are, counted
 from . import flags, showing
-from .output import answer, answer_checks, answer_document, say
+from .output import print_checks, print_document, print_result, say
 
 if TYPE_CHECKING:
     from ...spec.config import Config
@@ -91,7 +91,7 @@ def status(
     settings = flags.read_settings(config)
     with closing(Ledger(settings.state_dir)) as ledger:
         found = read_status(settings, ledger)
-    answer(*([json.dumps(found)] if as_json else status_lines(found)))
+    print_result(*([json.dumps(found)] if as_json else status_lines(found)))
 
 
 @app.command()
@@ -115,21 +115,21 @@ def retry(
     found = quarantine.files() if job is None else [_called(job, quarantine.files())]
     if not found:
         say("Nothing is quarantined.")
-    stuck = 0
+    failed = 0
     with closing(Ledger(settings.state_dir)) as ledger:
         for one in found:
             try:
-                home = quarantine.retry(one)
+                path = quarantine.retry(one)
             except UsageError as error:
                 if not everything:
                     raise
-                stuck += 1
+                failed += 1
                 say(f"{one.id} stays: {error}", err=True)
                 continue
             for key in one.report.get("keys", []):
                 ledger.end(key)
-            say(f"{one.id} is back: {home}")
-    if stuck:
+            say(f"{one.id} is back: {path}")
+    if failed:
         raise typer.Exit(1)
 
 
@@ -146,13 +146,13 @@ def _called(name: str, found: Sequence[Quarantined]) -> Quarantined:
 
 @app.command()
 def health(config: flags.ConfigPath = None) -> None:
-    """Check that the daemon runs and has free space. The exit code is 3 if not."""
+    """Check that the daemon runs and has free space. If not, the exit code is 3."""
     from ...storage.ledger import Ledger
     from ...watch.status import examine_daemon
 
     settings = flags.read_settings(config)
     with closing(Ledger(settings.state_dir)) as ledger:
-        answer_checks(examine_daemon(settings, ledger))
+        print_checks(examine_daemon(settings, ledger))
 
 
 @service.command()
@@ -166,7 +166,7 @@ def systemd(
     settings = flags.read_settings(config)
     command = [str(Path(sys.executable).with_name("style-pipeline")), "watch"]
     command += ["--config", str(config.resolve())] if config else []
-    answer_document(systemd_unit(settings, command, Path.cwd(), "" if user else _user_name()))
+    print_document(systemd_unit(settings, command, Path.cwd(), "" if user else _user_name()))
 
 
 def _user_name() -> str:

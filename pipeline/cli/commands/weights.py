@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import flags
-from .output import answer, say
+from .output import print_result, say
 
 app = typer.Typer(help="Show or import the weights of VGG-19.", no_args_is_help=True)
 
@@ -18,7 +18,7 @@ def show(config: flags.ConfigPath = None) -> None:
     """Show which weights are used, and what `auto` takes."""
     from ..doctor import weights_lines
 
-    answer(*weights_lines(flags.read_settings(config)))
+    print_result(*weights_lines(flags.read_settings(config)))
 
 
 @app.command("import")
