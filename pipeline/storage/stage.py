@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .files import TEMPORARY_PREFIX, Disk, read_json_object
+from .files import TEMPORARY_PREFIX, Disk, parse_json_object
 from .paths import LOG, RECORD, BatchPaths, json_bytes
 
 
@@ -84,7 +84,10 @@ def staged_record(staged: Path) -> dict[str, Any]:
     Raises:
         OSError: it cannot be read now.
     """
-    record = read_json_object(staged / RECORD)
+    try:  # any other error must not look as if the record had left: its image would be removed
+        record = parse_json_object((staged / RECORD).read_bytes())
+    except FileNotFoundError:
+        return {}
     return record if "image" in record and record.get("key") == staged.name else {}
 
 

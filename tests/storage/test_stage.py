@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batch_folders import IMAGE, KEY_A, KEY_B, KEY_C, fresh, run_job, staged
+
+from pipeline.errors import PathError
 
 
 def put_foreign(stage: Path, kind: str) -> Path:
@@ -80,6 +85,27 @@ def test_a_result_that_cannot_be_published_waits_and_the_others_are(tmp_path: Pa
     with fresh(tmp_path).locked():
         pass
     assert folder.paths.image("x.png/y", ".png").read_bytes() == IMAGE
+
+
+def test_a_result_whose_record_cannot_be_read_now_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = staged(fresh(tmp_path), "a--s", KEY_A)
+    real = open
+
+    def failing(file: Any, *rest: Any, **options: Any) -> Any:
+        if str(file) == str(place / "record.json"):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(file))
+        return real(file, *rest, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("builtins.open", failing)
+        patched.setattr(io, "open", failing)
+        with pytest.raises(PathError, match="cannot be written"), fresh(tmp_path).locked():
+            pass
+    with fresh(tmp_path).locked():
+        pass
+    assert fresh(tmp_path).paths.image("a--s", ".png").read_bytes() == IMAGE
 
 
 @pytest.mark.parametrize("image", ["../../evil.png", "ABOVE/evil.png", "link/evil.png", "..", "\0.png", ""])
