@@ -151,7 +151,7 @@ def publish_copies(folder: Path, jobs: Sequence[Job]) -> None:
     for job in jobs:
         if not many.paths.record(job.name).exists():
             own = _record(record, job, digests) | {"key": job_key(job, digests, encoder)}
-            many.publish(job.name, job.recipe.suffix, image_bytes, log_bytes, own)
+            many.publish_staged(many.stage_result(job.name, job.recipe.suffix, image_bytes, log_bytes, own))
 
 
 def _inputs(jobs: Sequence[Job]) -> set[Path]:

@@ -18,7 +18,9 @@ def fresh(tmp_path: Path) -> BatchFolder:
 
 
 def publish(folder: BatchFolder, name: str, key: str, image: bytes = IMAGE) -> Path:
-    return folder.publish(name, ".png", image, LOG, {"status": "done", "key": key})
+    return folder.publish_staged(
+        folder.stage_result(name, ".png", image, LOG, {"status": "done", "key": key})
+    )
 
 
 def run_job(folder: BatchFolder, wanted: str, key: str, image: bytes = IMAGE, replaces: bool = False) -> str:

@@ -110,9 +110,10 @@ class Changed(Scenario):
     def prepare(self, folder: Path, mode: str = "off") -> Watched:
         watched = super().prepare(folder, mode)
         style = {"images": [{"path": str(watched.inbox / "styles/s.png")}]}
-        record = {"status": "done", "key": "e" * 64, "content": {"path": str(folder / "a.png")}}
+        content = {"path": str(folder / "a.png")}
+        record = {"status": "done", "key": "e" * 64, "content": content, "style": style}
         batch = BatchFolder(watched.outbox, self.batch)
-        batch.publish("a--s", ".png", picture_bytes("old"), b"", {**record, "style": style})
+        batch.publish_staged(batch.stage_result("a--s", ".png", picture_bytes("old"), b"", record))
         return watched
 
     def check_now(self, watched: Watched) -> None:

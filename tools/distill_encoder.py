@@ -37,7 +37,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pipeline.errors import DiskError, PipelineError
-from pipeline.images.reading import decode_image
+from pipeline.images.reading import decode_picture
 from pipeline.spec.recipe import Recipe
 from pipeline.storage.temporary import write_file
 from pipeline.transfer.explicit import ExplicitObjective
@@ -83,7 +83,7 @@ def read_pictures(folder: Path) -> dict[str, Tensor]:
         if path.suffix.lower() not in SUFFIXES:
             continue
         try:
-            image = decode_image(path.read_bytes(), str(path))
+            image = decode_picture(path.read_bytes(), str(path)).image
         except (PipelineError, OSError) as error:
             print(f"Left out: {error}", flush=True)
             continue

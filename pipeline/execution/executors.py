@@ -139,9 +139,9 @@ class InProcessExecutor:
         return self.session().device.device
 
     def check(self, path: Path) -> None:
-        from ..images.reading import decode_image, read_bytes
+        from ..images.reading import decode_picture, read_bytes
 
-        decode_image(read_bytes(path), str(path))
+        decode_picture(read_bytes(path), str(path))
 
     def call(self, function: Callable[..., T], *arguments: object) -> T:
         try:

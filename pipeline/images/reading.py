@@ -32,23 +32,21 @@ from .heif import read_nclx
 from .ifd import TAGS, is_tiff, with_first_ifd
 from .samples import upright
 
-# What is read, whatever else Pillow and its plug-ins could read. MPO comes as JPEG, APNG as PNG.
+# The formats that are read; Pillow and its plug-ins know more. MPO comes as JPEG, APNG as PNG.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "HEIF")
-# Many other files begin as these do.
+# Formats without a signature: files of many other kinds begin as these do.
 WITHOUT_SIGNATURE = {"DIB", "PPM"}
 # The first bytes of a HEIC file, after its size.
 HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"mif1"))
-# What cameras write before anything is developed, beside what is a TIFF: the first bytes, and their offset.
+# Raw formats of cameras that are not TIFFs: their first bytes, with the offset of these.
 RAW_SIGNATURES = (
     (0, b"FUJIFILMCCD-RAW"), (0, b"IIRO"), (0, b"IIRS"), (0, b"MMOR"), (0, b"IIU\0"), (0, b"\0MRM"),
     (0, b"FOVb"), (4, b"ftypcrx "), (6, b"HEAPCCDR"), (8, b"CR\2\0"),
 )  # fmt: skip
-# Signatures lie within so many bytes.
+# Signatures lie within this many bytes of the start.
 SIGNATURE_BYTES = 64
 
-# Decoding takes at most this much memory for every pixel, beyond the file itself.
-BYTES_PER_PIXEL = 50
-# What a file has for every pixel at most: four samples of 32 bits.
+# The most bytes that a file may have for each pixel: four samples of 32 bits.
 FILE_BYTES_PER_PIXEL = 16
 
 FIRST_FRAME = "it has several frames or pages; only the first is used"
@@ -59,7 +57,7 @@ def read_bytes(path: Path) -> bytes:
     """Read a picture's file, but only if it is a file, begins as a picture and has the size of one.
 
     Raises:
-        ImageError: it is missing, cannot be read, or is no picture.
+        ImageError: it is missing, cannot be read, or is not a picture.
     """
     largest = FILE_BYTES_PER_PIXEL * _most_pixels()
     try:
@@ -82,16 +80,11 @@ def read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def decode_image(data: bytes, name: str) -> Image.Image:
-    """Decode a picture to RGB in 8 bits. Errors as in `decode_picture`."""
-    return decode_picture(data, name).image
-
-
 def decode_picture(data: bytes, name: str) -> Decoded:
     """Decode a picture; of an animation or a file of several pages, one. `name` is used in messages.
 
     Raises:
-        ImageError: empty, damaged, too large, of a format that is not read here, or no picture at all.
+        ImageError: empty, damaged, too large, in a format that is not read here, or not a picture.
     """
     opened = open_picture(data, name)
     with _damage_reported(name), _QUIET:
@@ -233,7 +226,7 @@ def _is_animated(opened: ImageFile.ImageFile) -> bool:
         return False
     try:
         return bool(getattr(opened, "is_animated", False))
-    except Exception:  # a later frame is damaged, and nobody asked for it
+    except Exception:  # a later frame is damaged, which does not matter
         return True
 
 
@@ -303,7 +296,7 @@ def _raw(name: str) -> ImageError:
 
 
 def _begins_as_picture(head: bytes) -> bool:
-    """Tell whether any format that is read here may begin so."""
+    """Return whether a file of any format that is read here may begin with these bytes."""
     accepting = (Image.OPEN[one][1] for one in _formats())
     return any(accept is None or accept(head[:16]) for accept in accepting)
 

@@ -50,14 +50,6 @@ class BatchFolder:
     def path(self) -> Path:
         return self.paths.folder
 
-    def publish(self, name: str, suffix: str, image: bytes, log: bytes, record: Mapping[str, Any]) -> Path:
-        """Stage a result and publish it; return the image's path.
-
-        Raises:
-            PathError, DiskError: something cannot be written; nothing partial is visible.
-        """
-        return self.publish_staged(self.stage_result(name, suffix, image, log, record))
-
     def stage_result(
         self, name: str, suffix: str, image: bytes, log: bytes, record: Mapping[str, Any]
     ) -> Path:

@@ -12,14 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..spec.layers import LAYERS
+
 Pooling = Literal["max", "average"]
 Padding = Literal["zeros", "reflect", "replicate"]
 
-CONVOLUTIONS = tuple(
-    f"conv{block}_{index}"
-    for block, depth in ((1, 2), (2, 2), (3, 4), (4, 4), (5, 4))
-    for index in range(1, depth + 1)
-)
+CONVOLUTIONS = tuple(layer for layer in LAYERS if layer.startswith("conv"))
 
 # Where torchvision's `vgg19().features` keeps each convolution.
 TORCHVISION_INDEX = dict(

@@ -11,12 +11,12 @@ from picture_files import RED, encoded, halves, joined, noise, png, tiff_file
 from PIL import Image, ImageCms
 
 from pipeline.images.decoding import Decoded
-from pipeline.images.reading import decode_image, decode_picture
+from pipeline.images.reading import decode_picture
 from pipeline.images.writing import encode_image
 
 
 def decoded(data: bytes) -> Image.Image:
-    image = decode_image(data, "picture")
+    image = decode_picture(data, "picture").image
     assert image.mode == "RGB"
     return image
 

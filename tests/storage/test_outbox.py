@@ -106,7 +106,7 @@ def test_an_image_taken_away_at_once_is_not_published_again(tmp_path: Path) -> N
 def test_a_drop_is_done_though_its_image_was_taken_away(tmp_path: Path) -> None:
     folder = fresh(tmp_path)
     record = {"status": "done", "key": KEY_A, "drop": "d1"}
-    folder.publish("a--s", ".png", IMAGE, LOG, record).unlink()
+    folder.publish_staged(folder.stage_result("a--s", ".png", IMAGE, LOG, record)).unlink()
     assert fresh(tmp_path).places.choose("a--s", ".png", KEY_A, drop="d1").done
     assert not fresh(tmp_path).places.choose("a--s", ".png", KEY_A, drop="d2").done
     assert not fresh(tmp_path).places.choose("a--s", ".png", KEY_A).done
@@ -154,7 +154,7 @@ def test_the_log_is_csv() -> None:
 def test_a_record_may_hold_any_file_name(folder: BatchFolder) -> None:
     """A path with bytes that are no UTF-8 is a text with surrogates in Python."""
     record = {"status": "done", "key": KEY_A, "content": {"path": "/in/caf\udce9 Ünï 字.png"}}
-    folder.publish("a--s", ".png", IMAGE, LOG, record)
+    folder.publish_staged(folder.stage_result("a--s", ".png", IMAGE, LOG, record))
     assert folder.paths.read_record("a--s")["content"] == record["content"]
     folder.write_summary({"failures": [{"error": "/in/caf\udce9.png: cannot be read."}]})
 

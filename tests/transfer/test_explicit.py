@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tiny import random_image, tiny_encoder
 from torch import Tensor
 
-from pipeline.images.reading import decode_image
+from pipeline.images.reading import decode_picture
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer import convolutions
 from pipeline.transfer.explicit import ExplicitObjective
@@ -329,17 +329,17 @@ def test_a_batch_is_evaluated_as_each_picture_alone() -> None:
         assert cosine(gradient[index], alone_gradient[0]) > 0.99999
 
 
-def example_pair(size: tuple[int, int]) -> list[Tensor]:
-    return [
-        to_tensor(decode_image((EXAMPLES / name).read_bytes(), name), size)
-        for name in ("content/lake.jpg", "styles/swirls.jpg")
-    ]
+PAIR = ("content/lake.jpg", "styles/swirls.jpg")
+
+
+def example_pictures(size: tuple[int, int], *names: str) -> list[Tensor]:
+    return [to_tensor(decode_picture((EXAMPLES / name).read_bytes(), name).image, size) for name in names]
 
 
 def test_in_bfloat16_the_gradient_points_the_same_way() -> None:
     recipe = Recipe()
     encoder = slim_encoder(recipe)
-    content, style = example_pair((192, 128))
+    content, style = example_pictures((192, 128), *PAIR)
     targets = gram_targets(encoder, style, list(recipe.style_layers))
     image = 0.7 * content + 0.3 * style
     losses, gradient = ReferenceObjective(encoder, recipe, content, targets).evaluate(image)
@@ -352,8 +352,7 @@ def test_in_bfloat16_the_gradient_points_the_same_way() -> None:
 def test_in_bfloat16_with_masks_the_gradient_points_the_same_way() -> None:
     recipe, size = Recipe(), (192, 128)
     encoder = slim_encoder(recipe)
-    names = ("content/lake.jpg", "styles/swirls.jpg", "styles/mosaic.jpg")
-    content, *styles = (to_tensor(decode_image((EXAMPLES / name).read_bytes(), name), size) for name in names)
+    content, *styles = example_pictures(size, *PAIR, "styles/mosaic.jpg")
     targets = stack_targets([gram_targets(encoder, style, list(recipe.style_layers)) for style in styles])
     targets = replace(targets, masks=soft_masks(1, 2, size[1], size[0]))
     image = 0.7 * content + 0.3 * styles[0]
@@ -365,7 +364,7 @@ def test_in_bfloat16_with_masks_the_gradient_points_the_same_way() -> None:
 
 def test_a_run_in_bfloat16_ends_where_one_in_float32_does() -> None:
     recipe, reached = Recipe(margin=0), {}
-    encoder, (content, style) = slim_encoder(recipe), example_pair((96, 64))
+    encoder, (content, style) = slim_encoder(recipe), example_pictures((96, 64), *PAIR)
     targets = gram_targets(encoder, style, list(recipe.style_layers))
     reference = ReferenceObjective(encoder, recipe, content, targets)
     for dtype in (torch.float32, torch.bfloat16):

@@ -158,7 +158,9 @@ def make(outbox: Path, key: str, disk: Disk | None = None) -> BatchFolder:
         folder.publish_staged(folder.stage_older(place))
         folder.remove_older(place)
     elif not place.done:
-        folder.publish(place.name, ".png", KEYS[key], b"step\n", {"status": "done", "key": key})
+        folder.publish_staged(
+            folder.stage_result(place.name, ".png", KEYS[key], b"step\n", {"status": "done", "key": key})
+        )
     return folder
 
 
