@@ -179,7 +179,6 @@ class Daemon:
         if not once:
             setup.announce()
         if (drop := setup.intake.next()) is not None:
-            setup.announce()  # with `once` not before: drops that wait for a style need no encoder
             self._process(drop)
         elif once and setup.watcher.has_scanned and not setup.watcher.is_still_settling():
             self._is_finished = True
@@ -223,6 +222,7 @@ class Daemon:
         """Let a drop be processed, and note what became of it."""
         claim = drop.claim if isinstance(drop, Rejected) else drop
         try:
+            self.setup.announce()  # with `once` not before: drops that wait for a style need no encoder
             outcome = self.setup.processor.process(drop)
         except StopNow:
             self.backlog.add(claim)  # so that it counts as left

@@ -245,6 +245,31 @@ def test_what_was_claimed_when_a_stop_came_is_counted_as_left(tmp_path: Path) ->
     watched.assert_promises()
 
 
+def test_what_was_claimed_when_a_stop_came_is_counted_though_the_worker_had_not_started(
+    tmp_path: Path,
+) -> None:
+    watched, stopped = Watched(tmp_path), []
+    watched.drop("styles/s.png", picture_bytes("s"))
+    watched.drop("a.png", picture_bytes("a"))
+
+    class Starting(FakeExecutor):
+        def encoder_info(self, name: str) -> EncoderInfo:
+            stopped.append(1)
+            ticks[0]()
+            return super().encoder_info(name)
+
+    ticks: list[Callable[[], None]] = []
+
+    def make(config: Config, tick: Callable[[], None]) -> FakeExecutor:
+        ticks.append(tick)
+        return Starting()
+
+    config, waker = read_config(watched.folder / "config.yaml"), Waker(watched.inbox, "off")
+    options = WatchOptions(once=True)
+    tally = watch_inbox(config, options, Shown(), make, waker, should_stop=lambda: bool(stopped))
+    assert tally == Tally(left=1)
+
+
 def test_pictures_that_are_not_whole_are_left_for_the_next_time_and_status_knows(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     watched.drop("a.png")
