@@ -1,4 +1,4 @@
-"""The watched folder: what lies in the inbox, when it is taken, what becomes of it, and what is said of it.
+"""The watched folder: scans the inbox, claims drops, runs their jobs, and moves their originals.
 
 `daemon` is the loop, `watcher` scans the inbox, `intake` takes drops from it, `processor` runs their jobs,
 and `originals` moves their files. Jobs go to `batch`: this package does not know how a picture is made, and

@@ -34,7 +34,7 @@ class Claim:
 
     @property
     def folder(self) -> Path:
-        """What stands for the inbox while the file is claimed."""
+        """The folder that takes the place of the inbox while the file is claimed."""
         return self.path.parents[len(self.relative.parts) - 1]
 
     def remove_empty_folders(self, disk: Disk) -> None:
@@ -45,7 +45,7 @@ class Claim:
 class Claims:
     """Moves files between the inbox, its claimed folder and the archive, durably.
 
-    Every method raises DiskError where the system refuses; `recover` then tells how far it came.
+    Every method raises DiskError where the system refuses; `recover` then completes what was interrupted.
     """
 
     def __init__(self, inbox: Path, archive: Path, disk: Disk) -> None:
@@ -101,7 +101,7 @@ class Claims:
     # After a crash
 
     def recover(self) -> list[Claim]:
-        """Return every claimed file, in the order of their ids, and complete what was cut off.
+        """Return every claimed file, in the order of their ids, and complete what was interrupted.
 
         Folders left empty are removed, and so is an original whose copy is claimed already.
         """
@@ -169,7 +169,7 @@ class Claims:
         """
         home = self.inbox / claim.relative
         if os.path.lexists(home) and not (home.is_file() and same_bytes(home, claim.path)):
-            return self.archive(claim)  # another file; the same bytes may be a move that was cut off
+            return self.archive(claim)  # another file; the same bytes may be from a move that was interrupted
         if not self.markers.put(claim.relative, claim.path) or not self.put_back(claim):
             return self.archive(claim)
         if not self.markers.is_done(claim.relative):  # it went to another file system, and has a new inode

@@ -1,4 +1,4 @@
-"""The daemon: it waits for drops, works on one after another, pauses on a fault, and ends when told to."""
+"""The daemon: it waits for drops, processes one after another, pauses on a fault, and stops when asked to."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 # How long a drop waits for another process that works on its batch.
 LOCKED_S = 5.0
 DAY_S = 86_400.0
-# How long the ledger remembers what became of a drop.
+# How long the ledger remembers finished drops.
 REMEMBER_S = 30 * DAY_S
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Daemon:
         self.setup = self._set_up(config)
 
     def run(self) -> Tally:
-        """Work until told to stop, until the deadline, or with `once` until nothing is left to take.
+        """Work until asked to stop, until the deadline, or with `once` until nothing is left to take.
 
         Raises:
             LockedError: another process watches this inbox.
@@ -219,7 +219,7 @@ class Daemon:
     # One drop
 
     def _process(self, drop: Claim | Rejected) -> None:
-        """Let a drop be processed, and note what became of it."""
+        """Process a drop, and count its outcome."""
         claim = drop.claim if isinstance(drop, Rejected) else drop
         try:
             self.setup.announce()  # with `once` not before: drops that wait for a style need no encoder
@@ -312,7 +312,7 @@ def watch_inbox(
     """Run a daemon with a ledger and a heartbeat of its own. Parameters as for `Context` and `Daemon`.
 
     Raises:
-        UsageError: folders of the configuration lie in one another.
+        UsageError: a folder of the configuration contains another.
         LockedError, MachineError: as `Daemon.run` raises them.
     """
     with disk_errors():

@@ -24,7 +24,7 @@ from .inbox import HIDDEN
 POLLING_S = 1
 ENOUGH_WAKE_UPS = 2
 
-# Neither opened nor closed: our own reading would wake us for ever.
+# Not opened or closed: reading files here would cause events without end.
 EVENTS: list[type[events.FileSystemEvent]] = [
     *(events.FileCreatedEvent, events.FileModifiedEvent, events.FileMovedEvent, events.FileDeletedEvent),
     *(events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent),
@@ -81,8 +81,8 @@ class Waker:
     def start(self) -> str:
         """Begin to watch. Return why there will be no events, or "".
 
-        Without events all else works. `check` tries again: at once when the folder was missing, else at
-        the next renewal.
+        Without events everything else works. `check` tries again: at once when the folder was missing, else
+        at the next renewal.
         """
         if self._mode == "off":
             return ""
@@ -154,7 +154,7 @@ class Waker:
         return self._observer is not None and self.alive
 
     def close(self) -> None:
-        """Stop watching for good. Waiting and waking work on."""
+        """Stop watching for good. `wait` and `set` still work."""
         self._mode = "off"
         self._unwatch()
 

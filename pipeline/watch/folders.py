@@ -17,7 +17,7 @@ from .owner import Owner
 
 @dataclass(frozen=True)
 class Folders:
-    """Tells an empty folder from one that was unmounted, by a hidden folder in inbox and outbox.
+    """Distinguishes an empty folder from an unmounted one by a hidden folder in inbox and outbox.
 
     Every method raises DiskError.
     """
@@ -55,10 +55,10 @@ class Folders:
 
 
 def check_apart(config: Config) -> None:
-    """Refuse folders inside one another, through symbolic links and mounts too.
+    """Refuse folders of which one contains another, also through symbolic links and mounts.
 
     Raises:
-        UsageError: two of them are, or are the same.
+        UsageError: one does, or two are the same.
     """
     watch = config.watch
     places = {
@@ -70,12 +70,12 @@ def check_apart(config: Config) -> None:
     private = {"state_dir": config.state_dir, "cache_dir": config.cache_dir}
     pairs = [
         *combinations(places.items(), 2),
-        *(((("watch.inbox", watch.inbox)), item) for item in private.items()),
+        *((("watch.inbox", watch.inbox), item) for item in private.items()),
     ]
     for (name, folder), (other_name, other) in pairs:
         if _is_within(folder, other) or _is_within(other, folder):
             raise UsageError(
-                f"{name} ({folder}) and {other_name} ({other}) lie in one another.",
+                f"{name} ({folder}) and {other_name} ({other}) must not contain one another.",
                 "Give each a folder of its own in config.yaml.",
             )
 
@@ -93,12 +93,12 @@ def check_unmoved(old: Config, new: Config) -> None:
 def _replaced(folder: Path) -> DiskError:
     return DiskError(
         f"{folder}: is not the folder used before (unmounted, emptied or replaced).",
-        f"Mount it again; if it was made anew on purpose, `mkdir -p {folder / HIDDEN}`.",
+        f"Mount it again; if it was recreated on purpose, `mkdir -p {folder / HIDDEN}`.",
     )
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    """Tell whether `path` is `folder` or below it, by what is on the disk and not by names alone."""
+    """Tell whether `path` is `folder` or below it on the disk, whatever their names are."""
     path, folder = path.resolve(), folder.resolve()
     if path.is_relative_to(folder):
         return True

@@ -1,4 +1,4 @@
-"""What a daemon says of itself while it works: to people, to its service manager, and to `status`."""
+"""The events and the state of a daemon, for people, its service manager, and the command `status`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..batch.summary import Finished, Observer
 from ..errors import DiskError, PipelineError, WorkerLost
@@ -63,7 +63,7 @@ class Pace:
 
 
 class Notify(Protocol):
-    """Says what happens: a kind for programs, a text for people, and facts."""
+    """Reports an event: its kind and facts for programs, and a text for people."""
 
     def __call__(self, kind: str, text: str, **facts: object) -> None: ...
 
@@ -77,9 +77,9 @@ class Display(Observer, Protocol):
 
 
 class Heartbeat:
-    """Passes on what happens to a display, and keeps the state that `status` reads in the ledger.
+    """Passes events on to a display, and keeps the state that `status` reads in the ledger.
 
-    It also notifies the service manager, which restarts a daemon that falls silent.
+    It also notifies the service manager, which restarts a daemon that stops doing so.
     """
 
     every_s = BEAT_S
@@ -117,8 +117,7 @@ class Heartbeat:
     @property
     def running(self) -> dict[str, Any] | None:
         """The job that runs now, as `status` shows it."""
-        running: dict[str, Any] | None = self.state["running"]
-        return running
+        return cast("dict[str, Any] | None", self.state["running"])
 
     def configured(self, config: Config) -> None:
         """Note where results go, so that the next start knows which folder must be there."""
@@ -164,13 +163,13 @@ class Heartbeat:
         self.display.notify(kind, text, **facts)
 
     def notify_once(self, kind: str, text: str, about: str = "", **facts: object) -> None:
-        """Say something once in the life of the daemon; `about` tells equal texts apart."""
+        """Notify once in the life of the daemon; `about` distinguishes equal texts."""
         if (about, text) not in self._notified:
             self._notified.add((about, text))
             self.notify(kind, text, **facts)
 
     def paused(self, error: PipelineError) -> None:
-        """Note a fault of the machine, which has cut short what ran; the same one is said once."""
+        """Note a fault of the machine, which has ended the running job. The same fault is reported once."""
         self.state["running"] = None
         if error.message != self.state["paused"]:
             self.state["paused"] = error.message
@@ -198,7 +197,9 @@ class Heartbeat:
         try:
             self.ledger.write_daemon(self.inbox, self.state)
         except DiskError as error:
-            if error.message != self._unwritten:  # said once; what needs the ledger will pause for it
+            if (
+                error.message != self._unwritten
+            ):  # reported once; a step that needs the ledger pauses the daemon
                 self.notify("ledger", str(error), error=error.message, next_step=error.next_step)
             self._unwritten = error.message
         else:

@@ -77,7 +77,7 @@ class Intake:
         return self._invalid_manifest() or self._pending_claim() or self._settled_drop()
 
     def notify_waits(self, claim: Claim, reason: str) -> None:
-        """Say once what a claim waits for."""
+        """Notify once of what a claim waits for."""
         name = one_line(claim.relative)
         self.heartbeat.notify_once("waits", f"{name}: waits: {reason}", about=claim.id, path=name)
 

@@ -29,7 +29,7 @@ class StyleLibrary:
         self.known |= {composed(seen.relative.stem) for seen in files}
 
     def unchecked(self) -> list[Seen]:
-        """Return the styles that have settled and of which nobody has said whether they are pictures."""
+        """Return the styles that have settled and were not checked yet."""
         return [seen for seen in self.settling.quiet if seen not in self._faults]
 
     def note_check(self, seen: Seen, fault: str) -> None:

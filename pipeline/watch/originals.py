@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Originals:
-    """The originals of one inbox. `keep` says what becomes of those whose jobs are done."""
+    """The originals of one inbox. `keep` says what to do with those whose jobs are done."""
 
     claims: Claims
     quarantine: Quarantine
@@ -80,7 +80,7 @@ class Originals:
             self.ledger.finish(drop.id, "done", time.time())
 
     def finish(self, claim: Claim) -> None:
-        """Bring a finished original to where the configuration wants it."""
+        """Archive, leave or delete a finished original, as the configuration says."""
         if self.keep == "archive":
             self.claims.archive(claim)
         elif self.keep == "leave":

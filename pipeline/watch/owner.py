@@ -23,7 +23,7 @@ PATIENCE_S = 0.5
 
 
 class Owner:
-    """Holds an inbox. Its lock file also tells the watched folder from an empty mount point."""
+    """Holds an inbox. Its lock file also distinguishes the watched folder from an empty mount point."""
 
     def __init__(self, inbox: Path, disk: Disk) -> None:
         self.inbox = inbox
@@ -65,7 +65,7 @@ class Owner:
         """Make sure that the folder is still the one that was taken; take it again if it is one of ours.
 
         Raises:
-            DiskError: it was unmounted, removed or made anew.
+            DiskError: it was unmounted, removed or recreated.
             LockedError: another process took it meanwhile.
         """
         if inode_of(self.lock_path) == self._inode:
@@ -74,7 +74,7 @@ class Owner:
             return self.take()
         raise DiskError(
             f"{self.inbox}: is not the folder that was watched (unmounted, emptied or replaced).",
-            f"Mount it again; if it was made anew on purpose, `mkdir {self.lock_path.parent}` in it.",
+            f"Mount it again; if it was recreated on purpose, `mkdir {self.lock_path.parent}` in it.",
         )
 
     def holder(self) -> dict[str, Any]:

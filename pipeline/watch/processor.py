@@ -1,4 +1,4 @@
-"""Works on one claimed drop: runs its jobs, and brings its original to its last place."""
+"""Processes one claimed drop: runs its jobs, then archives, leaves, deletes or quarantines its original."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .watcher import Watcher
 
 @dataclass(frozen=True)
 class Done:
-    """Every job of a drop is done, and its original is where it stays."""
+    """Every job of a drop is done, and its original is archived, left or deleted."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Batches:
     def repair(self) -> None:
         """Publish what dead processes staged, and remove what they left half written, in every batch."""
         for name in batch_names(self.folders.outbox):
-            with suppress(LockedError), self.runner(name):  # whoever holds the lock does it
+            with suppress(LockedError), self.runner(name):  # the process that holds the lock does it
                 pass
 
     @contextmanager
@@ -116,7 +116,7 @@ class Processor:
     is_over: Callable[[], bool]
 
     def process(self, drop: Claim | Rejected) -> Outcome:
-        """Run the jobs of a drop, then bring its original to its last place.
+        """Run the jobs of a drop, then archive, leave, delete or quarantine its original.
 
         Raises:
             MachineError, LockedError, WorkerLost: a fault that is not the drop's; it stays claimed.
@@ -128,14 +128,14 @@ class Processor:
             return Failed(report)
         outcome = self._run(drop)
         if isinstance(outcome, Failed):
-            self.batches.folders.check_there()  # else it may have failed because they went away
+            self.batches.folders.check_there()  # it may have failed because a folder went away
             self.originals.reject(drop, outcome.report)
         elif isinstance(outcome, Done):
             self.originals.finish(drop)
         return outcome
 
     def _run(self, claim: Claim) -> Outcome:
-        """Run a claim's jobs, and say what is to become of it."""
+        """Run a claim's jobs, and return their outcome."""
         if report := self.originals.quarantine.report(claim.id):
             return Failed(report)  # decided before this process began
         try:
@@ -148,7 +148,7 @@ class Processor:
             raise
         except PipelineError as error:
             return Failed(report_of_error(error))
-        except Exception as error:  # a fault of ours: the other drops still get their turn
+        except Exception as error:  # a bug: the other drops are still processed
             if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
                 raise
             return Failed(self._report_of_bug(claim, error))
@@ -167,7 +167,7 @@ class Processor:
             return runner.run(partial(manifest_jobs, batch, claim), len(batch))
 
     def _run_picture(self, claim: Claim) -> Summary:
-        """Run the jobs of a picture, one for every style that it asks for."""
+        """Run the jobs of a picture, one for every style."""
         plan = self._plan(claim)
         summary = Summary(plan.batch, len(plan.styles))
         with self.batches.runner(plan.batch) as runner:
@@ -177,7 +177,9 @@ class Processor:
                     break
                 self._check_styles(claim, job)
                 if runner.run_job(job, summary).status == "failed":
-                    self._check_styles(claim, job)  # one that is just being replaced is no picture's fault
+                    self._check_styles(
+                        claim, job
+                    )  # a style that is being replaced is no fault of the picture
         return summary
 
     def _plan(self, claim: Claim) -> Plan:

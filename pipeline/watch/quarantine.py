@@ -29,8 +29,8 @@ class Quarantined:
     file: Path
     report: Mapping[str, Any]
 
-    def answers_to(self, name: str) -> bool:
-        """Tell whether a name means this file: its id or the beginning of that, its name or its path."""
+    def is_called(self, name: str) -> bool:
+        """Tell whether this file has a name: its id or the beginning of it, its file name or its path."""
         names = {composed(self.file.name), composed(str(self.report["path"]))}
         return bool(name) and (self.id.startswith(name) or composed(name) in names)
 

@@ -8,9 +8,9 @@ from .events import Waker
 
 # Between scans if no events come.
 SCAN_S = 0.5
-# For so long after a file left the inbox, scans are so frequent.
+# For how long after a file left the inbox scans are more frequent, and how frequent.
 LATE_EVENTS_S, LATE_SCAN_S = 0.6, 0.15
-# After a scan, events wait for so many times its length: a busy inbox is not scanned all the time.
+# After a scan, events have to wait for a multiple of its length: a busy inbox is not scanned all the time.
 REST, SHORTEST_REST_S = 3, 0.02
 
 

@@ -83,7 +83,7 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
 SystemCallArchitectures=native
-{shut}ReadWritePaths={writable}
+{restrictions}ReadWritePaths={writable}
 
 [Install]
 WantedBy={target}
@@ -123,7 +123,7 @@ def systemd_unit(
     places = [watch.inbox, config.outbox, watch.archive_dir, watch.quarantine_dir]
     private = [config.state_dir, config.cache_dir]
     make = MAKE_FOR if user else MAKE_OWN
-    shut = NO_DEVICES if config.device == "cpu" else DEVICES
+    devices = NO_DEVICES if config.device == "cpu" else DEVICES
     return UNIT.format(
         inbox=_escaped(watch.inbox),
         account=_account(user),
@@ -135,7 +135,7 @@ def systemd_unit(
         private_folders=_command_line([str(place) for place in private]),
         command=_command_line(command),
         folder=_escaped(folder),
-        shut=(NO_CAPABILITIES if user != "root" else "") + shut if user else "",
+        restrictions=(NO_CAPABILITIES if user != "root" else "") + devices if user else "",
         writable=" ".join(_quoted(place) for place in [*places, *private]),
         target="multi-user.target" if user else "default.target",
     )
@@ -151,12 +151,12 @@ def _environment(environment: Mapping[str, str]) -> str:
 
 
 def _escaped(text: Path | str) -> str:
-    """Escape the sign that systemd would expand."""
+    """Escape percent signs, which systemd expands."""
     return str(text).replace("%", "%%")
 
 
 def _command_line(parts: Sequence[str]) -> str:
-    """Quote the words of a command; only there systemd would expand what begins with a dollar."""
+    """Quote the words of a command. Only in commands systemd expands dollar signs."""
     return " ".join(_quoted(part).replace("$", "$$") for part in parts)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .inbox import Seen
 
-OBSERVATIONS = 3  # a file needs so many, all alike, to have settled
+OBSERVATIONS = 3  # how many a file needs, all alike, to have settled
 SHORTEST_WAIT_S = 0.02
 
 logger = logging.getLogger(__name__)
@@ -56,17 +56,17 @@ class Settling:
     def _follow(self, seen: Seen) -> _Followed:
         file = self._followed.get(seen.relative)
         if file is None or file.seen.identity != seen.identity:
-            logger.debug("%s: %s", seen.relative, "new" if file is None else "changed, so it settles anew")
+            logger.debug("%s: %s", seen.relative, "new" if file is None else "changed, so it settles again")
             file = _Followed(seen, self._observed)
         file.observations += 1
-        if file.settled is None and self._has_been_still(file):
+        if file.settled is None and self._was_unchanged(file):
             if self._is_written(seen.relative):
                 logger.debug("%s: not settled, as another process has it open for writing", seen.relative)
             else:
                 file.settled = self._observed
         return file
 
-    def _has_been_still(self, file: _Followed) -> bool:
+    def _was_unchanged(self, file: _Followed) -> bool:
         return file.observations >= OBSERVATIONS and self._age(file) >= self._settle_s
 
     @property

@@ -1,4 +1,4 @@
-"""What `status` and `health` say of a daemon and its inbox."""
+"""What `status` and `health` report about a daemon and its inbox."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from .quarantine import Quarantine
 from .routes import Plan, Router, Waiting
 from .watcher import default_settle_s
 
-# Of the reason why a file was quarantined; its error.json says more.
+# The length of the reason why a file was quarantined; its error.json has the whole text.
 MAX_ERROR = 500
-# Of what waits in the inbox; --json names all.
+# How many waiting files are listed; --json lists all.
 MAX_LISTED = 20
-# A daemon that has not said anything for so long is not well.
+# A daemon without a heartbeat for this long is unhealthy.
 LATE_S = 30.0
-# If its lock cannot be seen, a daemon with so recent a heartbeat is alive.
+# If its lock cannot be seen, a daemon with a heartbeat this recent is alive.
 RECENT_S = 5.0
 LABEL_WIDTH = len("quarantined") + 2
 HOUR_S = 3600.0
@@ -123,11 +123,11 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tu
     try:
         scan = scan_inbox(watch.inbox, disk, config.ignore)
     except DiskError:
-        return [], []  # `paused` or the daemon says so
+        return [], []  # the rows of the daemon say why
     library = style_paths(scan.styles, set(scan.styles), watch.inbox)
     waits: list[Wait] = []
     markers = Markers(watch.inbox, disk)
-    broken, said_s, router = state.get("broken", {}), state.get("beat", math.inf), Router(config, {})
+    broken, beat_s, router = state.get("broken", {}), state.get("beat", math.inf), Router(config, {})
     settle_s, speeds = watch.settle_s or default_settle_s(watch.inbox), Speeds(ledger)
 
     @cache  # many pictures lie in one folder, and it alone decides what they ask for
@@ -141,7 +141,7 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tu
         name = str(seen.relative)
         wait = 0.0 if router.is_manifest(seen.relative) else asked(seen.relative.parent)
         reason = broken.get(name)
-        if reason and seen.identity.ctime_ns / 1e9 <= said_s:  # unchanged since
+        if reason and seen.identity.ctime_ns / 1e9 <= beat_s:  # unchanged since
             waits.append(Wait(name, f"to become a whole picture: {reason}"))
         elif isinstance(wait, Waiting):
             waits.append(Wait(name, wait.reason))

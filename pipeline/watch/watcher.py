@@ -1,4 +1,4 @@
-"""Watches the inbox: scans it when that is due, and knows what has settled and what is left alone."""
+"""Watches the inbox: scans it when that is due, and knows which files have settled or are left alone."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Watcher:
         self._notified = {(path, text) for path, text in self._notified if path in there}
 
     def notify_once(self, path: Path, kind: str, text: str) -> None:
-        """Say something of a file, once as long as it is there."""
+        """Notify of a file, once for as long as it is there."""
         if (path, text) not in self._notified:
             self._notified.add((path, text))
             self.notify(kind, f"{one_line(path)}: {text}", path=one_line(path))
@@ -172,7 +172,7 @@ class Watcher:
         """How many files have settled and are still there, pictures that are not whole among them."""
         return len({seen.relative for seen in self.settling.quiet} | self.settling.unreadable.keys())
 
-    # What became of a file
+    # One file
 
     def is_overdue(self, seen: Seen, by_age: bool) -> bool:
         """Tell whether a file had its time to become whole; `by_age` counts what passed before this run."""
@@ -186,12 +186,12 @@ class Watcher:
 
 
 def notify_mode(watch: WatchConfig) -> Literal["native", "polling", "off"]:
-    """Return what is to wake the scanner; `auto` polls network shares, whose other writers make no events."""
+    """Return what wakes the scanner; `auto` polls network shares, where other machines cause no events."""
     if watch.notify != "auto":
         return watch.notify
     return "polling" if is_network_file_system(watch.inbox) else "native"
 
 
 def default_settle_s(inbox: Path) -> float:
-    """Return how long a file must lie still, in seconds, where the configuration says nothing."""
+    """Return for how many seconds a file must stay unchanged if the configuration does not say."""
     return NETWORK_SETTLE_S if is_network_file_system(inbox) else SETTLE_S

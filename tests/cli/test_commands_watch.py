@@ -48,7 +48,7 @@ def test_watch_once_with_a_failure_is_exit_code_1(studio):
     [
         (["--for", "soon"], "--for soon"),
         (["--until", "25:00"], "--until 25:00"),
-        (["--outbox", "inbox/out"], "lie in one another"),
+        (["--outbox", "inbox/out"], "must not contain one another"),
         (["--set", "sise=3"], "did you mean 'size'"),
         (["--config", "absent.yaml"], "absent.yaml"),
         (["--device", "banana"], "cuda"),

@@ -407,7 +407,7 @@ def quarantine_and_retry(claims: Claims, claim: Claim) -> None:
     quarantine_of(claims).add(claim, REPORT)
     (quarantined,) = quarantine_of(claims).files()
     assert str(claim.relative) == quarantined.report["path"]
-    assert quarantined.answers_to(str(claim.relative))
+    assert quarantined.is_called(str(claim.relative))
     quarantine_of(claims).retry(quarantined)
 
 

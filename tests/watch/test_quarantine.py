@@ -102,11 +102,11 @@ def test_a_file_is_not_brought_back_over_another(claims: Claims, there: str) -> 
     assert below(claims.inbox.parent) == before
 
 
-def test_names_that_a_file_answers_to(claims: Claims) -> None:
+def test_names_that_a_file_is_called_by(claims: Claims) -> None:
     quarantine_of(claims).add(taken(claims, "sub/a.png"), REPORT)
     (quarantined,) = quarantine_of(claims).files()
-    assert all(quarantined.answers_to(name) for name in (ID, ID[:8], "a.png", "sub/a.png"))
-    assert not any(quarantined.answers_to(name) for name in ("", "a", "sub", OTHER, f"{ID}0", "b/a.png", "."))
+    assert all(quarantined.is_called(name) for name in (ID, ID[:8], "a.png", "sub/a.png"))
+    assert not any(quarantined.is_called(name) for name in ("", "a", "sub", OTHER, f"{ID}0", "b/a.png", "."))
 
 
 @pytest.mark.parametrize("name", ["caf\xe9", "cafe\u0301"])
@@ -114,8 +114,8 @@ def test_a_name_may_be_spelt_in_two_ways(claims: Claims, name: str) -> None:
     quarantine_of(claims).add(taken(claims, f"{name}/{name}.png"), REPORT)
     (quarantined,) = quarantine_of(claims).files()
     for typed in ("caf\xe9", "cafe\u0301"):
-        assert quarantined.answers_to(f"{typed}.png")
-        assert quarantined.answers_to(f"{typed}/{typed}.png")
+        assert quarantined.is_called(f"{typed}.png")
+        assert quarantined.is_called(f"{typed}/{typed}.png")
 
 
 def test_a_report_is_plain_json(claims: Claims) -> None:

@@ -135,7 +135,7 @@ def retry(
 
 def _called(name: str, found: Sequence[Quarantined]) -> Quarantined:
     """Return the one file that a name means; a whole id wins over all else."""
-    named = [one for one in found if one.id == name] or [one for one in found if one.answers_to(name)]
+    named = [one for one in found if one.id == name] or [one for one in found if one.is_called(name)]
     if not named:
         raise UsageError(f"No quarantined file is called '{name}'.", "See `style-pipeline status`.")
     if len(named) > 1:
