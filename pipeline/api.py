@@ -73,7 +73,7 @@ def stylize(
     request = _request(content, style, _recipe(recipe), mask)
     with _EXECUTORS:
         executor = _executor(device)
-    weights = executor.resolve(request.recipe.encoder)
+    weights, _ = executor.resolve(request.recipe.encoder)
     check_layers(request.recipe, weights, _name(content, "content"))
     for note in request_notes(request, plan_levels(request.recipe, request.content.image.size)):
         warnings.warn(note, stacklevel=2)

@@ -69,7 +69,7 @@ class Beating:
     def beat(self, queue: Queue = QUEUE, watching: bool = True) -> None:
         """Give a sign of life that is due."""
         self.clock.now += BEAT_S
-        self.heartbeat.beat(queue, watching)
+        self.heartbeat.beat(queue, watching, {})
 
 
 def step(number: int) -> StepProgress:

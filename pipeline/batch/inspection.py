@@ -39,10 +39,10 @@ def read_origin(path: Path) -> dict[str, Any]:
             f"{path}: what it says is nested more than {MAX_DEPTH} deep.", "No result of style-pipeline is."
         )
     expected = {"content": str, "style": dict, "encoder": str, "key": str, "program": str, "recipe": dict}
-    named = {"name": str} if "name" in found else {}  # files of older versions have none
-    if not _holds(found, {**expected, **named}) or not _holds(
-        found.get("masks", {"content": "", "styles": {}}), {"content": str, "styles": dict}
-    ):
+    if "name" in found:  # only of a style that has a name of its own
+        expected["name"] = str
+    masks = found.get("masks", {"content": "", "styles": {}})
+    if not _holds(found, expected) or not _holds(masks, {"content": str, "styles": dict}):
         what = "a snapshot, and snapshots hold" if "step" in found else "its metadata holds"
         raise UsageError(f"{path}: {what} no recipe.", "Inspect the finished picture.")
     return found

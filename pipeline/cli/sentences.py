@@ -8,6 +8,9 @@ from ..batch.summary import Finished, Summary
 from ..spec.jobs import StepProgress
 from ..spec.text import counted, duration, first_few
 
+# How many different faults are listed.
+MOST_FAULTS = 10
+
 
 def losses(progress: StepProgress) -> tuple[str, str]:
     """Return the total loss, and the losses of content and style."""
@@ -103,14 +106,14 @@ def summary_line(summary: Summary, folder: str) -> str:
     return f"{', '.join(parts)} in {duration(summary.seconds)}. Pictures are in {folder}"
 
 
-def failure_lines(summary: Summary, most: int = 10) -> list[str]:
+def failure_lines(summary: Summary) -> list[str]:
     """Return the failures of a run: one line for all pictures with the same error."""
     groups: dict[tuple[str, str], list[str]] = {}
     for failure in summary.failures:
         groups.setdefault((failure["error"], failure["next_step"]), []).append(failure["name"])
     lines = []
-    for (error, next_step), names in list(groups.items())[:most]:
+    for (error, next_step), names in list(groups.items())[:MOST_FAULTS]:
         lines.append(f"failed {first_few(names, 3)}: {error} {next_step}".rstrip())
-    if len(groups) > most:
-        lines.append(f"and {counted(len(groups) - most, 'other fault')}")
+    if len(groups) > MOST_FAULTS:
+        lines.append(f"and {counted(len(groups) - MOST_FAULTS, 'other fault')}")
     return lines

@@ -118,18 +118,11 @@ class InProcessExecutor:
         self._sessions: dict[str, Session] = {}
 
     def encoder_info(self, name: str) -> EncoderInfo:
-        weights, note = self._encoder(name)
+        weights, note = self.resolve(name)
         return EncoderInfo(weights.name, weights.digest, note)
 
-    def resolve(self, name: str) -> EncoderWeights:
-        """Find an encoder's weights, once per process.
-
-        Raises:
-            WeightsError: they are damaged, or no VGG-19.
-        """
-        return self._encoder(name)[0]
-
-    def _encoder(self, name: str) -> tuple[EncoderWeights, str]:
+    def resolve(self, name: str) -> tuple[EncoderWeights, str]:
+        """Resolve an encoder, once per process; see `resolve_encoder`."""
         with self._opening:
             if name not in self._encoders:
                 self._encoders[name] = resolve_encoder(self.config, name)
@@ -190,7 +183,7 @@ class InProcessExecutor:
     def _prepare(self, task: Task) -> Prepared | JobResult:
         """Read what a job needs; return its result if it cannot run."""
         try:
-            weights = self.resolve(task.job.recipe.encoder)
+            weights, _ = self.resolve(task.job.recipe.encoder)
             return prepare(task, weights, checkpoint_path(self.config, task.key))
         except JobError as error:
             return JobResult.failure(error)

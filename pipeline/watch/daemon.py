@@ -15,7 +15,7 @@ from ..storage.ledger import open_ledger
 from .claims import Claim
 from .events import Waker
 from .folders import check_apart, check_unmoved
-from .heartbeat import Display, Heartbeat, Notify, Queue
+from .heartbeat import BEAT_S, Display, Heartbeat, Notify, Queue
 from .intake import Backlog, Rejected
 from .owner import Owner
 from .processor import Blocked, Done, Failed, Unfinished
@@ -160,7 +160,7 @@ class Daemon:
         """Wait out a fault, with heartbeats; a new configuration ends the pause."""
         until = self.clock() + seconds
         while not self._is_over() and (left := until - self.clock()) > 0:
-            self.waker.wait(min(left, self.heartbeat.every_s))
+            self.waker.wait(min(left, BEAT_S))
             self._beat()
             if self.reload.if_asked():
                 return
@@ -183,7 +183,7 @@ class Daemon:
         elif once and setup.watcher.has_scanned and not setup.watcher.is_still_settling():
             self._is_finished = True
         elif not self._is_over():
-            setup.watcher.schedule.wait(self.heartbeat.every_s)
+            setup.watcher.schedule.wait(BEAT_S)
 
     def _tick(self) -> None:
         """Scan the inbox if that is due, and give a heartbeat. Called while the worker works, too."""

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 from ..batch.summary import Finished, Observer
@@ -19,6 +18,7 @@ from ..storage.ledger import Ledger
 from ..version import VERSION
 from .service import ServiceManager
 
+# Seconds between two heartbeats.
 BEAT_S = 1.0
 
 
@@ -81,8 +81,6 @@ class Heartbeat:
 
     It also notifies the service manager, which restarts a daemon that stops doing so.
     """
-
-    every_s = BEAT_S
 
     def __init__(
         self,
@@ -180,13 +178,7 @@ class Heartbeat:
             self.state["paused"] = ""
             self.notify("resumed", "resumed")
 
-    def beat(
-        self,
-        queue: Queue,
-        watching: bool,
-        broken: Mapping[str, str] = MappingProxyType({}),
-        last: bool = False,
-    ) -> None:
+    def beat(self, queue: Queue, watching: bool, broken: Mapping[str, str], last: bool = False) -> None:
         """Give a heartbeat, about once a second however often this is called, and the `last` in any case."""
         if self.clock() < self._next and not last:
             return

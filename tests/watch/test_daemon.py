@@ -22,7 +22,7 @@ from pipeline.watch import daemon
 from pipeline.watch.daemon import Tally, watch_inbox
 from pipeline.watch.events import Waker
 from pipeline.watch.folders import Folders
-from pipeline.watch.heartbeat import Heartbeat, Queue
+from pipeline.watch.heartbeat import Queue
 from pipeline.watch.setup import WatchOptions
 from pipeline.watch.status import read_status, status_lines
 
@@ -109,7 +109,7 @@ def test_a_new_configuration_on_a_stale_mount_waits_until_it_can_be_checked(
     monkeypatch.setattr(daemon, "check_apart", check_apart)
     monkeypatch.setattr(Folders, "check_there", check_there)
     monkeypatch.setattr(daemon, "FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr(Heartbeat, "every_s", 0.01)
+    monkeypatch.setattr(daemon, "BEAT_S", 0.01)
     watch_inbox(
         config,
         WatchOptions(),

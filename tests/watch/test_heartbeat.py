@@ -29,17 +29,17 @@ def test_a_job_that_was_resumed_has_its_remaining_time_too(beating: Beating) -> 
 
 
 def test_beats_come_at_most_once_a_second(beating: Beating, ledger: Ledger, config: Config) -> None:
-    beating.heartbeat.beat(QUEUE, True)
+    beating.heartbeat.beat(QUEUE, True, {})
     for _ in range(9):
         beating.clock.now += BEAT_S / 10
-        beating.heartbeat.beat(Queue(0, 0, 0, 0), False)
+        beating.heartbeat.beat(Queue(0, 0, 0, 0), False, {})
     assert beating.shown.queues == [QUEUE]
     assert beating.manager.messages == [f"WATCHDOG=1\nSTATUS={QUEUE}"]
     assert ledger.read_daemon(config.watch.inbox) | {"watching": True, **asdict(QUEUE)} == (
         ledger.read_daemon(config.watch.inbox)
     )
     beating.clock.now += BEAT_S / 10
-    beating.heartbeat.beat(Queue(0, 0, 9, 0), True)
+    beating.heartbeat.beat(Queue(0, 0, 9, 0), True, {})
     assert [queue.done for queue in beating.shown.queues] == [5, 9]
     assert len(beating.manager.messages) == 2
 

@@ -47,7 +47,7 @@ with Owner(config.watch.inbox, Disk()).held():
     heartbeat.device_chosen("cpu")
     heartbeat.job_started(JOB, "a--s")
     heartbeat.job_step("a--s", StepProgress(25, 100, 64, 48, 0.5, 0.2, 0.3))
-    heartbeat.beat(QUEUE, True)
+    heartbeat.beat(QUEUE, True, {})
     print("beating", flush=True)
     sys.stdin.read()
 """
