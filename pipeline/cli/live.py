@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,27 +21,6 @@ from .display import Display
 from .eventlog import STOPPING
 from .rows import Row, progress_table
 from .sentences import losses
-
-
-@dataclass
-class _Running:
-    """A job that runs."""
-
-    name: str
-    steps: int
-    pace: Pace
-    step: int = 0
-    left: str = ""
-    more: tuple[str, ...] = ()
-
-    def advance(self, progress: StepProgress) -> None:
-        self.step, self.steps = progress.step, progress.steps
-        self.left = f"{duration(self.pace.left_s(progress.step, progress.steps))} left"
-        self.more = (f"{progress.width} x {progress.height}", *losses(progress))
-
-    @property
-    def row(self) -> Row:
-        return Row(self.name, self.step, self.steps, self.left, self.more)
 
 
 class Forecast:
@@ -102,7 +81,8 @@ class LiveRows(Display):
         self.console = console
         self.forecast = forecast
         self.clock = clock
-        self._jobs: dict[str, _Running] = {}
+        self._running: dict[str, Row] = {}  # by the names of their jobs
+        self._paces: dict[str, Pace] = {}
         self._encoder = ""
         self._queue = ""
         self._stopping = False
@@ -127,14 +107,18 @@ class LiveRows(Display):
         if self.forecast is not None:
             self.forecast.job_started(job.recipe, self._encoder)
         # A job may start again.
-        self._jobs[name] = _Running(one_line(name), total_steps(job.recipe), Pace(self.clock))
+        self._running[name] = Row(one_line(name), 0, total_steps(job.recipe))
+        self._paces[name] = Pace(self.clock)
 
     def job_step(self, name: str, progress: StepProgress) -> None:
-        if (job := self._jobs.get(name)) is not None:
-            job.advance(progress)
+        if name in self._running:
+            left = f"{duration(self._paces[name].left_s(progress.step, progress.steps))} left"
+            more = f"{progress.width} x {progress.height}", *losses(progress)
+            self._running[name] = Row(one_line(name), progress.step, progress.steps, left, more)
 
     def job_finished(self, finished: Finished) -> None:
-        was_running = self._jobs.pop(finished.name, None) is not None
+        was_running = self._running.pop(finished.name, None) is not None
+        self._paces.pop(finished.name, None)
         if self.forecast is not None:
             self.forecast.job_finished(finished, was_running)
 
@@ -158,7 +142,7 @@ class LiveRows(Display):
         return shown
 
     def _rows(self) -> list[Row]:
-        rows = [job.row for job in list(self._jobs.values())]  # they may change while they are drawn
+        rows = list(self._running.values())  # they may change while they are drawn
         if self.forecast is not None:
             seconds = self.forecast.remaining_seconds(sum(row.done / row.total for row in rows))
             left = "" if seconds is None else f"{duration(seconds)} left"

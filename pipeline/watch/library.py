@@ -30,7 +30,7 @@ class StyleLibrary:
 
     def unchecked(self) -> list[Seen]:
         """Return the styles that have settled and were not checked yet."""
-        return [seen for seen in self.settling.quiet if seen not in self._faults]
+        return [seen for seen in self.settling.ready if seen not in self._faults]
 
     def note_check(self, seen: Seen, fault: str) -> None:
         """Add a style to the library, or leave it out for a fault."""

@@ -70,16 +70,16 @@ class Settling:
         return file.observations >= OBSERVATIONS and self._age(file) >= self._settle_s
 
     @property
-    def quiet(self) -> list[Seen]:
+    def ready(self) -> list[Seen]:
         """The files that have settled and are not marked unreadable, in the order in which they settled."""
         settled = [(file.settled, file) for file in self._followed.values() if file.settled is not None]
         settled.sort(key=lambda pair: (pair[0], pair[1].since))
-        return [file.seen for _, file in settled if self._is_quiet(file)]
+        return [file.seen for _, file in settled if self._is_ready(file)]
 
     @property
     def waiting(self) -> int:
-        """The number of files that are followed and not quiet."""
-        return sum(not self._is_quiet(file) for file in self._followed.values())
+        """The number of files that are followed and not ready."""
+        return sum(not self._is_ready(file) for file in self._followed.values())
 
     @property
     def unreadable(self) -> dict[Path, str]:
@@ -89,9 +89,9 @@ class Settling:
     def next_due_s(self) -> float | None:
         """Return the seconds until the next scan is due; None if no file waits.
 
-        It is due when some file could become quiet, and often enough before that to notice changes.
+        It is due when some file could become ready, and often enough before that to notice changes.
         """
-        waits = [self._wait(file) for file in self._followed.values() if not self._is_quiet(file)]
+        waits = [self._wait(file) for file in self._followed.values() if not self._is_ready(file)]
         if not waits:
             return None
         return max(SHORTEST_WAIT_S, self._observed + min(waits) - self._clock())
@@ -104,7 +104,7 @@ class Settling:
         return min(left, self._settle_s / 4) if left > 0 else self._settle_s / 4
 
     def mark_unreadable(self, seen: Seen, reason: str) -> None:
-        """Keep a file that is no whole picture out of `quiet`, until it changes or is overdue."""
+        """Keep a file that is no whole picture out of `ready`, until it changes or is overdue."""
         if file := self._current(seen):
             file.unreadable = reason
 
@@ -122,7 +122,7 @@ class Settling:
         file = self._followed.get(seen.relative)
         return file if file is not None and file.seen == seen else None
 
-    def _is_quiet(self, file: _Followed) -> bool:
+    def _is_ready(self, file: _Followed) -> bool:
         return file.settled is not None and (not file.unreadable or self._age(file) >= self._settle_max_s)
 
     def _age(self, file: _Followed) -> float:

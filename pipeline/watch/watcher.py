@@ -107,12 +107,12 @@ class Watcher:
         return [seen for seen in scan.files if seen not in done]
 
     def _observe(self, files: list[Seen]) -> None:
-        before = set(self.settling.quiet)
+        before = set(self.settling.ready)
         self.settling.observe(files)
-        quiet = self.settling.quiet
-        self._ready, self.settled_count = deque(quiet), len(quiet)
+        ready = self.settling.ready
+        self._ready, self.settled_count = deque(ready), len(ready)
         self.settling_count = self.settling.waiting
-        for seen in quiet:
+        for seen in ready:
             if seen not in before and not self.settling.is_overdue(seen):
                 self.notify("settled", f"settled {one_line(seen.relative)}", path=one_line(seen.relative))
 
@@ -156,10 +156,10 @@ class Watcher:
         if self._scans > OBSERVATIONS and self.clock() > self._began + 2 * self.settle_s + 1:
             return False
         files = [seen for seen in self._scan.files if seen.relative not in self.settling.unreadable]
-        quiet = {*self.settling.quiet, *self.library.settling.quiet}
+        ready = {*self.settling.ready, *self.library.settling.ready}
         first = self._first or {}
         return any(
-            first.get(s.relative) == s.identity and s not in quiet for s in (*files, *self._scan.styles)
+            first.get(s.relative) == s.identity and s not in ready for s in (*files, *self._scan.styles)
         )
 
     @property
@@ -170,7 +170,7 @@ class Watcher:
     @property
     def left_count(self) -> int:
         """How many files have settled and are still there, pictures that are not whole among them."""
-        return len({seen.relative for seen in self.settling.quiet} | self.settling.unreadable.keys())
+        return len({seen.relative for seen in self.settling.ready} | self.settling.unreadable.keys())
 
     # One file
 

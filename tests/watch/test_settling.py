@@ -34,7 +34,7 @@ class TestSettling:
     def observe(self, *files: Seen, after: float = 0) -> list[Seen]:
         self.clock.now += after
         self.settling.observe(files)
-        return self.settling.quiet
+        return self.settling.ready
 
     def settle(self, *files: Seen) -> None:
         for _ in range(3):
@@ -60,7 +60,7 @@ class TestSettling:
         for _ in range(3):
             self.observe(seen())
         self.clock.now += 100
-        assert self.settling.quiet == []
+        assert self.settling.ready == []
 
     @pytest.mark.parametrize("part", ["device", "inode", "size", "mtime_ns", "ctime_ns"])
     def test_a_change_starts_again(self, part: str) -> None:
@@ -86,7 +86,7 @@ class TestSettling:
     @pytest.mark.parametrize("version", [-(10**18), 0, 10**20])
     def test_times_of_files_do_not_matter(self, version: int) -> None:
         self.settle(seen(version=version))
-        assert self.settling.quiet == [seen(version=version)]
+        assert self.settling.ready == [seen(version=version)]
 
     def test_a_file_that_was_away_starts_again(self) -> None:
         self.observe(seen())
@@ -111,7 +111,7 @@ class TestSettling:
     def test_an_open_writer_holds_it_back(self) -> None:
         self.written.add(Path("a.png"))
         self.settle(seen("a.png"), seen("b.png"))
-        assert self.settling.quiet == [seen("b.png")]
+        assert self.settling.ready == [seen("b.png")]
         assert self.observe(seen("a.png"), after=1000) == []
         self.written.clear()
         assert self.observe(seen("a.png")) == [seen("a.png")]
@@ -127,12 +127,12 @@ class TestSettling:
     def test_an_unreadable_file_comes_back_when_it_changes(self) -> None:
         self.settle(seen(), seen("b"))
         self.settling.mark_unreadable(seen(), "cut off")
-        assert self.settling.quiet == [seen("b")]
+        assert self.settling.ready == [seen("b")]
         assert self.settling.unreadable == {Path("a.png"): "cut off"}
         assert self.settling.waiting == 1
         assert self.observe(seen(), after=10) == []
         self.settle(seen(version=1))
-        assert self.settling.quiet == [seen(version=1)]
+        assert self.settling.ready == [seen(version=1)]
         assert not self.settling.is_overdue(seen(version=1))
         assert self.settling.unreadable == {}
 
@@ -144,26 +144,26 @@ class TestSettling:
         assert self.observe(seen(), after=0.1) == [seen()]
         assert self.settling.is_overdue(seen())
         self.settling.mark_unreadable(seen(), "still cut off")
-        assert self.settling.quiet == [seen()]
+        assert self.settling.ready == [seen()]
 
     def test_a_mark_is_for_one_identity(self) -> None:
         self.settle(seen(version=1))
         self.settling.mark_unreadable(seen(version=0), "an old look")
         self.settling.mark_unreadable(seen("unknown"), "never followed")
-        assert self.settling.quiet == [seen(version=1)]
+        assert self.settling.ready == [seen(version=1)]
         assert not self.settling.is_overdue(seen("unknown"))
 
     def test_forgetting(self) -> None:
         self.settle(seen(), seen("b"))
         self.settling.forget(seen())
         self.settling.forget(seen("unknown"))
-        assert self.settling.quiet == [seen("b")]
+        assert self.settling.ready == [seen("b")]
         assert self.observe(seen(), seen("b"), after=1) == [seen("b")]
 
     def test_forgetting_an_old_identity_keeps_the_new_one(self) -> None:
         self.settle(seen(version=1))
         self.settling.forget(seen(version=0))
-        assert self.settling.quiet == [seen(version=1)]
+        assert self.settling.ready == [seen(version=1)]
 
     def test_memory_does_not_outlive_the_files(self) -> None:
         self.settle(seen())
@@ -171,7 +171,7 @@ class TestSettling:
         self.observe(after=1)
         assert (self.settling.unreadable, self.settling.waiting) == ({}, 0)
         self.settle(seen())
-        assert self.settling.quiet == [seen()]
+        assert self.settling.ready == [seen()]
 
     def test_nothing_is_due_when_nothing_waits(self) -> None:
         assert self.settling.next_due_s() is None
@@ -222,7 +222,7 @@ def steps() -> st.SearchStrategy[list[tuple[float, dict[str, int]]]]:
 
 
 @given(steps(), st.sampled_from([0.25, 1.0, 2.0]))
-def test_a_file_is_quiet_after_three_equal_observations_over_the_time(
+def test_a_file_is_ready_after_three_equal_observations_over_the_time(
     scans: list[tuple[float, dict[str, int]]], settle_s: float
 ) -> None:
     clock = Clock()
@@ -233,8 +233,8 @@ def test_a_file_is_quiet_after_three_equal_observations_over_the_time(
         settling.observe([seen(name, version) for name, version in sorted(files.items())])
         history.append((clock.now, files))
         expected = {seen(name, files[name]) for name in files if has_settled(history, name, settle_s)}
-        assert set(settling.quiet) == expected
-        assert len(settling.quiet) + settling.waiting == len(files)
+        assert set(settling.ready) == expected
+        assert len(settling.ready) + settling.waiting == len(files)
         assert (settling.next_due_s() is None) == (settling.waiting == 0)
 
 
@@ -250,7 +250,7 @@ def has_settled(history: list[tuple[float, dict[str, int]]], name: str, settle_s
 
 
 @given(steps(), st.floats(0.01, 100), st.dictionaries(st.sampled_from("abc"), st.integers(0, 1), min_size=1))
-def test_whatever_happened_files_left_alone_become_quiet(
+def test_whatever_happened_files_left_alone_become_ready(
     scans: list[tuple[float, dict[str, int]]], settle_s: float, last: dict[str, int]
 ) -> None:
     clock = Clock()
@@ -265,4 +265,4 @@ def test_whatever_happened_files_left_alone_become_quiet(
         assert clock.now - started <= 1.5 * settle_s + 0.1, "it should have settled"
         clock.now += due
         settling.observe(files_)
-    assert set(settling.quiet) == set(files_)
+    assert set(settling.ready) == set(files_)
