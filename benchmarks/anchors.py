@@ -61,7 +61,7 @@ def crowsonkb(features: Features, pictures: Pictures, size: int, repeats: int = 
     """Return what crowsonkb/style-transfer-pytorch makes with its defaults (BCHW).
 
     Where that program iterates twelve times for a matrix root, its trace is exact here. `repeats`: the
-    features stand for so many copies of each, which is how a widened network is computed at its old width.
+    features stand for this many copies of each, which is how a widened network is computed at its old width.
     """
     sizes = [size]
     while (smaller := round(size / 2 ** (len(sizes) / 2))) >= 128:

@@ -54,7 +54,7 @@ def build_encoder(weights: dict[str, Tensor], recipe: Recipe, device: str = "cpu
 
 
 def style_targets(encoder: Encoder, recipe: Recipe, style_1CHW: Tensor, pictures: int = 1) -> StyleTargets:
-    """Return the targets of one style, repeated for so many pictures."""
+    """Return the targets of one style, repeated for each picture."""
     one = gram_targets(encoder, style_1CHW, sorted(recipe.style_layers)).to(style_1CHW.device)
     return StyleTargets(
         {

@@ -1,4 +1,4 @@
-"""Pictures to measure with: what the examples' painter paints, cut into as many as are wanted.
+"""Pictures to measure with: what the examples' painter paints, cut into as many pictures as are needed.
 
     python -m benchmarks.pictures FOLDER --size 256 --contents 12 --styles 1
 

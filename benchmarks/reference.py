@@ -2,7 +2,7 @@
 
 Autograd in float32, pictures as NCHW, torch's L-BFGS with its history of 100 and one evaluation a step, one
 picture at a time. As a program it does what such a command line does: it loads the network, computes the
-targets, takes its steps and writes the picture, every time anew:
+targets, takes its steps and writes the picture, for every picture:
 
     python -m benchmarks.reference --content A --style B --size 512 --steps 500 --weights W --out O
 

@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--level-steps", type=int, nargs="+", default=[120, 80, 60], help="coarsest first")
     parser.add_argument("--history", type=int, default=100, help="of ours; the reference's is 100")
     parser.add_argument("--quick", type=int, default=0, help="steps at full size before float32")
-    parser.add_argument("--cap", type=int, default=1000, help="give up after so many steps at full size")
+    parser.add_argument("--cap", type=int, default=1000, help="give up after this many steps at full size")
     parser.add_argument("--csv", type=Path, help="write both curves here")
     parser.add_argument("--plot", type=Path, help="draw both curves here (PNG)")
 
@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         reference = list(zip(ran["times"], ran["losses"][1:], strict=True))
         target = min(loss for _, loss in reference)
         if target > ran["losses"][0] / 2:
-            raise SystemExit("the reference diverged: its loss is no measure. Try another --style-weight.")
+            raise SystemExit("the reference diverged, so there is no comparison. Try another --style-weight.")
         ours = climb(arguments, place, pair, target)
     if arguments.csv:
         write_curves(arguments.csv, reference, ours)
@@ -153,7 +153,7 @@ def canvases(
 
 
 def best_of(ours: Ours, steps: int) -> Tensor:
-    """Take so many steps; return the best canvas seen, as the engine hands it to the next level."""
+    """Take `steps` steps; return the best canvas seen, as the engine hands it to the next level."""
     best, best_loss = ours.canvas_BCHW.clone(), float("inf")
     for _ in range(steps):
         before = ours.canvas_BCHW.clone()

@@ -255,7 +255,7 @@ def test_the_command_writes_a_picture(tiny_files, monkeypatch, capsys, program: 
         ({"content": "none.png"}, r"none.png: cannot be read"),
         ({"style": "junk.png"}, r"junk.png: not a picture"),
         ({"weights": "none.pth"}, r"none.pth cannot be read"),
-        ({"weights": "junk.png"}, r"junk.png is no checkpoint"),
+        ({"weights": "junk.png"}, r"junk.png cannot be read as a checkpoint"),
         ({"weights": "part.safetensors"}, r"part.safetensors is not a VGG-19: conv5_1.weight is missing"),
         ({"out": "out.xyz"}, r"out.xyz: no picture can be written"),
         ({"out": "out.psd"}, r"out.psd: no picture can be written"),

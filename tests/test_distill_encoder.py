@@ -137,14 +137,14 @@ def test_what_cannot_be_used_is_refused(distill):
     with pytest.raises(SystemExit, match=r"mixed.safetensors is not a VGG-19: conv3_1.weight has the shape"):
         distill("mixed.safetensors")
     Path("junk.pth").write_bytes(b"junk")
-    with pytest.raises(SystemExit, match=r"junk.pth is no checkpoint that can be read"):
+    with pytest.raises(SystemExit, match=r"junk.pth cannot be read as a checkpoint"):
         distill("junk.pth")
     torch.save({"classifier.0.weight": torch.zeros(1)}, "other.pth")
     with pytest.raises(SystemExit, match=r"other.pth is not a VGG-19: features.0.weight is missing"):
         distill("other.pth")
     with pytest.raises(SystemExit, match=r"none is left to learn from.*raise --hold-out"):
         distill("narrow.safetensors", "--hold-out=1")
-    with pytest.raises(SystemExit, match=r"nowhere is no folder"):
+    with pytest.raises(SystemExit, match=r"nowhere is not a folder"):
         distill("narrow.safetensors", "--images=nowhere")
     Path("empty").mkdir()
     with pytest.raises(SystemExit, match=r"empty: 0 pictures"):

@@ -77,7 +77,7 @@ Errors = dict[str, dict[str, float]]
 def read_pictures(folder: Path) -> dict[str, Tensor]:
     """Read every picture below `folder`, by name, as uint8 CHW, at most 640 pixels long."""
     if not folder.is_dir():
-        raise SystemExit(f"{folder} is no folder. Name one with pictures.")
+        raise SystemExit(f"{folder} is not a folder. Name one with pictures.")
     pictures = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in SUFFIXES:

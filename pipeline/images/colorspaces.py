@@ -40,7 +40,7 @@ HDR = {PQ: "PQ", HLG: "HLG"}
 # display of 1,000 cd/m² (BT.2100).
 SDR_WHITE, HLG_WHITE, HLG_GAMMA = 203.0, 0.75, 1.2
 
-# Encoders declare sRGB by a gamma in this range, though it is no power (PNG specification, section on sRGB).
+# Encoders declare sRGB, whose curve is not a power, by a gamma in this range (PNG specification, sRGB).
 SRGB_GAMMA = (0.45, 0.46)
 PLAUSIBLE_GAMMA = (0.1, 10.0)
 # Chromaticities that differ by less are the same.
@@ -58,7 +58,7 @@ NOT_FULL_RANGE = "it declares the limited range of video; its samples are used a
 class DeclaredColors:
     """The ICC profile of a picture's colours, b"" for sRGB, and notes about it.
 
-    `can_be_kept` is false for a profile that is good for reading only, as those of HDR are.
+    `can_be_kept` is false for a profile that a result cannot have, such as one for HDR.
     """
 
     profile: bytes
@@ -189,7 +189,7 @@ def rgb_profile(curve: bytes, points: tuple[float, ...], is_grey: bool) -> bytes
     """Return an ICC profile with one curve for all channels, and primaries unless it `is_grey`.
 
     Raises:
-        ValueError, LinAlgError: there are no such primaries.
+        ValueError, LinAlgError: the primaries are not plausible.
     """
     text = "Colours as the picture's file says them".encode("utf-16-be")
     text_tag = b"mluc" + bytes(4) + struct.pack(">II4sII", 1, 12, b"enUS", len(text), 28) + text
@@ -212,14 +212,14 @@ def rgb_profile(curve: bytes, points: tuple[float, ...], is_grey: bool) -> bytes
 def _columns(points: Sequence[float]) -> NDArray[np.float64]:
     """Return the matrix from linear light to XYZ under D50 (SMPTE RP 177, adapted after Bradford)."""
     xy_42 = np.array(points, float).reshape(4, 2)
-    # Some primaries are no real light, but near one: the blue of ProPhoto has 0.0001 as y.
+    # Some primaries are just outside of real colours: the blue of ProPhoto has 0.0001 as y.
     if np.abs(xy_42).max() > 2 or np.abs(xy_42[:, 1]).min() < 1e-5:
-        raise ValueError("no colours of light")
+        raise ValueError("implausible primaries")
     xyz_34 = np.stack([xy_42[:, 0], xy_42[:, 1], 1 - xy_42.sum(1)]) / xy_42[:, 1]
     primaries_33, white_3 = xyz_34[:, :3], xyz_34[:, 3]
     to_xyz_33 = primaries_33 * np.linalg.solve(primaries_33, white_3)
     cones_3 = BRADFORD @ MATRIX_D50 / (BRADFORD @ white_3)
     columns_33 = np.linalg.inv(BRADFORD) @ np.diag(cones_3) @ BRADFORD @ to_xyz_33
     if np.abs(columns_33).max() > 4 or abs(np.linalg.det(columns_33)) < 1e-3:
-        raise ValueError("no colours of light")
+        raise ValueError("implausible primaries")
     return np.asarray(columns_33)

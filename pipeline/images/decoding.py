@@ -24,13 +24,13 @@ EIGHT_BITS = "only 8 of its 16 bits are used"
 # Magic number, width, height and the sample that is full light.
 _PPM_HEADER = re.compile(rb"P[36]" + rb"(?:\s|#[^\r\n]*+)++(\d++)" * 3 + rb"\s")
 # Undocumented: what Pillow calls the samples of a PNG of 16 bits while it keeps their first bytes, and what
-# it has to be told for the second ones. Grey with alpha is read as four channels of a byte each.
+# it has to be called for the second ones. Grey with alpha is read as four channels of a byte each.
 _SECOND_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture that is ready to be worked with, in sRGB.
+    """A decoded picture, upright and in sRGB.
 
     `image` is RGB in 8 bits, on white where it is transparent; `rgb16_HWC` is the same in 16, if the file has
     more than 8. `alpha_HW`, of 8 or 16 bits, is there if something is transparent. `exif` is what a result
@@ -47,7 +47,7 @@ class Decoded:
 
     @property
     def is_visible(self) -> bool:
-        """Whether anything of it is less than transparent, by a 255th or more."""
+        """Whether some pixel is opaque, if only by a 255th."""
         return self.alpha_HW is None or bool(self.alpha_HW.max() >= np.iinfo(self.alpha_HW.dtype).max // 255)
 
 
@@ -98,7 +98,7 @@ def _from_8_bits(image: Image.Image, profile: bytes) -> Decoded:
 
 
 def _without_false_alpha(image: Image.Image) -> Image.Image:
-    """Remove what is no alpha: programs leave the fourth byte of a BMP's pixels at zero, as padding."""
+    """Remove alpha that is only padding: programs leave the fourth byte of a BMP's pixels at zero."""
     is_bmp = image.format in {"BMP", "DIB"} and image.mode == "RGBA"
     return image.convert("RGB") if is_bmp and image.getchannel("A").getextrema() == (0, 0) else image
 

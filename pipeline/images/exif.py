@@ -62,7 +62,7 @@ def kept_exif(image: Image.Image) -> Exif:
         # Undocumented: `fp` is the EXIF as a file of its own, without a prefix, or the whole TIFF.
         file = getattr(image.getexif(), "fp", None)
         return NO_EXIF if file is None else _kept(file)
-    except Exception:  # Pillow reports damage as anything, and metadata is no reason to refuse a picture
+    except Exception:  # Pillow raises anything for damage, and bad metadata must not lose a picture
         return Exif(notes=("its EXIF cannot be read and is left out",))
 
 

@@ -47,7 +47,7 @@ def raw(kind: int, data: bytes) -> Field:
 
 
 def is_tiff(head: bytes) -> bool:
-    """Tell whether a file begins as a TIFF or BigTIFF does."""
+    """Return whether a file begins as a TIFF or BigTIFF does."""
     # The version is 42, or 43 for BigTIFF; some programs swap its bytes.
     return head[:2] in _ORDERS and set(head[2:4]) in ({0, 42}, {0, 43})
 
@@ -139,7 +139,7 @@ class IfdFile:
         return Ifd(self, self.first_offset)
 
     def chain(self, most: int) -> Iterator[Ifd]:
-        """Yield the IFDs that follow one another, at most so many, each once."""
+        """Yield the chain of IFDs, at most `most` of them, each once."""
         offset, seen = self.first_offset, set[int]()
         while offset and offset not in seen and len(seen) < most:
             seen.add(offset)

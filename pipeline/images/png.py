@@ -1,4 +1,4 @@
-"""Chunks of a PNG (PNG specification, third edition): which ones Pillow gets to see.
+"""Chunks of a PNG (PNG specification, third edition): which ones are passed on to Pillow.
 
 Pillow refuses a picture because of its metadata: a chunk that is damaged, or too long once inflated.
 """
@@ -32,7 +32,7 @@ _GREY, _RGB = 0, 2
 
 @dataclass(frozen=True)
 class PngFile:
-    """A PNG as Pillow gets to see it; `info` is what Pillow does not find in it, by Pillow's names."""
+    """A PNG for Pillow; `info` is what Pillow does not find in it, under Pillow's names."""
 
     data: bytes
     info: dict[str, Any]
@@ -73,7 +73,7 @@ class _Reader:
     kind: int = _RGB
 
     def keeps(self, name: bytes, body: memoryview, crc: int) -> bool:
-        """Read a chunk, and return whether Pillow gets to see it."""
+        """Read a chunk, and return whether it is passed on to Pillow."""
         if name == b"IHDR" and len(body) >= 10:
             self.depth, self.kind = body[8], body[9]
         if not name[:1].islower() or not name.isalpha():  # critical, or no name: left to Pillow

@@ -47,7 +47,7 @@ def srgb_profile() -> bytes:
 
 
 def to_srgb_8(image: Image.Image, profile: bytes) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return a picture of 8 bits in sRGB, mode RGB, without its transparency, and notes.
+    """Return an 8-bit picture in sRGB, mode RGB, without its transparency, and notes.
 
     Perceptual. A profile that is damaged or for another kind of picture is not used, as in every viewer.
     """
@@ -80,7 +80,7 @@ def _convert(image: Image.Image, source: bytes, target: bytes) -> Image.Image:
 
 
 def _grey_table(profile: bytes) -> list[int]:
-    """Return what each grey of 8 bits is in sRGB; empty for a profile that is no curve.
+    """Return what each grey of 8 bits is in sRGB; empty if the profile is not a curve.
 
     Little CMS is nine steps off in the dark parts of linear light.
     """
@@ -161,7 +161,7 @@ def from_srgb(samples_HWC: NDArray[np.uint16], profile: bytes) -> NDArray[np.uin
 
 
 def is_matrix_profile(profile: bytes) -> bool:
-    """Tell whether an RGB profile is one of curves and a matrix, to which all 16 bits can be converted."""
+    """Return whether an RGB profile is one of curves and a matrix, to which all 16 bits can be converted."""
     return _parse(profile, 3) is not None
 
 
@@ -196,7 +196,7 @@ def _encode(linear: NDArray[Any]) -> NDArray[np.float64]:
 def _parse(profile: bytes, channels: int) -> tuple[list[Curve], NDArray[np.float64]] | None:
     """Return a profile's curves, and the matrix from its linear light to that of sRGB.
 
-    None if it is damaged, or no profile of curves and a matrix for so many channels.
+    None if it is damaged, or not a profile of curves and a matrix for this number of channels.
     """
     try:
         with np.errstate(all="ignore"):
@@ -209,11 +209,11 @@ def _parse_tags(profile: bytes, channels: int) -> tuple[list[Curve], NDArray[np.
     tags = _tags(profile)
     kind = {1: b"GRAY", 3: b"RGB "}[channels]
     if profile[16:20] != kind or profile[20:24] != b"XYZ " or b"A2B0" in tags:
-        raise ValueError("no profile of curves and a matrix for such samples")
+        raise ValueError("not a profile of curves and a matrix for such samples")
     names = [b"kTRC"] if channels == 1 else [b"rTRC", b"gTRC", b"bTRC"]
     curves = [_curve(tags[name]) for name in names]
     if not np.isfinite(curves).all():
-        raise ValueError("a curve without end")
+        raise ValueError("a curve with infinite values")
     if channels == 1:
         return curves, np.eye(1)
     columns = [_fixed(tags[name], 8, 3) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]

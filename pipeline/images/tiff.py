@@ -24,7 +24,7 @@ from .samples import ROWS, possible_whites, to_16_bits, without_association
 SUBFILE_TYPE, OLD_SUBFILE_TYPE, SUB_IFDS = 254, 255, 330
 # A file may claim any number of pages.
 MOST_PAGES = 1000
-# Tiles may reach beyond the page, by no more than its own pixels and so many.
+# Tiles may extend beyond the page by this many pixels, and as many again as the page has.
 TILE_EXCESS = 1 << 24
 # Bytes of a pixel that are read: at most three doubles.
 MOST_PIXEL_BYTES = 24
@@ -210,7 +210,7 @@ class SampleReader:
             target_HWC = result_HWC if self.planes == 1 else result_HWC[:, :, plane : plane + 1]
             for top in range(0, self.height, ROWS):
                 rows = Image.new("L", (grey.width, min(ROWS, self.height - top)))
-                rows.paste(grey, (0, -top))  # unlike `crop`, it has no limit of pixels
+                rows.paste(grey, (0, -top))  # unlike `crop`, it does not limit the number of pixels
                 samples_HWC = self._unpacked(np.asarray(rows).reshape(-1, self.row_bytes))
                 samples_HWC = samples_HWC.reshape(rows.height, -1, samples_HWC.shape[2])
                 with np.errstate(over="ignore"):  # a double may be too large for a float

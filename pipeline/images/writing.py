@@ -37,7 +37,7 @@ LONGEST: Mapping[str, int] = MappingProxyType({"webp": 16_383, "jpeg": 65_500})
 
 # A JPEG's comment is one segment, which holds this much.
 JPEG_COMMENT_BYTES = 65_533
-# The key, in provenance that had to be shortened, of the reason.
+# The key of the reason in provenance that had to be shortened.
 LEFT_OUT = "left_out"
 
 STRIP_ROWS = 64
@@ -180,7 +180,7 @@ def read_provenance(data: bytes, name: str) -> dict[str, Any] | None:
     """Return the provenance in a file of `encode_image`, None if there is none. No pixels are decoded.
 
     Raises:
-        ImageError: it is no picture.
+        ImageError: it is not a picture.
     """
     info = open_picture(data, name).info
     stored = info.get("style-pipeline") or info.get("comment") or _xmp_text(info.get("xmp"))

@@ -72,7 +72,7 @@ StyleNames = Annotated[
 
 
 class Route(StrictModel):
-    """What is done with the pictures in one folder of the inbox."""
+    """How the pictures in one folder of the inbox are stylised."""
 
     styles: StyleNames | None = Field(
         None, min_length=1, description="names in inbox/styles, or blends; those of `watch` if left out"
@@ -84,7 +84,7 @@ class Route(StrictModel):
 
 
 class WatchConfig(StrictModel):
-    """The watched folder: what its parts mean, when a file is complete, and where originals go."""
+    """The watched folder: its routes, when a file is complete, and where originals go."""
 
     inbox: ConfigPath = Field(Path("inbox"), description="the folder to watch")
     styles: StyleNames | None = Field(
@@ -108,7 +108,7 @@ class WatchConfig(StrictModel):
         None, description="seconds without a change before a file is taken; 2, on a network share 30"
     )
     settle_max_s: Seconds = Field(
-        600, description="quarantine a file that is no complete picture after so many seconds"
+        600, description="quarantine a file that is still not a complete picture after this many seconds"
     )
     notify: Literal["auto", "native", "polling", "off"] = Field(
         "auto",
@@ -116,8 +116,8 @@ class WatchConfig(StrictModel):
         "native, but polling on network shares",
     )
     rescan_s: Seconds = Field(10, description="seconds between scans if nothing seems to happen")
-    job_timeout_s: Seconds = Field(600, description="replace a worker that is silent for so many seconds")
-    worker_max_jobs: Count = Field(200, description="replace a worker after so many jobs")
+    job_timeout_s: Seconds = Field(600, description="replace a worker that is silent for this many seconds")
+    worker_max_jobs: Count = Field(200, description="replace a worker after this many jobs")
     min_free_mb: Megabytes = Field(200, description="pause if there is less free space, in MB")
 
     @field_validator("routes")
@@ -185,9 +185,9 @@ class Config(StrictModel):
     ] = Field(
         "auto", description="pictures of one recipe and size that share a tensor; auto: the fastest that fits"
     )
-    max_attempts: Count = Field(3, description="quarantine a job that ended the process so many times")
+    max_attempts: Count = Field(3, description="quarantine a job that ended the process this many times")
     max_failures: int = Field(
-        0, ge=0, le=10**9, description="stop the batch after so many failed jobs; 0: never"
+        0, ge=0, le=10**9, description="stop the batch after this many failed jobs; 0: never"
     )
     checkpoint_s: Seconds = Field(30.0, description="seconds between checkpoints of a running job")
     ignore: NamePatterns = Field(

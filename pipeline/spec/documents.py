@@ -79,7 +79,7 @@ class Document:
 def read_document(path: Path, original: Path | None = None) -> Document:
     """Read a YAML file whose top level is a mapping; an empty file is an empty mapping.
 
-    If the file was moved, `original` is where people know it to be, and messages name that path.
+    If the file was moved, `original` is its former path, which messages name.
 
     Raises:
         UsageError: the file is missing, too large, not YAML, not a mapping, or has a key twice.

@@ -22,7 +22,7 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Exclusions:
-    """What wildcards never match: patterns of names, in addition to those of `names.py`, and folders."""
+    """What wildcards never match: folders, and patterns of names in addition to those of `names.py`."""
 
     names: tuple[str, ...] = ()
     folders: tuple[Path, ...] = ()

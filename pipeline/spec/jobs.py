@@ -19,7 +19,7 @@ from .schedule import total_steps
 # Increase it when the same recipe and inputs give another picture: finished jobs then run again.
 ALGORITHM_VERSION = 6
 
-# Recipe fields that a job's key leaves out: they name things, and the encoder counts by its weights.
+# Recipe fields that are not part of a job's key: two are only names, and of the encoder the weights count.
 NO_IDENTITY = frozenset({"name", "preset", "encoder"})
 
 
@@ -155,8 +155,8 @@ class JobResult:
 def job_key(job: Job, digests: Mapping[Path, str], encoder: EncoderInfo) -> str:
     """Return a job's identity: sha256 over its inputs' bytes, recipe, encoder and algorithm version.
 
-    `digests` maps every input path to the sha256 of its bytes. Names do not count, nor does what only
-    decides them: the batch, the output's name template and the preset's label.
+    `digests` maps every input path to the sha256 of its bytes. Names do not count: of files, of the batch, of
+    the preset, or the template of output names.
     """
     identity: dict[str, Any] = {
         "content": digests[job.content],
@@ -171,9 +171,9 @@ def job_key(job: Job, digests: Mapping[Path, str], encoder: EncoderInfo) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-@lru_cache(maxsize=64)  # it takes a hundred times as long as the rest of a key
+@lru_cache(maxsize=64)  # the rest of a key takes a hundredth of the time
 def _recipe_json(recipe: Recipe) -> str:
-    """Return what decides how a picture looks, except for the picture that `init` names."""
+    """Return the fields that are part of a key; a picture that `init` names counts by its bytes instead."""
     fields = recipe.model_dump(mode="json", exclude=set(NO_IDENTITY))
     if fields["init"] not in INIT_MODES:
         del fields["init"]

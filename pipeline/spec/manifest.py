@@ -76,7 +76,7 @@ def read_manifest(
 
 
 def _shared_names(styles: Iterable[Style]) -> list[str]:
-    """Name the styles that are called alike; a short id tells their results apart."""
+    """Return a note for each name that several styles have; their results get a short id."""
     first: dict[str, Style] = {}
     shared = {style.name for style in styles if first.setdefault(composed(style.name), style) != style}
     return [

@@ -36,7 +36,7 @@ def fields_of(template: str) -> set[str]:
     """Return the fields that a template uses.
 
     Raises:
-        ValueError: it is no template.
+        ValueError: it is not a valid template.
     """
     return {field for _, field, _, _ in Formatter().parse(template) if field is not None}
 
@@ -71,7 +71,7 @@ def sweep_label(sweep: Mapping[str, Any]) -> str:
 
 
 def safe_name(name: str) -> str:
-    """Make a relative path of any text. It stays in its folder, has no hidden parts, and suits any system."""
+    """Turn any text into a relative path inside its folder, with no hidden parts, that any system accepts."""
     return name if _SAFE_NAME.fullmatch(name) else _made_safe(name)
 
 

@@ -34,7 +34,7 @@ def problems_in(error: ValidationError, model: type[BaseModel]) -> list[Problem]
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Return the same as lines of `key: text`."""
+    """Return what a validation of `model` found, as lines of `key: text`."""
     return [str(problem) for problem in problems_in(error, model)]
 
 
@@ -119,7 +119,7 @@ def _problem(detail: Any, model: type[BaseModel]) -> Problem:
 
 
 def _accepted(model: type[BaseModel], keys: KeyPath) -> list[str]:
-    """Return the keys that are accepted at `keys` below `model`, as far as its JSON schema tells."""
+    """Return the keys that are accepted at `keys` below `model`, as its JSON schema says."""
     schema = _schema(model)
     place: Any = schema
     for key in keys:

@@ -187,7 +187,10 @@ class Recipe(StrictModel):
     square: bool = Field(False, description="stretch the result to a square of size by size pixels")
     upscale_to_content: bool = Field(False, description="scale the result to the content's own size")
     snapshot_every: int = Field(
-        0, ge=0, le=1_000_000_000, description="save the unfinished picture every so many steps; 0: never"
+        0,
+        ge=0,
+        le=1_000_000_000,
+        description="steps between snapshots of the unfinished picture; 0: no snapshots",
     )
     snapshot_view: Literal["result", "side_by_side"] = Field(
         "result", description="what a snapshot shows; side_by_side: content, style and result"

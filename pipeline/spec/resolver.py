@@ -47,7 +47,7 @@ class Resolver:
         return tuple(rows)
 
     def check_invalid(self, data: Mapping[str, Any]) -> None:
-        """Look for the files of a manifest that has other errors, as far as its entries make sense."""
+        """Check the files of a manifest that has other errors, where its entries can be understood."""
         for index, entry in enumerate(listed(data.get("contents")) or []):
             if isinstance(entry, str) and entry:
                 self._files(entry, ("contents", index))
@@ -62,7 +62,7 @@ class Resolver:
                 self._files(path, ("pairs", index, *keys))
 
     def _files(self, entry: str, keys: KeyPath) -> list[Path]:
-        """Return the files of an entry. It is looked for once, but reported wherever it is missing."""
+        """Return the files of an entry. A missing file is reported at every entry that names it."""
         if not self._found.get(entry):
             self._found[entry] = self._find(entry, keys)
         return self._found[entry]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text, or the beginning of one that is longer than so many characters."""
+    """Return a text, cut off after `most` characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def first_few(names: Sequence[str], most: int) -> str:
-    """Return so many names at most, and how many more there are."""
+    """Return the first `most` names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -27,7 +27,7 @@ def are(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time span."""
+    """Return a time span in the units that suit it."""
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     hours, minutes = divmod(round(seconds / 60), 60)

@@ -151,7 +151,7 @@ def _check_extent(text: str) -> None:
 
 
 class _Places:
-    """Collects the line of every key and list item in a tree of nodes, and keys that are there twice."""
+    """Collects the line of every key and list item in a tree of nodes, and keys that are given twice."""
 
     def __init__(self, loader: Any) -> None:
         self.lines: dict[KeyPath, int] = {}
@@ -228,4 +228,4 @@ _PLAIN = {
 
 def _reason(error: yaml.YAMLError) -> str:
     reason = str(getattr(error, "problem", None) or error)
-    return next((plain for said, plain in _PLAIN.items() if reason.startswith(said)), reason)
+    return next((plain for start, plain in _PLAIN.items() if reason.startswith(start)), reason)

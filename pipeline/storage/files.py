@@ -1,4 +1,4 @@
-"""Folders and files that survive a crash: whole or not at all, and nothing ever written over."""
+"""Operations on files and folders that survive a crash: a file is there whole or not at all."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class Disk:
             self.sync_folder(path.parent)
 
     def remove_empty_folders(self, path: Path, above: Path) -> None:
-        """Remove a folder and those above it, up to `above` and without it, as far as they are empty."""
+        """Remove a folder and those above it, up to but not including `above`, while they are empty."""
         while path != above and above in path.parents:
             try:
                 self.rmdir(path)
@@ -169,7 +169,7 @@ class Disk:
             path = path.parent
 
     def _fresh_temporary(self, path: Path) -> Path:
-        """Return a temporary name, the same at every attempt, so that a killed process leaves no litter."""
+        """Return a free temporary name, the same at every attempt: the next one removes what a crash left."""
         token = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
         temporary = path.with_name(f"{TEMPORARY_PREFIX}{token}")
         if temporary.exists():
@@ -177,7 +177,7 @@ class Disk:
         return temporary
 
     def _discard(self, temporary: Path) -> None:
-        """Clean up after a failure; what cannot be removed has a temporary name and harms nobody."""
+        """Clean up after a failure. A file that cannot be removed is harmless: its name is temporary."""
         with suppress(OSError):
             self.unlink(temporary)
 
@@ -210,7 +210,7 @@ def disk_errors(
 
 
 def parse_json_object(data: bytes | str) -> dict[str, Any]:
-    """Return a JSON object; empty where the data is damaged, or something else."""
+    """Return a JSON object; empty if the data is damaged, or something else."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
@@ -219,7 +219,7 @@ def parse_json_object(data: bytes | str) -> dict[str, Any]:
 
 
 def read_json_object(path: Path | str) -> dict[str, Any]:
-    """Return the JSON object in a file; empty where there is no such file, or it holds none.
+    """Return the JSON object in a file; empty if there is no such file, or no such object in it.
 
     Raises:
         OSError: there may be one, and it cannot be read now.
@@ -253,7 +253,7 @@ def walk(folder: Path, strict: bool = True) -> Iterator[os.DirEntry[str]]:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Tell whether a path is below a folder once `..` and links are resolved, except in its last part."""
+    """Return whether a path is below a folder once `..` and links are resolved, except in its last part."""
     if path.name in {"", ".."} or "\0" in str(path):
         return False
     try:
@@ -277,7 +277,7 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a regular file to read it.
 
     Raises:
-        OSError: it cannot be read, or is no regular file: opening a pipe would wait for its writer.
+        OSError: it cannot be read, or is not a regular file: opening a pipe would wait for its writer.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = os.fdopen(os.open(path, flags), "rb")
@@ -306,7 +306,7 @@ def sha256_of(path: Path, tick: Callable[[], None]) -> str:
 
 
 def inode_of(path: Path) -> int:
-    """Return a file's inode, or -1 where there is none to be seen."""
+    """Return a file's inode, or -1 if it cannot be read."""
     try:
         return path.stat().st_ino
     except OSError:
@@ -314,7 +314,7 @@ def inode_of(path: Path) -> int:
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Tell whether two files hold the same bytes."""
+    """Return whether two files hold the same bytes."""
     return _sha256(one) == _sha256(other)
 
 

@@ -1,4 +1,4 @@
-"""Ledger: what outlives the process and is in no record: attempts, speeds, drops, the daemon's state."""
+"""Ledger: what outlives the process and is not in a record: attempts, speeds, drops, the daemon's state."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ class DropRow:
 class Ledger:
     """Attempts by `job_key`, speeds by encoder, drops and daemons by inbox, in sqlite3 below `state_dir`.
 
-    May be deleted: claimed files and the records in the outbox tell what is to be done.
+    May be deleted: claimed files and the records in the outbox say what is still to be done.
     """
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "ledger.sqlite3"
         self._owner = _Owner(state_dir / "owners")
-        # Changes of attempts that could not be written yet, in order.
-        self._owed: deque[tuple[str, tuple[str, ...]]] = deque()
+        # Changes of attempts that are still to be written, in order.
+        self._pending: deque[tuple[str, tuple[str, ...]]] = deque()
         self._open()
 
     def _open(self) -> None:
@@ -98,7 +98,7 @@ class Ledger:
         self._inode = inode_of(self.path)
 
     def _reopen_if_deleted(self) -> None:
-        """Open a new file if someone deleted the old one, which nobody would read any more."""
+        """Open a new file if someone deleted the old one: what is written there could not be read again."""
         if inode_of(self.path) != self._inode:
             self._database.close()
             self._open()
@@ -133,14 +133,14 @@ class Ledger:
 
         Those of another process count once it is dead: until then they may still succeed.
         """
-        self._settle()
+        self._write_pending()
         with self._guarded():
             query = "SELECT owner, count FROM attempts_of WHERE job_key = ?"
             begun = self._database.execute(query, (key,)).fetchall()
             return sum(count for owner, count in begun if not self._owner.is_another_alive(owner))
 
     def any_attempts(self, least: int) -> bool:
-        """Tell whether any job may have `least` attempts; those of living processes count too."""
+        """Return whether any job may have `least` attempts; those of living processes count too."""
         query = "SELECT 1 FROM attempts_of GROUP BY job_key HAVING SUM(count) >= ? LIMIT 1"
         return self._execute(query, (least,)) is not None
 
@@ -154,7 +154,7 @@ class Ledger:
 
         `steps` of the job were done before.
         """
-        self._settle()
+        self._write_pending()
         self._show_alive()
         if steps != self.progress(key):
             self._execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", (key, steps))
@@ -166,27 +166,28 @@ class Ledger:
             self._owner.show_alive()
 
     def take_back(self, *keys: str) -> None:
-        """Uncount one attempt of each job, which ended through no fault of its own; earlier ones still count.
+        """Uncount one attempt of each job, which did not cause its end; earlier attempts still count.
 
-        Where this cannot be written now, it still counts for this process, and is written later.
+        Raises:
+            DiskError: this cannot be written now; it is written before attempts are next read or changed.
         """
         mine = "WHERE job_key = ? AND owner = ?"
         for key in keys:
             which = (key, self._owner.name)
-            self._owed.append((f"UPDATE attempts_of SET count = count - 1 {mine}", which))
-            self._owed.append((f"DELETE FROM attempts_of {mine} AND count <= 0", which))
-        self._settle()
+            self._pending.append((f"UPDATE attempts_of SET count = count - 1 {mine}", which))
+            self._pending.append((f"DELETE FROM attempts_of {mine} AND count <= 0", which))
+        self._write_pending()
 
     def end(self, key: str) -> None:
-        """Forget a job's attempts: the process survived it. As `take_back` where it cannot be written."""
-        self._owed.append(("DELETE FROM attempts_of WHERE job_key = ?", (key,)))
-        self._owed.append(("DELETE FROM progress WHERE job_key = ?", (key,)))
-        self._settle()
+        """Forget a job's attempts: the process survived it. Errors as in `take_back`."""
+        self._pending.append(("DELETE FROM attempts_of WHERE job_key = ?", (key,)))
+        self._pending.append(("DELETE FROM progress WHERE job_key = ?", (key,)))
+        self._write_pending()
 
-    def _settle(self) -> None:
-        while self._owed:
-            self._execute(*self._owed[0])
-            self._owed.popleft()
+    def _write_pending(self) -> None:
+        while self._pending:
+            self._execute(*self._pending[0])
+            self._pending.popleft()
 
     def note_speed(self, encoder: str, device: str, seconds_per_megapixel_step: float) -> None:
         """Keep the speed of the last job done with an encoder, for estimates."""
@@ -277,8 +278,8 @@ class _Owner:
             return
         make_private(self.folder)
         for path in self.folder.iterdir():
-            remove_unlocked(path)  # of the dead
-        with suppress(NotImplementedError):  # a file system without locks: what is begun counts at once
+            remove_unlocked(path)  # of dead processes
+        with suppress(NotImplementedError):  # a file system without locks: attempts count at once
             self._lock.acquire()
 
     def is_another_alive(self, name: str) -> bool:
@@ -292,7 +293,7 @@ class _Owner:
 
 
 class LedgerCopy(Ledger):
-    """What a ledger holds, in memory: nothing is made or changed on the disk. Without one it is empty."""
+    """A copy of a ledger in memory, empty if there is no ledger. Nothing on the disk is changed."""
 
     def _open(self) -> None:
         self._database = sqlite3.connect(":memory:", isolation_level=None)
@@ -308,7 +309,7 @@ class LedgerCopy(Ledger):
         self._inode = inode_of(self.path)
 
     def _show_alive(self) -> None:
-        """Nobody else reads what is begun here."""
+        """Do nothing: no other process reads this copy."""
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
@@ -345,7 +346,7 @@ def open_ledger(state_dir: Path) -> tuple[Ledger, str]:
 
 
 def _advice(error: OSError | sqlite3.Error) -> str:
-    """Return what to do about a ledger; only a damaged one that nobody uses may be deleted."""
+    """Return what to do about a ledger; only a damaged one that no process uses may be deleted."""
     if type(error) is sqlite3.DatabaseError:  # its subclasses are about locks and full disks
         return "It is damaged, and may be deleted when no process uses it."
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:

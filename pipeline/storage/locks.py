@@ -8,7 +8,7 @@ import filelock
 
 
 def is_locked(path: Path) -> bool:
-    """Tell whether a process holds the lock on a file; none does where there is no file, or no locks.
+    """Return whether a process holds the lock on a file; False if there is no file, or the disk has no locks.
 
     Raises:
         OSError: the system refuses to say.

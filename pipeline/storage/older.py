@@ -20,7 +20,7 @@ class OlderResults:
         self.stage = stage
 
     def name_for_replaced(self, name: str, key: str) -> str:
-        """Return where another job's result of this name has to move; "" if there is none."""
+        """Return where another job's result of this name is to be moved; "" if there is none."""
         held = self.paths.read_record(name)
         if not is_done(held) or held.get("key") == key:
             return ""
@@ -36,8 +36,8 @@ class OlderResults:
     def move_here(self, name: str, held: Mapping[str, Any], older: str) -> None:
         """Move the result whose name a staged one takes, or what is left of it, to `older/`, record last.
 
-        Cut off anywhere, the same call resumes. Nothing happens where a staged record names another place
-        than it can have, or another file came there: the staged result then gets an id.
+        After an interruption the same call resumes. It does nothing if a staged record names a place that
+        cannot be right, or if another file is there: the staged result then gets an id.
         """
         paths, suffix = self.paths, suffix_of(held, name)
         source, target = paths.image(name, suffix), paths.image(older, suffix)

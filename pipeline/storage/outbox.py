@@ -1,4 +1,4 @@
-"""Outbox: publication that is whole or not there. Log first, image next, record last."""
+"""Outbox: results are published whole or not at all. Log first, image next, record last."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ RUNS_KEPT, RUNS_BYTES = 100, 64 << 20
 class BatchFolder:
     """One batch's folder in the outbox, which one process at a time writes to.
 
-    A result is staged whole and leaves the stage by renames. What is staged will be published, by the next
-    owner of the lock if need be. Where it takes the name of an older result, that one moves out of its way
-    then, into `older/`.
+    A result is staged whole and leaves the stage by renames. A staged result will be published, by the next
+    owner of the lock if need be. If it takes the name of an older result, that one is moved to `older/`.
     """
 
     def __init__(self, outbox: Path, batch: str, disk: Disk | None = None) -> None:
@@ -104,7 +103,7 @@ class BatchFolder:
 
     def _remove_staged(self, staged: Path) -> None:
         if not self.stage.remove(staged):
-            self.left_alone += (f"{staged}: is not empty, and left alone.",)
+            self.left_alone += (f"{staged}: is not empty, and is left alone.",)
 
     def staged_drops(self) -> list[tuple[str, str]]:
         """Return the drops and keys of the results on the stage.
@@ -124,14 +123,14 @@ class BatchFolder:
         """
         with self.paths.errors():
             suffix, image, log, record = self._older.read(place.older)
-            asked = {"drop": drop} if drop else {}
-            return self.stage_result(place.name, suffix, image, log, {**record, **asked})
+            record |= {"drop": drop} if drop else {}
+            return self.stage_result(place.name, suffix, image, log, record)
 
     def remove_older(self, place: Place) -> None:
         """Remove an older result that was published again.
 
         Raises:
-            DiskError: it cannot be removed; what is left of it harms nobody.
+            DiskError: it cannot be removed; what is left of it is harmless.
         """
         with self.paths.errors():
             self._older.remove(place.older)
@@ -148,7 +147,7 @@ class BatchFolder:
         return path
 
     def add_run(self, summary: Mapping[str, Any]) -> None:
-        """Add a line about a run to those of the runs before it, of which the last are kept."""
+        """Add a line about a run to the file of runs, which keeps the last ones."""
         path = self.paths.logs / RUNS
         with self.paths.errors(path):
             lines = path.read_bytes().splitlines() if path.is_file() else []
@@ -170,9 +169,9 @@ class BatchFolder:
 
     @contextmanager
     def locked(self, sweep: bool = True) -> Iterator[None]:
-        """Hold the folder for this process; the system lets go when the process ends, however it ends.
+        """Hold the folder's lock, which the system releases however the process ends.
 
-        What a dead process left is repaired first: staged results are published, and with `sweep`
+        What a dead process left is completed first: staged results are published, and with `sweep`
         unfinished files are removed.
 
         Raises:
@@ -202,7 +201,7 @@ class BatchFolder:
         """Only the holder of the lock writes here, so what is unfinished belongs to a dead process."""
         with self.paths.errors():
             results, foreign = self.stage.scan()
-            self.left_alone = tuple(f"{path}: is no result, and left alone." for path in foreign)
+            self.left_alone = tuple(f"{path}: is not a result, and is left alone." for path in foreign)
             for staged in results:
                 self._end_staged(staged)
             for path in _unfinished(self.path if sweep else self.stage.folder):

@@ -19,7 +19,7 @@ LOG, RECORD = "log.csv", "record.json"
 # The folder for results replaced by newer ones of the same name.
 OLDER = "older"
 LOCK = ".lock"
-# How much of a job's key tells it from others of the same name.
+# How many characters of a job's key follow its name if that is taken.
 ID_LENGTHS = (8, 16, 64)
 
 
@@ -51,7 +51,7 @@ class BatchPaths:
         return self.logs / f"{name}.json"
 
     def read_record(self, name: str) -> dict[str, Any]:
-        """Return a record; empty where there is none, or it is damaged. Its job is then not done.
+        """Return a record; empty if there is none, or it is damaged. Its job is then not done.
 
         Raises:
             DiskError: there may be one, and it cannot be read now.
@@ -90,7 +90,7 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
 
 
 def names_with_ids(name: str, key: str) -> tuple[str, ...]:
-    """Return the names that a job may get when another has the one that it wants."""
+    """Return the names that a job may get if its own is taken."""
     return tuple(f"{name}-{key[:length]}" for length in ID_LENGTHS)
 
 
@@ -101,5 +101,5 @@ def name_without_id(name: str, key: str) -> str:
 
 
 def older_names(name: str, key: str) -> tuple[str, ...]:
-    """Return the names that a result may get when a newer one takes its name."""
+    """Return the names that a result may get when a newer one replaces it."""
     return names_with_ids(f"{OLDER}/{name}", key)

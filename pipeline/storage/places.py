@@ -10,7 +10,7 @@ from typing import Any
 
 from .paths import OLDER, BatchPaths, is_done, names_with_ids, older_names
 
-# Tells whether a job's result replaces the one that a record is of.
+# Returns whether a job's result replaces the one that a record describes.
 Replaces = Callable[[Mapping[str, Any]], bool]
 
 
@@ -20,9 +20,9 @@ def replaces_nothing(record: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a job's files go. `done` says that they are there, with a record that names its key.
+    """Where a job's files go. `done`: they are there, with a record that names its key.
 
-    Not done, it may be `missing`: the record is there and the image is not any more; or its result is kept
+    If the job is not done, its image may be `missing` although the record is there, or its result may be kept
     under the name `older`.
     """
 
@@ -48,10 +48,10 @@ class Places:
         drop: str = "",
         replaces: Replaces = replaces_nothing,
     ) -> Place:
-        """Choose a job's name: the one wanted, or with a short id where another job has that.
+        """Choose a job's name: `name`, or with a short id if another job has that.
 
-        Stateless across runs: the answer depends on the records in the folder and the names given out
-        since, never on the order of a manifest. A job is done if its record and its image are there; one
+        The answer depends on the records in the folder and the names given by this process, never on the
+        order of a manifest. A job is done if its record and its image are there; one
         that the record ascribes to this same `drop` is done even if someone has fetched the image. A result
         that the job `replaces` does not stand in its way.
         """
@@ -70,7 +70,7 @@ class Places:
         return Place(self.give_free(place.name, suffix, key), done=False)
 
     def give_free(self, name: str, suffix: str, key: str, replaces: Replaces = replaces_nothing) -> str:
-        """Give a job the name that it wants, or the first with an id that is free."""
+        """Give a job `name`, or the first name with an id that is free."""
         candidates = (name, *names_with_ids(name, key))
         chosen = next((c for c in candidates if self._is_free(c, suffix, key, replaces)), candidates[-1])
         self._given[_folded(chosen)] = key
@@ -95,15 +95,15 @@ class Places:
         return next((each for each, r in kept if r.get("key") == key and self.paths.has_image(r)), "")
 
     def has_older(self) -> bool:
-        """Tell whether there are older results; which jobs they belong to can only be told from keys."""
+        """Return whether there are older results; only keys say which jobs they belong to."""
         return os.path.isdir(self.paths.logs / OLDER)
 
     def is_untaken(self, name: str) -> bool:
-        """Tell whether no job has this name, so that a snapshot may."""
+        """Return whether no job has this name, so that a snapshot may have it."""
         return _folded(name) not in self._given and not os.path.exists(self.paths.record(name))
 
     def has_record(self, name: str, suffix: str) -> bool:
-        """Tell whether a name is in use; if not, no key is needed to know that its job is to be run."""
+        """Return whether a name is in use; if not, its job has to run, whatever its key is."""
         # Text, not Path: this is all that is done for most jobs of a plan, and each Path interns its parts.
         folder = self.paths.folder
         return (
@@ -113,12 +113,12 @@ class Places:
         )
 
     def has_done(self, name: str, key: str) -> bool:
-        """Tell whether a job's record says that its picture was made, be it there still or not."""
+        """Return whether a job's record says that its picture was made, even if it is gone now."""
         record = self.paths.read_record(name)
         return is_done(record) and record.get("key") == key
 
     def has_result(self, name: str, key: str) -> bool:
-        """Tell whether a name is that of a result of another job."""
+        """Return whether a result of another job has this name."""
         record = self.paths.read_record(name)
         return is_done(record) and record.get("key") != key
 

@@ -18,8 +18,8 @@ from .paths import LOG, RECORD, BatchPaths, json_bytes
 class Stage:
     """Results below `.staged/KEY`, each with log, image and record. OSErrors pass through.
 
-    They are put there in one step and leave by renames in the order log, image, record: what is staged will
-    be published, and a folder without a record was.
+    They are put there in one step, and leave by renames in the order log, image, record. A result with a
+    record is still to be published; the result of a folder without one was published.
     """
 
     def __init__(self, paths: BatchPaths, disk: Disk) -> None:
@@ -40,7 +40,7 @@ class Stage:
         return staged
 
     def move_out(self, source: Path, target: Path, replace: bool) -> None:
-        """Move a file to its place; one that is gone left before a crash."""
+        """Move a file to its place; one that is gone was moved before a crash."""
         if not source.exists():
             return
         self.disk.make_folder(target.parent)
@@ -51,7 +51,7 @@ class Stage:
         return (self.folder / key / RECORD).is_file()
 
     def scan(self) -> tuple[list[Path], list[Path]]:
-        """Return the whole results, and what is not ours: files, links, folders that are no result."""
+        """Return the results, and what is not ours: files, links, folders that are not results."""
         results: list[Path] = []
         foreign: list[Path] = []
         with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
@@ -79,12 +79,12 @@ class Stage:
 
 
 def staged_record(staged: Path) -> dict[str, Any]:
-    """Return the record of a staged result; empty where it has left, or is damaged beyond use.
+    """Return the record of a staged result; empty if it was moved to its place already, or is damaged.
 
     Raises:
         OSError: it cannot be read now.
     """
-    try:  # any other error must not look as if the record had left: its image would be removed
+    try:  # no other error may look like this one: the image would be removed
         record = parse_json_object((staged / RECORD).read_bytes())
     except FileNotFoundError:
         return {}
@@ -96,7 +96,7 @@ def _is_key(name: str) -> bool:
 
 
 def _has_plain_record(staged: str) -> bool:
-    """Tell whether the record of a result is a file, or has left."""
+    """Return whether the record of a result is a regular file, or was moved to its place already."""
     try:
         return stat.S_ISREG(os.lstat(os.path.join(staged, RECORD)).st_mode)
     except FileNotFoundError:

@@ -38,7 +38,7 @@ def published(path: Path) -> Iterator[BinaryIO]:
         OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, file = _begun(path)
+    temporary, file = _create_temporary(path)
     try:
         with file:
             yield file
@@ -54,7 +54,7 @@ def published(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
-def _begun(path: Path) -> tuple[Path, BinaryIO]:
+def _create_temporary(path: Path) -> tuple[Path, BinaryIO]:
     """Make a hidden file beside `path`, locked as long as it is open."""
     while True:
         temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
@@ -75,7 +75,7 @@ def sweep_unfinished(folder: Path) -> None:
 
 def remove_unlocked(path: Path) -> None:
     """Remove a file, unless a process holds a lock on it or the system refuses."""
-    with suppress(OSError):  # litter costs space, and is no reason to stop
+    with suppress(OSError):  # a leftover file only costs space
         _remove_unless_locked(path)
 
 

@@ -16,7 +16,7 @@ from ..vgg.encoder import IMAGENET_MEAN, IMAGENET_STD, poolings_before
 
 
 def crop_features(features_BCHW: Tensor, layer: str, margin: int) -> Tensor:
-    """Crop a layer's features to those inside a margin of so many pixels; only whole positions are cut."""
+    """Crop a layer's features to those inside a margin in pixels; only whole positions are cut."""
     border = margin >> poolings_before(layer)
     rows, columns = features_BCHW.shape[2:]
     return features_BCHW[:, :, border : rows - border, border : columns - border]

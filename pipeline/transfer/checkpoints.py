@@ -54,7 +54,7 @@ class RunState:
         return replace(self, canvas=canvas, optimizer=optimizer)
 
     def fits(self, shapes: Sequence[tuple[int, int]], steps: Sequence[int]) -> bool:
-        """Tell whether this state is possible in a job whose levels have these (rows, columns) and steps."""
+        """Return whether a job can have this state, given the (rows, columns) and the steps of its levels."""
         if not (0 <= self.level < len(steps) and 0 <= self.step <= steps[self.level]):
             return False
         if self.canvas is None:

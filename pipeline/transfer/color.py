@@ -21,7 +21,7 @@ from torch import Tensor
 LUMA = (0.299, 0.587, 0.114)
 # Standard deviations below this are the noise of 8 bits and of JPEG, which must not be amplified.
 FLAT = 0.01
-# Histograms are learnt from so many pixels of a picture.
+# Histograms are learnt from this many pixels of a picture.
 SAMPLES = 1 << 14
 # Rotations of the axes; quantiles of each axis (more of them draw contours into smooth gradients); points of
 # the table that maps an axis.

@@ -84,7 +84,7 @@ class RequestInputs:
         content_BCHW = network_image(request, request.content, level.size).to(self.device)
         targets = [self._targets(index, level) for index in range(len(request.styles))]
         if request.regions is None:
-            # A blend of several styles has no spectra yet: they are not the blends of theirs.
+            # The spectra of a blend are not blends of spectra; they are computed from its moments.
             style = blend_targets(targets, [share for _, share in request.styles])
         else:
             style = replace(stack_targets(targets), masks=request.regions.masks(*level.size))

@@ -19,9 +19,9 @@ from .pyramid import Level
 from .reports import Hooks, Outcome, Progress
 from .stepper import Stepper
 
-# On a GPU, losses are read once for so many steps: reading waits for the device.
+# On a GPU, losses are read once in this many steps: reading waits for the device.
 READ_EVERY = 16
-# Checkpoints take no more than one part in so many of the time.
+# Checkpoints take at most this fraction of the time, as its reciprocal.
 CHECKPOINT_SHARE = 20
 
 

@@ -26,7 +26,7 @@ from .losses import Guide
 
 # A region that covers fewer positions of a layer has no meaningful covariance there.
 MIN_POSITIONS = 16
-# How much the aspect ratio of a mask may differ from its content's: small pictures are rounded by so much.
+# How much the aspect ratio of a mask may differ from its content's: rounding to whole pixels changes it.
 SHAPE_TOLERANCE = 0.02
 # A colour further than this from the regions' colours, and from all mixtures of two, is stray. A mask with a
 # larger share of stray pixels gets a note.
@@ -43,7 +43,7 @@ ROWS = 256
 def guides(masks_BKHW: Tensor, layers: Iterable[str], margin: int) -> dict[str, Guide]:
     """Bring masks to the size of each layer: averaged where the network pools, so that soft edges stay soft.
 
-    The masks have a margin of so many pixels, in which there is no style loss.
+    The masks have a margin, in pixels, in which there is no style loss.
     """
     return {
         layer: _guide(crop_features(_pooled(masks_BKHW, poolings_before(layer)), layer, margin))
@@ -107,7 +107,7 @@ def _divide(
 
 
 def which_present(pixels_HWC: NDArray[np.uint8], colors: Sequence[Color]) -> list[bool]:
-    """Tell for each colour whether the mask has pixels near it that are nearer to no other of them."""
+    """Return for each colour whether the mask has pixels near it that are nearer to no other of them."""
     small = min(pixels_HWC.shape[:2]) < SMALL_MASK
     found = np.zeros(len(colors), bool)
     for top in range(0, len(pixels_HWC), ROWS):

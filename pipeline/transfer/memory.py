@@ -77,10 +77,10 @@ class OutOfMemory(Exception):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error of torch or Python says that an allocation failed."""
+    """Return whether an error of torch or Python says that an allocation failed."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # Only CUDA has a class of its own for this.
+    # Only CUDA has an exception class for this.
     return any(message in str(error) for message in OUT_OF_MEMORY_MESSAGES)
 
 
@@ -95,7 +95,7 @@ class MemoryModel:
         self.factor = 1.0
 
     def fits(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> bool:
-        """Tell whether so many pictures fit: into our share, or if `alone` into all that is free.
+        """Return whether this many pictures fit: into our share, or if `alone` into all that is free.
 
         A single picture on a GPU is always tried, since a failed allocation does no harm there. The system's
         memory is overcommitted: a process that takes too much of it is killed.

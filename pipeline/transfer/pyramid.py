@@ -13,9 +13,9 @@ from ..spec.recipe import LARGEST_SIZE, Recipe
 from ..spec.schedule import level_sizes, steps_at
 from ..vgg.encoder import smallest_side
 
-# The last level is optimised in up to so many parts, each of at least so many steps.
+# The last level is optimised in at most LAST_PARTS parts, each of at least PART_STEPS steps.
 LAST_PARTS, PART_STEPS = 3, 20
-# A narrow style may be enlarged until its long edge is so many times the smallest side.
+# A narrow style may be enlarged until its long edge is this many times the smallest side.
 STRIP = 64
 
 

@@ -1,4 +1,4 @@
-"""What is asked of a session: pictures and a recipe, in memory.
+"""The requests that a session runs: pictures and a recipe, in memory.
 
 Shapes in names: B pictures, C channels, H rows, W columns; `image_BCHW` is sRGB in [0, 1].
 """

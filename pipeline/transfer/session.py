@@ -148,7 +148,7 @@ class Session:
 
     @contextmanager
     def _device_errors(self) -> Iterator[None]:
-        """Tell pictures that do not fit from a device that is lost; other errors stay as they are."""
+        """Raise OutOfMemory or DeviceError for errors that mean so; other errors stay as they are."""
         try:
             yield
         except (RuntimeError, MemoryError) as error:

@@ -77,7 +77,7 @@ class Stepper:
         self.best_BCHW.copy_(torch.cat(bests))
         self.best_loss_B.copy_(torch.tensor([state.best_loss for state in states]))
         own = self.optimizer.state_dict()
-        # One of another history has other shapes, and begins anew.
+        # The state of an optimiser with another history has other shapes; that optimiser starts fresh.
         found = [
             each.optimizer for each in states if each.optimizer and _shapes(each.optimizer) == _shapes(own)
         ]
@@ -86,7 +86,7 @@ class Stepper:
 
     def step(self) -> Tensor:
         """Evaluate the canvases and move them; return their losses (LB), in the order of `names`."""
-        # Passed anew each time: a stored bound method would keep this stepper's memory alive.
+        # Passed each time: a stored bound method would keep this stepper's memory alive.
         return self._graph(self._step) if self._graph else self._step()
 
     def _step(self) -> Tensor:
@@ -161,7 +161,7 @@ class StepperCache:
         return self._kept[key]
 
     def clear(self) -> bool:
-        """Free the memory of the steppers kept; tell whether there were any."""
+        """Forget the steppers, which frees their memory; return whether there were any."""
         had_any = bool(self._kept)
         self._kept.clear()
         return had_any

@@ -163,7 +163,7 @@ class TargetCache:
 
 
 def _are_moments(tensors: Mapping[str, Tensor], channels: Mapping[str, int]) -> bool:
-    """Tell whether these are the moments of one style, of layers with so many features."""
+    """Return whether these are the moments of one style, for layers with these numbers of channels."""
     wanted: dict[str, tuple[int, ...]] = {f"{name}.mean": (1, count) for name, count in channels.items()}
     wanted |= {f"{name}.second": (1, count, count) for name, count in channels.items()}
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()} == wanted and all(

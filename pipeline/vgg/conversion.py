@@ -23,7 +23,7 @@ from .weightfile import (
     unreadable,
 )
 
-# What torch.load was seen to raise on damaged bytes (OSError: a seek to nowhere) and refused pickles.
+# What torch.load raises for damaged bytes (OSError: a seek beyond the file) and for pickles that it refuses.
 UNREADABLE = (
     OSError,
     RuntimeError,
@@ -41,7 +41,7 @@ UNREADABLE = (
 def read_convolutions(path: Path, layers: Sequence[str]) -> dict[str, Tensor]:
     """Read the convolutions up to the deepest of `layers` as float32, for ImageNet's normalisation.
 
-    Whatever else is in the file does not matter.
+    Anything else in the file is ignored.
 
     Raises:
         WeightsError: it cannot be read, or a convolution is missing or does not fit the one before it.
@@ -90,7 +90,7 @@ def _load_checkpoint(path: Path) -> dict[str, Tensor]:
     except UNREADABLE as error:
         # torch's own text advises to switch weights_only off, so it is not passed on.
         raise WeightsError(
-            f"{path} is no checkpoint that can be read: damaged, cut short, or holding more than tensors.",
+            f"{path} cannot be read as a checkpoint: it is damaged, cut short, or holds more than tensors.",
             next_step(path),
         ) from error
     if not isinstance(state, Mapping):

@@ -35,7 +35,7 @@ def convolutions_up_to(layers: Iterable[str]) -> tuple[str, ...]:
 
 
 def starts_block(convolution: str) -> bool:
-    """Tell whether a pooling comes before a convolution."""
+    """Return whether a pooling comes before a convolution."""
     return convolution.endswith("_1") and convolution != "conv1_1"
 
 

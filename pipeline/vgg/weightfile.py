@@ -49,11 +49,11 @@ class WeightsFile:
         self.convolutions = [key.removesuffix(".bias") for key in self._keys if key.endswith(".bias")]
 
     def digest(self) -> str:
-        """Return the `weights_digest` of what the file holds."""
+        """Return the `weights_digest` of the tensors in the file."""
         return _digest((key, self._file.get_tensor(key)) for key in self._keys)
 
     def read(self, convolutions: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Give weights and biases of some convolutions as float32, and the normalisation if there is one.
+        """Yield weights and biases of some convolutions as float32, and the normalisation if there is one.
 
         Raises:
             WeightsError: a convolution is not in the file.
@@ -79,7 +79,7 @@ class WeightsFile:
         slices = {key: self._file.get_slice(key) for key in self._keys}
         for key, tensor in slices.items():
             if not re.fullmatch(r"conv[1-5]_[1-4]\.(weight|bias|codes|table)|mean|std", key):
-                raise not_vgg19(self.path, f"{key} is no part of it")
+                raise not_vgg19(self.path, f"{key} does not belong to it")
             types = TYPES.get(key.rpartition(".")[2], ("F32",))
             if tensor.get_dtype() not in types:
                 raise not_vgg19(self.path, f"{key} is {tensor.get_dtype()}, not {' or '.join(types)}")
@@ -188,7 +188,9 @@ def open_safetensors(path: Path, framework: str) -> Iterator[Any]:
     except OSError as error:
         raise unreadable(path, error) from error
     except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}.", next_step(path)) from error
+        raise WeightsError(
+            f"{path} is damaged or not a safetensors file: {error}.", next_step(path)
+        ) from error
 
 
 def next_step(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Which weights an encoder has. Finding them imports torch only to convert a checkpoint."""
+"""The weights of the encoders. Finding them imports torch only to convert a checkpoint."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bundled_path(name: EncoderName) -> Path:
 
 @cache
 def bundled_weights(name: EncoderName) -> EncoderWeights:
-    """Return what comes with the package.
+    """Return the weights that come with the package.
 
     Raises:
         WeightsError: it is damaged.

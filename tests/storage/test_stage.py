@@ -49,7 +49,7 @@ def test_foreign_things_on_the_stage_are_left_alone_and_reported(kind: str, tmp_
         again = fresh(tmp_path)
         assert again.staged_drops() == []
         with again.locked():
-            assert again.left_alone == (f"{foreign}: is no result, and left alone.",)
+            assert again.left_alone == (f"{foreign}: is not a result, and is left alone.",)
             assert run_job(again, "b--s", KEY_B) == "b--s"
     assert os.path.lexists(foreign)
     assert again.paths.image("a--s", ".png").read_bytes() == IMAGE
@@ -65,7 +65,7 @@ def test_a_foreign_file_in_a_staged_result_is_left_alone(tmp_path: Path) -> None
     for _ in range(2):
         again = fresh(tmp_path)
         with again.locked():
-            assert again.left_alone == (f"{place}: is not empty, and left alone.",)
+            assert again.left_alone == (f"{place}: is not empty, and is left alone.",)
     assert [path.name for path in place.iterdir()] == [".DS_Store"]
 
 

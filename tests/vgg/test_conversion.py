@@ -135,7 +135,7 @@ def test_convolutions_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"conv2_1.weight has the shape"):
         read_convolutions(tmp_path / "mixed.safetensors", ["relu2_1"])
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
-    with pytest.raises(WeightsError, match=r"junk.safetensors is damaged or no safetensors file"):
+    with pytest.raises(WeightsError, match=r"junk.safetensors is damaged or not a safetensors file"):
         read_convolutions(tmp_path / "junk.safetensors", ["relu1_1"])
     for name in ("none.pth", "none.safetensors"):
         with pytest.raises(WeightsError, match=rf"{name} cannot be read: No such file"):

@@ -123,7 +123,7 @@ def test_what_is_wrong_with_codes_is_named(changes: dict[str, object], said: str
         ({"conv3_2.weight": np.zeros((2, 2, 1, 1), np.float16)}, "conv3_2.weight"),
         ({"conv3_2.bias": np.zeros(3, np.float16)}, "conv3_2.bias"),
         ({"conv3_2.bias": np.zeros(2, np.int32)}, "conv3_2.bias is I32, not F16 or F32"),
-        ({"fc.weight": np.zeros(2, np.float32)}, "fc.weight is no part of it"),
+        ({"fc.weight": np.zeros(2, np.float32)}, "fc.weight does not belong to it"),
     ],
 )
 def test_a_wrong_file_is_named_with_the_key(change: Arrays, key: str, tmp_path: Path) -> None:
