@@ -297,11 +297,13 @@ def _raw(name: str) -> ImageError:
 
 def _begins_as_picture(head: bytes) -> bool:
     """Return whether a file of any format that is read here may begin with these bytes."""
+    # Plug-ins read numbers there without asking how long it is.
+    beginning = head[:16].ljust(16, b"\0")
     accepting = (Image.OPEN[one][1] for one in _formats())
-    return any(accept is None or accept(head[:16]) for accept in accepting)
+    return any(accept is None or accept(beginning) for accept in accepting)
 
 
 def _signed_formats(data: bytes) -> list[str]:
     """Return the formats whose plug-in recognises the beginning of a file."""
     accepting = [(kind, Image.OPEN[kind][1]) for kind in _formats()]
-    return [kind for kind, accept in accepting if accept and accept(data[:16]) is True]
+    return [kind for kind, accept in accepting if accept and accept(data[:16].ljust(16, b"\0")) is True]

@@ -56,6 +56,9 @@ CREATE TABLE IF NOT EXISTS daemons (
 );
 """
 
+# How long a process waits for another that has locked the database.
+TIMEOUT_S = 30.0
+
 DropState = Literal["claimed", "done", "quarantined"]
 
 
@@ -86,9 +89,9 @@ class Ledger:
     def _open(self) -> None:
         with self._guarded():
             make_private(self.path.parent)
-            self._database = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            self._database = sqlite3.connect(self.path, timeout=TIMEOUT_S, isolation_level=None)
         try:
-            self._execute("PRAGMA journal_mode=WAL")
+            self._use_write_ahead_log()
             self._execute("PRAGMA synchronous=FULL")
             with self._guarded():
                 self._database.executescript(_SCHEMA)
@@ -96,6 +99,18 @@ class Ledger:
             self._database.close()
             raise
         self._inode = inode_of(self.path)
+
+    def _use_write_ahead_log(self) -> None:
+        """Switch a new file to a write-ahead log. SQLite does not wait for others that do the same."""
+        until = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                self._execute("PRAGMA journal_mode=WAL")
+                return
+            except DiskError as error:
+                if not _is_busy(error.__cause__) or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     def _reopen_if_deleted(self) -> None:
         """Open a new file if someone deleted the old one: what is written there could not be read again."""
@@ -316,7 +331,7 @@ def _read_only(path: Path) -> sqlite3.Connection:
     # With no write-ahead log beside it no process has it open, and it can be read without creating one.
     log = path.with_name(f"{path.name}-wal")
     mode = "mode=ro" if log.exists() else "immutable=1"
-    return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30)
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=TIMEOUT_S)
 
 
 def open_ledger(state_dir: Path) -> tuple[Ledger, str]:
@@ -349,9 +364,14 @@ def _advice(error: OSError | sqlite3.Error) -> str:
     """Return what to do about a ledger; only a damaged one that no process uses may be deleted."""
     if type(error) is sqlite3.DatabaseError:  # its subclasses are about locks and full disks
         return "It is damaged, and may be deleted when no process uses it."
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+    if _is_busy(error):
         return "Another process is busy with it, or hangs: wait for that one, or end it."
     return "Check that state_dir is there, can be written and has free space."
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    """Tell whether another process has locked the database."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def _columns(database: sqlite3.Connection) -> set[tuple[str, str]]:

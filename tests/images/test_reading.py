@@ -310,3 +310,11 @@ def test_reading_in_threads_leaves_the_filters_of_warnings_alone():
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: decode_picture(file.getvalue(), "p.png"), range(100)))
     assert warnings.filters == before
+
+
+@pytest.mark.parametrize("length", range(1, 17))
+def test_a_file_of_a_few_bytes_is_no_picture(length: int, tmp_path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x" * length)
+    with pytest.raises(ImageError, match=r"no picture|not a picture"):
+        read_bytes(path)

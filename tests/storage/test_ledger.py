@@ -535,3 +535,22 @@ def test_what_to_do_about_a_ledger_in_use_and_one_that_is_read_only(
             ledger.begin(KEY)
         assert "has free space" in caught.value.next_step
         assert "delete" not in str(caught.value)
+
+
+def test_a_new_ledger_waits_for_a_process_that_opens_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite reports this lock at once, whatever its timeout."""
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE begun (name TEXT)")
+        waits: list[float] = []
+
+        def commit(seconds: float) -> None:
+            waits.append(seconds)
+            other.execute("COMMIT")
+
+        monkeypatch.setattr("pipeline.storage.ledger.time.sleep", commit)
+        with closing(Ledger(tmp_path)) as ledger:
+            ledger.check()
+        assert len(waits) == 1
