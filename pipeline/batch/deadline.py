@@ -15,7 +15,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(h|min|m|s)")
 _SECONDS = {"h": 3600, "min": 60, "m": 60, "s": 1}
 
 
-def clock_that_never_sleeps() -> float:
+def boot_clock() -> float:
     """Return seconds from a monotonic clock that keeps running while the machine is suspended."""
     # On Linux and macOS time.monotonic() stops during suspension; each has another clock that does not.
     for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW" if sys.platform == "darwin" else ""):
@@ -29,7 +29,7 @@ class Deadline:
     """A moment on a monotonic clock that keeps running while the machine is suspended."""
 
     at: float
-    clock: Callable[[], float] = clock_that_never_sleeps
+    clock: Callable[[], float] = boot_clock
 
     @property
     def left_s(self) -> float:
@@ -44,7 +44,7 @@ def read_deadline(
     for_: str | None,
     until: str | None,
     now: datetime | None = None,
-    clock: Callable[[], float] = clock_that_never_sleeps,
+    clock: Callable[[], float] = boot_clock,
 ) -> Deadline | None:
     """Return the earlier of two limits, or None if there is neither. `now` is local time.
 

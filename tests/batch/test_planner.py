@@ -1,4 +1,4 @@
-"""What a plan says, and that a run then does it."""
+"""What a plan decides, and that a run then does it."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_a_forced_job_that_fails_keeps_the_picture_that_was_there(workshop: Work
     ran = workshop.run(FakeExecutor({"a": "fail"}), force=True)
     assert ran.summary.failed == 2
     assert workshop.pictures() == before
-    # Done is done: what the record says of the picture that is there still holds.
+    # The record of the picture that is there still holds.
     assert workshop.run().summary.skipped == 4
 
 

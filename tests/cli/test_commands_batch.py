@@ -87,11 +87,11 @@ def test_dry_run_distinguishes_checkpoints_new_jobs_and_broken_pictures(cli, nig
     assert lines[0] == f"run   a--s  (resumes from step {steps} of 5000)"
     assert lines[1].startswith("fail  b--s  (will fail: ")
     assert lines[2].endswith("; 1 cannot be made.")
-    told = [
+    planned = [
         json.loads(line)
         for line in cli("run", night, "--dry-run", "--set", "steps=5000", "--json")[1].splitlines()
     ]
-    assert [(one["run"], one["fails"], one["steps_taken"]) for one in told] == [
+    assert [(one["run"], one["fails"], one["steps_taken"]) for one in planned] == [
         (True, False, steps), (False, True, 0),
     ]  # fmt: skip
 
@@ -312,7 +312,7 @@ def test_a_file_in_the_place_of_the_outbox_is_not_called_a_full_disk(cli, night)
     assert "Check that no file is where a folder should be" in err
 
 
-# How much is said
+# How much is shown
 
 
 @pytest.mark.parametrize("flags", [("--quiet", "run"), ("run", "--quiet")])

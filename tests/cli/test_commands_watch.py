@@ -109,7 +109,7 @@ def test_a_signal_stops_a_watch_and_is_its_exit_code(studio, number):
     studio.drop("a.png")
     before = signal.getsignal(number)
     studio.executor.after_step = lambda job, step: signal.raise_signal(number) if step == 2 else None
-    code, out, err = studio.cli("watch", "--log-json")  # without --once: it would go on for ever
+    code, out, err = studio.cli("watch", "--log-json")  # without --once it would not end
     assert code == 128 + number
     assert out == ""
     events = [json.loads(line) for line in err.splitlines()]  # and nothing else, such as an error

@@ -97,16 +97,16 @@ def test_lines_that_cannot_be_written_are_counted(as_json: bool) -> None:
 
 def test_a_line_about_lost_lines_may_be_lost_itself() -> None:
     def write(line: str) -> None:
-        if not room:
+        if not space:
             raise OSError(errno.ENOSPC, "No space left on device")
-        room.pop()
+        space.pop()
         written.append(line)
 
-    room: list[None] = []
+    space: list[None] = []
     written: list[str] = []
     with logging_to(LineHandler(write, logging.Formatter()), logging.INFO):
         for places in (0, 1, 2):
-            room[:] = [None] * places
+            space[:] = [None] * places
             LOGGER.info("line %d", places)
     assert [text.endswith("1 line") or text for text in written] == [True, True, "line 2"]
 

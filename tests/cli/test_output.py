@@ -175,8 +175,13 @@ def test_a_terminal_that_closes_stops_a_run_and_its_summary_says_so(night) -> No
         shown += os.read(ours, 65536)
     os.close(ours)
     assert process.wait(60) == 128 + signal.SIGHUP
-    told = summary()
-    assert (told["reason"], told["done"], told["interrupted"], told["not_begun"]) == ("stopped", 0, 1, 1)
+    written = summary()
+    assert (written["reason"], written["done"], written["interrupted"], written["not_begun"]) == (
+        "stopped",
+        0,
+        1,
+        1,
+    )
 
 
 # Faults that nobody foresaw
@@ -189,12 +194,12 @@ def test_an_unforeseen_fault_has_an_exit_code_of_its_own(night) -> None:
     assert code == 70
     assert "Traceback (most recent call last):" in err
     assert "\x1b" not in err
-    *_, said, advice = err.splitlines()
-    assert said == "Error: unexpected ZeroDivisionError: a fault\\nof \\x1b[31m ours"
+    *_, message, advice = err.splitlines()
+    assert message == "Error: unexpected ZeroDivisionError: a fault\\nof \\x1b[31m ours"
     assert "please report it" in advice
-    told = summary()
-    assert (told["reason"], told["done"]) == ("fault", len(made()))
-    assert "a fault" in told["fault"]
+    written = summary()
+    assert (written["reason"], written["done"]) == ("fault", len(made()))
+    assert "a fault" in written["fault"]
 
 
 def test_stylize_shows_the_traceback_of_a_fault_for_it_leaves_no_record(night) -> None:
@@ -214,8 +219,8 @@ def test_failures_with_one_cause_are_grouped_at_the_end(night) -> None:
     code, out, err = ended(command("run", night, "--workers", 1))
     assert code == 1
     assert "2 failed" in out
-    told = [line for line in err.splitlines() if line.startswith("failed ")]
-    assert told == ["failed a-odd--s, b-odd--s: s.png: damaged. Copy it again."]
+    failed = [line for line in err.splitlines() if line.startswith("failed ")]
+    assert failed == ["failed a-odd--s, b-odd--s: s.png: damaged. Copy it again."]
 
 
 # Names

@@ -12,11 +12,11 @@ BOTH = (signal.SIGINT, signal.SIGTERM)
 @pytest.mark.parametrize("number", BOTH, ids=lambda number: number.name)
 def test_the_first_is_noted_and_the_second_is_the_systems(number) -> None:
     before = [signal.getsignal(each) for each in BOTH]
-    told: list[None] = []
-    with stop_signal(lambda: told.append(None)) as received:
+    notified: list[None] = []
+    with stop_signal(lambda: notified.append(None)) as received:
         assert received == []
         signal.raise_signal(number)
-        assert (received, len(told)) == ([number], 1)
+        assert (received, len(notified)) == ([number], 1)
         assert [signal.getsignal(each) for each in BOTH] == [signal.SIG_DFL] * 2
     assert [signal.getsignal(each) for each in BOTH] == before
 

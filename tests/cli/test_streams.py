@@ -9,15 +9,15 @@ from pipeline.cli.streams import LossyWriter, encoded, guarded, write_error
 
 
 class Disk(io.BytesIO):
-    """Takes so many bytes, then refuses until there is room again."""
+    """Takes so many bytes, then refuses until there is space again."""
 
-    room = 100
+    space = 100
 
     def write(self, data) -> int:
-        taken = min(self.room, len(data))
+        taken = min(self.space, len(data))
         if not taken:
             raise OSError(errno.ENOSPC, "No space left on device")
-        self.room -= taken
+        self.space -= taken
         return super().write(bytes(data[:taken]))
 
 
@@ -25,12 +25,12 @@ def test_what_is_refused_is_dropped_and_a_line_cut_off_is_ended() -> None:
     disk = Disk()
     outlet = LossyWriter(disk)
     outlet.write(b"first\n")
-    disk.room = 3
+    disk.space = 3
     assert outlet.write(b"second\n") == 7
     assert outlet.write(b"third\n") == 6
     assert outlet.error is not None
     assert outlet.error.errno == errno.ENOSPC
-    disk.room = 100
+    disk.space = 100
     outlet.write(b"fourth\n")
     outlet.write(b"fifth\n")
     assert disk.getvalue() == b"first\nsec\nfourth\nfifth\n"

@@ -207,7 +207,7 @@ def test_stopped_together_they_resume_together_or_apart(executor, make_task) -> 
     (first,) = run(executor, tasks[:1])
     assert (first.status, first.resumed_from_step, first.micro_batch) == ("done", 2, 1)
     executor.forget(tasks[0].key)
-    # The first starts anew now, so the two are no longer at one point.
+    # The first starts over now, so the two are no longer at one point.
     again, second = run(executor, tasks)
     assert (again.micro_batch, second.micro_batch, second.resumed_from_step) == (1, 1, 2)
     for result, wanted in ((first, expected[0]), (again, expected[0]), (second, expected[1])):

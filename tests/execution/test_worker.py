@@ -114,7 +114,7 @@ def test_the_machines_fault_is_raised_here(worker: WorkerExecutor, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "error", [*(made("It broke.", "Mend it.") for made in ERRORS), Interrupted(15)], ids=repr
+    "error", [*(made("It broke.", "Fix it.") for made in ERRORS), Interrupted(15)], ids=repr
 )
 def test_every_error_travels(error: PipelineError) -> None:
     arrived = pickle.loads(pickle.dumps(error))

@@ -440,10 +440,10 @@ def test_a_name_that_cannot_be_claimed_is_refused_and_stays(claims: Claims, numb
 
 
 def test_a_path_too_long_to_be_claimed_is_refused_and_stays(claims: Claims) -> None:
-    """It has room for the inbox's path, and not for that of the claimed folder."""
-    room = 4_080 - len(os.fsencode(claims.inbox)) - 1
-    parts = ["d" * 200] * (room // 201)
-    name = "/".join([*parts, "f" * (room - 201 * len(parts))])
+    """It has space for the inbox's path, and not for that of the claimed folder."""
+    length = 4_080 - len(os.fsencode(claims.inbox)) - 1
+    parts = ["d" * 200] * (length // 201)
+    name = "/".join([*parts, "f" * (length - 201 * len(parts))])
     drop(claims, name)
     with pytest.raises(JobError, match="too long"):
         claims.take(Path(name), ID)

@@ -1,4 +1,4 @@
-"""What of the daemon is best seen from within; the rest is in test_faults_*."""
+"""The daemon in this process; whole processes are in test_faults_*."""
 
 from __future__ import annotations
 

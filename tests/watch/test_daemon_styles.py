@@ -120,7 +120,7 @@ def test_a_claimed_picture_whose_style_went_away_waits(tmp_path: Path) -> None:
         daemon.until("done", name="a--s")
         daemon.until("done", name="b--s")
     waits = of_kind(daemon, "waits", "text")
-    assert len(set(waits)) == len(waits), "said more than once"
+    assert len(set(waits)) == len(waits), "reported more than once"
     watched.assert_done(["a--s.png", "b--s.png"])
 
 
@@ -182,7 +182,7 @@ def test_a_batch_that_another_process_works_on_holds_up_nothing_else(tmp_path: P
 
 
 def test_a_file_that_is_no_picture_is_no_style(tmp_path: Path) -> None:
-    """A stray file in the library is said, and spoils no picture; once it is a picture, it counts."""
+    """A stray file in the library is reported, and spoils no picture; once it is a picture, it counts."""
     watched = Watched(tmp_path)
     stray = watched.inbox / "styles" / "readme.txt"
     stray.write_text("Styles go here.")
@@ -264,8 +264,8 @@ def test_names_that_are_ignored(tmp_path: Path) -> None:
     with running(watched) as daemon:
         Passing(watched, daemon)()
     assert all(path.exists() for path in paths)
-    said = [f"{name.split('/')[0]}" if name[0] in "_@." else name for name in files]
-    assert sorted(of_kind(daemon, "ignored")) == sorted(said)
+    expected = [f"{name.split('/')[0]}" if name[0] in "_@." else name for name in files]
+    assert sorted(of_kind(daemon, "ignored")) == sorted(expected)
     assert outputs(watched) == ["inbox/well0--s.png"]
 
 

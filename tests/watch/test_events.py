@@ -61,7 +61,7 @@ class Clock:
 
 
 class FakeObserver(FileSystemEventHandler):
-    """An observer without threads, whose parts fail as they are told to."""
+    """An observer without threads, whose parts fail when asked to."""
 
     def __init__(self, schedule: Exception | None = None, start: Exception | None = None) -> None:
         self.errors = {"schedule": schedule, "start": start}

@@ -25,7 +25,7 @@ def fail_at(forks: Forks, scenario: Scenario, folder: Path, point: int, number: 
     watched = scenario.prepare(folder)
     setup = {**scenario.setup, "stop_after": len(watched.inputs), "first_pause_s": 0.01}
     ended = watched.fork(forks, fail_at=[point, number, times], **setup)
-    if ended.code == 3:  # at the start a fault of the machine is said and done with
+    if ended.code == 3:  # at the start a fault of the machine ends the daemon
         assert not ended.said("watching"), ended
         ended = watched.fork(forks, **setup)
     assert ended.code == 143, ended

@@ -77,15 +77,15 @@ def test_unusual_names(tmp_path: Path, mode: str) -> None:
 
 @case(13)
 def test_a_name_that_cannot_be_used_is_quarantined_or_stays_and_the_others_continue(tmp_path: Path) -> None:
-    """A file where a folder of the outbox should be, and a path with no room for that of a claimed file."""
+    """A file where a folder of the outbox should be, and a path that is too long below the claimed folder."""
     watched = Watched(tmp_path)
     watched.drop("a.png")
     assert watched.once().process.returncode == 0
     (watched.outbox / "inbox/sub").write_bytes(b"in the way")
     watched.drop("sub/b.png")
     watched.drop("c.png")
-    room = 4_080 - len(os.fsencode(watched.inbox)) - len("/x.png")
-    long = "/".join(["d" * 200] * (room // 201) + ["e" * (room % 201 - 1)])
+    length = 4_080 - len(os.fsencode(watched.inbox)) - len("/x.png")
+    long = "/".join(["d" * 200] * (length // 201) + ["e" * (length % 201 - 1)])
     watched.drop(f"{long}/x.png")
     stray = watched.outbox / "inbox/.staged/.DS_Store"
     stray.write_bytes(b"theirs")

@@ -139,7 +139,7 @@ def test_a_truncated_picture_is_completed_later(tmp_path: Path, mode: str) -> No
         watched.inputs[data] += 1
         daemon.until("done", name="cut--s")
     watched.assert_done(["cut--s.png", *passing.names])
-    assert of_kind(daemon, "waits") == ["cut.jpg"], "said more than once"
+    assert of_kind(daemon, "waits") == ["cut.jpg"], "reported more than once"
 
 
 @case(7)

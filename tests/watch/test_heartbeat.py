@@ -65,15 +65,15 @@ def test_the_manager_is_notified_of_start_and_end(beating: Beating) -> None:
 
 
 def test_the_same_pause_is_reported_once(beating: Beating) -> None:
-    full, gone = DiskError("/out: full.", "Make room."), DeviceError("cuda:0 is gone.", "Look.")
-    for error in (full, full, DiskError("/out: full.", "Make room."), gone, full):
+    full, gone = DiskError("/out: full.", "Free space."), DeviceError("cuda:0 is gone.", "Look.")
+    for error in (full, full, DiskError("/out: full.", "Free space."), gone, full):
         beating.heartbeat.paused(error)
     assert [text for _, text in beating.shown.events] == [
-        "paused: /out: full. Make room.",
+        "paused: /out: full. Free space.",
         "paused: cuda:0 is gone. Look.",
-        "paused: /out: full. Make room.",
+        "paused: /out: full. Free space.",
     ]
-    assert beating.shown.facts[0] == {"error": "/out: full.", "next_step": "Make room."}
+    assert beating.shown.facts[0] == {"error": "/out: full.", "next_step": "Free space."}
     beating.shown.events.clear()
     beating.heartbeat.resumed()
     beating.heartbeat.resumed()
@@ -86,14 +86,14 @@ def test_a_ledger_that_cannot_be_written_is_reported_once_and_survived(
     beating: Beating, ledger: Ledger, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
-        raise DiskError("the ledger cannot be used.", "Make room.")
+        raise DiskError("the ledger cannot be used.", "Free space.")
 
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "write_daemon", refuse)
         for _ in range(5):
             beating.beat()
             beating.heartbeat.resumed()  # as the daemon says after every step that went well
-    assert beating.shown.events == [("ledger", "the ledger cannot be used. Make room.")]
+    assert beating.shown.events == [("ledger", "the ledger cannot be used. Free space.")]
     assert len(beating.shown.queues) == len(beating.manager.messages) == 5  # it continues
     beating.beat()
     assert ledger.read_daemon(config.watch.inbox)["waiting"] == 3

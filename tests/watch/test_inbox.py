@@ -33,7 +33,7 @@ def reasons(found: Scan) -> dict[str, str]:
 
 @dataclass
 class FaultyDisk(Disk):
-    """Raises where it is told to, and calls `after` when a folder was listed."""
+    """Raises where it is asked to, and calls `after` when a folder was listed."""
 
     faults: dict[Path, OSError] = field(default_factory=dict)
     after: Callable[[Path], None] = lambda folder: None

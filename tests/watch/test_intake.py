@@ -1,4 +1,4 @@
-"""What of the intake is best seen from within; the rest is in test_daemon and test_faults_*."""
+"""The intake by itself; test_daemon and test_faults_* have the rest."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def test_a_running_job_has_time_to_end(tmp_path: Path) -> None:
 
 
 def test_what_a_service_may_not_do(tmp_path: Path) -> None:
-    """Neither more than it needs, nor kill what runs beside it, nor start again for ever."""
+    """Neither more than it needs, nor kill what runs beside it, nor start again without end."""
     config = make_config(tmp_path)
     unit = read_unit(systemd_unit(config, COMMAND, tmp_path, user="me"))
     service = unit["Service"]

@@ -157,7 +157,7 @@ def test_a_daemon_without_events_is_unhealthy(config: Config, ledger: Ledger, be
 
 def test_a_paused_daemon_says_why(config: Config, ledger: Ledger, beating: Beating) -> None:
     beating.heartbeat.job_started(JOB, "a--s")
-    beating.heartbeat.paused(DiskError("/out: full.", "Make room."))
+    beating.heartbeat.paused(DiskError("/out: full.", "Free space."))
     beating.beat()
     with held(config):
         status = read_status(config, ledger)
@@ -174,7 +174,7 @@ def test_a_paused_daemon_says_why(config: Config, ledger: Ledger, beating: Beati
 def test_a_daemon_that_ended_while_it_was_paused_is_no_longer_paused(
     config: Config, ledger: Ledger, beating: Beating
 ) -> None:
-    beating.heartbeat.paused(DiskError("/out: full.", "Make room."))
+    beating.heartbeat.paused(DiskError("/out: full.", "Free space."))
     with held(config):
         beating.beat()
     assert read_status(config, ledger)["paused"] == ""
@@ -184,7 +184,7 @@ def test_a_daemon_that_ended_while_it_was_paused_is_no_longer_paused(
 def test_a_daemon_whose_inbox_went_away_is_paused(
     config: Config, ledger: Ledger, beating: Beating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its lock is out of sight with the inbox; what it says of itself is not."""
+    """Its lock is gone with the inbox; its last state is not."""
     with held(config):
         beating.heartbeat.paused(DiskError("/in: is not the folder that was watched.", "Mount it again."))
         beating.beat()
