@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..errors import ImageError, MachineError, PipelineError, WorkerLost
@@ -220,14 +219,9 @@ def _answer(executor: Executor, channel: Channel, name: str, *arguments: Any) ->
         if name == "run":
             return Answer([unexpected_failure(task.job, error) for task in arguments[0]])
         if name == "check":
-            return Answer(error=_unexpected_picture(arguments[0], error))
+            text = f"{arguments[0]}: unexpected {type(error).__name__}: {error}"
+            return Answer(error=ImageError(text, "Copy or export the picture again."))
         raise  # ends the process, with its traceback on stderr
-
-
-def _unexpected_picture(path: Path, error: Exception) -> ImageError:
-    return ImageError(
-        f"{path}: unexpected {type(error).__name__}: {error}", "Copy or export the picture again."
-    )
 
 
 def _die_with_parent() -> None:
