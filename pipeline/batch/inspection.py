@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ImageError, UsageError
+from ..spec.text import one_line
 from ..spec.yaml12 import MAX_DEPTH, dump_yaml
-from ..storage.files import one_line
 
 
 def read_origin(path: Path) -> dict[str, Any]:

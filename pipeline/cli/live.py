@@ -14,8 +14,7 @@ from ..batch.summary import Finished
 from ..spec.jobs import EncoderInfo, Job, StepProgress
 from ..spec.recipe import Recipe
 from ..spec.schedule import total_steps
-from ..spec.text import duration
-from ..storage.files import one_line
+from ..spec.text import duration, one_line
 from ..watch.heartbeat import Pace, Queue
 from .display import Display
 from .eventlog import STOPPING

@@ -15,8 +15,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from ..errors import DiskError
-from ..spec.text import counted
-from ..storage.files import one_line
+from ..spec.text import counted, one_line
 
 TIME, DATE_AND_TIME = "%H:%M:%S", "%Y-%m-%d %H:%M:%S"
 # A log file is rotated at this size; this many old ones are kept.

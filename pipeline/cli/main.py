@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import PipelineError, Unexpected
-from ..storage.files import one_line
+from ..spec.text import one_line
 from ..threads import sleep_while_waiting
 from ..version import VERSION
 from .commands import batch, flags, information, picture, watch, weights

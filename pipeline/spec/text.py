@@ -1,8 +1,15 @@
-"""Numbers, durations and lists as readable text."""
+"""Numbers, durations, lists and names as readable text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+
+def one_line(text: Path | str) -> str:
+    """Return a name or text as one line that can be written anywhere, whatever it is made of."""
+    plain = str(text).encode(errors="backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
 
 
 def shortened(text: str, most: int) -> str:

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -260,17 +259,6 @@ def is_inside(path: Path, folder: Path) -> bool:
         return path.parent.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a loop
         return False
-
-
-def one_line(text: Path | str) -> str:
-    """Return a name or text as one line that can be written anywhere, whatever it is made of."""
-    plain = str(text).encode(errors="backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
-
-
-def mount_field(text: str) -> str:
-    """Return a field of Linux' mountinfo with its octal escapes decoded; see proc_pid_mountinfo(5)."""
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -1,10 +1,11 @@
-"""What the operating system does: renames that replace nothing, folders synced, and kinds of errors."""
+"""What the operating system does: renames that replace nothing, synced folders, kinds of errors, mounts."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -78,3 +79,8 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def mount_field(text: str) -> str:
+    """Return a field of Linux' mountinfo with its octal escapes decoded; see proc_pid_mountinfo(5)."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..storage.files import mount_field
+from ..storage.system import mount_field
 
 # Numbers from here on mean no limit: version 1 writes the largest multiple of the page size.
 NO_LIMIT = 1 << 60

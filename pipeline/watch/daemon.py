@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from ..errors import LockedError, MachineError, UsageError
 from ..spec.config import Config
-from ..storage.files import Disk, disk_errors, one_line
+from ..spec.text import one_line
+from ..storage.files import Disk, disk_errors
 from ..storage.ledger import open_ledger
 from .claims import Claim
 from .events import Waker

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ImageError, JobError, PipelineError
-from ..storage.files import one_line
+from ..spec.text import one_line
 from .claims import Claim
 from .heartbeat import Heartbeat
 from .inbox import Identity, Seen, identity_of

@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from ..batch.summary import Summary
 from ..errors import JobError, PipelineError
-from ..spec.text import shortened
-from ..storage.files import one_line
+from ..spec.text import one_line, shortened
 from ..storage.ledger import DropRow, Ledger
 from .claims import Claim, Claims, new_id
 from .heartbeat import Notify

@@ -15,7 +15,8 @@ from ..batch.summary import Summary
 from ..errors import DiskError, LockedError, PipelineError
 from ..execution.executors import Executor
 from ..spec.jobs import Job
-from ..storage.files import Disk, one_line
+from ..spec.text import one_line
+from ..storage.files import Disk
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder, batch_names
 from ..storage.system import MACHINE_ERRORS

@@ -12,8 +12,7 @@ from typing import TypeVar
 from ..errors import ImageError, JobError, LockedError, MachineError, PipelineError, WorkerLost
 from ..execution.executors import Executor
 from ..spec.batches import Batch
-from ..spec.text import counted
-from ..storage.files import one_line
+from ..spec.text import counted, one_line
 from ..storage.ledger import Ledger
 from .heartbeat import Notify
 from .inbox import Identity

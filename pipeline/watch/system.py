@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from ..storage.files import mount_field
+from ..storage.system import mount_field
 
 _NETWORK = """
     9p acfs afs beegfs ceph cifs coda davfs drvfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..spec.config import Config, WatchConfig
-from ..storage.files import Disk, one_line
+from ..spec.text import one_line
+from ..storage.files import Disk
 from .events import Waker
 from .heartbeat import Notify
 from .inbox import Identity, Scan, Seen, scan_inbox

@@ -17,7 +17,7 @@ from pipeline.cli.live import Forecast, LiveRows
 from pipeline.cli.logs import LineHandler, TextFormatter, logging_to
 from pipeline.cli.streams import guarded
 from pipeline.spec.jobs import EncoderInfo, StepProgress
-from pipeline.storage.files import one_line
+from pipeline.spec.text import one_line
 from pipeline.watch.heartbeat import Queue
 
 LONG = "photo-of-the-harbour-at-night--the-great-wave-off-kanagawa"

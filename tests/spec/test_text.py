@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.spec.text import are, counted, duration
+from pipeline.spec.text import are, counted, duration, one_line
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 files are"), (1, "1 file is"), (2, "2 files are")])
@@ -29,3 +29,17 @@ def test_nouns_and_verbs_agree(number: int, text: str) -> None:
 )
 def test_time_spans_are_said_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Übung 字", "Übung 字"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("caf\udce9", "caf\\udce9"),
+        ("\x1b[31m\u2028", "\\x1b[31m\\u2028"),
+        ("", ""),
+    ],
+)
+def test_any_text_is_one_line(text: str, shown: str) -> None:
+    assert one_line(text) == shown

@@ -15,7 +15,6 @@ from pipeline.storage.files import (
     disk_errors,
     is_inside,
     make_private,
-    one_line,
     parse_json_object,
     read_json_object,
     sha256_of,
@@ -129,17 +128,3 @@ def test_too_little_free_space_is_an_error_and_so_is_a_disk_that_is_gone(tmp_pat
         disk.require_free(tmp_path, 6 << 20)
     with pytest.raises(DiskError, match="gone: cannot be used"):
         Disk().require_free(tmp_path / "gone", 0)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("Übung 字", "Übung 字"),
-        ("a\nb\tc", "a\\nb\\tc"),
-        ("caf\udce9", "caf\\udce9"),
-        ("\x1b[31m\u2028", "\\x1b[31m\\u2028"),
-        ("", ""),
-    ],
-)
-def test_any_text_is_one_line(text: str, shown: str) -> None:
-    assert one_line(text) == shown

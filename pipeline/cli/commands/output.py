@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ...errors import DiskError, MachineError
-from ...storage.files import one_line
+from ...spec.text import one_line
 from ..streams import write_error
 
 if TYPE_CHECKING:
