@@ -11,6 +11,8 @@ from ..spec.jobs import EncoderInfo, Job, StepProgress
 from ..watch.heartbeat import Queue
 from .sentences import finished_object
 
+STOPPING = "Stopping after the current step; once more to stop at once."
+
 
 class Display:
     """Passes every event of `run` and `watch` on to the displays it is made of.
@@ -51,8 +53,7 @@ class Display:
 
     def stopping(self) -> None:
         """Show that a signal came. Called in its handler, perhaps in the middle of another event."""
-        for display in self._displays:
-            display.stopping()
+        self.notify("stopping", STOPPING)
 
 
 class JsonLines(Display):

@@ -22,7 +22,6 @@ from .sentences import finished_line, finished_object, losses
 logger = logging.getLogger(__name__)
 # Seconds between two lines about the steps of a job.
 STEP_EVERY_S = 30.0
-STOPPING = "Stopping after the current step; once more to stop at once."
 # Kinds of events that need attention; one with an error is an error.
 WARNINGS = frozenset({"events", "ledger", "refused", "resumed", "state", "stopping", "worker"})
 # Kinds of events that a live display shows by itself.
@@ -76,9 +75,6 @@ class EventLog(Display):
         self.notify(finished.status, self._finished_text(finished), **finished_object(finished))
         for note in finished.notes:
             self.notify("note", f"note: {note}", name=finished.name)
-
-    def stopping(self) -> None:
-        self.notify("stopping", STOPPING)
 
     def _finished_text(self, finished: Finished) -> str:
         return finished_line(finished)

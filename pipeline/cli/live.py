@@ -16,8 +16,7 @@ from ..spec.recipe import Recipe
 from ..spec.schedule import total_steps
 from ..spec.text import duration, one_line
 from ..watch.heartbeat import Pace, Queue
-from .display import Display
-from .eventlog import STOPPING
+from .display import STOPPING, Display
 from .rows import Row, progress_table
 from .sentences import losses
 
@@ -126,9 +125,6 @@ class LiveRows(Display):
 
     def queue(self, queue: Queue) -> None:
         self._queue = queue.short
-
-    def stopping(self) -> None:
-        self._stopping = True
 
     def render(self) -> RenderableType:
         """Return what is shown now."""

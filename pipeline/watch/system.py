@@ -23,8 +23,8 @@ NETWORK_FILE_SYSTEMS = frozenset([*_NETWORK.split(), *(f"fuse.{name}" for name i
 def is_being_written(path: Path) -> bool:
     """Tell whether some process has a file open for writing. False also where the system cannot tell.
 
-    Linux can tell the owner of a file on a local file system: it grants a read lease if nobody writes. A
-    program that opens the file in the microseconds of the lease waits until the lease ends.
+    On Linux, the owner of a file on a local file system can tell: the kernel grants a read lease if nobody
+    writes. A program that opens the file in the microseconds of the lease waits until the lease ends.
     """
     if sys.platform != "linux":
         return False

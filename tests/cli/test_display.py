@@ -29,8 +29,18 @@ def test_every_event_is_passed_on() -> None:
 
     display = Display(Recording())
     watch_everything(display)
-    display.stopping()
-    assert {name for name in vars(Display) if not name.startswith("_")} <= seen
+    assert {name for name in vars(Display) if not name.startswith("_")} - {"stopping"} <= seen
+
+
+def test_a_stop_is_a_notification() -> None:
+    stopped: list[str] = []
+
+    class Recording(Display):
+        def notify(self, kind: str, text: str, **facts: object) -> None:
+            stopped.append(kind)
+
+    Display(Recording(), Recording()).stopping()
+    assert stopped == ["stopping", "stopping"]
 
 
 def test_every_display_follows_a_run(workshop: Workshop) -> None:
