@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,9 +76,8 @@ def declared_colors(info: Mapping[Any, Any], is_grey: bool) -> DeclaredColors:
     if cicp := info.get("cicp"):
         primaries, transfer, _, is_full = cicp
         notes = () if is_full else (NOT_FULL_RANGE,)
-        found = _of_codes(primaries, transfer, is_grey)
-        if found is not None:
-            return DeclaredColors(found.profile, notes + found.notes, found.can_be_kept)
+        if found := _of_codes(primaries, transfer, is_grey):
+            return replace(found, notes=notes + found.notes)
         notes += _unknown_codes(primaries, transfer)
     if profile := info.get("icc_profile"):
         return DeclaredColors(profile, notes)
@@ -87,11 +86,11 @@ def declared_colors(info: Mapping[Any, Any], is_grey: bool) -> DeclaredColors:
     if nclx := info.get("nclx_profile"):
         codes = nclx["color_primaries"], nclx["transfer_characteristics"]
         found = _of_codes(*codes, is_grey) or DeclaredColors(b"", _unknown_codes(*codes))
-        return DeclaredColors(found.profile, notes + found.notes, found.can_be_kept)
+        return replace(found, notes=notes + found.notes)
     if "srgb" in info or not info.get("gamma"):
         return DeclaredColors(b"", notes)
     found = _of_gamma(info["gamma"], info.get("chromaticity"), is_grey)
-    return DeclaredColors(found.profile, notes + found.notes)
+    return replace(found, notes=notes + found.notes)
 
 
 def _unknown_codes(primaries: int, transfer: int) -> tuple[str, ...]:
@@ -123,15 +122,13 @@ def _of_gamma(gamma: float, chromaticity: Sequence[float] | None, is_grey: bool)
     if not PLAUSIBLE_GAMMA[0] <= gamma <= PLAUSIBLE_GAMMA[1]:
         return DeclaredColors(b"", (f"its gamma, {gamma:g}, is not plausible and is not used",))
     curve = SRGB_CURVE if SRGB_GAMMA[0] <= gamma <= SRGB_GAMMA[1] else power_curve(1 / gamma)
-    points = PRIMARIES[BT709]
-    if chromaticity is None:
-        return DeclaredColors(_unless_srgb(curve, points, is_grey))
-    try:
-        return DeclaredColors(_unless_srgb(curve, (*chromaticity[2:8], *chromaticity[:2]), is_grey))
-    except (ValueError, np.linalg.LinAlgError):
-        return DeclaredColors(
-            _unless_srgb(curve, points, is_grey), ("its chromaticities are not plausible and are not used",)
-        )
+    notes: tuple[str, ...] = ()
+    if chromaticity is not None:
+        try:
+            return DeclaredColors(_unless_srgb(curve, (*chromaticity[2:8], *chromaticity[:2]), is_grey))
+        except (ValueError, np.linalg.LinAlgError):
+            notes = ("its chromaticities are not plausible and are not used",)
+    return DeclaredColors(_unless_srgb(curve, PRIMARIES[BT709], is_grey), notes)
 
 
 def _unless_srgb(curve: bytes, points: Sequence[float], is_grey: bool) -> bytes:

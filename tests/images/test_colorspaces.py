@@ -144,7 +144,7 @@ def test_white_of_sdr_is_white(transfer, white):
     assert np.abs(np.asarray(found.image, int)[0, :3].T - [255, 255, 0]).max() <= 1
     (note,) = found.notes
     assert "high dynamic range" in note
-    assert found.profile == b"", "nothing to keep: it has no room for what is brighter"
+    assert found.profile == b"", "nothing to keep: sRGB cannot hold what is brighter"
 
 
 def test_darker_than_white_is_as_dark_as_it_was():

@@ -157,8 +157,8 @@ def test_a_field_that_cannot_be_read_is_left_out_and_said():
 def test_damage_is_said(damage, note):
     found = kept(damage)
     assert found.data == b""
-    (said,) = found.notes
-    assert note in said
+    (text,) = found.notes
+    assert note in text
 
 
 def test_nothing_is_nothing():

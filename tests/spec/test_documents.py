@@ -104,7 +104,7 @@ def test_a_problem_is_reported_briefly_however_large_the_value() -> None:
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "movie.yml"
     with path.open("wb") as file:
-        file.truncate(20 << 30)  # it takes no room
+        file.truncate(20 << 30)  # it takes no space
     with pytest.raises(UsageError, match=r"movie\.yml: more than 8 MB of text"):
         read_document(path)
 

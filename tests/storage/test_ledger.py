@@ -250,7 +250,7 @@ def test_names_of_any_kind_can_be_kept(name: str, ledger: Ledger) -> None:
     assert [row.path for row in ledger.finished_since(inbox, 0.0)] == [Path(name)]
 
 
-# What a daemon says of itself
+# The state of a daemon
 
 
 def test_the_last_word_of_each_inboxs_daemon_is_kept(ledger: Ledger) -> None:

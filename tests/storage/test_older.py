@@ -102,7 +102,7 @@ def test_killed_anywhere_both_results_are_there_once_and_whole(twice: bool, tmp_
         publish(fresh(place), "a--s", KEY_A, OLD)
         with suppress(Killed):
             make_new(dying(place, at)[0])
-        if twice:  # and once more while it is put right
+        if twice:  # and once more during the repair
             with suppress(Killed), dying(place, at)[0].locked():
                 pass
         assert_records_are_true(fresh(place))
@@ -140,7 +140,7 @@ def test_killed_anywhere_a_result_comes_back_whole(tmp_path: Path) -> None:
         shown = images(again)
         assert shown["a--s.png"] == OLD, points[at]
         assert shown[f"older/a--s-{KEY_B[:8]}.png"] == NEW, points[at]
-        # Killed between the two, the old one may be there twice; the next that takes its name mends it.
+        # If it is killed in between, the old result may be there twice; the next of its name repairs that.
         after = fresh(place)
         make_new(after)
         assert images(after) == dict(zip(REPLACED, (NEW, OLD), strict=True)), points[at]

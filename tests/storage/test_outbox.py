@@ -239,16 +239,16 @@ def test_what_cannot_be_swept_is_no_reason_not_to_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of another user, or on a disk without such locks."""
-    litter = tmp_path / "outbox/night" / f"{TEMPORARY_PREFIX}1"
-    litter.parent.mkdir(parents=True)
-    litter.touch()
+    leftover = tmp_path / "outbox/night" / f"{TEMPORARY_PREFIX}1"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
 
     def refuse(path: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr("pipeline.storage.temporary._remove_unless_locked", refuse)
     with fresh(tmp_path).locked():
-        assert litter.exists()
+        assert leftover.exists()
 
 
 def test_a_process_that_is_killed_lets_go(tmp_path: Path) -> None:

@@ -76,9 +76,9 @@ def test_a_result_that_cannot_be_published_waits_and_the_others_are(tmp_path: Pa
     (folder.path / "x.png").write_bytes(b"in the way")
     again = fresh(tmp_path)
     with again.locked():
-        (said,) = again.left_alone
-        assert f"{folder.path / 'x.png'}: cannot be written" in said
-        assert f"waits in {waiting}" in said
+        (text,) = again.left_alone
+        assert f"{folder.path / 'x.png'}: cannot be written" in text
+        assert f"waits in {waiting}" in text
         assert again.stage.holds(KEY_A)
     assert again.paths.image("b--s", ".png").read_bytes() == IMAGE
     (folder.path / "x.png").unlink()
@@ -118,6 +118,6 @@ def test_a_staged_record_leads_nowhere_else(image: str, tmp_path: Path) -> None:
     (place / "record.json").write_text(json.dumps(record))
     before = sorted(tmp_path.rglob("*.png"))
     with folder.locked():
-        (said,) = folder.left_alone
-        assert "leads out of the folder" in said
+        (text,) = folder.left_alone
+        assert "leads out of the folder" in text
     assert sorted(tmp_path.rglob("*.png")) == before

@@ -27,7 +27,7 @@ def work():
     libc.free(block)
     print(mapped, libc.mallinfo2().fordblks, libc.mallinfo2().arena)
 
-SIZE = 100 << 20  # more than glibc would map for itself, or keep at the heap's end, without being told
+SIZE = 100 << 20  # more than glibc keeps by default
 work()
 thread = threading.Thread(target=work)
 thread.start()

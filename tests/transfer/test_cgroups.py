@@ -28,7 +28,7 @@ def machine(folder: Path, own: str, mount: str) -> Path:
 
 
 def write_groups(folder: Path, names: tuple[str, str, str], limits: Limits) -> None:
-    """Write each group's limit, what is used and how much of that are files that nobody uses."""
+    """Write each group's limit, its usage, and how much of that is page cache that can be reclaimed."""
     for group, (limit, used, inactive) in limits.items():
         place = folder / group
         place.mkdir(parents=True, exist_ok=True)

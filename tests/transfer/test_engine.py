@@ -93,7 +93,7 @@ def test_stopped_and_resumed_from_a_file_is_as_if_it_had_not_been(name, stop_at,
     assert [row.total for row in rows] == [row.total for row in expected_rows]
 
 
-def test_diverged_at_a_levels_first_step_it_goes_on_from_the_levels_start(tmp_path):
+def test_diverged_at_a_levels_first_step_it_resumes_from_the_levels_start(tmp_path):
     recipe = RECIPES["lbfgs"]
     expected, rows = run_one(transfer_for(recipe))
     transfer = transfer_for(recipe)

@@ -94,7 +94,7 @@ def test_a_file_may_end_before_the_last_convolution(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "text"),
     [
         ({"conv1_2.table": None}, "conv1_2.table is missing"),
         ({"conv1_2.table": TABLE[:9].copy()}, "conv1_2.table has the shape (9,), not (256,)"),
@@ -107,9 +107,9 @@ def test_a_file_may_end_before_the_last_convolution(tmp_path: Path) -> None:
         ({"mean": np.zeros(3, np.float16)}, "mean is F16, not F32"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_codes_is_named(changes: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_what_is_wrong_with_codes_is_named(changes: dict[str, object], text: str, tmp_path: Path) -> None:
     path = save_packed(tmp_path / "a.safetensors", **changes)
-    with pytest.raises(WeightsError, match=re.escape(f"a.safetensors is not a VGG-19: {said}")):
+    with pytest.raises(WeightsError, match=re.escape(f"a.safetensors is not a VGG-19: {text}")):
         open_weights(path).__enter__()
 
 
