@@ -1,8 +1,8 @@
 """The tutorial's loop and program: what ours is measured against.
 
 Autograd in float32, pictures as NCHW, torch's L-BFGS with its history of 100 and one evaluation a step, one
-picture at a time. As a program it does what such a command line does: it loads the network, computes the
-targets, takes its steps and writes the picture, for every picture:
+picture at a time. As a program it does what such a command line does: for each picture it loads the
+network, computes the targets, takes its steps and writes the result:
 
     python -m benchmarks.reference --content A --style B --size 512 --steps 500 --weights W --out O
 

@@ -37,7 +37,7 @@ FIRST_FIELDS = ("size", "style_weight", "style_scale", "color", "tv_weight", "st
 
 # How much pixels outside black and white count. Only a canvas in RGB has a range to keep; the programs that
 # the source presets reproduce optimise the network's input and do not limit it.
-_RANGE_WEIGHTS = MappingProxyType({"rgb": 10.0, "imagenet": 0.0})
+RANGE_WEIGHTS = MappingProxyType({"rgb": 10.0, "imagenet": 0.0})
 
 # Fields that decide how the file is written, but not its pixels.
 _FILE_FIELDS = frozenset({"format", "bit_depth", "quality", "transparency", "exif", "profile"})
@@ -301,7 +301,7 @@ class Recipe(StrictModel):
     @property
     def range_weight(self) -> float:
         """How much pixels beyond black and white count."""
-        return _RANGE_WEIGHTS[self.canvas]
+        return RANGE_WEIGHTS[self.canvas]
 
     @property
     def suffix(self) -> str:

@@ -186,8 +186,8 @@ def test_claimed_drops_come_in_the_order_in_which_they_were_taken(ledger: Ledger
     assert [row.id for row in ledger.claimed(INBOX)] == ["d", "b", "c", "a"]
 
 
-def test_a_claim_that_is_said_again_changes_nothing(ledger: Ledger) -> None:
-    """Recovery says it of every file in the claimed folder, whether the ledger knows it or not."""
+def test_a_claim_that_is_repeated_changes_nothing(ledger: Ledger) -> None:
+    """Recovery repeats it for every file in the claimed folder, whether the ledger knows it or not."""
     ledger.claim("1", INBOX, Path("a.png"), 10.0)
     ledger.claim("1", INBOX, Path("other.png"), 99.0)
     assert ledger.claimed(INBOX) == [DropRow("1", Path("a.png"), "claimed", 10.0, None)]

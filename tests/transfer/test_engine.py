@@ -204,7 +204,7 @@ def test_one_that_diverges_does_not_touch_its_company():
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "adam"])
-def test_stopped_together_each_goes_on_by_itself(name, tmp_path):
+def test_stopped_together_each_resumes_by_itself(name, tmp_path):
     recipe, seen = RECIPES[name], []
     expected = transfer_for(recipe).run([RunState() for _ in range(2)])
     stopping = transfer_for(recipe, on_progress=seen.append, should_stop=lambda: len(seen) == 2 * 8)
