@@ -48,13 +48,13 @@ StartLimitBurst=10
 
 [Service]
 Type=notify
-{account}# Only folders that exist can be made writable below; + makes them outside of the restrictions.
+{account}# ReadWritePaths needs folders that exist; + creates them outside of the restrictions.
 ExecStartPre=+{make_open} {open_folders}
 ExecStartPre=+{make_private} {private_folders}
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 WorkingDirectory={folder}
-{environment}# The user's group may read what is written, nobody else; with 0022 everyone may.
+{environment}# The user's group may read the results, nobody else may; with 0022 everyone may.
 UMask=0027
 Restart=on-failure
 RestartSec=5
@@ -62,10 +62,10 @@ RestartSec=5
 RestartPreventExitStatus=2 5
 SuccessExitStatus=130 143
 WatchdogSec=120
-# The running job keeps a checkpoint within this time.
+# Within this time the running job writes a checkpoint.
 TimeoutStopSec=20
 Nice=10
-# A picture for which there is no memory ends its worker; the daemon stays, and starts another.
+# A picture that does not fit the memory ends its worker; the daemon stays, and starts another.
 OOMPolicy=continue
 # The most memory that the daemon and its workers may use, so that some is left for the rest.
 #MemoryMax=75%
@@ -90,22 +90,22 @@ WantedBy={target}
 """
 
 
-# Folders are made for the user. `install` alone would take from those that are there what they let others do.
+# Creates folders that belong to the user. `install` alone would reset the permissions of existing ones.
 MAKE_FOR = (
     """/bin/sh -c 'for f; do test -d "$$f" || install -d -m {mode} -o {user} -- "$$f" || exit; done' sh"""
 )
 MAKE_OWN = "mkdir -m {mode} -p --"
 
 ROOT = "# Printed by root, so the daemon would run as root: name here the user who owns the pictures.\n"
-# Of the system's manager alone: a user's own has no right to take these away. Root without them would not
-# even read what others drop.
+# Only for the system's manager, as a user's own may not drop capabilities. Root needs them: without, it could
+# not read the files of other users.
 NO_CAPABILITIES = "CapabilityBoundingSet=\n"
 NO_DEVICES = "PrivateDevices=yes\n"
 DEVICES = (
     "# Hides GPUs, so it is set with device: cpu only; set it where there are none.\n#PrivateDevices=yes\n"
 )
-# Where folders are that config.yaml does not name; a service does not inherit its caller's environment.
-FOLDERS_OF_THE_ENVIRONMENT = ("XDG_STATE_HOME", "XDG_CACHE_HOME", "TORCH_HOME")
+# These set the default folders. A service does not inherit the environment of its caller.
+FOLDER_VARIABLES = ("XDG_STATE_HOME", "XDG_CACHE_HOME")
 
 
 def systemd_unit(
@@ -146,7 +146,7 @@ def _account(user: str) -> str:
 
 
 def _environment(environment: Mapping[str, str]) -> str:
-    names = [name for name in FOLDERS_OF_THE_ENVIRONMENT if environment.get(name)]
+    names = [name for name in FOLDER_VARIABLES if environment.get(name)]
     return "".join(f"Environment={_quoted(f'{name}={environment[name]}')}\n" for name in names)
 
 
