@@ -65,7 +65,7 @@ def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     )
     names = []
     for name, part in parts:
-        with suppress(KeyError, TypeError, AttributeError):  # of an older version, or damaged
+        with suppress(KeyError, TypeError, AttributeError):  # a damaged record
             if part(old) != part(new):
                 names.append(name)
     return " and ".join(names) or "the program"
