@@ -8,11 +8,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ..errors import DiskError, UsageError
+from ..errors import UsageError
 from ..spec.config import Config
 from ..storage.files import Disk, disk_errors
 from .inbox import HIDDEN
-from .owner import Owner
+from .owner import Owner, replaced_error
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Folders:
         """Make sure that folders marked by an earlier daemon still are; `known` is its last state."""
         inbox = self.config.watch.inbox
         if known and not (inbox / HIDDEN).exists():
-            raise _replaced(inbox)
+            raise replaced_error(inbox)
         if known.get("outbox") == str(self.outbox):
             self.check_outbox()
 
@@ -51,7 +51,7 @@ class Folders:
 
     def check_outbox(self) -> None:
         if not (self.outbox / HIDDEN).exists():
-            raise _replaced(self.outbox)
+            raise replaced_error(self.outbox)
 
 
 def check_apart(config: Config) -> None:
@@ -88,13 +88,6 @@ def check_unmoved(old: Config, new: Config) -> None:
     """
     if (old.watch.inbox, old.state_dir) != (new.watch.inbox, new.state_dir):
         raise UsageError("another inbox or state_dir takes effect only after a restart.")
-
-
-def _replaced(folder: Path) -> DiskError:
-    return DiskError(
-        f"{folder}: is not the folder used before (unmounted, emptied or replaced).",
-        f"Mount it again; if it was recreated on purpose, `mkdir -p {folder / HIDDEN}`.",
-    )
 
 
 def _is_within(path: Path, folder: Path) -> bool:

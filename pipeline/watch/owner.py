@@ -72,10 +72,7 @@ class Owner:
             return
         if self.lock_path.parent.is_dir():
             return self.take()
-        raise DiskError(
-            f"{self.inbox}: is not the folder that was watched (unmounted, emptied or replaced).",
-            f"Mount it again; if it was recreated on purpose, `mkdir {self.lock_path.parent}` in it.",
-        )
+        raise replaced_error(self.inbox)
 
     def holder(self) -> dict[str, Any]:
         """Return what the present or last holder wrote about itself: pid, host, since."""
@@ -88,6 +85,14 @@ class Owner:
         advice = "Run this as the user that the daemon runs as."
         with disk_errors(self.lock_path, "its holder cannot be determined", advice):
             return is_locked(self.lock_path)
+
+
+def replaced_error(folder: Path) -> DiskError:
+    """Return the error of an inbox or outbox that lacks the folder with which it was marked."""
+    return DiskError(
+        f"{folder}: is not the folder used before (unmounted, emptied or replaced).",
+        f"Mount it again; if it was recreated on purpose, `mkdir -p {folder / HIDDEN}`.",
+    )
 
 
 def _holder() -> dict[str, Any]:

@@ -161,7 +161,7 @@ def test_a_folder_that_was_replaced_is_noticed(inbox: Path) -> None:
         for replaced in (False, True):
             if replaced:
                 inbox.mkdir()
-            with pytest.raises(DiskError, match="is not the folder that was watched") as caught:
+            with pytest.raises(DiskError, match="is not the folder used before") as caught:
                 owner.check()
             assert f"mkdir {inbox}/.style-pipeline" in caught.value.next_step
             assert not (inbox / ".style-pipeline").exists()  # nothing is made where a disk is missing

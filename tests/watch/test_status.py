@@ -186,17 +186,17 @@ def test_a_daemon_whose_inbox_went_away_is_paused(
 ) -> None:
     """Its lock is gone with the inbox; its last state is not."""
     with held(config):
-        beating.heartbeat.paused(DiskError("/in: is not the folder that was watched.", "Mount it again."))
+        beating.heartbeat.paused(DiskError("/in: is not the folder used before.", "Mount it again."))
         beating.beat()
     config.watch.inbox.rename(config.watch.inbox.with_name("elsewhere"))
     config.watch.inbox.mkdir()  # the mount point
     status = read_status(config, ledger)
     assert status["alive"] is True
-    assert status["paused"] == "/in: is not the folder that was watched."
+    assert status["paused"] == "/in: is not the folder used before."
     assert status["holder"]["pid"] == os.getpid()
     lines = status_lines(status)
     assert lines[1].startswith("daemon       running for ")
-    assert "paused       /in: is not the folder that was watched." in lines
+    assert "paused       /in: is not the folder used before." in lines
     assert bad(config, ledger) == {"pause"}
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + RECENT_S + 1)
