@@ -163,7 +163,7 @@ def test_a_folder_that_was_replaced_is_noticed(inbox: Path) -> None:
                 inbox.mkdir()
             with pytest.raises(DiskError, match="is not the folder used before") as caught:
                 owner.check()
-            assert f"mkdir {inbox}/.style-pipeline" in caught.value.next_step
+            assert f"mkdir -p {inbox}/.style-pipeline" in caught.value.next_step
             assert not (inbox / ".style-pipeline").exists()  # nothing is made where a disk is missing
         inbox.rmdir()
         inbox.with_name("away").rename(inbox)
