@@ -54,7 +54,7 @@ def read_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except SafetensorError as error:
         raise DamagedError("is damaged") from error
     if metadata.pop(_CHECKSUM, "") != _checksum(tensors, metadata):
-        raise DamagedError("is damaged, or of another version")
+        raise DamagedError("is damaged")
     return tensors, metadata
 
 
