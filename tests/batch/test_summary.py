@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from pipeline.storage.ledger import Ledger
 
 def test_the_summary_counts(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((10.0, 13.5, 20.0, 20.0))
-    monkeypatch.setattr("pipeline.batch.runner.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("pipeline.batch.runner.time", SimpleNamespace(monotonic=lambda: next(clock)))
     workshop.run(FakeExecutor({"a": "fail"}))
     summary = workshop.summary()
     assert (summary["batch"], summary["jobs"], summary["done"], summary["failed"]) == ("night", 4, 2, 2)

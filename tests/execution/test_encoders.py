@@ -127,4 +127,4 @@ def test_an_encoder_is_resolved_once_per_process(config: Config, monkeypatch: py
     assert (first.name, first.digest) == ("vgg19-slim", bundled_weights("vgg19-slim").digest)
     monkeypatch.setattr(encoders, "choose_encoder", lambda device: pytest.fail("resolved again"))
     assert executor.encoder_info("auto") == first
-    assert executor.resolve("auto") == bundled_weights("vgg19-slim")
+    assert executor.resolve("auto")[0] == bundled_weights("vgg19-slim")
