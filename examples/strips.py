@@ -91,6 +91,7 @@ SLIM = {"encoder": "vgg19-slim"}
 
 STRIPS: dict[str, Strip] = {
     "inputs": Strip(LAKE, SWIRLS, [Panel(name, shown=path) for name, path in PICTURES.items()]),
+    "strength": sweep(LIGHTHOUSE, SWIRLS, "strength", [0, 0.25, 0.5, 1.0, 1.5, 2]),
     "style_weight": sweep(LAKE, SWIRLS, "style_weight", [0.4, 4, 40, 400]),
     "style_growth": sweep(LAKE, SWIRLS, "style_growth", [0, 0.5, 1, 2]),
     "content_layers": Strip(

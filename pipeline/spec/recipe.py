@@ -33,7 +33,7 @@ LARGEST_SIZE = 16384
 SUFFIXES = MappingProxyType({"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"})
 
 # The fields that people change first, in the order of the class.
-FIRST_FIELDS = ("size", "style_weight", "style_scale", "color", "tv_weight", "steps")
+FIRST_FIELDS = ("strength", "size", "style_scale", "color", "tv_weight", "steps")
 
 # How much pixels outside black and white count. Only a canvas in RGB has a range to keep; the programs that
 # the source presets reproduce optimise the network's input and do not limit it.
@@ -78,8 +78,10 @@ class Recipe(StrictModel):
     preset: str = Field("default", description="preset that supplies every field not given here")
 
     # What people change first: FIRST_FIELDS.
+    strength: float = Field(
+        1.0, ge=0, le=4, description="how far the photograph becomes a painting; 0: not at all, 2: very far"
+    )
     size: int = Field(512, ge=16, le=LARGEST_SIZE, description="longer side of the result in pixels")
-    style_weight: Weight = Field(40.0, description="strength of the style; more means more paint")
     style_scale: float = Field(
         1.0, ge=0.1, le=10, description="size of the style relative to the content; more makes larger strokes"
     )
@@ -97,6 +99,9 @@ class Recipe(StrictModel):
 
     # What keeps the content, and what makes the style.
     content_weight: Weight = Field(1.0, description="strength of the content; usually left at 1")
+    style_weight: Weight = Field(
+        40.0, description="strength of the style against the content; `strength` multiplies it"
+    )
     content_layers: LayerWeights = Field(
         # Shallow layers hold the drawing; relu5_1 keeps the painting's faces out of empty skies.
         {"relu2_1": 1.0, "relu3_1": 1.0, "relu4_2": 1.0, "relu5_1": 1.0},

@@ -7,6 +7,9 @@ from .recipe import Recipe
 # Long edge of a level, in pixels, from which style_weight counts in full: larger levels only add detail.
 FULL_STYLE_SIZE = 512
 
+# The loss of structure is then in proportion to `strength`: docs/quality.md.
+STRENGTH_POWER = 3
+
 
 def level_sizes(recipe: Recipe) -> tuple[int, ...]:
     """Return the long edge of every pyramid level in pixels, coarsest first.
@@ -31,10 +34,15 @@ def total_steps(recipe: Recipe) -> int:
 
 
 def at_level(recipe: Recipe, long_edge: int) -> Recipe:
-    """Return the recipe with the `style_weight` of a pyramid level of `long_edge` pixels.
+    """Return the recipe with the weights of a pyramid level of `long_edge` pixels.
 
     A strong style on coarse levels puts motifs of the painting where the content has none. The weight
     depends on the level alone, so a large picture begins exactly as a small one.
     """
     share = min(1.0, long_edge / FULL_STYLE_SIZE) ** (2 * recipe.style_growth)
-    return recipe if share == 1 else recipe.model_copy(update={"style_weight": recipe.style_weight * share})
+    weights = {
+        "style_weight": recipe.style_weight * share * recipe.strength**STRENGTH_POWER,
+        # Smoothness softens what is not painted.
+        "tv_weight": recipe.tv_weight * min(1.0, recipe.strength),
+    }
+    return recipe.model_copy(update=weights)

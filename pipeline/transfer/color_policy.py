@@ -48,9 +48,14 @@ def style_image(
 
 
 def recolor(request: Request, image_BCHW: Tensor) -> Tensor:
-    """Give a picture the palette of its styles, or each region of it that of its own style."""
+    """Give a picture the palette of its styles; of a strength below 1, only a part of the way to it."""
     if not request.recipe.recolors:
         return image_BCHW
+    return torch.lerp(image_BCHW, _recolored(request, image_BCHW), min(1.0, request.recipe.strength))
+
+
+def _recolored(request: Request, image_BCHW: Tensor) -> Tensor:
+    """Return a picture with the palette of its styles, or each region of it with that of its own style."""
     size = _size(image_BCHW)
     styles_BCHW = [
         style_image(request, style, style_size(request.recipe, style.image.size, size), size)

@@ -81,6 +81,7 @@ OTHER_VALUES: dict[str, Any] = {
     "style_loss": "gram",
     "margin": 8,
     "content_weight": 1.0000001,
+    "strength": 0.9,
     "style_weight": 11,
     "style_growth": 0.5,
     "tv_weight": 0,

@@ -61,6 +61,16 @@ def test_style_weight_grows_with_the_pixels_of_a_level(fields, weights) -> None:
     assert all(level.model_copy(update={"style_weight": recipe.style_weight}) == recipe for level in levels)
 
 
+@pytest.mark.parametrize(
+    ("strength", "style_weight", "tv_weight"),
+    [(0, 0, 0), (0.5, 5, 1.5), (1, 40, 3), (2, 320, 3), (4, 2560, 3)],
+)
+def test_strength_scales_the_style_and_below_one_the_smoothness(strength, style_weight, tv_weight) -> None:
+    level = at_level(Recipe(strength=strength), 512)
+    assert (level.style_weight, level.tv_weight) == pytest.approx((style_weight, tv_weight))
+    assert level.content_weight == 1
+
+
 def test_the_last_steps_repeat() -> None:
     recipe = Recipe(size=512, pyramid=128, steps=(50, 20))
     assert [steps_at(recipe, level) for level in range(5)] == [50, 20, 20, 20, 20]

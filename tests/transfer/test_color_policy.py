@@ -12,7 +12,7 @@ from tiny import asking_for_nothing
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.color import blended_pixels, grey, luma, match_colors, match_histograms, with_luma
-from pipeline.transfer.color_policy import match_to_content, style_image
+from pipeline.transfer.color_policy import match_to_content, recolor, style_image
 from pipeline.transfer.engine import StyleTransfer
 from pipeline.transfer.level_inputs import first_image
 from pipeline.transfer.pyramid import Level, plan_levels
@@ -248,3 +248,13 @@ def test_without_new_colours_a_result_stays_as_it_is(session, weights, transferr
     if "color" in fields:
         expected_BCHW = with_luma(picture(0).tensor((68, 51)), luma(expected_BCHW))
     assert torch.equal(image_BCHW, expected_BCHW)
+
+
+@pytest.mark.parametrize("strength", [0, 0.3, 1, 2])
+def test_a_weak_picture_goes_only_a_part_of_the_way_to_the_palette(strength: float) -> None:
+    content, style = picture(0), picture(1)
+    image_BCHW = content.tensor((64, 48))
+    whole_BCHW = recolor(Request(content, [(style, 1.0)], recipe_for()), image_BCHW)
+    part_BCHW = recolor(Request(content, [(style, 1.0)], recipe_for(strength=strength)), image_BCHW)
+    assert not torch.allclose(whole_BCHW, image_BCHW, atol=0.01)
+    assert torch.allclose(part_BCHW, torch.lerp(image_BCHW, whole_BCHW, min(1.0, strength)), atol=1e-6)

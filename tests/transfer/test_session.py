@@ -180,3 +180,11 @@ def test_every_level_has_the_precision_of_the_recipe(weights, monkeypatch, preci
     request = Request(picture(0), [(picture(1), 1.0)], recipe_for(precision=precision, steps=40))
     assert one(session, request, weights).dtype == dtype
     assert built == [getattr(torch, dtype)] * 3
+
+
+def test_without_strength_the_picture_stays_the_photograph(session, weights) -> None:
+    content = picture(0, 96, 128)
+    request = Request(content, [(picture(1), 1.0)], recipe_for(strength=0, pyramid=0))
+    outcome = one(session, request, weights)
+    plain_BCHW = content.tensor((68, 51))
+    assert (outcome.image_BCHW - plain_BCHW).abs().max() < 2 / 255
