@@ -122,6 +122,9 @@ class LiveRows(Display):
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
         self._stopping |= kind == "stopping"
+        if kind == "paused":  # a fault of the machine, which ended the jobs that ran
+            self._running.clear()
+            self._paces.clear()
 
     def queue(self, queue: Queue) -> None:
         self._queue = queue.short

@@ -228,3 +228,13 @@ def test_a_terminal_that_went_away_ends_no_watch() -> None:
         assert b"here again" in terminal.written
         assert b"The worker ended" not in terminal.written
         terminal.gone = True
+
+
+def test_a_pause_ends_the_rows_of_what_ran() -> None:
+    screen, _ = console(width=80, terminal=True)
+    live = LiveRows(screen)
+    live.queue(Queue(2, 0, 0, 0))
+    live.job_started(make_job(), "a--s")
+    assert shown(live, 80)[0].startswith("a--s")
+    live.notify("paused", "paused: the disk is full")
+    assert shown(live, 80) == [Queue(2, 0, 0, 0).short]
