@@ -10,7 +10,7 @@ all: lint types test
 
 demo: .venv/installed
 	$(BIN)/style-pipeline run examples/manifest.yaml
-	@echo "Look at the pictures in outbox/demo"
+	@echo "Look at the pictures: open outbox/demo/index.html"
 
 strips: .venv/installed
 	$(BIN)/python examples/strips.py

@@ -28,9 +28,10 @@ ALLOWED: dict[str, str] = {
     "transfer":  "images vgg storage spec version threads",
     "execution": "transfer images vgg storage spec version threads",
     "batch":     "execution transfer images vgg storage spec version threads",
+    "page":      "batch execution images storage spec version threads",
     "watch":     "batch execution transfer images vgg storage spec version threads",
     "api":       "batch execution transfer images vgg storage spec version threads",
-    "cli":       "watch batch execution transfer images vgg storage spec version threads",
+    "cli":       "watch page batch execution transfer images vgg storage spec version threads",
     # The package offers a few names of its modules.
     "__init__":  "api spec version",
     "__main__":  "cli",

@@ -15,6 +15,7 @@ from ...errors import DeadlineError, Interrupted, UsageError
 from ...spec.text import are, counted
 from . import flags
 from .output import check_printed, print_result, say
+from .sheet import write_at_the_end
 from .showing import show_run
 
 if TYPE_CHECKING:
@@ -106,12 +107,17 @@ def _run(settings: Config, batch: Batch, options: RunOptions, level: int, as_jso
         folder.locked(),
     ):
         runner = Runner(folder, ledger, executor, display, options, lambda: bool(stopped), workers)
-        summary = runner.run(batch.jobs, len(batch))
+        try:
+            summary = runner.run(batch.jobs, len(batch))
+        except BaseException:
+            write_at_the_end(settings, folder.path, in_a_hurry=True, err=True)
+            raise
         for text in folder.left_alone:
             display.notify("ignored", text)
     if summary.failed > 1:
         say(*failure_lines(summary), err=True)
     say(summary_line(summary, str(folder.path)), err=as_json)
+    write_at_the_end(settings, folder.path, in_a_hurry=summary.stopped, err=as_json)
     _end(summary, stopped, options)
 
 
