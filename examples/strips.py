@@ -1,4 +1,4 @@
-"""Make the strips of pictures in docs/recipes.md: one for every knob, from the examples, with vgg19-slim.
+"""Make the strips of pictures in docs/recipes.md: one for every field, from the examples, with vgg19-slim.
 
 python examples/strips.py                        # all of them, into docs/images/recipes: some minutes
 python examples/strips.py --only color init      # these

@@ -1,4 +1,4 @@
-"""The layout: which package may import which. Read the tower; the tests below only hold it."""
+"""The layout: which package may import which. Read ALLOWED; the tests only hold it."""
 
 from __future__ import annotations
 
@@ -116,17 +116,17 @@ def is_allowed(found: Import) -> bool:
     return there in {here, "errors", *ALLOWED[here].split()}
 
 
-def test_every_package_is_in_the_tower() -> None:
+def test_every_package_is_allowed_something() -> None:
     assert {package(module) for module in modules()} == set(ALLOWED)
 
 
-def test_packages_import_what_the_tower_allows() -> None:
+def test_packages_import_only_what_is_allowed() -> None:
     found = [one for one in all_imports() if one.is_ours]
     assert len(found) > 40, "the parser sees too little"
     assert [str(one) for one in found if not is_allowed(one)] == []
 
 
-def test_the_tower_has_one_direction() -> None:
+def test_imports_have_one_direction() -> None:
     graph = {name: {*below.split(), "errors"} - {name} for name, below in ALLOWED.items()}
     assert {*ALLOWED} == {*TopologicalSorter(graph).static_order()}
 
@@ -165,11 +165,11 @@ def test_torch_is_not_loaded_until_a_job_runs() -> None:
     assert [name for name in loaded if package(name) in TENSORS] == []
 
 
-def calls_that_speak(tree: ast.AST) -> Iterable[tuple[str, int]]:
+def calls_that_print_or_exit(tree: ast.AST) -> Iterable[tuple[str, int]]:
     """Whatever prints or exits: print(), sys.exit(), typer.echo(), raise SystemExit, sys.stdout ..."""
-    speaking = {"print", "input", "exit", "quit", "SystemExit", "breakpoint"}
+    names = {"print", "input", "exit", "quit", "SystemExit", "breakpoint"}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in speaking:
+        if isinstance(node, ast.Name) and node.id in names:
             yield node.id, node.lineno
         elif isinstance(node, ast.Attribute):
             name = ast.unparse(node)
@@ -188,9 +188,12 @@ def may_print(module: str) -> bool:
 @pytest.mark.parametrize("module", [module for module in sorted(modules()) if not may_print(module)])
 def test_only_the_commands_print_or_exit(module: str) -> None:
     tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
-    assert [f"{module}:{line}: {name}" for name, line in calls_that_speak(tree)] == []
+    assert [f"{module}:{line}: {name}" for name, line in calls_that_print_or_exit(tree)] == []
 
 
-def test_the_check_above_can_hear() -> None:
-    assert list(calls_that_speak(ast.parse((ROOT / "cli" / "main.py").read_text(encoding="utf-8"))))
-    assert [name for name, _ in calls_that_speak(ast.parse("print(1); sys.exit(2)"))] == ["print", "sys.exit"]
+def test_the_check_above_finds_prints_and_exits() -> None:
+    assert list(calls_that_print_or_exit(ast.parse((ROOT / "cli" / "main.py").read_text(encoding="utf-8"))))
+    assert [name for name, _ in calls_that_print_or_exit(ast.parse("print(1); sys.exit(2)"))] == [
+        "print",
+        "sys.exit",
+    ]

@@ -1,4 +1,4 @@
-"""The strips of docs/recipes.md: every one is told of, and the recipes in them are recipes."""
+"""The strips of docs/recipes.md: each is shown there, and its recipes are valid."""
 
 from __future__ import annotations
 
