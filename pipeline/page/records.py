@@ -12,6 +12,8 @@ from typing import Any
 from ..storage.files import disk_errors, is_inside, parse_json_object, read_json_object, walk
 from ..storage.paths import OLDER, BatchPaths
 
+# A page with more pictures is slow to open.
+MOST_PICTURES = 20_000
 # A loss curve has at most this many points; three curves are kept of a log.
 CURVE_POINTS = 64
 CURVES = ("total", "content", "style")
@@ -74,7 +76,7 @@ class BatchRecords:
 
 
 def read_batch(folder: Path) -> BatchRecords:
-    """Read a batch's folder.
+    """Read a batch's folder: its first MOST_PICTURES jobs, so that a huge batch costs no more than these.
 
     Raises:
         DiskError: it cannot be read.
@@ -82,7 +84,8 @@ def read_batch(folder: Path) -> BatchRecords:
     paths = BatchPaths(folder)
     pictures, notes = [], []
     with disk_errors(folder, "cannot be read"):
-        for name in sorted(_record_names(paths.logs)):
+        names = sorted(_record_names(paths.logs))
+        for name in names[:MOST_PICTURES]:
             try:
                 pictures.append(_read_picture(paths, name))
             except FileNotFoundError:
@@ -90,10 +93,12 @@ def read_batch(folder: Path) -> BatchRecords:
             except ValueError as error:
                 notes.append(f"logs/{name}.json is left out: {error}.")
         summary = read_json_object(folder / "summary.json")
-    known = {picture.name for picture in pictures}
-    pictures += _without_record(summary, known)
+    unread = names[MOST_PICTURES:]
+    pictures += _without_record(summary, {picture.name for picture in pictures}.union(unread))
+    if (count := len(pictures) + len(unread)) > MOST_PICTURES:
+        notes.append(f"The first {MOST_PICTURES:,} of {count:,} pictures are shown.")
     reason, fault = _text(summary.get("reason")), _text(summary.get("fault"))
-    return BatchRecords(folder.name, tuple(pictures), reason, fault, tuple(notes))
+    return BatchRecords(folder.name, tuple(pictures[:MOST_PICTURES]), reason, fault, tuple(notes))
 
 
 def _record_names(logs: Path) -> Iterable[str]:

@@ -29,8 +29,6 @@ from .records import BatchRecords, Curves, Picture, read_batch
 from .thumbnails import THUMBS, Thumbnails, content_name, large_name, result_name, style_name
 
 SHEET = "index.html"
-# A page with more pictures is slow to open.
-MOST_PICTURES = 20_000
 # A file that this program wrote says so within as many bytes.
 MARK, HEAD_BYTES = b'<meta name="generator" content="style-pipeline', 1024
 # Curves are drawn on a grid of this height; a point has two digits of base 36.
@@ -61,9 +59,6 @@ def read_sheet(folder: Path, originals: Sequence[tuple[Path, Path]] = (), limit_
         raise UsageError(
             f"{folder}: has no pictures and no records of any.", "Give the folder of a batch, in the outbox."
         )
-    if (count := len(batch.pictures)) > MOST_PICTURES:
-        notes = (*batch.notes, f"The first {MOST_PICTURES:,} of {count:,} pictures are shown.")
-        batch = BatchRecords(batch.name, batch.pictures[:MOST_PICTURES], batch.reason, batch.fault, notes)
     thumbnails = Thumbnails(folder, originals)
     with disk_errors(folder, "its thumbnails cannot be written"):
         thumbs = thumbnails.make(thumbnails.plan(batch.pictures), limit_s)
@@ -190,7 +185,7 @@ def _picture_data(
 def _briefly(picture: Picture) -> str:
     """Return the error of a picture without the folders of its content."""
     path = picture.content.path if picture.content else ""
-    return picture.error.replace(path, Path(path).name) if path in picture.error and path else ""
+    return picture.error.replace(path, Path(path).name) if path and path in picture.error else ""
 
 
 def curve_data(curves: Curves) -> dict[str, Any]:
