@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import PathError, UsageError
+from pipeline.page import records
 from pipeline.page.layout import arrange
 from pipeline.page.records import BatchRecords, Curves, Picture, Source
 from pipeline.page.sheet import (
     HEIGHT,
-    MOST_PICTURES,
     Sheet,
     curve_data,
     read_sheet,
@@ -203,11 +203,14 @@ def test_a_file_of_someone_else_is_left_alone(batch: Path, kind: str) -> None:
 
 
 def test_very_large_batches_are_cut_off_with_a_note(batch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MOST_PICTURES >= 5_000
-    monkeypatch.setattr("pipeline.page.sheet.MOST_PICTURES", 3)
+    assert records.MOST_PICTURES >= 5_000
+    monkeypatch.setattr("pipeline.page.records.MOST_PICTURES", 3)
+    read: list[Path] = []
+    monkeypatch.setattr("pipeline.page.records.read_curves", read.append)
     sheet = read_sheet(batch)
     assert len(sheet.batch.pictures) == 3
     assert sheet.batch.notes == ("The first 3 of 4 pictures are shown.",)
+    assert len(read) <= 3
 
 
 def test_curves_are_heights_on_a_logarithmic_scale() -> None:

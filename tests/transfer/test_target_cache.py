@@ -9,26 +9,13 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from small_targets import same, targets
 
-from pipeline.transfer.losses import moments
 from pipeline.transfer.target_cache import FORMAT_VERSION, ColorMatch, StyleKey, TargetCache
 from pipeline.transfer.targets import StyleTargets, stack_targets
 from pipeline.transfer.tensor_files import tensor_bytes, write_tensor_bytes
 
 CHANNELS = {"relu1_1": 4}
-
-
-def targets(seed: int = 0, channels: int = 4) -> StyleTargets:
-    generator = torch.Generator().manual_seed(seed)
-    return StyleTargets({"relu1_1": moments(torch.rand(1, channels, 8, 8, generator=generator))})
-
-
-def same(a: StyleTargets, b: StyleTargets) -> bool:
-    return a.layers.keys() == b.layers.keys() and all(
-        torch.equal(a.layers[k].mean, b.layers[k].mean)
-        and torch.equal(a.layers[k].second, b.layers[k].second)
-        for k in a.layers
-    )
 
 
 @pytest.fixture

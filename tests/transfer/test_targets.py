@@ -1,24 +1,12 @@
 from __future__ import annotations
 
 import torch
+from small_targets import same, targets
 from tiny import random_image, tiny_encoder
 
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.losses import Moments, moments
-from pipeline.transfer.targets import StyleTargets, blend_targets, gram_targets
-
-
-def targets(seed: int = 0, channels: int = 4) -> StyleTargets:
-    generator = torch.Generator().manual_seed(seed)
-    return StyleTargets({"relu1_1": moments(torch.rand(1, channels, 8, 8, generator=generator))})
-
-
-def same(a: StyleTargets, b: StyleTargets) -> bool:
-    return a.layers.keys() == b.layers.keys() and all(
-        torch.equal(a.layers[k].mean, b.layers[k].mean)
-        and torch.equal(a.layers[k].second, b.layers[k].second)
-        for k in a.layers
-    )
+from pipeline.transfer.targets import blend_targets, gram_targets
 
 
 def test_targets_are_the_moments_of_the_features():

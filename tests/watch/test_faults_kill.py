@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,8 @@ def test_killed_at_every_point_twice(forks: Forks, each: Each, mode: str, tmp_pa
 def test_killed_at_many_points_of_other_scenarios(
     forks: Forks, each: Each, name: str, tmp_path: Path
 ) -> None:
-    scenario = SCENARIOS[name]
-    points = count_points(forks, scenario, tmp_path / "count")
-    each(
-        lambda server, point: kill_twice(server, scenario, tmp_path / str(point), point),
-        range(0, points + 1, 4),
-    )
+    points = count_points(forks, SCENARIOS[name], tmp_path / "count")
+    kill_at(each, name, tmp_path, range(0, points + 1, 4))
 
 
 @pytest.mark.case(*KILL)
@@ -50,12 +47,12 @@ def test_killed_at_many_points_of_other_scenarios(
 def test_killed_at_some_points_of_other_scenarios(
     forks: Forks, each: Each, name: str, tmp_path: Path
 ) -> None:
-    scenario = SCENARIOS[name]
-    points = count_points(forks, scenario, tmp_path / "count")
-    each(
-        lambda server, point: kill_twice(server, scenario, tmp_path / str(point), point),
-        [points // 2 - 10, points - 25],
-    )
+    points = count_points(forks, SCENARIOS[name], tmp_path / "count")
+    kill_at(each, name, tmp_path, [points // 2 - 10, points - 25])
+
+
+def kill_at(each: Each, name: str, folder: Path, points: Iterable[int]) -> None:
+    each(lambda server, point: kill_twice(server, SCENARIOS[name], folder / str(point), point), points)
 
 
 # 2: SIGKILL the daemon while its worker lives
