@@ -4,7 +4,7 @@ BIN = .venv/bin
 
 ISAS = isa-avx2 isa-avx512 isa-avx512-bf16 isa-native
 
-.PHONY: all demo strips test test-processes test-rest test-all test-faults test-isa $(ISAS) bench bench-gpu lint format types clean
+.PHONY: all demo strips test test-processes test-rest test-browser test-all test-faults test-isa $(ISAS) bench bench-gpu lint format types clean
 
 all: lint types test
 
@@ -27,6 +27,18 @@ test-processes:
 
 test-rest:
 	$(BIN)/python -m pytest -q $(addprefix --ignore=,$(PROCESSES))
+
+# The pages in a real browser: the system's Chromium. npm brings axe-core, whose rules for accessible pages they are held
+# to. Where one of them is missing, the tests that need it are skipped and say so.
+AXE = axe-core@4.14.1
+
+test-browser: .venv/installed-dev
+	-@test -e .venv/share/axe.min.js || $(MAKE) --no-print-directory .venv/share/axe.min.js
+	$(BIN)/python -m pytest -q -rs -m browser tests/page/browser
+
+.venv/share/axe.min.js:
+	@mkdir -p $(@D)
+	cd $(@D) && tar xzf "$$(npm pack --silent $(AXE))" --strip-components=1 package/axe.min.js && rm axe-core-*.tgz
 
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not gpu"

@@ -175,7 +175,7 @@ function buildGrid() {
     const line = element("div", { className: "line row", role: "row" }, rowHead(row));
     row.cells.forEach((indices, place) => {
       const cell = element("div", { className: "cell", role: "cell" }, ...indices.map((index) => card(index, true)));
-      if (!indices.length) cell.append(element("span", { className: "empty", "aria-label": "No picture" }));
+      if (!indices.length) cell.append(element("span", { className: "empty" }, element("span", { className: "unseen" }, "No picture")));
       cell.style.gridColumn = String(columns[place].place);
       line.append(cell);
     });
