@@ -1,6 +1,9 @@
+import { at, counted, describe, duration, element, grouped, visible } from "./dom.js";
+import { parts } from "./details.js";
+import { comparison } from "./slider.js";
+import { Viewer } from "./viewer.js";
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const SVG = "http://www.w3.org/2000/svg";
 const WORDS = {
   missing: ["Not there", "It was made, and has been deleted or renamed since."],
   postponed: ["Not begun", "It would have run past the deadline."],
@@ -12,48 +15,6 @@ const REASONS = {
   deadline: "The last run reached its deadline.",
   max_failures: "The last run ended because too many pictures failed.",
 };
-const at = (id) => document.getElementById(id);
-
-// Characters that turn around or hide what stands beside them are shown by their numbers.
-function visible(text) {
-  const number = (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  return text.replace(/[\0-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, number);
-}
-
-// Text is only ever set as text.
-function element(name, properties = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(properties)) {
-    if (key.includes("-") || key === "role" || key === "for") made.setAttribute(key, value);
-    else made[key] = value;
-  }
-  for (const child of children) {
-    if (child !== null && child !== "") made.append(typeof child === "string" ? visible(child) : child);
-  }
-  return made;
-}
-
-function drawn(name, attributes, ...children) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
-function counted(number, noun) {
-  return `${number.toLocaleString()} ${noun}${number === 1 ? "" : "s"}`;
-}
-
-function duration(seconds) {
-  if (seconds < 60) return `${seconds.toFixed(1)} s`;
-  const minutes = Math.round(seconds / 60);
-  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-function when(text) {
-  const date = new Date(text);
-  return Number.isNaN(date.getTime()) ? text : date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
-}
 
 function span(texts) {
   const dates = texts.map((text) => new Date(text)).filter((date) => !Number.isNaN(date.getTime()));
@@ -70,11 +31,6 @@ const byName = new Map(data.pictures.map((picture, index) => [picture.name, inde
 const cards = new Map();
 
 const linkTo = (picture) => `#picture=${encodeURIComponent(picture.name.toWellFormed?.() ?? picture.name)}`;
-
-function describe(picture) {
-  const made = picture.contentName ? `${picture.contentName} in the style ${picture.style ?? ""}` : picture.name;
-  return picture.difference ? `${made}, ${picture.difference}` : made;
-}
 
 // The head
 
@@ -101,12 +57,6 @@ function buildHead() {
     const items = data.notes.map((note) => element("li", {}, note));
     at("head").append(details(counted(items.length, "note") + " about this sheet", items));
   }
-}
-
-function grouped(items, key) {
-  const groups = new Map();
-  for (const item of items) groups.set(item[key], [...(groups.get(item[key]) ?? []), item]);
-  return groups;
 }
 
 function listOfFailures(failed) {
@@ -223,26 +173,22 @@ function buildWall() {
 
 // The viewer
 
-const viewer = at("viewer");
+const viewer = new Viewer(step, closed);
 let shown = -1;
-let cut = 50; // the slider stays where it is from picture to picture
 
 function show(index) {
   shown = index;
   const picture = data.pictures[index];
-  const place = places.get(index);
-  at("viewer-name").textContent = visible(picture.name);
-  at("viewer-place").textContent = `${(place + 1).toLocaleString()} of ${order.length.toLocaleString()}`;
-  at("previous").disabled = place === 0;
-  at("next").disabled = place === order.length - 1;
-  at("stage").replaceChildren(stage(picture));
-  at("details").replaceChildren(...parts(picture).filter(Boolean));
-  at("details").scrollTop = 0;
+  viewer.show(picture.name, places.get(index), order.length, stage(picture), parts(picture, data.recipes[picture.recipe]));
   document.title = visible(`${picture.name} – ${data.batch}`);
-  if (!viewer.open) {
-    viewer.showModal();
-    at("viewer-name").focus({ preventScroll: true });
-  }
+}
+
+function closed() {
+  document.title = visible(data.batch);
+  if (location.hash.startsWith("#picture=")) history.replaceState(null, "", "#");
+  const last = cards.get(shown);
+  last?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  last?.focus({ preventScroll: true });
 }
 
 function stage(picture) {
@@ -250,121 +196,7 @@ function stage(picture) {
     const note = statusNote(picture, "stage-note");
     return element("div", { className: picture.status }, note);
   }
-  const box = element("div", { className: "compare" });
-  box.style.setProperty("--ratio", String((picture.width || 4) / (picture.height || 3)));
-  const result = element("img", { className: "after", alt: `Result: ${describe(picture)}`, src: picture.large });
-  if (!picture.width) {
-    result.addEventListener("load", () => box.style.setProperty("--ratio", String(result.naturalWidth / result.naturalHeight)));
-  }
-  box.append(result);
-  if (!picture.content) return box;
-  const slider = element("input", { type: "range", min: "0", max: "100", step: "1", value: String(cut) });
-  slider.setAttribute("aria-label", "How much of the photograph is shown before the result");
-  const move = () => {
-    cut = Number(slider.value);
-    box.style.setProperty("--cut", `${cut}%`);
-    slider.setAttribute("aria-valuetext", `${cut} % photograph`);
-  };
-  slider.addEventListener("input", move);
-  move();
-  box.append(
-    element("img", { className: "before", alt: `Photograph: ${picture.contentName ?? ""}`, src: picture.content }),
-    element("span", { className: "tag left", "aria-hidden": "true" }, "before"),
-    element("span", { className: "tag right", "aria-hidden": "true" }, "after"),
-    element("span", { className: "edge" }), slider);
-  return box;
-}
-
-function parts(picture) {
-  return [stylePart(picture), curvePart(picture), factPart(picture), notePart(picture), recipePart(picture)];
-}
-
-function section(title, ...children) {
-  return element("section", {}, element("h3", {}, title), ...children);
-}
-
-function stylePart(picture) {
-  if (!picture.styles) return null;
-  const figures = picture.styles.map((style) => {
-    const share = picture.styles.length > 1 ? ` · ${Number((100 * style.share).toFixed(1))} %` : "";
-    const image = style.thumb ? element("img", { alt: `Style: ${style.name}`, src: style.thumb }) : "";
-    return element("figure", {}, image, element("figcaption", {}, style.name + share));
-  });
-  return section(`Style: ${picture.style ?? ""}`, element("div", { className: "styles" }, ...figures));
-}
-
-function heights(text) {
-  return text.match(/../g).map((digits) => 1 - parseInt(digits, 36) / (36 * 36 - 1));
-}
-
-function curvePart(picture) {
-  const curves = picture.curves;
-  if (!curves) return null;
-  const [width, height] = [320, 120];
-  const lines = Object.entries(curves.lines);
-  const x = (index, count) => (width * index) / (count - 1);
-  const count = lines[0][1].length / 2;
-  const spoken = lines.map(([name]) => `${name} ends at ${curves.ends[name]}`).join(", ");
-  const svg = drawn("svg", { viewBox: `0 -14 ${width} ${height + 30}`, role: "img",
-    "aria-label": `Loss curves over ${curves.steps[1]} steps, on a logarithmic scale: ${spoken}` });
-  for (const [index, size] of curves.levels) {
-    if (index) svg.append(drawn("line", { class: "mark", x1: x(index, count), x2: x(index, count), y1: -4, y2: height }));
-    svg.append(drawn("text", { x: x(index, count) + (index ? 3 : 0), y: -5 }, `${size} px`));
-  }
-  svg.append(drawn("line", { class: "mark", x1: 0, x2: width, y1: height + 2, y2: height + 2 }));
-  for (const [name, text] of lines) {
-    const points = heights(text).map((value, index) => `${x(index, count).toFixed(1)},${(value * height).toFixed(1)}`);
-    svg.append(drawn("polyline", { class: name, points: points.join(" ") }));
-  }
-  svg.append(drawn("text", { x: 0, y: height + 14 }, `step ${curves.steps[0]}`),
-    drawn("text", { x: width, y: height + 14, "text-anchor": "end" }, `step ${curves.steps[1]}`));
-  const legend = lines.map(([name]) => element("li", {},
-    drawn("svg", { viewBox: "0 0 22 8", "aria-hidden": "true" }, drawn("line", { class: name, x1: 0, x2: 22, y1: 4, y2: 4 })),
-    `${name} ${curves.ends[name]}`));
-  return element("section", { className: "curves" }, element("h3", {}, "Loss, logarithmic"), svg,
-    element("ul", { className: "legend" }, ...legend));
-}
-
-function factPart(picture) {
-  const facts = [];
-  if (picture.contentName) facts.push(["Content", picture.contentName]);
-  if (picture.difference) facts.push(["Differs in", picture.difference]);
-  if (picture.seconds) facts.push(["Time", duration(picture.seconds)]);
-  if (picture.width) facts.push(["Size", `${picture.width} × ${picture.height}`]);
-  for (const [label, text] of Object.entries(picture.facts ?? {})) facts.push([label, text]);
-  if (picture.finished) facts.push([picture.status === "failed" ? "Failed" : "Finished", when(picture.finished)]);
-  if (picture.image) facts.push(["File", element("a", { href: picture.image }, "open the picture")]);
-  if (!facts.length) return null;
-  const pairs = facts.flatMap(([label, value]) => [element("dt", {}, label), element("dd", {}, value)]);
-  return section("Picture", element("dl", { className: "facts" }, ...pairs));
-}
-
-function notePart(picture) {
-  if (!picture.notes) return null;
-  return section("Notes", element("ul", { className: "notes" }, ...picture.notes.map((note) => element("li", {}, note))));
-}
-
-function recipePart(picture) {
-  if (picture.recipe === undefined) return null;
-  const text = data.recipes[picture.recipe];
-  const copy = element("button", { type: "button", className: "copy" }, "Copy");
-  const pre = element("pre", { tabIndex: 0, "aria-label": "Recipe as YAML", role: "region" }, text);
-  copy.setAttribute("aria-label", "Copy the recipe");
-  copy.addEventListener("click", async () => {
-    copy.textContent = (await copied(text, pre)) ? "Copied" : "Press Ctrl+C";
-    setTimeout(() => { copy.textContent = "Copy"; }, 2000);
-  });
-  return element("section", { className: "recipe" }, element("h3", {}, "Recipe", copy), pre);
-}
-
-async function copied(text, pre) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch { // no clipboard for files: select the text, so that a key copies it
-    getSelection().selectAllChildren(pre);
-    return document.execCommand("copy");
-  }
+  return comparison(picture);
 }
 
 // Moving about: the fragment names the picture, so that it can be linked to, and Back closes it
@@ -376,9 +208,9 @@ function follow() {
     name = found && decodeURIComponent(found[1]);
   } catch { /* not ours */ }
   const index = name === null ? undefined : byName.get(name);
-  if (index !== undefined && viewer.open && index === shown) return;
+  if (index !== undefined && viewer.isOpen && index === shown) return;
   if (index !== undefined) show(index);
-  else if (viewer.open) viewer.close();
+  else if (viewer.isOpen) viewer.close();
 }
 
 function step(by) {
@@ -388,22 +220,6 @@ function step(by) {
   location.replace(linkTo(data.pictures[index]));
 }
 
-viewer.addEventListener("close", () => {
-  document.title = data.batch;
-  if (location.hash.startsWith("#picture=")) history.replaceState(null, "", "#");
-  const last = cards.get(shown);
-  last?.scrollIntoView({ block: "nearest", inline: "nearest" });
-  last?.focus({ preventScroll: true });
-});
-viewer.addEventListener("keydown", (event) => {
-  const isBusy = event.target.matches("input, pre") || event.altKey || event.ctrlKey || event.metaKey;
-  if (isBusy || !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
-  event.preventDefault();
-  step(event.key === "ArrowLeft" ? -1 : 1);
-});
-at("previous").addEventListener("click", () => step(-1));
-at("next").addEventListener("click", () => step(1));
-at("close").addEventListener("click", () => viewer.close());
 addEventListener("hashchange", follow);
 
 buildHead();

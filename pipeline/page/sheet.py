@@ -13,7 +13,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -24,11 +23,13 @@ from ..spec.yaml12 import dump_yaml
 from ..storage.files import disk_errors
 from ..storage.temporary import write_file
 from ..version import VERSION
+from .assets import joined_script, read_asset
 from .layout import Layout, arrange
 from .records import BatchRecords, Curves, Picture, read_batch
 from .thumbnails import THUMBS, Thumbnails, content_name, large_name, result_name, style_name
 
 SHEET = "index.html"
+STYLES = ("base.css", "viewer.css", "sheet.css")
 # A file that this program wrote says so within as many bytes.
 MARK, HEAD_BYTES = b'<meta name="generator" content="style-pipeline', 1024
 # Curves are drawn on a grid of this height; a point has two digits of base 36.
@@ -94,11 +95,8 @@ def _is_ours(path: Path) -> bool:
 
 def render_sheet(sheet: Sheet) -> bytes:
     """Return the page of a sheet."""
-    style, script, page = (
-        resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-        for name in ("sheet.css", "sheet.js", "sheet.html")
-    )
-    text = Template(page).substitute(
+    style, script = "\n".join(map(read_asset, STYLES)), joined_script("sheet.js")
+    text = Template(read_asset("sheet.html")).substitute(
         title=html.escape(sheet.batch.name),
         version=html.escape(VERSION),
         style=style,

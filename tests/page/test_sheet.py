@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import PathError, UsageError
 from pipeline.page import records
+from pipeline.page.assets import joined_script
 from pipeline.page.layout import arrange
 from pipeline.page.records import BatchRecords, Curves, Picture, Source
 from pipeline.page.sheet import (
@@ -121,7 +122,7 @@ def test_the_page_names_nothing_outside_of_its_folder(batch: Path) -> None:
 
 
 def test_the_page_never_sets_markup_from_text() -> None:
-    script = (Path(write_sheet.__code__.co_filename).parent / "sheet.js").read_text(encoding="utf-8")
+    script = joined_script("sheet.js")
     for risky in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "fetch("):
         assert risky not in script
 
