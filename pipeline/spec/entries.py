@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -132,11 +132,23 @@ class Manifest(StrictModel):
     recipe: RecipeFields = Field(default_factory=dict, description="fields for every job of this batch")
     contents: Contents = Field([], description="paths or globs")
     styles: Styles = Field([], description="paths or globs, or blends; every content gets each of them")
+    pair: Literal["product", "zip"] = Field(
+        "product",
+        description="how contents and styles are combined; product: every content with every style; zip: the "
+        "first with the first, the second with the second, and so on",
+    )
     pairs: Pairs = Field([], description="single contents, each with a style or masks of its own")
     sweep: dict[str, SweptValues] = Field(
         {},
         description="recipe fields, each with the values to try; a pair that sets the field keeps its own",
     )
+
+    @field_validator("pair", mode="before")
+    @classmethod
+    def _check_is_no_list(cls, value: Any) -> Any:
+        if isinstance(value, list | Mapping):
+            raise ValueError("expected product or zip; single pairs are listed under 'pairs'")
+        return value
 
     @model_validator(mode="after")
     def _check_something_to_do(self) -> Manifest:

@@ -52,11 +52,13 @@ def read_manifest(
         raise document.error([*manifest, *resolver.problems, *swept])
     pair_fields = [anchor_init(pair.recipe, folder) for pair in manifest.pairs]
     contents, styles = resolver.contents(manifest.contents), resolver.styles(manifest.styles)
+    is_zip = manifest.pair == "zip"
+    zipped = resolver.zipped(contents, styles) if is_zip else ()
     batch = Batch(
         name=safe_name((manifest.batch or document.path.stem).replace("/", "_").lstrip("._ ")),
-        contents=contents,
-        styles=styles,
-        pairs=resolver.pairs(manifest.pairs, pair_fields),
+        contents=() if is_zip else contents,
+        styles=() if is_zip else styles,
+        pairs=(*zipped, *resolver.pairs(manifest.pairs, pair_fields)),
         defaults=(config_fields, anchor_init(manifest.recipe, folder)),
         overrides=flag_fields,
         sweep=_read_sweep(manifest.sweep, flag_fields, folder),

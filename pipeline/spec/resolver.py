@@ -15,6 +15,7 @@ from .jobs import Masks, Style
 from .models import listed
 from .problems import Problem
 from .regions import Color
+from .text import counted
 from .yaml12 import KeyPath
 
 
@@ -45,6 +46,14 @@ class Resolver:
             styles = self._pair_styles(pair, ("pairs", index))
             rows += [PairRow(content, *style, own) for content in contents for style in styles]
         return tuple(rows)
+
+    def zipped(self, contents: Sequence[Path], styles: Sequence[Style]) -> tuple[PairRow, ...]:
+        """Return each content with the style in its place; unequal numbers are a problem."""
+        # Where a file is missing, that is the problem.
+        if len(contents) != len(styles) and not self.problems:
+            found = f"{counted(len(contents), 'content')} and {counted(len(styles), 'style')}"
+            self.problems.append(Problem(("pair",), f"zip needs as many contents as styles; found {found}"))
+        return tuple(PairRow(*each, None, {}) for each in zip(contents, styles, strict=False))
 
     def check_invalid(self, data: Mapping[str, Any]) -> None:
         """Check the files of a manifest that has other errors, where its entries can be understood."""

@@ -50,6 +50,38 @@ def test_pairs_are_enough(read: Any) -> None:
     assert pairs(read("pairs: [{content: photos/a.jpg, style: styles/s.png}]\n")) == [("a.jpg", "s")]
 
 
+def test_zip_makes_each_content_with_the_style_in_its_place(read: Any) -> None:
+    batch = read("pair: zip\ncontents: [photos/c.jpg, photos/a.jpg]\nstyles: [styles/t.png, styles/s.png]\n")
+    assert pairs(batch) == [("c.jpg", "t"), ("a.jpg", "s")]
+    assert len(batch) == 2
+    assert pairs(read("pair: zip\ncontents: photos/*\nstyles: [styles/*, styles/t.png]\n")) == [
+        ("a.jpg", "s"),
+        ("b.PNG", "t"),
+        ("c.jpg", "t"),
+    ]
+
+
+def test_zip_goes_with_blends_sweeps_and_pairs_with_a_recipe_of_their_own(read: Any, here: Path) -> None:
+    batch = read(
+        "pair: zip\ncontents: photos/*.jpg\nsweep: {seed: [1, 2]}\nrecipe: {size: 100}\n"
+        "styles: [{name: mix, blend: {styles/s.png: 1, styles/t.png: 2}}, styles/t.png]\n"
+        "pairs: [{content: 'photos/*.jpg', style: styles/s.png, recipe: {seed: 9}}]\n"
+    )
+    jobs = list(batch.jobs())
+    assert [(job.content.name, job.style.name, job.recipe.seed) for job in jobs] == [
+        ("a.jpg", "mix", 1), ("c.jpg", "t", 1), ("a.jpg", "mix", 2), ("c.jpg", "t", 2),
+        ("a.jpg", "s", 9), ("c.jpg", "s", 9),
+    ]  # fmt: skip
+    assert {job.recipe.size for job in jobs} == {100}
+    assert len(batch) == 6
+    assert {path.name for path in batch.input_paths()} == {"a.jpg", "c.jpg", "s.png", "t.png"}
+
+
+def test_product_is_what_holds_without_the_key(read: Any) -> None:
+    text = "contents: [photos/*.jpg]\nstyles: [styles/*.png]\n"
+    assert pairs(read("pair: product\n" + text)) == pairs(read(text))
+
+
 def test_flags_override_pairs_and_everything_overrides_config(read: Any) -> None:
     text = "recipe: {size: 200, seed: 2, history: 2}\npairs:\n"
     text += "  - {content: photos/a.jpg, style: styles/s.png, recipe: {size: 300, seed: 3}}\n"
