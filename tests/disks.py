@@ -18,8 +18,8 @@ When = Literal["before", "after"]
 Hook = Callable[[When, str, tuple[Path, ...]], None]
 
 OPERATIONS = (
-    "mkdir", "write", "copy", "sync", "sync_folder", "rename", "replace", "unlink", "rmdir", "entries",
-    "free_bytes",
+    "mkdir", "write", "copy", "set_modified", "sync", "sync_folder", "rename", "replace", "unlink", "rmdir",
+    "entries", "free_bytes",
 )  # fmt: skip
 
 
@@ -37,6 +37,9 @@ class HookedDisk(Disk):
 
     def copy(self, source: Path, target: Path) -> None:
         self._call("copy", source, target)
+
+    def set_modified(self, path: Path, modified_ns: int) -> None:
+        self._call("set_modified", path, modified_ns)
 
     def sync(self, path: Path) -> None:
         self._call("sync", path)

@@ -1,4 +1,4 @@
-"""The sha256 of input files."""
+"""The sha256 of input files, and when they were last modified."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ class ReadingStopped(Exception):
 
 
 class Digests(dict[Path, str]):
-    """The sha256 of files by path. Each is read when it is first asked for."""
+    """The sha256 of files by path. Each is read when it is first asked for.
+
+    `modified_ns` has when each was last modified, in nanoseconds since 1970.
+    """
 
     def __init__(self, should_stop: Callable[[], bool]) -> None:
         super().__init__()
+        self.modified_ns: dict[Path, int] = {}
         self._should_stop = should_stop
 
     def __missing__(self, path: Path) -> str:
@@ -29,7 +33,9 @@ class Digests(dict[Path, str]):
             DiskError: its folder is gone.
         """
         try:
+            modified_ns = path.stat().st_mtime_ns
             self[path] = sha256_of(path, self._tick)
+            self.modified_ns[path] = modified_ns
         except OSError as error:
             reason = error.strerror or str(error)
             if not path.parent.is_dir():  # not a bad picture, but a folder that went away

@@ -33,7 +33,7 @@ Action = Literal["run", "skip", "restore", "publish", "fail"]
 class RunOptions:
     """`force` runs finished jobs again, `missing` only those whose pictures are gone.
 
-    `max_failures` 0 is no limit.
+    `max_failures` 0 is no limit. `keep_times` gives results the modification times of their contents.
     """
 
     force: bool = False
@@ -41,6 +41,7 @@ class RunOptions:
     max_attempts: int = 3
     deadline: Deadline | None = None
     missing: bool = False
+    keep_times: bool = False
 
 
 DEFAULTS = RunOptions()

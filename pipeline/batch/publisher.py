@@ -24,11 +24,19 @@ class Publisher:
     Where something cannot be written it raises DiskError; a name that cannot be used fails its own job.
     """
 
-    def __init__(self, folder: BatchFolder, ledger: Ledger, executor: Executor, digests: Digests) -> None:
+    def __init__(
+        self,
+        folder: BatchFolder,
+        ledger: Ledger,
+        executor: Executor,
+        digests: Digests,
+        keep_times: bool = False,
+    ) -> None:
         self.folder = folder
         self.ledger = ledger
         self.executor = executor
         self.digests = digests
+        self.keep_times = keep_times
         # Notes on snapshots whose names could not be used, by the keys of their jobs.
         self._lost_snapshots: dict[str, str] = {}
 
@@ -43,7 +51,8 @@ class Publisher:
             if decision.action == "publish":
                 path = self.folder.publish_staged(self.folder.stage.folder / decision.key)
             elif decision.action == "restore":
-                path = self._publish(decision, self.folder.stage_older(place, decision.job.drop))
+                modified_ns = self._modified_ns(decision)
+                path = self._publish(decision, self.folder.stage_older(place, decision.job.drop, modified_ns))
                 self.folder.remove_older(place)
         except PathError as error:
             return self.fail(decision, JobResult.failure(error))
@@ -54,10 +63,11 @@ class Publisher:
         if note := self._lost_snapshots.pop(decision.key, ""):
             result = replace(result, notes=(*result.notes, note))
         suffix, log = decision.job.recipe.suffix, log_bytes(result.log_header, result.log_rows)
-        record = self._record(decision, result)
+        record, modified_ns = self._record(decision, result), self._modified_ns(decision)
         try:
             path = self._publish(
-                decision, self.folder.stage_result(decision.name, suffix, result.image, log, record)
+                decision,
+                self.folder.stage_result(decision.name, suffix, result.image, log, record, modified_ns),
             )
         except PathError as error:
             return self.fail(decision, JobResult.failure(error))
@@ -95,6 +105,10 @@ class Publisher:
             if filled == name or self.folder.places.is_untaken(filled):
                 return filled
         return f"{name}-step{step:05d}"
+
+    def _modified_ns(self, decision: Decision) -> int | None:
+        """Return when a result counts as modified: with its content, or now."""
+        return self.digests.modified_ns[decision.job.content] if self.keep_times else None
 
     def _publish(self, decision: Decision, staged: Path) -> Path:
         if decision.job.drop:

@@ -55,7 +55,7 @@ class Runner:
         self.options = options
         self.should_stop = should_stop
         self.digests = Digests(self.must_stop)
-        self.publisher = Publisher(folder, ledger, executor, self.digests)
+        self.publisher = Publisher(folder, ledger, executor, self.digests, options.keep_times)
         self._announced: set[str] = set()
 
     def run(self, jobs: Callable[[], Iterable[Job]], total: int) -> Summary:

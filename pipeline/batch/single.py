@@ -16,6 +16,8 @@ from ..spec.output_names import safe_name
 from ..spec.problems import explain
 from ..spec.recipe import SUFFIXES, Recipe, merged_recipe
 from ..spec.regions import Color, check_regions, region_color
+from ..storage.files import Disk
+from ..storage.stage import NO_TIME
 from ..storage.temporary import write_file
 from .digests import Digests, ReadingStopped
 from .summary import Finished, Observer
@@ -103,10 +105,12 @@ def run_single(
     observer: Observer,
     should_stop: Callable[[], bool],
     force: bool = False,
+    keep_times: bool = False,
 ) -> Finished:
     """Run one job and write its picture to `path`, snapshots beside it; with `force`, over what is there.
 
-    A picture that says it was made by this very job is not made again: `skipped`.
+    A picture that says it was made by this very job is not made again: `skipped`. With `keep_times` it gets
+    the modification time of its content.
 
     Raises:
         UsageError: there is something else at `path`, or an input.
@@ -137,12 +141,24 @@ def run_single(
     (result,) = executor.run([Task(job, key, digests)], on_step, should_stop)
     if result.status == "failed":
         raise _error_of(result)
+    notes = result.notes
     if result.status == "done":
         write_file(path, result.image)
         executor.forget(key)
-    finished = Finished(job, job.name, result.status, key, path, result.seconds, notes=result.notes)
+        if keep_times:
+            notes += _set_modified(path, digests.modified_ns[job.content])
+    finished = Finished(job, job.name, result.status, key, path, result.seconds, notes=notes)
     observer.job_finished(finished)
     return finished
+
+
+def _set_modified(path: Path, modified_ns: int) -> tuple[str, ...]:
+    """Set when a result was last modified; return a note if its disk refuses."""
+    try:
+        Disk().set_modified(path, modified_ns)
+    except OSError as error:
+        return (NO_TIME.format(error.strerror or error),)
+    return ()
 
 
 def _error_of(result: JobResult) -> PipelineError:

@@ -189,6 +189,7 @@ class Config(StrictModel):
     max_failures: int = Field(
         0, ge=0, le=10**9, description="stop the batch after this many failed jobs; 0: never"
     )
+    keep_times: bool = Field(False, description="give results the modification time of their content")
     checkpoint_s: Seconds = Field(30.0, description="seconds between checkpoints of a running job")
     ignore: NamePatterns = Field(
         (),

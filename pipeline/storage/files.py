@@ -42,6 +42,10 @@ class Disk:
             shutil.copyfileobj(read, written, 1 << 20)
         shutil.copystat(source, target)
 
+    def set_modified(self, path: Path, modified_ns: int) -> None:
+        """Set when a file was last modified, in nanoseconds since 1970; many disks keep less of it."""
+        os.utime(path, ns=(path.stat().st_atime_ns, modified_ns))
+
     def sync(self, path: Path) -> None:
         # Windows syncs only what may be written; elsewhere the file may well be read-only.
         with path.open("r+b" if os.name == "nt" else "rb") as file:

@@ -50,9 +50,17 @@ class BatchFolder:
         return self.paths.folder
 
     def stage_result(
-        self, name: str, suffix: str, image: bytes, log: bytes, record: Mapping[str, Any]
+        self,
+        name: str,
+        suffix: str,
+        image: bytes,
+        log: bytes,
+        record: Mapping[str, Any],
+        modified_ns: int | None = None,
     ) -> Path:
         """Put a whole result on the stage, durably; from now on it need not be computed again.
+
+        The image gets the modification time `modified_ns`, in nanoseconds since 1970; None is now.
 
         Raises:
             PathError, DiskError: it cannot be written.
@@ -64,7 +72,7 @@ class BatchFolder:
             full["replaced"] = older
         with self.paths.errors():
             self._check_same_folder()
-            return self.stage.put(key, suffix, image, log, full)
+            return self.stage.put(key, suffix, image, log, full, modified_ns)
 
     def publish_staged(self, staged: Path) -> Path:
         """Move a result, or what is left of it, from the stage to its place; return the image's path.
@@ -115,8 +123,10 @@ class BatchFolder:
             records = [staged_record(staged) for staged in self.stage.scan()[0]]
         return [(str(record["drop"]), str(record["key"])) for record in records if record.get("drop")]
 
-    def stage_older(self, place: Place, drop: str = "") -> Path:
+    def stage_older(self, place: Place, drop: str = "", modified_ns: int | None = None) -> Path:
         """Put a copy of an older result on the stage, under a place's name and for a drop if there is one.
+
+        `modified_ns` as in `stage_result`.
 
         Raises:
             PathError, DiskError: it cannot be read or written.
@@ -124,7 +134,7 @@ class BatchFolder:
         with self.paths.errors():
             suffix, image, log, record = self._older.read(place.older)
             record |= {"drop": drop} if drop else {}
-            return self.stage_result(place.name, suffix, image, log, record)
+            return self.stage_result(place.name, suffix, image, log, record, modified_ns)
 
     def remove_older(self, place: Place) -> None:
         """Remove an older result that was published again.

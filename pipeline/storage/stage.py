@@ -14,6 +14,8 @@ from typing import Any
 from .files import TEMPORARY_PREFIX, Disk, parse_json_object
 from .paths import LOG, RECORD, BatchPaths, json_bytes
 
+NO_TIME = "the modification time of the content could not be set ({})."
+
 
 class Stage:
     """Results below `.staged/KEY`, each with log, image and record. OSErrors pass through.
@@ -26,18 +28,42 @@ class Stage:
         self.folder = paths.stage
         self.disk = disk
 
-    def put(self, key: str, suffix: str, image: bytes, log: bytes, record: Mapping[str, Any]) -> Path:
-        """Put a whole result on the stage, durably."""
+    def put(
+        self,
+        key: str,
+        suffix: str,
+        image: bytes,
+        log: bytes,
+        record: Mapping[str, Any],
+        modified_ns: int | None = None,
+    ) -> Path:
+        """Put a whole result on the stage, durably, and its image with a modification time if one is given.
+
+        If that time cannot be set, the record gets a note.
+        """
         unfinished = self.folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         staged = self.folder / key
         self.disk.make_folder(unfinished)
-        for file, data in ((LOG, log), (f"image{suffix}", image), (RECORD, json_bytes(record))):
-            self.disk.write(unfinished / file, data)
-            self.disk.sync(unfinished / file)
+        self._write(unfinished / LOG, log)
+        note = self._write(unfinished / f"image{suffix}", image, modified_ns)
+        full = {**record, "notes": [*record.get("notes", ()), note]} if note else record
+        self._write(unfinished / RECORD, json_bytes(full))
         self.disk.sync_folder(unfinished)
         self.disk.rename(unfinished, staged)
         self.disk.sync_folder(self.folder)
         return staged
+
+    def _write(self, path: Path, data: bytes, modified_ns: int | None = None) -> str:
+        """Write a file durably, and return a note if it cannot get its modification time."""
+        note = ""
+        self.disk.write(path, data)
+        if modified_ns is not None:
+            try:
+                self.disk.set_modified(path, modified_ns)
+            except OSError as error:  # a disk that is at fault fails the sync as well
+                note = NO_TIME.format(error.strerror or error)
+        self.disk.sync(path)
+        return note
 
     def move_out(self, source: Path, target: Path, replace: bool) -> None:
         """Move a file to its place; one that is gone was moved before a crash."""

@@ -83,7 +83,9 @@ class Setup:
             beat()
             return context.should_stop()
 
-        run_options = RunOptions(False, config.max_failures, config.max_attempts, options.deadline)
+        run_options = RunOptions(
+            False, config.max_failures, config.max_attempts, options.deadline, keep_times=config.keep_times
+        )
         claims = Claims(watch.inbox, watch.archive_dir, disk)
         quarantine = Quarantine(watch.inbox, watch.quarantine_dir, disk)
         self.config = config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -211,6 +212,17 @@ class Reading(FakeExecutor):
         self.read += [path for path in arguments if isinstance(path, Path) and path.is_absolute()]
         self.before()
         return super().call(function, *arguments)
+
+
+@pytest.mark.parametrize("originals", ["archive", "leave"])
+def test_results_can_have_the_times_of_what_was_dropped(originals: str, tmp_path: Path) -> None:
+    watched = Watched(tmp_path, "off", settle_s=0.01, originals=originals)
+    watched.configure(keep_times=True)
+    os.utime(watched.drop("a.png"), ns=(0, 1_234_567_890_123_456_789))
+    tally, _ = run_once(watched)
+    assert tally.done == 1
+    (image,) = watched.images()
+    assert image.stat().st_mtime_ns == 1_234_567_890_123_456_789
 
 
 def test_a_manifest_with_a_mistake_is_read_once(tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def run(
     )
     fields = flags.recipe_fields(preset, assignments)
     batch = read_manifest(manifest, settings.recipe, fields, exclusions=settings.exclusions())
-    options = RunOptions(force, settings.max_failures, settings.max_attempts, missing=missing)
+    options = RunOptions(
+        force, settings.max_failures, settings.max_attempts, missing=missing, keep_times=settings.keep_times
+    )
     if dry_run:
         _dry_run(settings, batch, options, as_json)
     else:

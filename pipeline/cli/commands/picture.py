@@ -54,7 +54,7 @@ def stylize(
         stop_signal(display.stopping, with_hang_up=True) as stopped,
     ):
         executor = InProcessExecutor(settings)
-        finished = run_single(job, path, executor, display, lambda: bool(stopped), force)
+        finished = run_single(job, path, executor, display, lambda: bool(stopped), force, settings.keep_times)
     if finished.status == "skipped":
         say(f"{path} is there already; --force makes it again.", err=True)
     if finished.status == "stopped":
