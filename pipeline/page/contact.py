@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -126,41 +126,72 @@ def _measures(tiles: Sequence[Tile], columns: int) -> Measures:
 
 
 def _tiles(sheet: Sheet) -> Iterator[Tile]:
+    """Yield the tiles of the grid, then those of the wall below it. A shared content is the first tile."""
+    layout, shared = sheet.layout, _shared_content(sheet)
+    below = len(layout.rows) + (1 if layout.rows else 0)
+    across = 1 + sum(len(group.columns) for group in layout.groups)
+    wall = [_picture_tile(sheet, index) for index in layout.wall]
+    if layout.rows:
+        yield from _grid_tiles(sheet)
+        if shared is not None:
+            yield replace(shared, height=min(shared.height, HEAD_HEIGHT), is_head=True)
+    else:
+        if shared is not None and len(wall) > 1:
+            wall.insert(0, shared)
+        across = max(1, math.ceil(math.sqrt(len(wall))))
+    for place, tile in enumerate(wall):
+        yield replace(tile, column=place % across, row=below + place // across)
+
+
+def _grid_tiles(sheet: Sheet) -> Iterator[Tile]:
     pictures, layout = sheet.batch.pictures, sheet.layout
-    heads = 1 if layout.rows else 0
-    column = heads
+    column = 1
     for group in layout.groups:
         for place, variant in enumerate(group.columns):
             label = " · ".join(filter(None, (group.label, variant)))
             picture = pictures[group.picture] if group.picture >= 0 and place == 0 else None
-            thumb = _style_thumb(sheet, picture)
-            yield Tile(column, 0, thumb, label, height=HEAD_HEIGHT if thumb else 0.0, is_head=True)
+            yield replace(_head_tile(sheet, "styles", picture, label), column=column)
             column += 1
-    for number, row in enumerate(layout.rows):
-        head = pictures[row.picture]
-        thumb = _style_thumb(sheet, head) if layout.rows_are == "styles" else _content_thumb(sheet, head)
-        yield Tile(0, number + heads, thumb, row.label, height=HEAD_HEIGHT if thumb else 0.0, is_head=True)
-        for place, cell in enumerate(row.cells):
+    for number, row in enumerate(layout.rows, 1):
+        yield replace(_head_tile(sheet, layout.rows_are, pictures[row.picture], row.label), row=number)
+        for place, cell in enumerate(row.cells, 1):
             if cell:  # of several pictures of one pair and recipe, the first
-                yield _picture_tile(sheet, cell[0], place + heads, number + heads, "")
-    first = len(layout.rows) + heads
-    across = column if layout.rows else max(1, math.ceil(math.sqrt(len(layout.wall))))
-    for place, index in enumerate(layout.wall):
-        label = layout.differences[index] or pictures[index].name
-        yield _picture_tile(sheet, index, place % across, first + place // across, label)
+                yield replace(_picture_tile(sheet, cell[0]), label="", column=place, row=number)
 
 
-def _picture_tile(sheet: Sheet, index: int, column: int, row: int, label: str) -> Tile:
+def _shared_content(sheet: Sheet) -> Tile | None:
+    """Return a tile of the content that all pictures were made from; None if there is more than one."""
+    known = [picture for picture in sheet.batch.pictures if picture.content is not None]
+    names = {_content_thumb(sheet, picture) for picture in known}
+    if len(names) != 1 or "" in names:
+        return None
+    made = next((picture for picture in known if picture.width), known[0])
+    label = Path(made.content.path).name if made.content else ""
+    return Tile(0, 0, names.pop(), label, height=_height(made))
+
+
+def _picture_tile(sheet: Sheet, index: int) -> Tile:
     picture = sheet.batch.pictures[index]
-    name = result_name(picture)
+    name, label = result_name(picture), sheet.layout.differences[index] or picture.name
     if picture.image and name in sheet.thumbs:
-        height = min(1.0, picture.height / picture.width) if picture.width else 1.0
-        return Tile(column, row, name, label, height=height)
-    return Tile(column, row, label=label, text=picture.status.replace("_", " "), height=0.25)
+        return Tile(0, 0, name, label, height=_height(picture))
+    return Tile(0, 0, label=label, text=picture.status.replace("_", " "), height=0.25)
 
 
-def _style_thumb(sheet: Sheet, picture: Picture | None) -> str:
-    name = style_name(picture.styles[0]) if picture is not None and picture.styles else ""
+def _height(picture: Picture) -> float:
+    return min(1.0, picture.height / picture.width) if picture.width else 1.0
+
+
+def _head_tile(sheet: Sheet, kind: str, picture: Picture | None, label: str) -> Tile:
+    """Return the head of a row or column, with the content or style of a picture where `kind` says so."""
+    thumb = ""
+    if picture is not None and kind in {"contents", "styles"}:
+        thumb = _content_thumb(sheet, picture) if kind == "contents" else _style_thumb(sheet, picture)
+    return Tile(0, 0, thumb, label, height=HEAD_HEIGHT if thumb else 0.0, is_head=True)
+
+
+def _style_thumb(sheet: Sheet, picture: Picture) -> str:
+    name = style_name(picture.styles[0]) if picture.styles else ""
     return name if name in sheet.thumbs else ""
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -31,7 +32,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of cells, each with the indices of its pictures. The content or style of `picture` heads it."""
+    """A row of cells, each with the indices of its pictures. Its head is part of what made `picture`."""
 
     label: str
     cells: tuple[tuple[int, ...], ...]
@@ -42,7 +43,8 @@ class Row:
 class Layout:
     """A grid of `rows` if there are any, then a wall of the pictures that are in no cell.
 
-    `differences` says how each picture differs from its neighbours. `rows_are` names the rows' heads.
+    `differences` says how each picture differs from its neighbours. `rows_are` says what heads the rows:
+    contents, styles, or values of a recipe field.
     """
 
     wall: tuple[int, ...]
@@ -55,7 +57,8 @@ class Layout:
 def arrange(pictures: Sequence[Picture]) -> Layout:
     """Arrange pictures: contents are rows, and styles and swept values columns; single pairs are a wall.
 
-    With one content, styles are the rows and swept values the columns.
+    With one content, styles are the rows and swept values the columns. With one style, too, the values of the
+    first swept field are the rows.
     """
     known = [index for index, picture in enumerate(pictures) if picture.content is not None]
     variants = variant_labels([pictures[index].recipe for index in known])
@@ -79,7 +82,30 @@ class _Placed:
     index: int
     content: str
     style: str
-    variant: str
+    values: tuple[str, ...]
+
+    @property
+    def variant(self) -> str:
+        return ", ".join(self.values)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """Where a picture goes in a grid: its row, and its column in a group."""
+
+    row: str
+    group: str
+    column: str
+
+
+def _cell_in_rows_of(kind: str, one: _Placed) -> _Cell:
+    if kind == "contents":
+        return _Cell(one.content, one.style, one.variant)
+    if kind == "styles":
+        *groups, column = one.values or ("",)
+        return _Cell(one.style, ", ".join(groups), column)
+    row, *columns = one.values or ("",)
+    return _Cell(row, "", ", ".join(columns))
 
 
 def _differing(placed: Sequence[_Placed]) -> tuple[str, ...]:
@@ -89,38 +115,41 @@ def _differing(placed: Sequence[_Placed]) -> tuple[str, ...]:
 
 
 def _grid(placed: Sequence[_Placed]) -> tuple[tuple[Group, ...], tuple[Row, ...], str] | None:
-    """Return the groups of columns and the rows; None where a wall shows the pictures better.
+    """Return the groups of columns, the rows, and what the rows are; None where a wall is better.
 
     A column of few pictures, such as that of a single pair with a recipe of its own, is left out.
     """
-    contents, styles = (  # with the first picture of each
-        {getattr(one, part): one.index for one in reversed(placed)} for part in ("content", "style")
-    )
-    by_style = len(contents) == 1
-    heads = styles if by_style else contents
-    cells: dict[tuple[str, str], dict[str, list[int]]] = {}
+    contents, styles = ({getattr(one, part) for one in placed} for part in ("content", "style"))
+    rows_are = "contents" if len(contents) > 1 else "styles" if len(styles) > 1 else "values"
+    heads: dict[str, int] = {}  # of rows, with their first pictures
+    groups: dict[str, int] = {}
+    columns: dict[tuple[str, str], dict[str, list[int]]] = {}
     for one in placed:
-        head, group = (one.style, "") if by_style else (one.content, one.style)
-        cells.setdefault((group, one.variant), {}).setdefault(head, []).append(one.index)
-    kept = [column for column in cells if len(cells[column]) >= COLUMN_FILLED * len(heads)]
-    kept.sort(key=lambda column: tuple(map(natural, column)))
+        cell = _cell_in_rows_of(rows_are, one)
+        heads.setdefault(cell.row, one.index)
+        groups.setdefault(cell.group, one.index)
+        columns.setdefault((cell.group, cell.column), {}).setdefault(cell.row, []).append(one.index)
+    kept = [column for column in columns if len(columns[column]) >= COLUMN_FILLED * len(heads)]
+    kept.sort(key=lambda column: [(natural(part), part) for part in column])
     rows = tuple(
-        Row(head, tuple(tuple(cells[column].get(head, ())) for column in kept), heads[head])
+        Row(head, tuple(tuple(columns[column].get(head, ())) for column in kept), heads[head])
         for head in sorted(heads, key=natural)
-        if any(head in cells[column] for column in kept)
+        if any(head in columns[column] for column in kept)
     )
-    filled = sum(len(cells[column]) for column in kept)
+    filled = sum(len(columns[column]) for column in kept)
     if len(rows) < 2 or len(kept) < 2 or filled < FILLED * len(rows) * len(kept):
         return None
-    groups = tuple(
-        Group(group, tuple(variant for other, variant in kept if other == group), styles.get(group, -1))
-        for group in dict.fromkeys(group for group, _ in kept)
-    )
-    return groups, rows, "styles" if by_style else "contents"
+    return tuple(_groups(kept, groups if rows_are == "contents" else {})), rows, rows_are
 
 
-def variant_labels(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say in which fields each recipe differs from the others; "" where all are the same.
+def _groups(columns: Sequence[tuple[str, str]], pictures: Mapping[str, int]) -> Iterator[Group]:
+    """Yield the groups of columns in their order; `pictures` are of the styles that head them."""
+    for name, same in itertools.groupby(columns, lambda column: column[0]):
+        yield Group(name, tuple(label for _, label in same), pictures.get(name, -1))
+
+
+def variant_labels(recipes: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Say in which fields each recipe differs from the others, a text a field; none where all are the same.
 
     Fields that follow from others are left out: those of a preset, where there are several.
     """
@@ -133,7 +162,7 @@ def variant_labels(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
         if len(set(finer)) > len(set(parts)):
             chosen.append(name)
             parts = finer
-    return [", ".join(f"{n} {_plain(recipe.get(n))}" for n in chosen) for recipe in recipes]
+    return [tuple(f"{name} {_plain(recipe.get(name))}" for name in chosen) for recipe in recipes]
 
 
 def _plain(value: Any) -> str:

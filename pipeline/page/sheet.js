@@ -30,6 +30,8 @@ const places = new Map(order.map((index, place) => [index, place]));
 const byName = new Map(data.pictures.map((picture, index) => [picture.name, index]));
 const cards = new Map();
 
+const stylesDiffer = !isSame(data.pictures.filter((one) => one.styles), (one) => JSON.stringify(one.styles));
+
 const linkTo = (picture) => `#picture=${encodeURIComponent(picture.name.toWellFormed?.() ?? picture.name)}`;
 
 // The head
@@ -48,7 +50,7 @@ function buildHead() {
   if (seconds) facts.push(`${duration(seconds)} of painting`);
   const line = element("p", { className: "facts" });
   facts.forEach((fact, index) => line.append(...(index ? [" · ", fact] : [fact])));
-  at("head").append(line);
+  at("head").append(line, ...sharedSources());
   const ended = data.fault ? `The last run ended with a fault: ${data.fault}` : REASONS[data.reason];
   if (ended) at("head").append(element("p", { className: "note fault" }, ended));
   const failed = statuses.get("failed") ?? [];
@@ -57,6 +59,27 @@ function buildHead() {
     const items = data.notes.map((note) => element("li", {}, note));
     at("head").append(details(counted(items.length, "note") + " about this sheet", items));
   }
+}
+
+// The photograph and the style that all pictures have in common.
+function sharedSources() {
+  const known = data.pictures.filter((one) => one.contentName);
+  const figure = (title, image, name) => element("figure", {},
+    image ? element("img", { alt: "", src: image }) : "",
+    element("figcaption", {}, title, element("b", {}, name)));
+  const figures = [];
+  const [first] = known;
+  if (known.length > 1 && isSame(known, (one) => `${one.content} ${one.contentName}`)) {
+    figures.push(figure("Photograph", first.content, first.contentName));
+  }
+  if (known.length > 1 && first.styles && isSame(known, (one) => JSON.stringify(one.styles))) {
+    figures.push(...first.styles.map((style) => figure("Style", style.thumb, style.name)));
+  }
+  return figures.length ? [element("div", { className: "sources" }, ...figures)] : [];
+}
+
+function isSame(items, part) {
+  return new Set(items.map(part)).size === 1;
 }
 
 function listOfFailures(failed) {
@@ -88,6 +111,10 @@ function card(index, isInGrid) {
     made.append(statusNote(picture));
   }
   const caption = element("span", { className: "caption" });
+  const style = picture.styles?.[0]?.thumb;
+  if (style && !isInGrid && stylesDiffer) {
+    caption.append(element("img", { alt: "", src: style, loading: "lazy", decoding: "async" }));
+  }
   if (picture.difference && !isInGrid) caption.append(element("b", {}, picture.difference));
   caption.append(element("span", { title: picture.name }, picture.name));
   made.append(caption);
@@ -160,8 +187,7 @@ function gridHeads(columns) {
 
 function rowHead(row) {
   const picture = data.pictures[row.picture];
-  const isStyle = data.rowsAre === "styles";
-  const thumb = isStyle ? picture.styles?.[0]?.thumb : picture.content;
+  const thumb = { styles: picture.styles?.[0]?.thumb, contents: picture.content }[data.rowsAre];
   return element("div", { className: "rowhead", role: "rowheader" },
     thumb ? element("img", { alt: "", src: thumb, loading: "lazy", decoding: "async" }) : "",
     element("p", { className: "label" }, row.label));

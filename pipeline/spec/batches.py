@@ -47,7 +47,8 @@ class Batch:
     """A checked manifest whose globs are expanded; `jobs()` makes the jobs one at a time.
 
     The fields of a recipe come from `defaults`, the sweep, the pair and `overrides`; a later source wins.
-    `notes` say what globs passed over and which names several styles have.
+    `notes` say what globs passed over and which names several styles have. Output names leave out the swept
+    values that are `usual`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Batch:
     overrides: Mapping[str, Any]
     sweep: Sweep = field(default_factory=Sweep)
     notes: tuple[str, ...] = ()
+    usual: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.count
@@ -96,5 +98,6 @@ class Batch:
         return merged_recipe(*self.defaults, swept, pair, self.overrides)
 
     def _job(self, pair: PairRow, recipe: Recipe, swept: Mapping[str, Any]) -> Job:
-        name = output_name(recipe, pair.content.stem, pair.style.name, swept)
-        return Job(self.name, pair.content, pair.style, recipe, name, swept, masks=pair.masks)
+        named = {key: value for key, value in swept.items() if (key, value) not in self.usual.items()}
+        name = output_name(recipe, pair.content.stem, pair.style.name, named)
+        return Job(self.name, pair.content, pair.style, recipe, name, named, masks=pair.masks)

@@ -62,7 +62,7 @@ def read_manifest(
         defaults=(config_fields, anchor_init(manifest.recipe, folder)),
         overrides=flag_fields,
         sweep=_read_sweep(manifest.sweep, flag_fields, folder),
-        notes=(*resolver.notes, *_shared_names(styles)),
+        notes=(*resolver.notes, *shared_names(styles)),
     )
     recipes = batch.sweep.count * (1 + sum(map(bool, pair_fields)))
     if (most := max(batch.count, recipes)) > MAX_JOBS:
@@ -77,7 +77,7 @@ def read_manifest(
     return batch
 
 
-def _shared_names(styles: Iterable[Style]) -> list[str]:
+def shared_names(styles: Iterable[Style]) -> list[str]:
     """Return a note for each name that several styles have; their results get a short id."""
     first: dict[str, Style] = {}
     shared = {style.name for style in styles if first.setdefault(composed(style.name), style) != style}

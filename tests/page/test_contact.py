@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from batch_records import add_record, failed
+from batch_records import add_record, draw, failed
 from PIL import Image
 
 from pipeline.errors import UsageError
@@ -56,6 +56,22 @@ def test_failed_pictures_and_walls_are_drawn(tmp_path: Path) -> None:
     add_record(folder, tmp_path / "b\n漢字.png", tmp_path / "y.png")
     image = draw_contact(read_sheet(folder), folder / THUMBS)
     assert colors(image)[OLIVE] > 10_000
+
+
+def test_a_content_that_all_pictures_share_is_shown_once(tmp_path: Path) -> None:
+    photo, wall, grid = draw(tmp_path / "me.png", "navy"), tmp_path / "wall", tmp_path / "grid"
+    for style in "xyz":
+        add_record(wall, photo, tmp_path / f"{style}.png")
+        for strength in (1, 2):
+            name, recipe = f"{style}-{strength}", {"strength": strength}
+            add_record(grid, photo, tmp_path / f"{style}.png", name=name, recipe=recipe)
+    inner = LARGEST - LARGEST // 20
+    found = colors(draw_contact(read_sheet(wall), wall / THUMBS))
+    assert found[NAVY] == pytest.approx(inner * inner * 2 / 3, rel=0.05)
+    assert found[OLIVE] == pytest.approx(3 * found[NAVY], rel=0.05)
+    found = colors(draw_contact(read_sheet(grid), grid / THUMBS))
+    assert 0 < found[NAVY] < inner * inner * 2 / 3
+    assert found[OLIVE] == pytest.approx(6 * inner * inner * 2 / 3, rel=0.05)
 
 
 def test_a_long_grid_has_small_cells_and_then_is_refused(

@@ -42,6 +42,26 @@ def test_of_one_content_the_styles_are_rows() -> None:
     assert layout.rows_are == "styles"
 
 
+def test_of_one_content_the_last_swept_field_makes_the_columns() -> None:
+    values = [(strength, seed) for strength in (0.5, 10, 2) for seed in (1, 2)]
+    layout = arrange([picture("a", s, strength=v, seed=n) for s in "xy" for v, n in values])
+    seeds = ("seed 1", "seed 2")
+    assert [(group.label, group.columns) for group in layout.groups] == [
+        ("strength 0.5", seeds),
+        ("strength 2", seeds),
+        ("strength 10", seeds),
+    ]
+    assert {group.picture for group in layout.groups} == {-1}
+    assert (layout.rows_are, [row.label for row in layout.rows]) == ("styles", ["x", "y"])
+
+
+def test_of_one_pair_the_values_of_one_field_are_rows() -> None:
+    layout = arrange([picture("a", "x", strength=v, seed=n) for v in (2, 10) for n in (1, 2, 3)])
+    assert (layout.rows_are, [row.label for row in layout.rows]) == ("values", ["strength 2", "strength 10"])
+    assert [(group.label, group.columns) for group in layout.groups] == [("", ("seed 1", "seed 2", "seed 3"))]
+    assert layout.rows[1].cells == ((3,), (4,), (5,))
+
+
 def test_single_pairs_are_a_wall() -> None:
     layout = arrange([picture("b", "x"), picture("a", "y"), picture("c", "z")])
     assert layout.rows == ()
@@ -87,14 +107,14 @@ def test_a_cell_may_be_empty() -> None:
 def test_only_the_fields_that_tell_recipes_apart_are_named() -> None:
     draft = {"preset": "draft", "size": 256, "steps": [10], "name": "{content}"}
     large = {"preset": "print", "size": 2048, "steps": [90], "name": "other"}
-    assert variant_labels([draft, large]) == ["preset draft", "preset print"]
-    assert variant_labels([draft, {**draft, "name": "other"}]) == ["", ""]
+    assert variant_labels([draft, large]) == [("preset draft",), ("preset print",)]
+    assert variant_labels([draft, {**draft, "name": "other"}]) == [(), ()]
     both = [{**draft, "seed": seed, "size": size} for seed in (1, 2) for size in (64, 128)]
-    assert variant_labels(both)[1] == "size 128, seed 1"
+    assert variant_labels(both)[1] == ("size 128", "seed 1")
     assert variant_labels([{"strength": 1.0}, {"strength": 0.25}, {}]) == [
-        "strength 1",
-        "strength 0.25",
-        "strength null",
+        ("strength 1",),
+        ("strength 0.25",),
+        ("strength null",),
     ]
     assert variant_labels([]) == []
 

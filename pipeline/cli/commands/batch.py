@@ -36,25 +36,16 @@ def run(
     device: flags.Device = None,
     preset: flags.Preset = None,
     assignments: flags.Assignments = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be made, and why; write nothing.")
-    ] = False,
+    dry_run: flags.DryRun = False,
     max_failures: Annotated[
         int | None, typer.Option(min=0, help="Stop after this many failures; 0 for no limit.")
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Make everything, also what exists already.")
-    ] = False,
-    missing: Annotated[
-        bool, typer.Option("--missing", help="Also make again what was deleted or renamed.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per job.")] = False,
+    force: flags.Force = False,
+    missing: flags.Missing = False,
+    as_json: flags.AsJson = False,
     for_: flags.For = None,
     until: flags.Until = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, help="Processes side by side; by default the quickest number."),
-    ] = None,
+    workers: flags.Workers = None,
     verbose: flags.Verbose = False,
     quiet: flags.Quiet = False,
 ) -> None:
@@ -73,10 +64,10 @@ def run(
         force, settings.max_failures, settings.max_attempts, missing=missing, keep_times=settings.keep_times
     )
     if dry_run:
-        _dry_run(settings, batch, options, as_json)
+        plan_batch(settings, batch, options, as_json)
     else:
         level = flags.log_level(context, verbose, quiet)
-        _run(settings, batch, replace(options, deadline=read_deadline(for_, until)), level, as_json)
+        run_batch(settings, batch, replace(options, deadline=read_deadline(for_, until)), level, as_json)
 
 
 def _check_is_no_picture(manifest: Path) -> None:
@@ -90,7 +81,8 @@ def _check_is_no_picture(manifest: Path) -> None:
         )
 
 
-def _run(settings: Config, batch: Batch, options: RunOptions, level: int, as_json: bool) -> None:
+def run_batch(settings: Config, batch: Batch, options: RunOptions, level: int, as_json: bool) -> None:
+    """Run a batch, show its progress, write its sheet, and set the exit code."""
     from ...batch.runner import Runner
     from ...execution.executors import InProcessExecutor
     from ...execution.pool import batch_executors
@@ -136,7 +128,7 @@ def _end(summary: Summary, stopped: list[int], options: RunOptions) -> None:
         raise typer.Exit(1)
 
 
-def _dry_run(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
+def plan_batch(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
     """Print what a run would do, without writing anything."""
     from ...batch.digests import Digests
     from ...batch.estimate import Estimate

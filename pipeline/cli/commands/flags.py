@@ -29,6 +29,14 @@ For = Annotated[
     str | None, typer.Option("--for", metavar="SPAN", help="Stop after this time, such as 90min or 2h30m.")
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="HH:MM", help="Stop at this time of day.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be made, and why; write nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Make everything, also what exists already.")]
+Missing = Annotated[bool, typer.Option("--missing", help="Also make again what was deleted or renamed.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per job.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, max=64, help="Processes side by side; by default the quickest number."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log every step and other details.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Log only warnings and errors.")]
 

@@ -1,0 +1,86 @@
+"""`try`: every style of a folder on one photo."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...errors import UsageError
+from . import flags
+from .batch import plan_batch, run_batch
+
+if TYPE_CHECKING:
+    from ...spec.config import Config
+
+app = typer.Typer()
+
+
+@app.command("try")
+def try_(
+    context: typer.Context,
+    photo: Annotated[Path, typer.Argument(help="The picture to try styles on.")],
+    styles: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--styles",
+            metavar="FOLDER",
+            help="A folder of styles, or one picture; repeatable; by default the watched folder's styles.",
+        ),
+    ] = None,
+    strengths: Annotated[
+        str, typer.Option(metavar="0.5,1,...", help="Try each style with these values of `strength`, too.")
+    ] = "",
+    seeds: Annotated[
+        str, typer.Option(metavar="1,2,...", help="Start from noise instead, once for each of these seeds.")
+    ] = "",
+    config: flags.ConfigPath = None,
+    outbox: flags.Outbox = None,
+    device: flags.Device = None,
+    preset: flags.Preset = None,
+    assignments: flags.Assignments = None,
+    dry_run: flags.DryRun = False,
+    force: flags.Force = False,
+    missing: flags.Missing = False,
+    as_json: flags.AsJson = False,
+    for_: flags.For = None,
+    until: flags.Until = None,
+    workers: flags.Workers = None,
+    verbose: flags.Verbose = False,
+    quiet: flags.Quiet = False,
+) -> None:
+    """Try every style of a folder on one photo, small and quickly."""
+    from ...batch.deadline import read_deadline
+    from ...batch.planner import RunOptions
+    from ...spec.trials import read_trial
+
+    settings = flags.read_settings(config, outbox=outbox, device=device, workers=workers)
+    fields = flags.recipe_fields(preset, assignments)
+    places, exclusions = styles or [_library(settings)], settings.exclusions()
+    batch = read_trial(photo, places, settings.recipe, fields, strengths, seeds, exclusions)
+    options = RunOptions(force, settings.max_failures, settings.max_attempts, missing=missing)
+    if dry_run:
+        plan_batch(settings, batch, options, as_json)
+    else:
+        level = flags.log_level(context, verbose, quiet)
+        run_batch(settings, batch, replace(options, deadline=read_deadline(for_, until)), level, as_json)
+
+
+def _library(settings: Config) -> Path:
+    """Return the style library of the watched folder.
+
+    Raises:
+        UsageError: it has no pictures.
+    """
+    from ...spec.names import is_picture
+    from ...watch.inbox import STYLES
+
+    library = settings.watch.inbox / STYLES
+    if library.is_dir() and any(is_picture(path.name) for path in library.iterdir()):
+        return library
+    raise UsageError(
+        f"There is no style to try: {library} has no pictures.",
+        "Name a folder of paintings: `style-pipeline try PHOTO --styles FOLDER`.",
+    )
