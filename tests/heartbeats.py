@@ -73,4 +73,4 @@ class Beating:
 
 
 def step(number: int) -> StepProgress:
-    return StepProgress(number, 100, 64, 48, 0.5, 0.2, 0.3)
+    return StepProgress(number, 100, 64, 48, 0.5, 0.2, 0.3, left_s=2.04 * (100 - number))

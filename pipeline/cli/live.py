@@ -15,7 +15,7 @@ from ..spec.jobs import EncoderInfo, Job, StepProgress
 from ..spec.recipe import Recipe
 from ..spec.schedule import total_steps
 from ..spec.text import duration, one_line
-from ..watch.heartbeat import Pace, Queue
+from ..watch.heartbeat import Queue
 from .display import STOPPING, Display
 from .rows import Row, progress_table
 from .sentences import losses
@@ -69,18 +69,11 @@ class LiveRows(Display):
     Above them is a row for the batch, if there is a `forecast`. Beside them is the queue of a watched folder.
     """
 
-    def __init__(
-        self,
-        console: Console,
-        forecast: Forecast | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, console: Console, forecast: Forecast | None = None) -> None:
         super().__init__()
         self.console = console
         self.forecast = forecast
-        self.clock = clock
         self._running: dict[str, Row] = {}  # by the names of their jobs
-        self._paces: dict[str, Pace] = {}
         self._encoder = ""
         self._queue = ""
         self._stopping = False
@@ -106,17 +99,15 @@ class LiveRows(Display):
             self.forecast.job_started(job.recipe, self._encoder)
         # A job may start again.
         self._running[name] = Row(one_line(name), 0, total_steps(job.recipe))
-        self._paces[name] = Pace(self.clock)
 
     def job_step(self, name: str, progress: StepProgress) -> None:
         if name in self._running:
-            left = f"{duration(self._paces[name].left_s(progress.step, progress.steps))} left"
+            left = "" if progress.left_s is None else f"{duration(progress.left_s)} left"
             more = f"{progress.width} x {progress.height}", *losses(progress)
             self._running[name] = Row(one_line(name), progress.step, progress.steps, left, more)
 
     def job_finished(self, finished: Finished) -> None:
         was_running = self._running.pop(finished.name, None) is not None
-        self._paces.pop(finished.name, None)
         if self.forecast is not None:
             self.forecast.job_finished(finished, was_running)
 
@@ -124,7 +115,6 @@ class LiveRows(Display):
         self._stopping |= kind == "stopping"
         if kind == "paused":  # a fault of the machine, which ended the jobs that ran
             self._running.clear()
-            self._paces.clear()
 
     def queue(self, queue: Queue) -> None:
         self._queue = queue.short

@@ -21,6 +21,7 @@ from .attempts import Attempt, run_attempts
 from .checkpoints import checkpoint_folder, checkpoint_path, remove_old_checkpoints, write_state
 from .encoders import converted_dir, resolve_encoder
 from .inputs import Prepared, prepare
+from .live import LivePictures, seconds_left
 from .results import job_result, render_snapshot, step_progress, unexpected_failure
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ class InProcessExecutor:
         self._opening = threading.RLock()
         self._encoders: dict[str, tuple[EncoderWeights, str]] = {}
         self._sessions: dict[str, Session] = {}
+        self._live = LivePictures(config.state_dir)
 
     def encoder_info(self, name: str) -> EncoderInfo:
         weights, note = self.resolve(name)
@@ -204,7 +206,9 @@ class InProcessExecutor:
 
         def on_progress(progress: Progress) -> None:
             each = group[progress.index]
-            on_step(step_progress(progress, each.task.key, render_snapshot(progress, each.request)))
+            left_s = seconds_left(each, progress)
+            on_step(step_progress(progress, each.task.key, render_snapshot(progress, each.request), left_s))
+            self._live.step(each, progress, left_s)
 
         def on_checkpoint(index: int, state: RunState) -> None:
             self._save(group[index].task, state)
@@ -213,7 +217,11 @@ class InProcessExecutor:
         requests = [replace(each.request, recipe=attempt.recipe(each.request.recipe)) for each in group]
         states, alone = [each.state for each in group], all(each.task.alone for each in group)
         session = self.session(attempt.device)
-        outcomes = session.stylize(requests, group[0].weights, hooks, states, alone)
+        try:
+            outcomes = session.stylize(requests, group[0].weights, hooks, states, alone)
+        finally:
+            for each in group:
+                self._live.end(each)
         return [replace(outcome, adjusted=attempt.adjusted) for outcome in outcomes]
 
     def _finish(self, prepared: Prepared, made: Made) -> JobResult:
@@ -251,6 +259,7 @@ class InProcessExecutor:
 
     def close(self) -> None:
         self._sessions.clear()
+        self._live.close()
 
     def session(self, device: str = "") -> Session:
         """Return the session of this process on a device, the configured one for "", opened on first use.

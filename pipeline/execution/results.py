@@ -149,7 +149,9 @@ def render_snapshot(progress: Progress, request: Request) -> bytes | None:
     return encode_image(image, recipe.format, recipe.quality, {"step": progress.step})
 
 
-def step_progress(progress: Progress, key: str = "", snapshot: bytes | None = None) -> StepProgress:
+def step_progress(
+    progress: Progress, key: str = "", snapshot: bytes | None = None, left_s: float | None = None
+) -> StepProgress:
     """Return the engine's progress as plain values."""
     row = progress.row
     return StepProgress(
@@ -162,6 +164,7 @@ def step_progress(progress: Progress, key: str = "", snapshot: bytes | None = No
         row.style,
         snapshot,
         key,
+        left_s,
     )
 
 

@@ -207,6 +207,7 @@ def serve(connection: Connection, make: Callable[[], Executor], log_level: int) 
     executor = make()
     while (request := channel.receive()) != CLOSE:
         channel.send(_answer(executor, channel, *request))
+    executor.close()
 
 
 def _answer(executor: Executor, channel: Channel, name: str, *arguments: Any) -> Answer:

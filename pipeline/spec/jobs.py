@@ -103,7 +103,10 @@ class EncoderInfo:
 
 @dataclass(frozen=True)
 class StepProgress:
-    """A step of the job `key`. `snapshot` holds the bytes of a file where the recipe asks for one."""
+    """A step of the job `key`. `snapshot` holds the bytes of a file where the recipe asks for one.
+
+    `left_s` is about how many seconds the job still takes, if that is known.
+    """
 
     step: int
     steps: int
@@ -114,6 +117,7 @@ class StepProgress:
     style: float
     snapshot: bytes | None = None
     key: str = ""
+    left_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from ..errors import PathError
 from .files import disk_errors, read_json_object
 from .system import NAME_ERRORS
 
+# Our own folder in a watched folder and in its outbox. It also tells them from an empty mount point.
+HIDDEN = ".style-pipeline"
 # What a staged result consists of, besides its image.
 LOG, RECORD = "log.csv", "record.json"
 # The folder for results replaced by newer ones of the same name.
@@ -21,6 +23,11 @@ OLDER = "older"
 LOCK = ".lock"
 # How many characters of a job's key follow its name if that is taken.
 ID_LENGTHS = (8, 16, 64)
+
+
+def claimed_folder(inbox: Path) -> Path:
+    """Return the folder of what was taken from an inbox: each file at its path there, below its id."""
+    return inbox / HIDDEN / "claimed"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -138,8 +139,13 @@ class LevelRun:
         image_BCHW = None
         if snapshot_BCHW is not None:
             image_BCHW = self.stepper.parametrisation.crop(snapshot_BCHW[slot : slot + 1])
-        row, size = picture.state.rows[-1], self.level.size
-        self.hooks.on_progress(Progress(picture.index, row.step, self.total_steps, *size, row, image_BCHW))
+        row, size, read_image = picture.state.rows[-1], self.level.size, partial(self._image, slot)
+        self.hooks.on_progress(
+            Progress(picture.index, row.step, self.total_steps, *size, row, read_image, image_BCHW)
+        )
+
+    def _image(self, slot: int) -> Tensor:
+        return self.stepper.parametrisation.crop(self.stepper.image[slot : slot + 1])
 
     def _checkpoint_if_due(self) -> None:
         if (started := self.hooks.clock()) - self._last_checkpoint < self._checkpoint_s:

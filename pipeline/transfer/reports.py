@@ -15,7 +15,10 @@ from .checkpoints import LossRow, RunState
 
 @dataclass(frozen=True)
 class Progress:
-    """A step of the batch's picture `index`. `image_BCHW` is a snapshot where the recipe asks for one."""
+    """A step of the batch's picture `index`. `image_BCHW` is a snapshot where the recipe asks for one.
+
+    `read_image` returns the picture (BCHW) as this step left it, perhaps a view that the next step changes.
+    """
 
     index: int
     step: int
@@ -23,6 +26,7 @@ class Progress:
     width: int
     height: int
     row: LossRow
+    read_image: Callable[[], Tensor]
     image_BCHW: Tensor | None = None
 
 

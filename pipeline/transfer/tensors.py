@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -40,6 +41,16 @@ def resized(image_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     """Scale the first picture of a batch, in [0, 1], to `size` (width, height); the result is on the CPU."""
     channels = [scaled(channel.numpy(), size) for channel in image_BCHW[0].detach().float().cpu()]
     return torch.from_numpy(np.stack(channels)[None])
+
+
+def shrunk(image_BCHW: Tensor, long_edge: int) -> Tensor:
+    """Scale a batch down until its long edge has so many pixels, where it is; the result is on the CPU."""
+    rows, columns = image_BCHW.shape[2:]
+    share = long_edge / max(rows, columns)
+    if share < 1:
+        size = max(1, round(rows * share)), max(1, round(columns * share))
+        image_BCHW = F.interpolate(image_BCHW, size, mode="bilinear", antialias=True)
+    return image_BCHW.detach().float().cpu()
 
 
 def to_pixels(image_BCHW: Tensor, bits: int) -> NDArray[Any]:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from ..errors import DiskError, JobError
 from ..storage.files import TEMPORARY_PREFIX, Disk, disk_errors, same_bytes, walk
+from ..storage.paths import claimed_folder
 from ..storage.system import NAME_ERRORS
-from .inbox import HIDDEN, STYLES
+from .inbox import STYLES
 from .markers import Markers
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Claims:
     def __init__(self, inbox: Path, archive: Path, disk: Disk) -> None:
         self.inbox = inbox
         self.archive_folder = archive
-        self.claimed_folder = inbox / HIDDEN / "claimed"
+        self.claimed_folder = claimed_folder(inbox)
         self.markers = Markers(inbox, disk)
         self.disk = disk
 

@@ -19,7 +19,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserverVFS
 
-from .inbox import HIDDEN
+from ..storage.paths import HIDDEN
 
 POLLING_S = 1
 ENOUGH_WAKE_UPS = 2

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import UsageError
 from ..spec.config import Config
 from ..storage.files import Disk, disk_errors
-from .inbox import HIDDEN
+from ..storage.paths import HIDDEN
 from .owner import Owner, replaced_error
 
 

@@ -43,25 +43,6 @@ class Queue:
         return f"{self.waiting} waiting, {settling}{self.done} done{quarantined}"
 
 
-class Pace:
-    """Estimates how long a job will take from what it took so far. Made when the job begins."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._began = clock()
-        self._first_step = 0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the job began."""
-        return self._clock() - self._began
-
-    def left_s(self, step: int, steps: int) -> float:
-        """Return about how many seconds are left after a step; call it for every step."""
-        self._first_step = self._first_step or step  # one that was resumed does not begin with 1
-        return self.seconds * (steps - step) / (step - self._first_step + 1)
-
-
 class Notify(Protocol):
     """Reports an event: its kind and facts for programs, and a text for people."""
 
@@ -96,7 +77,7 @@ class Heartbeat:
         self.service = service
         self.clock = clock
         self._next = 0.0
-        self._pace = Pace(clock)
+        self._job_began = clock()
         self._unwritten = ""
         self._notified: set[tuple[str, str]] = set()
         self._encoder = EncoderInfo("", "")
@@ -135,7 +116,7 @@ class Heartbeat:
             self.notify("device", f"device {device}", device=device)
 
     def job_started(self, job: Job, name: str) -> None:
-        self._pace = Pace(self.clock)
+        self._job_began = self.clock()
         self.state["running"] = {"name": name, "step": 0, "steps": total_steps(job.recipe), "seconds": 0.0}
         self.display.job_started(job, name)
 
@@ -143,9 +124,10 @@ class Heartbeat:
         self.state["running"] |= {
             "step": progress.step,
             "steps": progress.steps,
-            "seconds": round(self._pace.seconds, 1),
-            "left_s": round(self._pace.left_s(progress.step, progress.steps), 1),
+            "seconds": round(self.clock() - self._job_began, 1),
         }
+        if progress.left_s is not None:
+            self.state["running"]["left_s"] = round(progress.left_s, 1)
         self.display.job_step(name, progress)
 
     def worker_lost(self, job: Job, error: WorkerLost) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from ..errors import DiskError
 from ..spec.names import reason_beside_a_picture, reason_to_ignore
 from ..storage.files import TEMPORARY_PREFIX, Disk
+from ..storage.paths import HIDDEN
 from .markers import is_marker
 
-HIDDEN = ".style-pipeline"  # our own folder in the inbox: lock, claimed files
 STYLES = "styles"  # the style library in the inbox: names, not jobs
 
 

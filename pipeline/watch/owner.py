@@ -16,7 +16,7 @@ import filelock
 from ..errors import DiskError, LockedError
 from ..storage.files import Disk, disk_errors, inode_of, read_json_object
 from ..storage.locks import is_locked
-from .inbox import HIDDEN
+from ..storage.paths import HIDDEN
 
 # `status` holds the lock for a moment to test it; an owner that starts just then waits for that.
 PATIENCE_S = 0.5

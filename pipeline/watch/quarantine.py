@@ -14,9 +14,9 @@ from typing import Any
 from ..errors import UsageError
 from ..spec.names import composed
 from ..storage.files import Disk, disk_errors, is_inside, read_json_object
+from ..storage.paths import HIDDEN
 from ..storage.system import NAME_ERRORS
 from .claims import Claim
-from .inbox import HIDDEN
 
 ERROR_NAME = "error.json"
 

@@ -26,8 +26,8 @@ from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserverVFS
 from watchdog.utils import BaseThread
 
+from pipeline.storage.paths import HIDDEN
 from pipeline.watch.events import Waker, _Handler
-from pipeline.watch.inbox import HIDDEN
 
 # Of watchdog's own threads, see `silence_watchdog`.
 pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")

@@ -13,18 +13,6 @@ from pipeline.spec.jobs import EncoderInfo
 from pipeline.storage.ledger import Ledger
 from pipeline.watch.heartbeat import BEAT_S, Queue
 
-
-def test_a_job_that_was_resumed_has_its_remaining_time_too(beating: Beating) -> None:
-    """Steps made in an earlier run took none of this run's time."""
-    beating.heartbeat.job_started(JOB, "a--s")
-    for number in (81, 82, 83, 84):
-        beating.clock.now += 10
-        beating.heartbeat.job_step("a--s", step(number))
-    running = beating.heartbeat.running
-    assert running is not None
-    assert running["left_s"] == 16 * 10
-
-
 # The heartbeat
 
 

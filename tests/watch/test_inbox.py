@@ -13,7 +13,8 @@ from watching import put
 
 from pipeline.errors import DiskError
 from pipeline.storage.files import TEMPORARY_PREFIX, Disk
-from pipeline.watch.inbox import HIDDEN, Identity, Scan, Seen, scan_inbox
+from pipeline.storage.paths import HIDDEN
+from pipeline.watch.inbox import Identity, Scan, Seen, scan_inbox
 from pipeline.watch.markers import marker_path
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="leases and mountinfo are Linux'")
