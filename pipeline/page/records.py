@@ -41,8 +41,8 @@ class Curves:
 class Picture:
     """One job of a batch. `status` is that of its record or, where it has none, of the last run's summary.
 
-    `image` is the result's path below the batch's folder, "" where there is none. A job without a record has
-    no `content`.
+    `image` is the result's path below the batch's folder, "" where there is none. `drop` is the id of the
+    file in the inbox that asked for it. A job without a record has no `content`.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Picture:
     notes: tuple[str, ...] = ()
     error: str = ""
     next_step: str = ""
+    drop: str = ""
     curves: Curves | None = None
 
 
@@ -87,7 +88,7 @@ def read_batch(folder: Path) -> BatchRecords:
         names = sorted(_record_names(paths.logs))
         for name in names[:MOST_PICTURES]:
             try:
-                pictures.append(_read_picture(paths, name))
+                pictures.append(read_picture(paths, name))
             except FileNotFoundError:
                 continue  # moved to older/ just now
             except ValueError as error:
@@ -112,8 +113,8 @@ def _record_names(logs: Path) -> Iterable[str]:
             yield path
 
 
-def _read_picture(paths: BatchPaths, name: str) -> Picture:
-    """Read a job's record and its log.
+def read_picture(paths: BatchPaths, name: str, with_curves: bool = True) -> Picture:
+    """Read a job's record and, with `with_curves`, its log.
 
     Raises:
         ValueError: it is not the record of a job.
@@ -147,7 +148,8 @@ def _read_picture(paths: BatchPaths, name: str) -> Picture:
         notes=(*_texts(record.get("adjusted")), *_texts(record.get("notes"))),
         error=_text(record.get("error")),
         next_step=_text(record.get("next_step")),
-        curves=read_curves(paths.log(name)) if status == "done" else None,
+        drop=_text(record.get("drop")),
+        curves=read_curves(paths.log(name)) if with_curves and status == "done" else None,
     )
 
 

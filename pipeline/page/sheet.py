@@ -154,16 +154,26 @@ def _picture_data(
         for style in picture.styles
     ]
     data = {
-        "name": picture.name,
-        "status": picture.status,
+        **picture_facts(picture),
         "difference": difference,
         "image": image,
         "large": image and (thumb(large_name(picture)) or image),
         "thumb": image and (thumb(result_name(picture)) or thumb(large_name(picture)) or image),
-        "contentName": Path(picture.content.path).name if picture.content else "",
         "content": content,
-        "style": picture.style,
         "styles": styles,
+    }
+    if picture.recipe:
+        data["recipe"] = recipes.setdefault(json.dumps(picture.recipe), len(recipes))
+    return {name: value for name, value in data.items() if value or name == "recipe"}
+
+
+def picture_facts(picture: Picture) -> dict[str, Any]:
+    """Return what a page says of a picture, without where its files are."""
+    return {
+        "name": picture.name,
+        "status": picture.status,
+        "contentName": Path(picture.content.path).name if picture.content else "",
+        "style": picture.style,
         "width": picture.width,
         "height": picture.height,
         "seconds": round(picture.seconds, 2),
@@ -175,9 +185,6 @@ def _picture_data(
         "nextStep": picture.next_step,
         "curves": curve_data(picture.curves) if picture.curves else None,
     }
-    if picture.recipe:
-        data["recipe"] = recipes.setdefault(json.dumps(picture.recipe), len(recipes))
-    return {name: value for name, value in data.items() if value or name == "recipe"}
 
 
 def _briefly(picture: Picture) -> str:

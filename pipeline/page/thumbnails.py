@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ImageError
-from ..images.reading import decode_picture, read_bytes
 from ..storage.temporary import sweep_unfinished, write_file
 from .records import Picture, Source
 
@@ -82,10 +81,10 @@ class Thumbnails:
         """
         end, place = time.monotonic() + limit_s, self.folder / THUMBS
         made = _times(place)
-        missing = [one for one in wanted if not _is_current(one, made.get(one.name))]
+        missing = [one for one in wanted if not is_current(one, made.get(one.name))]
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         with ThreadPoolExecutor(threads) as pool:
-            done = list(pool.map(lambda one: time.monotonic() < end and _make(one, place), missing))
+            done = list(pool.map(lambda one: time.monotonic() < end and make_thumbnail(one, place), missing))
         names = {one.name for one in wanted}
         for name in made.keys() - names:
             (place / name).unlink(missing_ok=True)
@@ -126,7 +125,8 @@ def _times(place: Path) -> dict[str, float]:
         return {entry.name: entry.stat().st_mtime for entry in found if entry.name.endswith(".jpg")}
 
 
-def _is_current(wanted: Thumbnail, made: float | None) -> bool:
+def is_current(wanted: Thumbnail, made: float | None) -> bool:
+    """Tell whether a thumbnail `made` at a time, or None, need not be made again."""
     if made is None:
         return False
     try:
@@ -135,8 +135,14 @@ def _is_current(wanted: Thumbnail, made: float | None) -> bool:
         return False
 
 
-def _make(wanted: Thumbnail, place: Path) -> bool:
-    """Make a thumbnail, if one of its pictures can be read; return whether it was made."""
+def make_thumbnail(wanted: Thumbnail, place: Path) -> bool:
+    """Make a thumbnail, if one of its pictures can be read; return whether it was made.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    from ..images.reading import decode_picture, read_bytes  # large, and not needed to name thumbnails
+
     for path in wanted.candidates:
         try:
             data = read_bytes(path)

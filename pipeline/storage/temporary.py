@@ -17,6 +17,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+CAN_RENAME_OPEN_FILES = fcntl is not None  # Windows cannot
+
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; see `published`.
@@ -38,26 +40,37 @@ def published(path: Path) -> Iterator[BinaryIO]:
         OSError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, file = _create_temporary(path)
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            if fcntl:  # while it is locked, so that no sweep takes it for abandoned
-                os.replace(temporary, path)
-        if not fcntl:  # Windows renames no file that is open
-            os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with unfinished_file(path.parent) as (temporary, file):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        if not CAN_RENAME_OPEN_FILES:
+            file.close()
+        os.replace(temporary, path)
     sync_folder(path.parent)
 
 
-def _create_temporary(path: Path) -> tuple[Path, BinaryIO]:
-    """Make a hidden file beside `path`, locked as long as it is open."""
+@contextmanager
+def unfinished_file(folder: Path, prefix: str = TEMPORARY_PREFIX) -> Iterator[tuple[Path, BinaryIO]]:
+    """Yield the path of a new hidden file, and the file; whatever is still there at the end is removed.
+
+    It is locked while it is open, so that no sweep takes it for abandoned: rename it before it is closed,
+    where the system can.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path, file = _create_temporary(folder, prefix)
+    try:
+        with file:
+            yield path, file
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _create_temporary(folder: Path, prefix: str) -> tuple[Path, BinaryIO]:
     while True:
-        temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+        temporary = folder / f"{prefix}{secrets.token_hex(8)}"
         file = temporary.open("xb")
         with suppress(OSError):  # a file system without locks
             if fcntl:

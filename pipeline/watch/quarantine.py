@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import UsageError
 from ..spec.names import composed
 from ..storage.files import Disk, disk_errors, is_inside, read_json_object
+from ..storage.ledger import Ledger
 from ..storage.paths import HIDDEN
 from ..storage.system import NAME_ERRORS
 from .claims import Claim
@@ -137,6 +138,19 @@ class Quarantine:
             return os.path.relpath(self.inbox, self.folder)
         except ValueError:  # on another drive of Windows
             return str(self.inbox)
+
+
+def try_again(quarantine: Quarantine, quarantined: Quarantined, ledger: Ledger) -> Path:
+    """Return a quarantined file to the inbox, and forget the attempts of its jobs; return its path.
+
+    Raises:
+        UsageError: as for `Quarantine.retry`.
+        DiskError: the system refuses.
+    """
+    path = quarantine.retry(quarantined)
+    for key in quarantined.report.get("keys", []):
+        ledger.end(key)
+    return path
 
 
 def _is_regular_file(path: Path) -> bool:

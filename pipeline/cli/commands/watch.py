@@ -103,7 +103,7 @@ def retry(
     """Put quarantined files back into the inbox, to be tried again."""
     from ...storage.files import Disk
     from ...storage.ledger import Ledger
-    from ...watch.quarantine import Quarantine
+    from ...watch.quarantine import Quarantine, try_again
 
     if (job is None) == (not everything):
         raise UsageError(
@@ -119,15 +119,13 @@ def retry(
     with closing(Ledger(settings.state_dir)) as ledger:
         for one in found:
             try:
-                path = quarantine.retry(one)
+                path = try_again(quarantine, one, ledger)
             except UsageError as error:
                 if not everything:
                     raise
                 failed += 1
                 say(f"{one.id} stays: {error}", err=True)
                 continue
-            for key in one.report.get("keys", []):
-                ledger.end(key)
             say(f"{one.id} is back: {path}")
     if failed:
         raise typer.Exit(1)

@@ -1,0 +1,124 @@
+"""What the page shows, as one object: the daemon, what waits, runs, is done and failed, and the styles."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import PipelineError
+from ..version import VERSION
+from .pictures import picture_card
+from .results import Results
+from .uploads import MOST_BYTES
+from .watched import (
+    MOST_LISTED,
+    Status,
+    StyleFile,
+    Watched,
+    daemon_state,
+    failed_files,
+    file_version,
+    read_styles,
+    waiting_files,
+)
+
+# How many finished pictures a page lists at a time.
+PAGE_SIZE = 60
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """Reads what the page shows. Used by one thread at a time."""
+
+    results: Results
+    watched: Watched
+    # Tells a page that was open before that this is another process, perhaps of another version.
+    started: str = field(default_factory=lambda: secrets.token_hex(8))
+    _problem: str = ""
+
+    def read(self) -> dict[str, Any]:
+        """Return the whole state. A fault of the machine is part of it: what could be read is there."""
+        problem: PipelineError | None = None
+        status: Status | None = None
+        try:
+            self.results.refresh()
+            status = self._read_status()
+        except PipelineError as error:
+            problem = error
+        self._log(problem)
+        done, mark = self.results.done(PAGE_SIZE)
+        return {
+            "server": {"version": VERSION, "started": self.started},
+            "outbox": str(self.results.outbox),
+            "inbox": str(self.watched.inbox) if status else None,
+            "maxUploadBytes": MOST_BYTES,
+            "problem": {"error": problem.message, "nextStep": problem.next_step} if problem else None,
+            "running": [],
+            "done": [picture_card(result) for result in done],
+            "doneCount": self.results.done_count,
+            "doneNext": mark,
+            **self._inbox(status),
+        }
+
+    def _read_status(self) -> Status | None:
+        """Return the status of the inbox; None if there is no inbox, and no daemon that misses it."""
+        status = self.watched.read_status()
+        return status if status["alive"] or self.watched.is_there else None
+
+    def _inbox(self, status: Status | None) -> dict[str, Any]:
+        """Return what is known of the inbox, if there is one."""
+        styles = read_styles(self.watched) if status else []
+        waiting = waiting_files(status, self.watched.inbox, styles) if status else []
+        failed = list(failed_files(status["quarantined"] if status else (), self.results.failed))
+        return {
+            "daemon": daemon_state(status) if status else None,
+            "waiting": waiting[:MOST_LISTED],
+            "waitingCount": len(waiting),
+            "waitingSeconds": status["eta_s"] if status else 0,
+            "failed": failed[:MOST_LISTED],
+            "failedCount": len(failed),
+            "styles": [_style_card(style) for style in styles],
+        }
+
+    def _log(self, problem: PipelineError | None) -> None:
+        """Log a fault of the machine, once as long as it lasts."""
+        text = str(problem) if problem else ""
+        if text and text != self._problem:
+            logger.warning("the page: %s", text)
+        self._problem = text
+
+    def page(self, before: str) -> dict[str, Any]:
+        """Return finished pictures older than those before a mark.
+
+        Raises:
+            ValueError: it is no mark.
+        """
+        done, mark = self.results.done(PAGE_SIZE, before)
+        return {
+            "pictures": [picture_card(result) for result in done],
+            "count": self.results.done_count,
+            "next": mark,
+        }
+
+    def style(self, id: str) -> StyleFile | None:
+        return next((style for style in read_styles(self.watched) if style.id == id), None)
+
+    def waiting(self, id: str) -> dict[str, Any] | None:
+        """Return what waits under an id, as in the state."""
+        waiting = waiting_files(self.watched.read_status(), self.watched.inbox, [])
+        return next((one for one in waiting if one["id"] == id), None)
+
+
+def _style_card(style: StyleFile) -> dict[str, Any]:
+    version = file_version(style.path)
+    return {
+        "id": style.id,
+        "name": style.name,
+        "thumb": f"/api/styles/{style.id}/thumb?v={version:x}",
+        "canDrop": not style.reason,
+        "reason": style.reason,
+    }
