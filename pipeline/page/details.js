@@ -35,10 +35,15 @@ function factPart(picture) {
   if (picture.width) facts.push(["Size", `${picture.width} × ${picture.height}`]);
   for (const [label, text] of Object.entries(picture.facts ?? {})) facts.push([label, text]);
   if (picture.finished) facts.push([picture.status === "failed" ? "Failed" : "Finished", when(picture.finished)]);
-  if (picture.image) facts.push(["File", element("a", { href: picture.image }, "open the picture")]);
+  if (picture.image) facts.push(["File", files(picture)]);
   if (!facts.length) return null;
   const pairs = facts.flatMap(([label, value]) => [element("dt", {}, label), element("dd", {}, value)]);
   return section("Picture", element("dl", { className: "facts" }, ...pairs));
+}
+
+function files(picture) {
+  const open = element("a", { href: picture.image }, "open the picture");
+  return picture.download ? element("span", {}, open, " · ", element("a", { href: picture.download }, "save it")) : open;
 }
 
 function notePart(picture) {

@@ -38,6 +38,11 @@ export function duration(seconds) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
+// A time that is only estimated.
+export function roughly(seconds) {
+  return seconds < 50 ? "less than a minute" : `about ${duration(Math.max(60, seconds))}`;
+}
+
 export function when(text) {
   const date = new Date(text);
   return Number.isNaN(date.getTime()) ? text : date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });

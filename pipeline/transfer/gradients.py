@@ -28,6 +28,7 @@ from .losses import (
     gram_style_loss,
     scale_chroma,
 )
+from .tiles import Box
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,24 @@ class FeatureGradient:
     """The gradient of a loss with respect to a layer's features.
 
     It is `values`, or the product `values` · matrix + bias, which is computed only when it is added. The
-    outermost `border` positions of the layer have no gradient, and no values here.
+    outermost positions of the layer have no gradient, and no values here: so many as `border` says, on the
+    left, on the right, at the top and at the bottom.
     """
 
     values_BCHW: Tensor
     matrix_BCC: Tensor | None = None
     bias_BC: Tensor | None = None
-    border: int = 0
+    border: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def add_to(self, total_BCHW: Tensor | None) -> Tensor:
         """Return the sum with `total_BCHW`, in its memory; without a total, in the memory of the values."""
-        if not self.border:
+        if not any(self.border):
             return self._add_to(total_BCHW)
         if total_BCHW is None:
-            return F.pad(self._add_to(None), [self.border] * 4)
-        inner = slice(self.border, -self.border)
-        total_BCHW[:, :, inner, inner] += self._add_to(None)
+            return F.pad(self._add_to(None), self.border)
+        left, right, top, bottom = self.border
+        rows, columns = total_BCHW.shape[2:]
+        total_BCHW[:, :, top : rows - bottom, left : columns - right] += self._add_to(None)
         return total_BCHW
 
     def _add_to(self, total_BCHW: Tensor | None) -> Tensor:
@@ -77,18 +80,27 @@ class FeatureGradient:
 
 def content_target(features_BCHW: Tensor, convention: Convention) -> ContentTarget:
     """Return a content's target with the divisor of its convention."""
-    divisor_B = _sum_of_squares(features_BCHW).clamp_min(TINY)
-    if convention != "normalized":
-        divisor_B.fill_(2 * features_BCHW.shape[1] if convention == "gatys" else features_BCHW[0].numel())
-    return ContentTarget(features_BCHW, divisor_B)
+    channels, positions = features_BCHW.shape[1], features_BCHW[0, 0].numel()
+    squares_B = sum_of_squares(features_BCHW)
+    return ContentTarget(features_BCHW, content_divisor(squares_B, channels, positions, convention))
+
+
+def content_divisor(squares_B: Tensor, channels: int, positions: int, convention: Convention) -> Tensor:
+    """Return the divisor (B) of a target, given the sum of the squares of its features (B)."""
+    if convention == "normalized":
+        return squares_B.clamp_min(TINY)
+    return torch.full_like(squares_B, 2 * channels if convention == "gatys" else channels * positions)
 
 
 def content_gradient(
-    features_BCHW: Tensor, target: ContentTarget, factor: float
+    features_BCHW: Tensor, target: ContentTarget, factor: float, counted: Box | None = None
 ) -> tuple[Tensor, FeatureGradient]:
-    """Return `content_loss` (B) and its gradient with respect to the features."""
+    """Return `content_loss` (B) and its gradient with respect to the features.
+
+    With `counted` only the positions in that box count for the loss, but all have their gradient.
+    """
     difference = features_BCHW - target.features
-    loss_B = _sum_of_squares(difference) / target.divisor
+    loss_B = sum_of_squares(difference if counted is None else counted.of(difference)) / target.divisor
     scale_B = (2 * factor / target.divisor).to(difference.dtype)
     return loss_B, FeatureGradient(difference.mul_(scale_B[:, None, None, None]))
 
@@ -189,16 +201,16 @@ def pixel_gradient(
     return tv_B, share * outside.square().flatten(1).sum(1), gradient
 
 
-def _rows(x_BCHW: Tensor) -> Tensor:
-    """Return a view (BMC) of a tensor laid out as channels last."""
-    return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def _sum_of_squares(values_BCHW: Tensor) -> Tensor:
+def sum_of_squares(values_BCHW: Tensor) -> Tensor:
     """Return the sum of squares per picture (B), in float32 at least."""
     rows = _rows(values_BCHW).flatten(1)
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=_wide(rows.dtype))
     return norms.square()
+
+
+def _rows(x_BCHW: Tensor) -> Tensor:
+    """Return a view (BMC) of a tensor laid out as channels last."""
+    return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

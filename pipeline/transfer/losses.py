@@ -51,6 +51,10 @@ class Moments:
     def covariance(self) -> Tensor:
         return self.second - self.mean[:, :, None] * self.mean[:, None, :]
 
+    def plus(self, other: Moments) -> Moments:
+        """Return the sum with the moments of other positions; both count as parts of one whole."""
+        return Moments(self.mean + other.mean, self.second + other.second)
+
     def eigen(self) -> tuple[Tensor, Tensor]:
         """Return the spectrum; compute it if it is not known."""
         if self.spectrum is not None:

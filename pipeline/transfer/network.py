@@ -1,4 +1,4 @@
-"""The frozen network, forward and backward, without autograd.
+"""The frozen network, forward and backward, whole or a segment of it, without autograd.
 
 As its weights never change, autograd's bookkeeping is not needed: the forward pass keeps what the backward
 pass uses. The network may run in bfloat16.
@@ -20,18 +20,22 @@ from torch import Tensor
 from ..vgg.encoder import Encoder, relu_of, starts_block
 from .convolutions import FrozenConvolution
 from .gradients import FeatureGradient
+from .segments import Segment
 
 _INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Activations:
-    """The features of the encoder's layers, and what the backward pass needs, by convolution.
+    """What a segment made of its input, and what its backward pass needs, by convolution.
 
-    `outputs` are those of the ReLU after it. `pool_inputs` are those of the pooling before it, `pooled` and
+    `features` are those of the encoder's layers, `output` is the input of the next segment. `outputs` are
+    those of the ReLU after a convolution. `pool_inputs` are those of the pooling before it, `pooled` and
     `indices` what a max pooling returned.
     """
 
+    segment: Segment
+    output: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     pool_inputs: dict[str, Tensor] = field(default_factory=dict)
@@ -45,6 +49,7 @@ class FrozenNetwork:
     def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
         self.layers, self.pooling, self.dtype = encoder.layers, encoder.pooling, dtype
         self.mean, self.std = encoder.mean, encoder.std
+        self.channels = encoder.channels
         self.convolutions = {
             name: FrozenConvolution(
                 convolution.get_parameter("weight").detach(),
@@ -57,46 +62,80 @@ class FrozenNetwork:
 
     def forward(self, image_BCHW: Tensor) -> Activations:
         """Return the activations of pictures in sRGB, [0, 1]."""
-        kept = Activations()
+        return self.run(Segment(tuple(self.convolutions)), self.normalised(image_BCHW))
+
+    def normalised(self, image_BCHW: Tensor) -> Tensor:
+        """Return the input of the first segment."""
         # Rounded as the encoder rounds: a tiny difference may change what a ReLU or a pooling selects.
-        x = ((image_BCHW - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)
-        for name, convolution in self.convolutions.items():
-            if starts_block(name):
-                kept.pool_inputs[name] = x
-                if self.pooling == "max":
-                    x, kept.indices[name] = F.max_pool2d(x, 2, return_indices=True)
-                    kept.pooled[name] = x
-                else:
-                    x = F.avg_pool2d(x, 2)
-            x = convolution.forward(x)
+        return ((image_BCHW - self.mean) / self.std).to(self.dtype, memory_format=torch.channels_last)
+
+    def run(self, segment: Segment, x: Tensor, keep: bool = True) -> Activations:
+        """Return the activations of a segment; they have what the backward pass needs only with `keep`."""
+        kept = Activations(segment, x)
+        for name in segment.convolutions:
+            if starts_block(name) and name != segment.convolutions[0]:
+                x = self._pool(name, x, kept, keep)
+            x = self.convolutions[name].forward(x)
             if name in self.layers:
                 kept.features[name] = x
                 x = x.clone()
-            kept.outputs[name] = x = relu_(x)
+            x = relu_(x)
+            if keep:
+                kept.outputs[name] = x
             if (relu := relu_of(name)) in self.layers:
                 kept.features[relu] = x
+        kept.output = self._pool(segment.following, x, kept, keep) if segment.following else x
         return kept
 
-    def backward(self, kept: Activations, gradients: Mapping[str, Sequence[FeatureGradient]]) -> Tensor:
-        """Return the gradient with respect to the normalised picture from those with respect to features."""
-        gradient: Tensor | None = None
+    def _pool(self, name: str, x: Tensor, kept: Activations, keep: bool) -> Tensor:
+        """Return the input of the convolution `name`, which starts a block."""
+        if keep:
+            kept.pool_inputs[name] = x
+        if self.pooling == "average":
+            return F.avg_pool2d(x, 2)
+        pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+        if keep:
+            kept.pooled[name], kept.indices[name] = pooled, indices
+        return pooled
+
+    def backward(
+        self,
+        kept: Activations,
+        gradients: Mapping[str, Sequence[FeatureGradient]],
+        by_output: Tensor | None = None,
+    ) -> Tensor:
+        """Return the gradient with respect to a segment's input, for the first the normalised picture.
+
+        It is that of losses whose `gradients` with respect to features are given, by layer, and of losses in
+        later segments, whose gradient with respect to the segment's output is `by_output`.
+        """
+        segment, gradient = kept.segment, by_output
         is_masked = False  # whether it is already zero where the ReLU let nothing through
-        for name, convolution in reversed(self.convolutions.items()):
+        if gradient is not None and segment.following:
+            gradient = self._pool_backward(segment.following, gradient, kept)
+            is_masked = segment.following in kept.pooled
+        for name in reversed(segment.convolutions):
             for each in gradients.get(relu_of(name), ()):
                 gradient, is_masked = each.add_to(gradient), False
             if gradient is not None and not is_masked:
                 gradient = relu_backward(gradient, kept.outputs[name])
             for each in gradients.get(name, ()):
                 gradient = each.add_to(gradient)
-            assert gradient is not None  # the deepest layer has a loss
-            gradient = convolution.backward(gradient)
-            if is_masked := name in kept.pooled:
-                # Cheaper than before the pooling, where the ReLU has four times as many values.
-                gradient = relu_backward(gradient, kept.pooled[name])
+            if gradient is None:  # no loss is so deep
+                continue
+            gradient = self.convolutions[name].backward(gradient)
+            is_masked = name in kept.pooled
             if name in kept.pool_inputs:
-                gradient = pool_backward(gradient, kept.pool_inputs[name], kept.indices.get(name))
-        assert gradient is not None
+                gradient = self._pool_backward(name, gradient, kept)
+        assert gradient is not None  # there is a loss
         return gradient
+
+    def _pool_backward(self, name: str, gradient: Tensor, kept: Activations) -> Tensor:
+        """Return the gradient with respect to the input of the pooling before the convolution `name`."""
+        if name in kept.pooled:
+            # Cheaper than before the pooling, where the ReLU has four times as many values.
+            gradient = relu_backward(gradient, kept.pooled[name])
+        return pool_backward(gradient, kept.pool_inputs[name], kept.indices.get(name))
 
 
 # By encoder and dtype, for as long as the encoder exists.

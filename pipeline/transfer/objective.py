@@ -5,6 +5,7 @@ Shapes in names: B pictures, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +48,24 @@ class Losses:
         return {**sums, **self.layers}
 
 
+def weighted_losses(
+    recipe: Recipe,
+    content: Mapping[str, Tensor],
+    style: Mapping[str, Tensor],
+    tv_B: Tensor,
+    outside_B: Tensor,
+) -> Losses:
+    """Weigh and add up the content and style losses by layer (B); the other two are weighted already."""
+    content_B = style_B = torch.zeros_like(tv_B)
+    for layer, loss_B in content.items():
+        content_B = content_B + recipe.content_weight * recipe.content_layers[layer] * loss_B
+    for layer, loss_B in style.items():
+        style_B = style_B + recipe.style_weight * recipe.style_layers[layer] * loss_B
+    layers = {f"content_{layer}": loss_B for layer, loss_B in content.items()}
+    layers |= {f"style_{layer}": loss_B for layer, loss_B in style.items()}
+    return Losses(content_B + style_B + tv_B + outside_B, content_B, style_B, tv_B, layers)
+
+
 class Objective(Protocol):
     """Evaluates pictures."""
 
@@ -76,18 +95,14 @@ class ReferenceObjective:
     def losses(self, image_BCHW: Tensor) -> Losses:
         """Return the losses, which autograd can differentiate with respect to the pictures."""
         recipe, features = self.recipe, self.encoder(image_BCHW)
-        layers: dict[str, Tensor] = {}
-        content = style = image_BCHW.new_zeros(len(image_BCHW))
-        for layer, weight in recipe.content_layers.items():
-            loss = content_loss(features[layer], self.content[layer], recipe.loss)
-            layers[f"content_{layer}"] = loss
-            content = content + recipe.content_weight * weight * loss
-        for layer, weight in recipe.style_layers.items():
-            layers[f"style_{layer}"] = loss = self._style_loss(layer, features[layer])
-            style = style + recipe.style_weight * weight * loss
-        tv = recipe.tv_weight * total_variation(scale_chroma(image_BCHW, recipe.tv_chroma**0.5))
-        outside = recipe.range_weight * out_of_range(image_BCHW)
-        return Losses(content + style + tv + outside, content, style, tv, layers)
+        content = {
+            layer: content_loss(features[layer], self.content[layer], recipe.loss)
+            for layer in recipe.content_layers
+        }
+        style = {layer: self._style_loss(layer, features[layer]) for layer in recipe.style_layers}
+        tv_B = recipe.tv_weight * total_variation(scale_chroma(image_BCHW, recipe.tv_chroma**0.5))
+        outside_B = recipe.range_weight * out_of_range(image_BCHW)
+        return weighted_losses(recipe, content, style, tv_B, outside_B)
 
     def _style_loss(self, layer: str, features_BCHW: Tensor) -> Tensor:
         features_BCHW = crop_features(features_BCHW, layer, self.recipe.margin)

@@ -107,16 +107,33 @@ class Encoder(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
         """Return the features of every layer."""
+        return self.run(self.normalised(image_BCHW), tuple(self.convolutions))[0]
+
+    def normalised(self, image_BCHW: Tensor) -> Tensor:
+        """Return the input of the first convolution."""
+        normalised: Tensor = (image_BCHW - self.mean) / self.std
+        return normalised.contiguous(memory_format=torch.channels_last)
+
+    def run(
+        self, x: Tensor, convolutions: Sequence[str], following: str = ""
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Run some convolutions in a row on the input of the first of them.
+
+        Return the features of their layers, and the input of the convolution after them, which is `following`
+        if a pooling lies between.
+        """
         features: dict[str, Tensor] = {}
-        x = ((image_BCHW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        for name, convolution in self.convolutions.items():
-            if starts_block(name):
-                x = F.max_pool2d(x, 2) if self.pooling == "max" else F.avg_pool2d(x, 2)
-            x = convolution(x)
+        for name in convolutions:
+            if starts_block(name) and name != convolutions[0]:
+                x = self._pool(x)
+            x = self.convolutions[name](x)
             if name in self.layers:
                 features[name] = x
             # An in-place ReLU would overwrite a tapped convolution.
             x = F.relu(x, inplace=name not in self.layers)
             if (relu := relu_of(name)) in self.layers:
                 features[relu] = x
-        return features
+        return features, self._pool(x) if following else x
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 2) if self.pooling == "max" else F.avg_pool2d(x, 2)

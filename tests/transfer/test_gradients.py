@@ -106,7 +106,7 @@ def test_pixel_gradient(chroma: float) -> None:
 @pytest.mark.parametrize("border", [0, 2])
 def test_gradients_are_added_inside_their_border(is_product: bool, border: int) -> None:
     values, matrix, bias = features(1), torch.eye(5).double().expand(2, 5, 5), torch.ones(2, 5).double()
-    gradient = FeatureGradient(values, *((2 * matrix, bias) if is_product else ()), border=border)
+    gradient = FeatureGradient(values, *((2 * matrix, bias) if is_product else ()), border=(border,) * 4)
     expected = torch.zeros(2, 5, 6 + 2 * border, 7 + 2 * border, dtype=torch.float64)
     expected[:, :, border : 6 + border, border : 7 + border] = 2 * values + 1 if is_product else values
     assert torch.allclose(gradient.add_to(None), expected)

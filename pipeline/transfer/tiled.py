@@ -1,0 +1,163 @@
+"""The total loss and its gradient for pictures of any size, tile by tile: the untiled values, in less memory.
+
+The losses of style depend on a picture as a whole, but only through moments, which are sums over positions.
+So an evaluation goes over the tiles twice: first forward, to add up the moments, then forward again and
+backward, with the gradient of the loss with respect to the moments of the whole picture.
+
+Shapes in names: B pictures, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Generic
+
+import torch
+from torch import Tensor
+
+from ..spec.recipe import Recipe
+from ..vgg.encoder import poolings_before
+from .content_features import ContentFeatures
+from .gradients import FeatureGradient, content_gradient, pixel_gradient
+from .losses import Moments
+from .objective import Losses, weighted_losses
+from .segments import Segment, segments
+from .style_terms import MomentGradient, StyleTerm, style_terms
+from .sweep import Network, Tile, V, channels_last, cut, sweep, tiles_of
+from .targets import StyleTargets
+from .tiles import Box, TilePlan, whole
+
+
+class TiledObjective(Generic[V]):
+    """Evaluates what the other objectives do, in tiles.
+
+    `targets` are of one style for all pictures, or of one for each, along B.
+    """
+
+    def __init__(
+        self,
+        network: Network[V],
+        recipe: Recipe,
+        content_BCHW: Tensor,
+        targets: StyleTargets,
+        plan: TilePlan,
+    ) -> None:
+        self.network = network
+        self.recipe = recipe
+        self.plan = plan
+        self.segments = segments(tuple(network.channels))
+        self.styles = style_terms(recipe, targets, len(content_BCHW))
+        self.content = ContentFeatures(network, recipe, content_BCHW, plan)
+
+    @torch.no_grad()
+    def evaluate(self, image_BCHW: Tensor) -> tuple[Losses, Tensor]:
+        """Return the losses and the gradient of each picture's total with respect to its pixels."""
+        recipe = self.recipe
+        inputs: list[Tensor] = []
+        moments = self._moments(image_BCHW, inputs)
+        style: dict[str, Tensor] = {}
+        by_moments: dict[str, MomentGradient] = {}
+        for layer, term in self.styles.items():
+            style[layer], by_moments[layer] = term.loss(moments[layer])
+        tv_B, outside_B, gradient_BCHW = pixel_gradient(
+            image_BCHW, recipe.tv_weight, recipe.tv_chroma, recipe.range_weight
+        )
+        content = {layer: torch.zeros_like(tv_B) for layer in recipe.content_layers}
+        by_input: Tensor | None = None
+        for segment in reversed(self.segments):
+            by_input = self._by_input(segment, inputs.pop(), by_input, by_moments, content)
+        assert by_input is not None  # there is a segment
+        gradient_BCHW.addcdiv_(by_input, self.network.std)
+        return weighted_losses(recipe, content, style, tv_B, outside_B), gradient_BCHW
+
+    def _moments(self, image_BCHW: Tensor, inputs: list[Tensor]) -> dict[str, Moments]:
+        """Return the moments of every style layer; `inputs` gets the inputs of the segments."""
+        moments: dict[str, Moments] = {}
+        for tile, values in sweep(self.network, self.plan, image_BCHW, inputs):
+            for layer in self._styled(values.features):
+                inner, window = tile.at(layer)
+                if (part := self._part(layer, inner, window, values.features[layer])) is not None:
+                    found = part.term.moments(part.features_BCHW)
+                    moments[layer] = moments[layer].plus(found) if layer in moments else found
+        return moments
+
+    def _styled(self, features: Mapping[str, Tensor]) -> list[str]:
+        """Name the layers among these that have a style loss, always in the same order."""
+        return [layer for layer in self.styles if layer in features]
+
+    def _by_input(
+        self,
+        segment: Segment,
+        input_BCHW: Tensor,
+        by_output: Tensor | None,
+        by_moments: Mapping[str, MomentGradient],
+        content: dict[str, Tensor],
+    ) -> Tensor:
+        """Return the gradient with respect to a segment's input, given that with respect to its output.
+
+        Add the losses of its content layers to those in `content`.
+        """
+        network = self.network
+        by_input = torch.empty_like(input_BCHW, dtype=network.dtype, memory_format=torch.channels_last)
+        for tile in tiles_of(self.plan, segment, input_BCHW, segment.gradient_border):
+            kept = network.run(segment, cut(network, tile, input_BCHW))
+            gradients = self._by_features(tile, kept.features, by_moments, content)
+            above: Tensor | None = None
+            if by_output is not None:
+                above = channels_last(tile.at(segment.following)[1].of(by_output))
+            if gradients or above is not None:
+                gradient = tile.inner.within(tile.window).of(network.backward(kept, gradients, above))
+                tile.inner.of(by_input).copy_(gradient)
+            else:
+                tile.inner.of(by_input).zero_()
+        return by_input
+
+    def _by_features(
+        self,
+        tile: Tile,
+        features: Mapping[str, Tensor],
+        by_moments: Mapping[str, MomentGradient],
+        content: dict[str, Tensor],
+    ) -> dict[str, list[FeatureGradient]]:
+        """Return the gradients with respect to the features in a tile's window."""
+        recipe = self.recipe
+        gradients: defaultdict[str, list[FeatureGradient]] = defaultdict(list)
+        for layer, target in self.content.at(tile).items():
+            inner, window = tile.at(layer)
+            factor = recipe.content_weight * recipe.content_layers[layer]
+            loss_B, gradient = content_gradient(features[layer], target, factor, inner.within(window))
+            content[layer] += loss_B
+            gradients[layer].append(gradient)
+        for layer in self._styled(features):
+            _, window = tile.at(layer)
+            if (part := self._part(layer, window, window, features[layer])) is not None:
+                gradient = part.term.feature_gradient(part.features_BCHW, by_moments[layer])
+                gradients[layer].append(replace(gradient, border=part.border))
+        return gradients
+
+    def _part(self, layer: str, box: Box, window: Box, features_BCHW: Tensor) -> _Part | None:
+        """Return what of a box has a style loss, or None, given a layer's features in a window."""
+        halvings = poolings_before(layer)
+        with_style = whole(self.content.image_BCHW).pooled(halvings).grown(-(self.recipe.margin >> halvings))
+        part = box.common(with_style)
+        if not part.area:
+            return None
+        border = (
+            part.left - window.left,
+            window.right - part.right,
+            part.top - window.top,
+            window.bottom - part.bottom,
+        )
+        term = self.styles[layer].at(part.within(with_style), with_style)
+        return _Part(term, channels_last(part.within(window).of(features_BCHW)), border)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The part of a layer's style loss in some positions, their features, and how many lie around them."""
+
+    term: StyleTerm
+    features_BCHW: Tensor
+    border: tuple[int, int, int, int]

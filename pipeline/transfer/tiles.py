@@ -1,0 +1,94 @@
+"""Tiles: rectangles of positions that a picture, or a feature map of it, is divided into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .segments import Segment
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of positions of a feature map: rows from `top` to before `bottom`, columns likewise."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def rows(self) -> int:
+        return max(0, self.bottom - self.top)
+
+    @property
+    def columns(self) -> int:
+        return max(0, self.right - self.left)
+
+    @property
+    def area(self) -> int:
+        return self.rows * self.columns
+
+    def of(self, map_BCHW: Tensor) -> Tensor:
+        """Return a view of the map's values in this box."""
+        return map_BCHW[:, :, self.top : self.bottom, self.left : self.right]
+
+    def within(self, outer: Box) -> Box:
+        """Return this box in a map that begins where `outer` does."""
+        return Box(
+            self.top - outer.top, self.bottom - outer.top, self.left - outer.left, self.right - outer.left
+        )
+
+    def common(self, other: Box) -> Box:
+        """Return what both boxes cover; its area may be 0."""
+        return Box(
+            max(self.top, other.top),
+            min(self.bottom, other.bottom),
+            max(self.left, other.left),
+            min(self.right, other.right),
+        )
+
+    def grown(self, border: int) -> Box:
+        return Box(self.top - border, self.bottom + border, self.left - border, self.right + border)
+
+    def pooled(self, halvings: int) -> Box:
+        """Return the box after some poolings, which drop what is no whole position."""
+        return Box(
+            self.top >> halvings, self.bottom >> halvings, self.left >> halvings, self.right >> halvings
+        )
+
+
+def whole(map_BCHW: Tensor) -> Box:
+    """Return the box of all positions of a map."""
+    rows, columns = map_BCHW.shape[2:]
+    return Box(0, rows, 0, columns)
+
+
+@dataclass(frozen=True)
+class TileSize:
+    """The rows and columns of a segment's tiles, in positions of its input: multiples of its stride.
+
+    So every position of every layer is in one tile, and poolings fall on the same positions as untiled.
+    """
+
+    rows: int
+    columns: int
+
+    def divide(self, box: Box) -> Iterator[Box]:
+        """Divide a box into tiles; the last ones may be smaller."""
+        for top in range(box.top, box.bottom, self.rows):
+            for left in range(box.left, box.right, self.columns):
+                yield Box(top, min(top + self.rows, box.bottom), left, min(left + self.columns, box.right))
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """The tiles of each segment, by the segment's depth."""
+
+    sizes: dict[int, TileSize]
+
+    def tiles(self, segment: Segment, box: Box) -> Iterator[Box]:
+        """Divide the input of a segment into tiles."""
+        return self.sizes[segment.depth].divide(box)

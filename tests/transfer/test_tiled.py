@@ -1,0 +1,134 @@
+"""Tiles change nothing: losses and gradients are those of the untiled picture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_explicit import RECIPES, assert_same, masked_targets, soft_masks
+from tiny import random_image, tiny_encoder
+from torch import Tensor
+
+from pipeline.spec.recipe import Recipe
+from pipeline.transfer.explicit import ExplicitObjective
+from pipeline.transfer.network import frozen_network
+from pipeline.transfer.objective import Objective, ReferenceObjective
+from pipeline.transfer.segments import segments
+from pipeline.transfer.sweep import AutogradNetwork
+from pipeline.transfer.targets import StyleTargets, gram_targets
+from pipeline.transfer.tiled import TiledObjective
+from pipeline.transfer.tiles import TilePlan, TileSize
+from pipeline.vgg.encoder import Encoder
+
+# Rows and columns, in pixels; the last is one strip.
+TILES = {"small": (16, 32), "columns": (512, 48), "strips": (32, 512)}
+SIZES = {"odd": (149, 227), "even": (160, 208), "narrow": (37, 301)}
+
+
+def plan_of(encoder: Encoder, rows: int, columns: int) -> TilePlan:
+    return TilePlan(
+        {
+            each.depth: TileSize(
+                max(each.stride, rows >> each.depth), max(each.stride, columns >> each.depth)
+            )
+            for each in segments(tuple(encoder.channels))
+        }
+    )
+
+
+def pair(
+    encoder: Encoder,
+    recipe: Recipe,
+    content: Tensor,
+    targets: StyleTargets,
+    tiles: tuple[int, int],
+    dtype: torch.dtype,
+) -> tuple[Objective, Objective]:
+    """The explicit objective, untiled and tiled."""
+    plan, network = plan_of(encoder, *tiles), frozen_network(encoder, dtype)
+    return (
+        ExplicitObjective(encoder, recipe, content, targets, dtype),
+        TiledObjective(network, recipe, content, targets, plan),
+    )
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("tiles", TILES.values(), ids=TILES)
+@pytest.mark.parametrize("name", RECIPES)
+def test_in_float64_the_gradient_is_the_untiled_one(
+    name: str, tiles: tuple[int, int], size: tuple[int, int]
+) -> None:
+    recipe = RECIPES[name]
+    encoder = tiny_encoder(recipe).double()
+    content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
+    targets = gram_targets(encoder, random_image(seed=2).double(), list(recipe.style_layers))
+    untiled, tiled = pair(encoder, recipe, content, targets, tiles, torch.float64)
+    losses, gradient = untiled.evaluate(1.2 * image - 0.1)
+    tiled_losses, tiled_gradient = tiled.evaluate(1.2 * image - 0.1)
+    assert_same(tiled_losses, losses, 1e-10)
+    assert distance(tiled_gradient, gradient) < 1e-10
+
+
+@pytest.mark.parametrize("margin", [0, 5, 16, 40])
+@pytest.mark.parametrize("style_loss", ["bures", "gram"])
+@pytest.mark.parametrize("pooling", ["max", "average"])
+def test_masks_margins_and_batches(margin: int, style_loss: str, pooling: str) -> None:
+    recipe = Recipe(margin=margin, style_loss=style_loss, pooling=pooling)
+    encoder, size = tiny_encoder(recipe).double(), (131, 182)
+    targets = masked_targets(encoder, recipe, soft_masks(2, 3, *size))
+    content, image = (
+        torch.cat([random_image(*size, seed=seed) for seed in seeds]).double() for seeds in ((1, 4), (3, 5))
+    )
+    untiled, tiled = pair(encoder, recipe, content, targets, (32, 48), torch.float64)
+    losses, gradient = untiled.evaluate(image)
+    tiled_losses, tiled_gradient = tiled.evaluate(image)
+    assert_same(tiled_losses, losses, 1e-10)
+    for own, other in zip(tiled_gradient, gradient, strict=True):
+        assert distance(own, other) < 1e-10
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
+def test_the_reference_in_tiles_is_the_reference(name: str, masked: bool) -> None:
+    recipe, size = RECIPES[name], (101, 150)
+    encoder = tiny_encoder(recipe).double()
+    content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
+    targets = gram_targets(encoder, random_image(seed=2).double(), list(recipe.style_layers))
+    if masked:
+        targets = masked_targets(encoder, recipe, soft_masks(1, 2, *size))
+    plan = plan_of(encoder, 32, 48)
+    losses, gradient = ReferenceObjective(encoder, recipe, content, targets).evaluate(image)
+    tiled = TiledObjective(AutogradNetwork(encoder), recipe, content, targets, plan)
+    tiled_losses, tiled_gradient = tiled.evaluate(image)
+    assert_same(tiled_losses, losses, 1e-10)
+    assert distance(tiled_gradient, gradient) < 1e-10
+
+
+@pytest.mark.parametrize("tiles", TILES.values(), ids=TILES)
+@pytest.mark.parametrize("name", RECIPES)
+def test_in_float32_the_gradient_is_the_untiled_one(name: str, tiles: tuple[int, int]) -> None:
+    recipe, size = RECIPES[name], (149, 227)
+    encoder = tiny_encoder(recipe)
+    content, image = (random_image(*size, seed=seed) for seed in (1, 3))
+    targets = gram_targets(encoder, random_image(seed=2), list(recipe.style_layers))
+    untiled, tiled = pair(encoder, recipe, content, targets, tiles, torch.float32)
+    losses, gradient = untiled.evaluate(image)
+    tiled_losses, tiled_gradient = tiled.evaluate(image)
+    assert_same(tiled_losses, losses, 1e-5)
+    assert distance(tiled_gradient, gradient) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["default", "normalized gram", "average"])
+def test_in_bfloat16_it_is_as_near_as_rounding_allows(name: str) -> None:
+    recipe, size = RECIPES[name], (149, 227)
+    encoder = tiny_encoder(recipe)
+    content, image = (random_image(*size, seed=seed) for seed in (1, 3))
+    targets = gram_targets(encoder, random_image(seed=2), list(recipe.style_layers))
+    untiled, tiled = pair(encoder, recipe, content, targets, (32, 48), torch.bfloat16)
+    losses, gradient = untiled.evaluate(image)
+    tiled_losses, tiled_gradient = tiled.evaluate(image)
+    assert_same(tiled_losses, losses, 1e-3)
+    assert distance(tiled_gradient, gradient) < 1e-2
