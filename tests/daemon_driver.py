@@ -333,13 +333,13 @@ def put_into_the_command(setup: Setup, log: EventLog, disk: Disk) -> None:
         return error.exit_code
 
     @contextmanager
-    def stop_signal(on_stop: Callable[[], None]) -> Iterator[list[int]]:
+    def stop_signal(on_stop: Callable[[], None], with_hang_up: bool = False) -> Iterator[list[int]]:
         def on_first() -> None:
             if setup.tells_signals:  # not through the log, which may be writing just now
                 os.write(1, json.dumps({"event": "signal", "text": str(received[0])}).encode() + b"\n")
             on_stop()
 
-        with own_stop_signal(on_first) as received:
+        with own_stop_signal(on_first, with_hang_up) as received:
             yield received
 
     own_stop_signal = signals.stop_signal

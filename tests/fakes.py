@@ -188,6 +188,7 @@ class Recorder:
     named_steps: list[tuple[str, int]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
+    ended: list[tuple[str, str]] = field(default_factory=list)
 
     def encoder_chosen(self, encoder: EncoderInfo) -> None:
         self.encoders.append(encoder)
@@ -204,6 +205,9 @@ class Recorder:
 
     def job_finished(self, finished: Finished) -> None:
         self.finished.append(finished)
+
+    def batch_ended(self, summary: Summary, folder: Path) -> None:
+        self.ended.append((summary.batch, summary.reason))
 
     @property
     def statuses(self) -> dict[str, str]:

@@ -34,6 +34,7 @@ class Shown(Recorder):
         self.events: list[tuple[str, str]] = []
         self.facts: list[dict[str, object]] = []
         self.queues: list[Queue] = []
+        self.configs: list[Config] = []
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
         self.events.append((kind, text))
@@ -41,6 +42,9 @@ class Shown(Recorder):
 
     def queue(self, queue: Queue) -> None:
         self.queues.append(queue)
+
+    def configured(self, config: Config) -> None:
+        self.configs.append(config)
 
 
 class Manager(ServiceManager):

@@ -11,10 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.batch.summary import Finished, Status
+from pipeline.batch.summary import Finished, Status, Summary
 from pipeline.cli.display import Display
 from pipeline.cli.logs import TIME, LineHandler, TextFormatter, logging_to
 from pipeline.errors import WorkerLost
+from pipeline.spec.config import Config
 from pipeline.spec.jobs import EncoderInfo, Job, StepProgress, Style
 from pipeline.spec.recipe import Recipe
 from pipeline.watch.heartbeat import Queue
@@ -73,4 +74,7 @@ def watch_everything(display: Display, name: str = "a--s") -> None:
     display.job_finished(make_finished("done", name, job=job, path=Path(f"/out/{name}.png"), seconds=12.34))
     failed = make_finished("failed", name, job=job, error=f"/in/{name}.png: bad.", next_step="Look.")
     display.job_finished(failed)
-    display.notify("quarantined", f"quarantined {name}", path=name, id="ID", error="bad.")
+    report = {"error": "bad.", "next_step": "Look.", "where": f"/quarantine/{name}.png"}
+    display.notify("quarantined", f"quarantined {name}", path=name, id="ID", **report)
+    display.batch_ended(Summary("night", 2, done=1, failed=1), Path("/out/night"))
+    display.configured(Config())

@@ -23,6 +23,7 @@ ALLOWED: dict[str, str] = {
     "version":   "",
     "storage":   "",
     "spec":      "storage",
+    "hooks":     "storage spec",
     "vgg":       "storage spec threads",
     "images":    "storage spec version threads",
     "transfer":  "images vgg storage spec version threads",
@@ -31,7 +32,7 @@ ALLOWED: dict[str, str] = {
     "page":      "batch execution images storage spec version threads",
     "watch":     "batch execution transfer images vgg storage spec version threads",
     "api":       "batch execution transfer images vgg storage spec version threads",
-    "cli":       "watch page batch execution transfer images vgg storage spec version threads",
+    "cli":       "watch page hooks batch execution transfer images vgg storage spec version threads",
     # The package offers a few names of its modules.
     "__init__":  "api spec version",
     "__main__":  "cli",

@@ -75,8 +75,10 @@ class Runner:
             summary.end_by(error)
             with suppress(DiskError, PathError):  # the error that ended the run matters more
                 self._write_summary(summary, jobs, started)
+            self.observer.batch_ended(summary, self.folder.path)
             raise
         self._write_summary(summary, jobs, started)
+        self.observer.batch_ended(summary, self.folder.path)
         return summary
 
     def run_job(self, job: Job, summary: Summary) -> Finished:

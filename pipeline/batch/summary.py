@@ -58,6 +58,8 @@ class Observer(Protocol):
 
     def job_finished(self, finished: Finished) -> None: ...
 
+    def batch_ended(self, summary: Summary, folder: Path) -> None: ...
+
 
 @dataclass
 class Summary:

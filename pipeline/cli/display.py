@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import IO
 
-from ..batch.summary import Finished
+from ..batch.summary import Finished, Summary
 from ..errors import WorkerLost
+from ..spec.config import Config
 from ..spec.jobs import EncoderInfo, Job, StepProgress
 from ..watch.heartbeat import Queue
 from .sentences import finished_object
@@ -42,6 +44,15 @@ class Display:
     def job_finished(self, finished: Finished) -> None:
         for display in self._displays:
             display.job_finished(finished)
+
+    def batch_ended(self, summary: Summary, folder: Path) -> None:
+        for display in self._displays:
+            display.batch_ended(summary, folder)
+
+    def configured(self, config: Config) -> None:
+        """Show what follows as a configuration says, which may be read again while a daemon runs."""
+        for display in self._displays:
+            display.configured(config)
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
         for display in self._displays:

@@ -77,16 +77,19 @@ def _lost_record(lines: int) -> logging.LogRecord:
 
 @contextmanager
 def logging_to(handler: logging.Handler, level: int) -> Iterator[None]:
-    """Send the records of this program, but of no library, to a handler if they have this level or above."""
+    """Send the records of this program, but of no library, to a handler if they have this level or above.
+
+    Inside of another such block they go to this handler alone.
+    """
     logger = logging.getLogger("pipeline")
-    before = logger.level, logger.propagate
+    before = logger.level, logger.propagate, logger.handlers
     logger.setLevel(level)
     logger.propagate = False
-    logger.addHandler(handler)
+    logger.handlers = [handler]
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        logger.handlers = before[2]
         logger.setLevel(before[0])
         logger.propagate = before[1]
 

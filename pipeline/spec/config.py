@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WrapValidator, field_validator, model_validator
 
 from ..errors import UsageError
 from .documents import read_document
 from .globs import DiskNames, Exclusions
-from .models import StrictModel, expecting, listed
+from .hooks import Hook
+from .models import ConfigPath, Seconds, StrictModel, expecting, listed
 from .names import reason_to_ignore
 from .problems import shown
 from .recipe import INIT_MODES, Recipe, canonical_keys
@@ -33,15 +34,6 @@ else:
     RecipeFields = Annotated[Recipe, WrapValidator(_keep_given)]
 
 
-def _expand_home(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-
-
-ConfigPath = Annotated[Path, AfterValidator(_expand_home)]
-Seconds = Annotated[float, Field(gt=0, le=1e7)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Megabytes = Annotated[int, Field(ge=0, le=10**9)]
 
@@ -145,6 +137,7 @@ class WatchConfig(StrictModel):
         return self.model_copy(update={**_absolute_paths(self, folder), "routes": routes})
 
 
+Hooks = Annotated[tuple[Hook, ...], BeforeValidator(listed, json_schema_input_type=Hook | list[Hook])]
 NamePattern = Annotated[str, Field(min_length=1)]
 NamePatterns = Annotated[
     tuple[NamePattern, ...], BeforeValidator(listed, json_schema_input_type=NamePattern | list[NamePattern])
@@ -196,6 +189,7 @@ class Config(StrictModel):
         description="more names of files and folders that the inbox and globs leave alone, such as "
         "'*_small.*'; case does not count",
     )
+    hooks: Hooks = Field((), description="commands that are run when something happens")
     recipe: RecipeFields = Field(default_factory=dict, description="fields for every job")
     watch: WatchConfig = Field(default_factory=WatchConfig, description="the watched folder")
 
@@ -231,7 +225,12 @@ class Config(StrictModel):
     def resolved(self, folder: Path) -> Config:
         """Return the same configuration with absolute paths; relative ones start at `folder`."""
         recipe, watch = anchor_init(self.recipe, folder), self.watch.resolved(folder)
-        return self.model_copy(update={**_absolute_paths(self, folder), "recipe": recipe, "watch": watch})
+        parts = {
+            "recipe": recipe,
+            "watch": watch,
+            "hooks": tuple(hook.resolved(folder) for hook in self.hooks),
+        }
+        return self.model_copy(update={**_absolute_paths(self, folder), **parts})
 
 
 def _absolute_paths(section: StrictModel, folder: Path) -> dict[str, Any]:

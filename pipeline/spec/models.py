@@ -1,12 +1,22 @@
-"""The base class of everything that a document may hold, and validators that several of them share."""
+"""The base class of everything that a document may hold, and types and validators that several share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, get_args
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, WrapValidator, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WrapValidator,
+    field_validator,
+)
 
 from .problems import shown
 
@@ -50,3 +60,14 @@ def expecting(what: str) -> WrapValidator:
             raise ValueError(f"expected {what}, found {shown(value)}") from error
 
     return WrapValidator(check)
+
+
+def _expand_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+
+
+ConfigPath = Annotated[Path, AfterValidator(_expand_home)]
+Seconds = Annotated[float, Field(gt=0, le=1e7)]

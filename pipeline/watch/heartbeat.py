@@ -7,9 +7,10 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
-from ..batch.summary import Finished, Observer
+from ..batch.summary import Finished, Observer, Summary
 from ..errors import DiskError, PipelineError, WorkerLost
 from ..spec.config import Config
 from ..spec.jobs import EncoderInfo, Job, StepProgress
@@ -56,6 +57,8 @@ class Display(Observer, Protocol):
 
     def queue(self, queue: Queue) -> None: ...
 
+    def configured(self, config: Config) -> None: ...
+
 
 class Heartbeat:
     """Passes events on to a display, and keeps the state that `status` reads in the ledger.
@@ -101,6 +104,7 @@ class Heartbeat:
     def configured(self, config: Config) -> None:
         """Note where results go, so that the next start knows which folder must be there."""
         self.state["outbox"] = str(config.outbox)
+        self.display.configured(config)
 
     # From the runner
 
@@ -136,6 +140,9 @@ class Heartbeat:
     def job_finished(self, finished: Finished) -> None:
         self.state["running"] = None
         self.display.job_finished(finished)
+
+    def batch_ended(self, summary: Summary, folder: Path) -> None:
+        self.display.batch_ended(summary, folder)
 
     # From the daemon
 

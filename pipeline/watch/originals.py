@@ -93,7 +93,7 @@ class Originals:
     def reject(self, claim: Claim, report: Mapping[str, Any], identity: Identity | None = None) -> None:
         """Quarantine an original. `identity` is that of its file in the inbox, if that was read there."""
         identities = {identity, identity_of(claim.path)}
-        place = one_line(self.quarantine.add(claim, report))
+        place = self.quarantine.add(claim, report)
         self.ledger.finish(claim.id, "quarantined", time.time())
         for read in identities:
             if read is not None:
@@ -102,12 +102,12 @@ class Originals:
         reason = _sentence(error.removeprefix(f"{self.claims.inbox / claim.relative}: "))
         self.notify(
             "quarantined",
-            f"quarantined {name}: {reason} It is in {place}. {next_step}",
-            path=name,
+            f"quarantined {name}: {reason} It is in {one_line(place)}. {next_step}",
+            path=str(claim.relative),
             id=claim.id,
             error=error,
             next_step=next_step,
-            where=place,
+            where=str(place),
         )
 
 

@@ -23,7 +23,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import pipeline
+from pipeline.cli.hook_display import example_event
 from pipeline.cli.main import app
+from pipeline.hooks.command import run_command
+from pipeline.hooks.queues import check_hooks
 from pipeline.spec.config import Config, read_config
 from pipeline.spec.manifest import read_manifest
 from pipeline.spec.recipe import Recipe
@@ -158,6 +161,31 @@ def test_documents_are_read(block: Block, studio: Path) -> None:
         read_config(path)
     else:
         assert read_manifest(path, {}, {}).count > 0
+
+
+HOOKS = [block for block in read_blocks("yaml") if block.text.startswith("hooks:")]
+# Programs that reach out: they note what they are given, and no more.
+REACH_OUT = ("mail", "curl", "notify-send")
+
+
+@pytest.mark.parametrize("block", HOOKS, ids=str)
+def test_hooks_run(block: Block, studio: Path) -> None:
+    """Every hook does with an event what it is there for: it tells someone, or copies the picture."""
+    (studio / "config.yaml").write_text(block.text)
+    (studio / "frame").mkdir()
+    for name in REACH_OUT:
+        script(studio / "bin" / name, 'printf "%s\\n" "$0" "$@" >> told; cat >> told')
+    (studio / "outbox/example").mkdir(parents=True)
+    shutil.copy(studio / "me.jpg", studio / "outbox/example/photo--monet.png")
+    config = read_config(None)
+    check_hooks(config.hooks)
+    told, copy = studio / "told", studio / "frame/photo--monet.png"
+    for hook in config.hooks:
+        for event in (example_event(kind, config) for kind in hook.when):
+            told.write_text("")
+            ended = run_command(hook.run, event.data(), hook.folder, 30, event.variables())
+            assert ended.problem == "", ended
+            assert told.read_text() or copy.is_file()
 
 
 @pytest.mark.parametrize("block", read_blocks("python"), ids=str)

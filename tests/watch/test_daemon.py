@@ -40,6 +40,9 @@ class Shown(Recorder):
     def queue(self, queue: Queue) -> None:
         pass
 
+    def configured(self, config: Config) -> None:
+        pass
+
     def texts(self, kind: str) -> list[str]:
         return [text for event, text in self.events if event == kind]
 

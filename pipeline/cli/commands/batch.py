@@ -14,15 +14,17 @@ import typer
 from ...errors import DeadlineError, Interrupted, UsageError
 from ...spec.text import are, counted
 from . import flags
+from .hooks import telling_hooks
 from .output import check_printed, print_result, say
 from .sheet import write_at_the_end
-from .showing import show_run
+from .showing import show_lines, show_run
 
 if TYPE_CHECKING:
     from ...batch.planner import RunOptions
     from ...batch.summary import Summary
     from ...spec.batches import Batch
     from ...spec.config import Config
+    from ..display import Display
 
 app = typer.Typer()
 
@@ -82,20 +84,36 @@ def _check_is_no_picture(manifest: Path) -> None:
 
 
 def run_batch(settings: Config, batch: Batch, options: RunOptions, level: int, as_json: bool) -> None:
-    """Run a batch, show its progress, write its sheet, and set the exit code."""
+    """Run a batch, show its progress, write its sheet, tell its hooks, and set the exit code."""
+    from ..display import Display
+    from ..sentences import failure_lines, summary_line
+
+    folder = settings.outbox / batch.name
+    with show_lines(level), telling_hooks(settings, is_run=True) as hooks:
+        with show_run(settings, len(batch), level, as_json) as display:
+            summary, stopped = _run_batch(settings, batch, options, Display(display, hooks))
+        if summary.failed > 1:
+            say(*failure_lines(summary), err=True)
+        say(summary_line(summary, str(folder)), err=as_json)
+        write_at_the_end(settings, folder, in_a_hurry=summary.stopped, err=as_json)
+    _end(summary, stopped, options)
+
+
+def _run_batch(
+    settings: Config, batch: Batch, options: RunOptions, display: Display
+) -> tuple[Summary, list[int]]:
+    """Run a batch; return its summary, and the signal that stopped it if there was one."""
     from ...batch.runner import Runner
     from ...execution.executors import InProcessExecutor
     from ...execution.pool import batch_executors
     from ...storage.ledger import Ledger
     from ...storage.outbox import BatchFolder
-    from ..sentences import failure_lines, summary_line
     from ..signals import stop_signal
 
     executor = InProcessExecutor(settings)
     workers = partial(batch_executors, settings, len(batch), executor)
     folder = BatchFolder(settings.outbox, batch.name)
     with (
-        show_run(settings, len(batch), level, as_json) as display,
         stop_signal(display.stopping, with_hang_up=True) as stopped,
         closing(Ledger(settings.state_dir)) as ledger,
         folder.locked(),
@@ -108,11 +126,7 @@ def run_batch(settings: Config, batch: Batch, options: RunOptions, level: int, a
             raise
         for text in folder.left_alone:
             display.notify("ignored", text)
-    if summary.failed > 1:
-        say(*failure_lines(summary), err=True)
-    say(summary_line(summary, str(folder.path)), err=as_json)
-    write_at_the_end(settings, folder.path, in_a_hurry=summary.stopped, err=as_json)
-    _end(summary, stopped, options)
+    return summary, stopped
 
 
 def _end(summary: Summary, stopped: list[int], options: RunOptions) -> None:

@@ -61,6 +61,15 @@ def show_watch(settings: Config, level: int, log_json: bool, log_file: Path | No
 
 
 @contextmanager
+def show_lines(level: int) -> Iterator[None]:
+    """Log lines to stderr, before and after the display of a run."""
+    from ..logs import TIME, LineHandler, TextFormatter, logging_to
+
+    with logging_to(LineHandler(_write_to_stderr, TextFormatter(datefmt=TIME)), level):
+        yield
+
+
+@contextmanager
 def _live(rows: LiveRows, log: EventLog, formatter: logging.Formatter, level: int) -> Iterator[Display]:
     from ..display import Display
     from ..eventlog import is_not_shown_live

@@ -65,6 +65,7 @@ def try_(
         plan_batch(settings, batch, options, as_json)
     else:
         level = flags.log_level(context, verbose, quiet)
+        settings = settings.model_copy(update={"hooks": ()})  # someone is here and looks
         run_batch(settings, batch, replace(options, deadline=read_deadline(for_, until)), level, as_json)
 
 

@@ -16,6 +16,7 @@ import typer
 from ...errors import DeadlineError, UsageError
 from ...spec.text import are, counted
 from . import flags, showing
+from .hooks import telling_hooks
 from .output import print_checks, print_document, print_result, say
 
 if TYPE_CHECKING:
@@ -49,25 +50,33 @@ def watch(
     """Restyle every picture that is dropped into the inbox."""
     from ...batch.deadline import read_deadline
     from ...execution.pool import watch_executor
+    from ...hooks.queues import check_hooks
     from ...watch.daemon import watch_inbox
     from ...watch.events import Waker, silence_watchdog
     from ...watch.setup import WatchOptions
     from ...watch.watcher import notify_mode
+    from ..display import Display
     from ..signals import reload_signal, stop_signal
 
     def read() -> Config:
-        return flags.read_settings(config, outbox=outbox, device=device)
+        read = flags.read_settings(config, outbox=outbox, device=device)
+        check_hooks(read.hooks)
+        return read
 
     silence_watchdog()
     settings = read()
     options = WatchOptions(once, read_deadline(for_, until), flags.recipe_fields(preset, assignments))
     waker = Waker(settings.watch.inbox, notify_mode(settings.watch))
     with (
+        showing.show_watch(settings, flags.log_level(context, verbose, quiet), log_json, log_file) as shown,
+        telling_hooks(settings) as hooks,
         stop_signal(waker.set) as stopped,
         reload_signal(waker.set, read) as reread,
-        showing.show_watch(settings, flags.log_level(context, verbose, quiet), log_json, log_file) as display,
     ):
+        display = Display(shown, hooks)
         tally = watch_inbox(settings, options, display, watch_executor, waker, lambda: bool(stopped), reread)
+        if stopped:
+            hooks.stopping()
     if stopped:
         raise typer.Exit(128 + stopped[0])
     if tally.out_of_time:

@@ -1,0 +1,77 @@
+"""What config.yaml says about hooks: commands of the user that are run when something happens."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from .events import EventKind
+from .models import ConfigPath, Seconds, StrictModel, listed
+
+# Signs by which one recognises a command that was written for a shell.
+SHELL_SIGNS = "|&;<>$`*"
+
+
+def _words(value: Any) -> Any:
+    """Split text into words as a shell does; a list has its words already."""
+    if not isinstance(value, str):
+        return value
+    if sign := next((sign for sign in value if sign in SHELL_SIGNS), ""):
+        raise ValueError(
+            f"'{sign}' needs a shell, and none runs this command: for one, write [sh, -c, '...']; to pass "
+            "the sign on as it is, write a list of words, such as [program, first, second]"
+        )
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"not a command, as it has {str(error).lower()}") from error
+
+
+def _check_words(words: tuple[str, ...]) -> tuple[str, ...]:
+    if not words or not words[0]:
+        raise ValueError("expected a program and its arguments, such as [program, first, second]")
+    if any("\0" in word for word in words):
+        raise ValueError("a command cannot hold the character NUL")
+    return words
+
+
+EventKinds = Annotated[
+    tuple[EventKind, ...],
+    BeforeValidator(listed, json_schema_input_type=EventKind | list[EventKind]),
+    Field(min_length=1),
+]
+Command = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_words, json_schema_input_type=str | list[str]),
+    AfterValidator(_check_words),
+]
+
+
+class Hook(StrictModel):
+    """A command, and when it is run. It gets a JSON object on its standard input."""
+
+    when: EventKinds = Field(description="what has to happen, or several things")
+    run: Command = Field(
+        description="a list of the program and its arguments; text is split into words as by a shell, but no "
+        "shell runs it. A program with a slash in its name is a path"
+    )
+    timeout_s: Seconds = Field(30, description="end the command after this many seconds")
+    folder: ConfigPath = Field(
+        Path(), description="the folder that the command is run in; that of this file if left out"
+    )
+
+    def resolved(self, folder: Path) -> Hook:
+        """Return the same hook with absolute paths; relative ones start at `folder`."""
+        program, *arguments = self.run
+        if "/" in program:
+            program = str(folder.resolve() / Path(program).expanduser())
+        paths = {"run": (program, *arguments), "folder": (folder / self.folder).resolve()}
+        return self.model_copy(update=paths)
+
+    @property
+    def label(self) -> str:
+        """The command as one would type it."""
+        return shlex.join(self.run)
