@@ -10,7 +10,6 @@ all: lint types test
 
 demo: .venv/installed
 	$(BIN)/style-pipeline run examples/manifest.yaml
-	@echo "Look at the pictures: open outbox/demo/index.html"
 
 strips: .venv/installed
 	$(BIN)/python examples/strips.py

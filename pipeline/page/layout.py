@@ -153,6 +153,13 @@ def variant_labels(recipes: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]
 
     Fields that follow from others are left out: those of a preset, where there are several.
     """
+    wholes = [json.dumps(recipe) for recipe in recipes]  # most pictures share a recipe
+    distinct = dict(zip(wholes, recipes, strict=True))
+    labels = dict(zip(distinct, _labels_of_distinct(list(distinct.values())), strict=True))
+    return [labels[whole] for whole in wholes]
+
+
+def _labels_of_distinct(recipes: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     texts = [{name: json.dumps(value) for name, value in recipe.items()} for recipe in recipes]
     others = sorted({name for text in texts for name in text} - {"preset", *FIRST_FIELDS, *ONLY_NAMES})
     chosen: list[str] = []

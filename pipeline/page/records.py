@@ -176,15 +176,15 @@ def read_curves(path: Path, points: int = CURVE_POINTS) -> Curves | None:
     try:
         header, *lines = path.read_bytes().splitlines()
         names = header.decode().split(",")
-        kept = [lines[index] for index in thinned(len(lines), points)]
-        rows = [dict(zip(names, map(float, line.split(b",")), strict=True)) for line in kept]
-        steps, sizes = ([int(row[name]) for row in rows] for name in ("step", "size"))
-        losses = {name: tuple(row[name] for row in rows) for name in CURVES}
+        kept = (lines[index].split(b",") for index in thinned(len(lines), points))
+        columns = dict(zip(names, zip(*kept, strict=True), strict=True))
+        steps, sizes = (tuple(int(float(value)) for value in columns[name]) for name in ("step", "size"))
+        losses = {name: tuple(map(float, columns[name])) for name in CURVES}
     except (OSError, ValueError, KeyError, OverflowError):
         return None
     if len(steps) < 2 or not all(math.isfinite(value) for values in losses.values() for value in values):
         return None
-    return Curves(tuple(steps), tuple(sizes), losses)
+    return Curves(steps, sizes, losses)
 
 
 def thinned(count: int, points: int) -> list[int]:

@@ -11,6 +11,7 @@ import html
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,14 @@ from ..version import VERSION
 from .assets import joined_script, read_asset
 from .layout import Layout, arrange
 from .records import BatchRecords, Curves, Picture, read_batch
+from .stamps import batch_stamp, thumbs_stamp
 from .thumbnails import THUMBS, Thumbnails, content_name, large_name, result_name, style_name
 
 SHEET = "index.html"
 STYLES = ("base.css", "viewer.css", "sheet.css")
 # A file that this program wrote says so within as many bytes.
 MARK, HEAD_BYTES = b'<meta name="generator" content="style-pipeline', 1024
+STAMP = re.compile(rb'<meta name="stamp" content="([0-9a-f]+)">')
 # Curves are drawn on a grid of this height; a point has two digits of base 36.
 HEIGHT = 36 * 36 - 1
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -39,11 +42,12 @@ DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a sheet shows. `thumbs` are the names of the thumbnails that are there."""
+    """What a sheet shows. `thumbs` are the names of its thumbnails; `is_complete`: there was time for all."""
 
     batch: BatchRecords
     layout: Layout
     thumbs: frozenset[str]
+    is_complete: bool = True
 
 
 def read_sheet(folder: Path, originals: Sequence[tuple[Path, Path]] = (), limit_s: float = math.inf) -> Sheet:
@@ -62,8 +66,8 @@ def read_sheet(folder: Path, originals: Sequence[tuple[Path, Path]] = (), limit_
         )
     thumbnails = Thumbnails(folder, originals)
     with disk_errors(folder, "its thumbnails cannot be written"):
-        thumbs = thumbnails.make(thumbnails.plan(batch.pictures), limit_s)
-    return Sheet(batch, arrange(batch.pictures), thumbs)
+        made = thumbnails.make(thumbnails.plan(batch.pictures), limit_s)
+    return Sheet(batch, arrange(batch.pictures), made.names, made.is_complete)
 
 
 def write_sheet(folder: Path, originals: Sequence[tuple[Path, Path]] = (), limit_s: float = math.inf) -> Path:
@@ -76,29 +80,52 @@ def write_sheet(folder: Path, originals: Sequence[tuple[Path, Path]] = (), limit
     """
     path = folder / SHEET
     with disk_errors(path, "cannot be read"):
-        if os.path.lexists(path) and not _is_ours(path):
+        if os.path.lexists(path) and MARK not in _head(path):
             raise PathError(
                 f"{path}: is a file of another program, and is left alone.",
                 "Move or rename it, then try again.",
             )
-    page = render_sheet(read_sheet(folder, originals, limit_s))
-    write_file(path, page)
+        before = batch_stamp(folder)  # what changes while it is read is shown the next time
+    sheet = read_sheet(folder, originals, limit_s)
+    write_file(path, render_sheet(sheet, _stamp(folder, before) if sheet.is_complete else ""))
     return path
 
 
-def _is_ours(path: Path) -> bool:
+def renew_sheet(folder: Path, originals: Sequence[tuple[Path, Path]] = (), limit_s: float = math.inf) -> Path:
+    """Write the sheet as `write_sheet` does, unless it shows the batch as it is."""
+    path = folder / SHEET
+    with disk_errors(path, "cannot be read"):
+        stamp = STAMP.search(_head(path))
+        if stamp and stamp[1].decode() == _stamp(folder, batch_stamp(folder)):
+            return path
+    return write_sheet(folder, originals, limit_s)
+
+
+def _stamp(folder: Path, batch: str) -> str:
+    """Return a digest of what a sheet is made from: the stamp of its batch, its thumbnails, this program."""
+    program = VERSION, read_asset("sheet.html"), *_style_and_script()
+    return hashlib.sha256("".join((batch, thumbs_stamp(folder), *program)).encode()).hexdigest()
+
+
+def _style_and_script() -> tuple[str, str]:
+    return "\n".join(map(read_asset, STYLES)), joined_script("sheet.js")
+
+
+def _head(path: Path) -> bytes:
+    """Return the beginning of a page; nothing if it is not a file."""
     if not path.is_file():
-        return False
+        return b""
     with path.open("rb") as file:
-        return MARK in file.read(HEAD_BYTES)
+        return file.read(HEAD_BYTES)
 
 
-def render_sheet(sheet: Sheet) -> bytes:
+def render_sheet(sheet: Sheet, stamp: str = "") -> bytes:
     """Return the page of a sheet."""
-    style, script = "\n".join(map(read_asset, STYLES)), joined_script("sheet.js")
+    style, script = _style_and_script()
     text = Template(read_asset("sheet.html")).substitute(
         title=html.escape(sheet.batch.name),
         version=html.escape(VERSION),
+        stamp=stamp,
         style=style,
         script=script,
         style_digest=_digest(style),

@@ -40,6 +40,14 @@ class Thumbnail:
     sha256: str = ""
 
 
+@dataclass(frozen=True)
+class Made:
+    """The names of the thumbnails there are; `is_complete`: the time was enough to try all of them."""
+
+    names: frozenset[str]
+    is_complete: bool
+
+
 class Thumbnails:
     """The thumbnails of one batch. `originals` are folders to which contents may have been moved."""
 
@@ -71,8 +79,8 @@ class Thumbnails:
         moved = (to / path.relative_to(start) for start, to in self.originals if path.is_relative_to(start))
         sources[name] = Thumbnail(name, (path, *moved), edge, source.sha256)
 
-    def make(self, wanted: Sequence[Thumbnail], limit_s: float = math.inf) -> frozenset[str]:
-        """Make what is missing or old, for at most `limit_s`; return the names of the thumbnails there are.
+    def make(self, wanted: Sequence[Thumbnail], limit_s: float = math.inf) -> Made:
+        """Make what is missing or old, for at most `limit_s`.
 
         A picture that cannot be read has none, and those that nothing needs any more are removed.
 
@@ -84,14 +92,16 @@ class Thumbnails:
         missing = [one for one in wanted if not is_current(one, made.get(one.name))]
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         with ThreadPoolExecutor(threads) as pool:
-            done = list(pool.map(lambda one: time.monotonic() < end and make_thumbnail(one, place), missing))
+            done = list(
+                pool.map(lambda one: make_thumbnail(one, place) if time.monotonic() < end else None, missing)
+            )
         names = {one.name for one in wanted}
         for name in made.keys() - names:
             (place / name).unlink(missing_ok=True)
         if made:
             sweep_unfinished(place)
         failed = {one.name for one, is_made in zip(missing, done, strict=True) if not is_made}
-        return frozenset(names - failed)
+        return Made(frozenset(names - failed), None not in done)
 
 
 def result_name(picture: Picture) -> str:

@@ -119,10 +119,12 @@ def test_a_dry_run_writes_no_sheet(cli, night):
 
 def test_later_runs_find_nothing_strange_in_the_folder(cli, night):
     cli("run", night)
+    before = PAGE.stat().st_mtime_ns
     code, out, err = cli("run", night)
     assert (code, err) == (0, "")
     assert out.startswith("Nothing to do")
     assert "Look at them" in out
+    assert PAGE.stat().st_mtime_ns == before, "the sheet was written again"
 
 
 @pytest.mark.parametrize("batch", ["night", "outbox/night"])

@@ -162,9 +162,9 @@ def test_errors_on_cards_leave_out_the_folders(batch: Path, tmp_path: Path) -> N
 
 
 def test_it_is_written_again_and_its_folder_may_move(batch: Path) -> None:
-    first = write_sheet(batch).read_bytes()
+    first = write_sheet(batch).read_bytes().partition(b"<title>")[2]
     batch = batch.rename(batch.with_name("moved"))
-    again = write_sheet(batch).read_bytes()
+    again = write_sheet(batch).read_bytes().partition(b"<title>")[2]
     assert first.replace(b"night", b"moved") == again
 
 

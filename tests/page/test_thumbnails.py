@@ -13,7 +13,7 @@ from pipeline.page.thumbnails import THUMBS, Thumbnails
 
 def make(folder: Path, *originals: tuple[Path, Path], limit_s: float = 60) -> frozenset[str]:
     thumbnails = Thumbnails(folder, originals)
-    return thumbnails.make(thumbnails.plan(read_batch(folder).pictures), limit_s)
+    return thumbnails.make(thumbnails.plan(read_batch(folder).pictures), limit_s).names
 
 
 def made(folder: Path) -> dict[str, int]:

@@ -43,11 +43,11 @@ def sheet(
 
 
 def write_at_the_end(settings: Config, folder: Path, in_a_hurry: bool, err: bool) -> None:
-    """Write the sheet of a run that ends. Whatever is wrong with it is a warning: the pictures are there."""
-    from ...page.sheet import write_sheet
+    """Write the sheet of a run that ends, if something changed. Whatever is wrong with it is a warning."""
+    from ...page.sheet import renew_sheet
 
     try:
-        path = write_sheet(folder, _moved(settings), IN_A_HURRY_S if in_a_hurry else AT_THE_END_S)
+        path = renew_sheet(folder, _moved(settings), IN_A_HURRY_S if in_a_hurry else AT_THE_END_S)
     except UsageError:
         return  # there is nothing to show
     except Exception as error:
