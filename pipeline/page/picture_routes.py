@@ -18,7 +18,7 @@ from .site import Site
 # Addresses change with what is behind them.
 FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 # A file must not do anything in a browser, whatever it is.
-INERT = {"content-security-policy": "default-src 'none'; sandbox", **FOR_EVER}
+INERT = {"content-security-policy": "default-src 'none'; sandbox"}
 
 
 def picture_routes(site: Site) -> list[Route]:
@@ -75,7 +75,7 @@ def picture_routes(site: Site) -> list[Route]:
 def file_response(path: Path, name: str = "", as_download: bool = False) -> Response:
     """Answer with a picture, under the type that its suffix stands for here, whatever is in it."""
     kind = CONTENT_TYPES[path.suffix.lower()]
-    headers = dict(INERT)
+    headers = {**INERT, **FOR_EVER}
     if name:
         disposition = "attachment" if as_download else "inline"
         headers["content-disposition"] = (

@@ -158,7 +158,7 @@ class Gate:
             return Refusal(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 f"The page is not known by the name '{hosts[0] if hosts else ''}'.",
-                "Open the address that style-pipeline printed, or allow this name with --allow-host.",
+                "Open the address that was printed, or add this name to page.allow_hosts in config.yaml.",
             )
         if method not in METHODS:
             return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} is not used here.")
@@ -207,8 +207,7 @@ def _complete(message: MutableMapping[str, Any]) -> None:
     headers.setdefault("cache-control", "no-store")
 
 
-def allowed_hosts(bound: Iterable[str], more: Iterable[str]) -> Hosts:
-    """Return the names that a page at these addresses is asked for by, and `more` of them."""
-    bound = {host.lower() for host in bound}
-    names = LOOPBACK_NAMES | bound | {name.lower() for name in more}
-    return Hosts(frozenset(names), addresses=not all(map(is_loopback, bound)))
+def allowed_hosts(bound: str, more: Iterable[str]) -> Hosts:
+    """Return the names of a page that listens on an address, "" for loopback, and `more` of them."""
+    names = {name.lower() for name in (bound, *more) if name}
+    return Hosts(LOOPBACK_NAMES | names, addresses=bool(bound) and not is_loopback(bound))

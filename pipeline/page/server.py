@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import uvicorn
@@ -29,7 +28,6 @@ from .site import Site
 from .state import State
 from .watched import Watched
 
-PORT = 8765
 LOOPBACK = ("127.0.0.1", "::1")
 # A picture that takes longer than this has no thumbnail.
 THUMBNAIL_S = 60.0
@@ -40,66 +38,61 @@ MOST_CONNECTIONS = 512
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PageOptions:
-    """Where the page is served: on `port` of `host`, "" for this machine alone.
-
-    A `token` is needed for any other host. `allowed_hosts` are more names by which browsers may ask for it.
-    """
-
-    host: str = ""
-    port: int = PORT
-    token: str = ""
-    allowed_hosts: tuple[str, ...] = ()
-
-    def check(self) -> None:
-        """Refuse to be seen from other machines without a token.
-
-        Raises:
-            UsageError: the options do not allow it.
-        """
-        if self.token and len(self.token) < SHORTEST_TOKEN:
-            raise UsageError(
-                f"--token: expected at least {SHORTEST_TOKEN} characters.",
-                "`openssl rand -hex 16` prints a good one.",
-            )
-        if self.host and not is_loopback(self.host) and not self.token:
-            raise UsageError(
-                f"--host {self.host}: other machines could reach the page.",
-                "Give a --token of your own as well, or leave --host out and use a tunnel; see docs/page.md.",
-            )
-
-
 @contextmanager
-def serving(config: Config, watched: Watched, options: PageOptions) -> Iterator[str]:
+def serving(config: Config, watched: Watched, token: str = "") -> Iterator[str]:
     """Serve the page of a configuration while the block runs, and yield its address.
 
+    Without a `token` it has a new one each time.
+
     Raises:
-        UsageError: the options are wrong.
+        UsageError: there is no such address, or it needs a token.
         MachineError: the port cannot be used.
         DiskError: state_dir cannot be used.
     """
-    options.check()
+    host = config.page.host or ""
+    check_token(host, token)
     with ExitStack() as stack:
-        sockets = listen(options.host, options.port)
+        sockets = listen(host, config.page.port)
         for one in sockets:
             stack.callback(one.close)
-        host, port = sockets[0].getsockname()[:2]
-        sessions = Sessions(config.state_dir, port, options.token)
+        address, port = sockets[0].getsockname()[:2]
+        sessions = Sessions(config.state_dir, port, token)
         results = Results(config.outbox)
         make = worker_for_previews(partial(InProcessExecutor, config), THUMBNAIL_S)
         cache = config.cache_dir / "page"
         originals = ((watched.inbox, config.watch.archive_dir),)
         site = Site(
-            State(results, watched), PictureFiles(results, originals), Previews(make), sessions, cache
+            State(results, watched, config.state_dir),
+            PictureFiles(results, originals),
+            Previews(make),
+            sessions,
+            cache,
         )
         stack.callback(site.close)
         remove_old(cache, time.time())
         site.uploads.sweep()
-        hosts = allowed_hosts([options.host] if options.host else [], options.allowed_hosts)
+        hosts = allowed_hosts(host, config.page.allow_hosts)
         server = _Server(site, _uvicorn_config(page_application(site, hosts)))
         stack.enter_context(server.running(sockets))
-        yield f"http://{_shown(host)}:{port}/#token={sessions.token}"
+        yield f"http://{_shown(address)}:{port}/#token={sessions.token}"
+
+
+def check_token(host: str, token: str) -> None:
+    """Refuse to be seen from other machines without a token, and a token that is easily guessed.
+
+    Raises:
+        UsageError: so it would be.
+    """
+    if token and len(token) < SHORTEST_TOKEN:
+        raise UsageError(
+            f"The token has {len(token)} characters, and needs at least {SHORTEST_TOKEN}.",
+            "`openssl rand -hex 16` prints a good one.",
+        )
+    if host and not is_loopback(host) and not token:
+        raise UsageError(
+            f"{host}: other machines could reach the page there.",
+            "Set a token with --token or STYLE_PIPELINE_TOKEN, or use a tunnel; docs/page.md describes both.",
+        )
 
 
 def _uvicorn_config(application: ASGIApp) -> uvicorn.Config:

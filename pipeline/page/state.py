@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..errors import PipelineError
+from ..storage.control import Drop
+from ..storage.live import LOOK_S, Live, look, read_live
 from ..version import VERSION
 from .pictures import picture_card
 from .results import Results
+from .running import daemon_job_id, find_running, names_of_daemon, running_cards
 from .uploads import MOST_BYTES
 from .watched import (
     MOST_LISTED,
@@ -26,6 +31,8 @@ from .watched import (
 
 # How many finished pictures a page lists at a time.
 PAGE_SIZE = 60
+# How often to ask for live pictures; each time, processes write them for LOOK_S.
+LOOK_AGAIN_S = LOOK_S / 3
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +43,23 @@ class State:
 
     results: Results
     watched: Watched
+    state_dir: Path
     # Tells a page that was open before that this is another process, perhaps of another version.
     started: str = field(default_factory=lambda: secrets.token_hex(8))
     _problem: str = ""
+    _shown: frozenset[str] = frozenset()  # the daemon's jobs that had a live picture last
+    _look_at: float = 0.0  # when to ask for live pictures again
 
     def read(self) -> dict[str, Any]:
         """Return the whole state. A fault of the machine is part of it: what could be read is there."""
         problem: PipelineError | None = None
         status: Status | None = None
+        jobs: list[Live] = []
         try:
             self.results.refresh()
             status = self._read_status()
+            jobs = self._look()
+            self._shown = names_of_daemon(jobs) or self._shown
         except PipelineError as error:
             problem = error
         self._log(problem)
@@ -57,12 +70,19 @@ class State:
             "inbox": str(self.watched.inbox) if status else None,
             "maxUploadBytes": MOST_BYTES,
             "problem": {"error": problem.message, "nextStep": problem.next_step} if problem else None,
-            "running": [],
+            "running": running_cards(jobs, status, self._shown),
             "done": [picture_card(result) for result in done],
             "doneCount": self.results.done_count,
             "doneNext": mark,
             **self._inbox(status),
         }
+
+    def _look(self) -> list[Live]:
+        """Return the jobs that run, and let their processes write live pictures as long as this is called."""
+        if time.monotonic() >= self._look_at:
+            look(self.state_dir)
+            self._look_at = time.monotonic() + LOOK_AGAIN_S
+        return read_live(self.state_dir)
 
     def _read_status(self) -> Status | None:
         """Return the status of the inbox; None if there is no inbox, and no daemon that misses it."""
@@ -107,10 +127,20 @@ class State:
     def style(self, id: str) -> StyleFile | None:
         return next((style for style in read_styles(self.watched) if style.id == id), None)
 
-    def waiting(self, id: str) -> dict[str, Any] | None:
-        """Return what waits under an id, as in the state."""
+    def running(self, id: str) -> Live | None:
+        return find_running(read_live(self.state_dir), id)
+
+    def running_drop(self, id: str) -> Drop | None:
+        """Return the drop that a running job belongs to; None if it belongs to none, or is over."""
+        if job := self.running(id):
+            return Drop("", job.drop) if job.drop else None
+        running = self.watched.read_status()["running"] or {}
+        ours = bool(running.get("id")) and daemon_job_id(running) == id
+        return Drop(running["path"], running["id"]) if ours else None
+
+    def waiting_drop(self, id: str) -> Drop | None:
         waiting = waiting_files(self.watched.read_status(), self.watched.inbox, [])
-        return next((one for one in waiting if one["id"] == id), None)
+        return next((Drop(one["path"], one["drop"]) for one in waiting if one["id"] == id), None)
 
 
 def _style_card(style: StyleFile) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..spec.names import composed, is_picture, reason_to_ignore
+from ..storage.control import Control
 from .results import Result
 
 # How many waiting and failed pictures a page lists.
@@ -40,6 +41,10 @@ class Watched:
     @property
     def library(self) -> Path:
         return self.inbox / LIBRARY
+
+    @property
+    def control(self) -> Control:
+        return Control(self.inbox)
 
     @property
     def is_there(self) -> bool:

@@ -138,6 +138,25 @@ class WatchConfig(StrictModel):
 
 
 Hooks = Annotated[tuple[Hook, ...], BeforeValidator(listed, json_schema_input_type=Hook | list[Hook])]
+Port = Annotated[int, Field(ge=0, le=65535)]
+HostName = Annotated[str, Field(min_length=1)]
+HostNames = Annotated[
+    tuple[HostName, ...], BeforeValidator(listed, json_schema_input_type=HostName | list[HostName])
+]
+
+
+class PageConfig(StrictModel):
+    """The page in the browser: where it listens, and by which names browsers may ask for it."""
+
+    port: Port = Field(8765, description="port of the page; 0: any that is free")
+    host: HostName | None = Field(
+        None, description="address to listen on, which needs a token; this machine alone if left out"
+    )
+    allow_hosts: HostNames = Field(
+        (), description="more names by which browsers may ask for the page, such as that of a reverse proxy"
+    )
+
+
 NamePattern = Annotated[str, Field(min_length=1)]
 NamePatterns = Annotated[
     tuple[NamePattern, ...], BeforeValidator(listed, json_schema_input_type=NamePattern | list[NamePattern])
@@ -192,6 +211,7 @@ class Config(StrictModel):
     hooks: Hooks = Field((), description="commands that are run when something happens")
     recipe: RecipeFields = Field(default_factory=dict, description="fields for every job")
     watch: WatchConfig = Field(default_factory=WatchConfig, description="the watched folder")
+    page: PageConfig = Field(default_factory=PageConfig, description="the page in the browser")
 
     @field_validator("ignore")
     @classmethod

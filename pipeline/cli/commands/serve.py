@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,27 +15,21 @@ from . import flags
 from .output import print_result
 
 if TYPE_CHECKING:
-    from ...page.server import PageOptions
     from ...page.watched import Watched
     from ...spec.config import Config
 
 app = typer.Typer()
 
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 for any free one.")]
-Host = Annotated[
-    str, typer.Option("--host", help="Address to listen on, if not only this machine; needs --token.")
+Port = Annotated[
+    int | None, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 for any that is free.")
 ]
 Token = Annotated[
     str,
     typer.Option(
         "--token",
         envvar="STYLE_PIPELINE_TOKEN",
-        help="Secret that lets a browser in; by default a new one at every start.",
+        help="Secret that lets a browser in; a new one at every start if left out.",
     ),
-]
-AllowHosts = Annotated[
-    list[str] | None,
-    typer.Option("--allow-host", help="Name by which browsers may ask for the page; repeatable."),
 ]
 
 
@@ -43,20 +37,19 @@ AllowHosts = Annotated[
 def serve(
     config: flags.ConfigPath = None,
     outbox: flags.Outbox = None,
-    port: Port = 8765,
-    host: Host = "",
+    port: Port = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to listen on; other machines need the --token.")
+    ] = None,
     token: Token = "",
-    allow_host: AllowHosts = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Show an outbox and its inbox as a page in the browser."""
-    from ...page.server import PageOptions
     from ..signals import stop_signal
 
-    settings = flags.read_settings(config, outbox=outbox)
-    options = PageOptions(host, port, token, tuple(allow_host or ()))
+    settings = with_page(flags.read_settings(config, outbox=outbox), port=port, host=host)
     stopping: SimpleQueue[None] = SimpleQueue()  # a handler may put into it whatever it interrupts
-    with stop_signal(lambda: stopping.put(None)) as stopped, show_page(settings, options) as address:
+    with stop_signal(lambda: stopping.put(None)) as stopped, show_page(settings, token) as address:
         print_result(f"The page: {address}")
         if open_:
             webbrowser.open(address)
@@ -64,13 +57,27 @@ def serve(
     raise typer.Exit(128 + stopped[0])
 
 
+def with_page(settings: Config, **given: object) -> Config:
+    """Let the flags that were given replace values of `page` in the configuration."""
+    page = settings.page.model_copy(update={key: value for key, value in given.items() if value is not None})
+    return settings.model_copy(update={"page": page})
+
+
 @contextmanager
-def show_page(settings: Config, options: PageOptions) -> Iterator[str]:
+def show_page(settings: Config, token: str) -> Iterator[str]:
     """Serve the page while the block runs, and yield its address. Errors as for `page.server.serving`."""
     from ...page.server import serving
 
-    with serving(settings, watched_folder(settings), options) as address:
+    with serving(settings, watched_folder(settings), token) as address:
         yield address
+
+
+@contextmanager
+def page_beside(settings: Config, token: str, notify: Callable[..., object]) -> Iterator[None]:
+    """Serve the page beside a daemon, and notify of its address. Errors as for `show_page`."""
+    with show_page(settings, token) as address:
+        notify("page", f"the page: {address}", address=address)
+        yield
 
 
 def watched_folder(settings: Config) -> Watched:

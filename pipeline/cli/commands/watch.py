@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +18,11 @@ from ...spec.text import are, counted
 from . import flags, showing
 from .hooks import telling_hooks
 from .output import print_checks, print_document, print_result, say
+from .serve import Port, Token, page_beside, with_page
 
 if TYPE_CHECKING:
     from ...spec.config import Config
+    from ...watch.daemon import Tally
     from ...watch.quarantine import Quarantined
 
 app = typer.Typer()
@@ -40,6 +42,9 @@ def watch(
     assignments: flags.Assignments = None,
     for_: flags.For = None,
     until: flags.Until = None,
+    page: Annotated[bool, typer.Option("--page", help="Show the page, too; see `serve`.")] = False,
+    port: Port = None,
+    token: Token = "",
     log_json: Annotated[bool, typer.Option("--log-json", help="Log lines as JSON objects.")] = False,
     log_file: Annotated[
         Path | None, typer.Option("--log-file", help="Log to this file, rotated at 10 MB, instead of stderr.")
@@ -72,11 +77,17 @@ def watch(
         telling_hooks(settings) as hooks,
         stop_signal(waker.set) as stopped,
         reload_signal(waker.set, read) as reread,
+        page_beside(with_page(settings, port=port), token, shown.notify) if page else nullcontext(),
     ):
         display = Display(shown, hooks)
         tally = watch_inbox(settings, options, display, watch_executor, waker, lambda: bool(stopped), reread)
         if stopped:
             hooks.stopping()
+    _end(tally, stopped, once)
+
+
+def _end(tally: Tally, stopped: list[int], once: bool) -> None:
+    """Raise what sets the exit code of a watch."""
     if stopped:
         raise typer.Exit(128 + stopped[0])
     if tally.out_of_time:
