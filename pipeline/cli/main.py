@@ -9,26 +9,27 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import PipelineError, Unexpected
+from ..errors import DiskError, PipelineError, Unexpected
 from ..spec.text import one_line
 from ..threads import sleep_while_waiting
 from ..version import VERSION
 from .commands import batch, flags, hooks, information, picture, serve, sheet, trial, watch, weights
+from .commands.help import SET_UP, WATCH, Commands
 from .commands.output import print_result, say
 from .streams import guarded, open_closed_streams
 
-app = typer.Typer(
+app = Commands(
     name="style-pipeline",
     help="Neural style transfer as a batch pipeline and a watched folder: pictures in, styled pictures out.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog="style-pipeline stylize me.jpg scream.jpg -o out.png\nstyle-pipeline COMMAND --help",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 for group in (picture.app, batch.app, trial.app, sheet.app, watch.app, serve.app, hooks.app, information.app):
     app.add_typer(group)
-app.add_typer(weights.app, name="weights")
-app.add_typer(watch.service, name="service")
+app.add_typer(weights.app, name="weights", rich_help_panel=SET_UP)
+app.add_typer(watch.service, name="service", rich_help_panel=WATCH)
 
 # What typer raises for a wrong command line; it exports only subclasses.
 CommandLineError: type[Any] = next(
@@ -51,8 +52,8 @@ def main() -> None:
 def exit_code() -> int:
     """Run the command line; report its error, if there is one, and return its exit code."""
     try:
-        return app(standalone_mode=False) or 0
-    except typer.Abort:
+        return app(prog_name="style-pipeline", standalone_mode=False) or 0
+    except (typer.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
     except CommandLineError as error:
         error.message = "\n".join(map(one_line, _in_plain_words(error).split("\n")))
@@ -61,8 +62,17 @@ def exit_code() -> int:
     except PipelineError as error:
         return report(error)
     except Exception as error:
+        if isinstance(error, OSError) and "--install-completion" in sys.argv:
+            return report(_not_installed(error))
         details = "".join(traceback.format_exception(error))
         return report(Unexpected(f"unexpected {type(error).__name__}: {error}", details))
+
+
+def _not_installed(error: OSError) -> DiskError:
+    return DiskError(
+        f"{error.filename}: cannot be written ({error.strerror or error}).",
+        "Put what --show-completion prints where your shell reads it.",
+    )
 
 
 def report(error: PipelineError) -> int:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from pipeline.cli.commands.help import LOOK, MAKE, ORDER, SET_UP, WATCH
+from pipeline.cli.main import app
 from pipeline.version import VERSION
 
 
@@ -111,8 +118,47 @@ def test_a_wrong_flag_is_explained_in_plain_words(cli, night, flag, value, text)
     assert "Input should be" not in err
 
 
-def test_every_command_has_a_help_that_fits(cli):
-    for command in ((), ("weights",), ("service",)):
-        code, out, _ = cli(*command, "--help")
-        assert code == 0
-        assert "..." not in out.partition("Commands:")[2]
+def every_command(group=None, *names: str) -> list[tuple[tuple[str, ...], Any]]:
+    """Return all commands with the words that call them, groups among them."""
+    group = group or typer.main.get_command(app)
+    found: list[tuple[tuple[str, ...], Any]] = [(names, group)]
+    for name, command in getattr(group, "commands", {}).items():
+        found += every_command(command, *names, name)
+    return found
+
+
+ALL = every_command()
+
+
+@pytest.mark.parametrize("words", [words for words, command in ALL if hasattr(command, "commands")])
+def test_a_list_of_commands_fits(cli, words):
+    code, out, _ = cli(*words, "--help")
+    assert code == 0
+    lines = out.partition("Examples:")[2].splitlines()[3:] if not words else out.splitlines()
+    assert [line for line in lines if "..." in line and "Usage" not in line] == []
+
+
+def test_commands_are_listed_under_headings(cli):
+    out = cli("--help")[1]
+    assert [heading for heading in (MAKE, LOOK, WATCH, SET_UP) if f"\n{heading}:\n" not in out] == []
+    assert "\nCommands:" not in out
+
+
+@pytest.mark.parametrize(("words", "command"), ALL, ids=lambda value: str(value))
+def test_every_command_shows_examples_that_can_be_parsed(cli, words, command):
+    """Its options stand under headings, in the same order everywhere."""
+    code, out, _ = cli(*words, "--help")
+    assert code == 0
+    headings = [line.rstrip(":") for line in out.splitlines() if re.match(r"\w.*:$", line)]
+    options = [heading for heading in headings if heading in ORDER]
+    assert options == sorted(options, key=ORDER.index)
+    if hasattr(command, "commands"):
+        return
+    examples = (command.epilog or "").splitlines()
+    assert examples, "it has no example"
+    for example in examples:
+        assert f"\n  {example}\n" in out
+        line = re.split(r"\s[|>&]", example)[0]
+        assert line.split()[1 : 1 + len(words)] == list(words)
+        result = CliRunner().invoke(app, [*shlex.split(line)[1:], "--help"])
+        assert result.exit_code == 0, f"{line}\n{result.output}"

@@ -14,6 +14,7 @@ import typer
 from ...errors import DeadlineError, Interrupted, UsageError
 from ...spec.text import are, counted
 from . import flags
+from .help import LIMITS, MAKE, Commands
 from .hooks import telling_hooks
 from .output import check_printed, print_result, say
 from .sheet import write_at_the_end
@@ -26,10 +27,15 @@ if TYPE_CHECKING:
     from ...spec.config import Config
     from ..display import Display
 
-app = typer.Typer()
+app = Commands(MAKE)
 
 
-@app.command()
+@app.command(
+    examples=[
+        "style-pipeline run overnight.yaml --dry-run",
+        "style-pipeline run overnight.yaml --until 06:30",
+    ]
+)
 def run(
     context: typer.Context,
     manifest: Annotated[Path, typer.Argument(help="YAML manifest of contents and styles.")],
@@ -40,7 +46,13 @@ def run(
     assignments: flags.Assignments = None,
     dry_run: flags.DryRun = False,
     max_failures: Annotated[
-        int | None, typer.Option(min=0, help="Stop after this many failures; 0 for no limit.")
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Stop after this many failures; 0 for no limit.",
+            rich_help_panel=LIMITS,
+        ),
     ] = None,
     force: flags.Force = False,
     missing: flags.Missing = False,

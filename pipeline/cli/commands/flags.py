@@ -9,36 +9,95 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import UsageError
+from . import complete
+from .help import FILES, LIMITS, OUTPUT, RECIPE, WHAT
 
 if TYPE_CHECKING:
     from ...spec.config import Config
 
 ConfigPath = Annotated[
-    Path | None, typer.Option("--config", help="Configuration file; by default config.yaml in this folder.")
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Configuration file; by default config.yaml in this folder.",
+        rich_help_panel=FILES,
+    ),
 ]
-Outbox = Annotated[Path | None, typer.Option("--outbox", help="Folder for the results.")]
+Outbox = Annotated[
+    Path | None,
+    typer.Option("--outbox", metavar="FOLDER", help="Folder for the results.", rich_help_panel=FILES),
+]
 Device = Annotated[
-    str | None, typer.Option("--device", help="Where to compute: auto, cpu, mps, cuda or cuda:N.")
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where to compute: auto, cpu, mps, cuda or cuda:N.",
+        autocompletion=complete.devices,
+        rich_help_panel=LIMITS,
+    ),
 ]
-Preset = Annotated[str | None, typer.Option("--preset", help="A named recipe; see `presets`.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="A named recipe; see `presets`.",
+        autocompletion=complete.presets,
+        rich_help_panel=RECIPE,
+    ),
+]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the recipe; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a field of the recipe; repeatable.",
+        rich_help_panel=RECIPE,
+    ),
 ]
 For = Annotated[
-    str | None, typer.Option("--for", metavar="SPAN", help="Stop after this time, such as 90min or 2h30m.")
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="SPAN",
+        help="Stop after this time, such as 90min or 2h30m.",
+        rich_help_panel=LIMITS,
+    ),
 ]
-Until = Annotated[str | None, typer.Option("--until", metavar="HH:MM", help="Stop at this time of day.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be made, and why; write nothing.")]
-Force = Annotated[bool, typer.Option("--force", help="Make everything, also what exists already.")]
-Missing = Annotated[bool, typer.Option("--missing", help="Also make again what was deleted or renamed.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per job.")]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="HH:MM", help="Stop at this time of day.", rich_help_panel=LIMITS),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print what would be made, and why; write nothing.", rich_help_panel=WHAT),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Make everything, also what exists already.", rich_help_panel=WHAT)
+]
+Missing = Annotated[
+    bool, typer.Option("--missing", help="Also make again what was deleted or renamed.", rich_help_panel=WHAT)
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per job.", rich_help_panel=OUTPUT)
+]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, max=64, help="Processes side by side; by default the quickest number."),
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        max=64,
+        help="Processes side by side; by default the quickest number.",
+        rich_help_panel=LIMITS,
+    ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Log every step and other details.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Log only warnings and errors.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Log every step and other details.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Log only warnings and errors.", rich_help_panel=OUTPUT)]
 
 
 def log_level(context: typer.Context, verbose: bool, quiet: bool) -> int:

@@ -11,6 +11,7 @@ import typer
 
 from ...spec.events import EventKind
 from . import flags
+from .help import SET_UP, Commands
 from .output import print_result, say
 from .showing import show_lines
 
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from ...spec.config import Config
     from ..hook_display import HookDisplay
 
-app = typer.Typer()
+app = Commands(SET_UP)
 
 
-@app.command()
+@app.command(examples=["style-pipeline hooks", "style-pipeline hooks failed"])
 def hooks(
     event: Annotated[EventKind | None, typer.Argument(help="Run the hooks of this event now.")] = None,
     config: flags.ConfigPath = None,

@@ -7,15 +7,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from . import flags
+from . import complete, flags
+from .help import SET_UP, Commands
 from .output import print_checks, print_document, print_result
 
-app = typer.Typer()
+app = Commands(SET_UP)
 
 
-@app.command()
+@app.command(examples=["style-pipeline presets", "style-pipeline presets default"])
 def presets(
-    name: Annotated[str | None, typer.Argument(help="Print the full recipe of this preset as YAML.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Print the full recipe of this preset as YAML.", autocompletion=complete.presets),
+    ] = None,
 ) -> None:
     """List the named recipes, or print one to paste into a manifest."""
     from ...spec.presets import PRESETS
@@ -40,7 +44,7 @@ def _preset_document(name: str) -> str:
     return text
 
 
-@app.command()
+@app.command(examples=["style-pipeline schema manifest > manifest.schema.json"])
 def schema(
     kind: Annotated[Literal["manifest", "config"], typer.Argument(help="Which file.")],
 ) -> None:
@@ -52,7 +56,7 @@ def schema(
     print_document(json.dumps(model.model_json_schema(), indent=2) + "\n")
 
 
-@app.command()
+@app.command(examples=["style-pipeline doctor"])
 def doctor(config: flags.ConfigPath = None, device: flags.Device = None) -> None:
     """Check this machine: Python, torch, devices, weights, folders."""
     from ..doctor import examine

@@ -10,13 +10,19 @@ import typer
 
 from ...errors import Interrupted
 from . import flags
+from .help import FILES, LOOK, MAKE, WHAT, Commands
 from .output import print_document, print_result, say
 from .showing import show_run
 
-app = typer.Typer()
+app = Commands(MAKE)
 
 
-@app.command()
+@app.command(
+    examples=[
+        "style-pipeline stylize me.jpg scream.jpg -o out.png",
+        "style-pipeline stylize me.jpg scream.jpg -o more.png --preset draft --set strength=1.5",
+    ]
+)
 def stylize(
     context: typer.Context,
     content: Annotated[Path, typer.Argument(help="The picture to restyle.")],
@@ -27,11 +33,23 @@ def stylize(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Result; by default CONTENT--STYLE.png in this folder.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="Result; by default CONTENT--STYLE.png in this folder.",
+            rich_help_panel=FILES,
+        ),
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option("--mask", help="A picture whose colours mark where in the content each style goes."),
+        typer.Option(
+            "--mask",
+            metavar="FILE",
+            help="A picture whose colours mark where in the content each style goes.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     config: flags.ConfigPath = None,
     device: flags.Device = None,
@@ -62,7 +80,7 @@ def stylize(
     say(path)
 
 
-@app.command()
+@app.command(examples=["style-pipeline inspect out.png"], rich_help_panel=LOOK)
 def inspect(
     picture: Annotated[Path, typer.Argument(help="A result of style-pipeline.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

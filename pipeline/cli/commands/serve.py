@@ -12,37 +12,56 @@ import typer
 
 from ...errors import UsageError
 from . import flags
+from .help import LOOK, PAGE, Commands
 from .output import print_result
 
 if TYPE_CHECKING:
     from ...page.watched import Watched
     from ...spec.config import Config
 
-app = typer.Typer()
+app = Commands(LOOK)
 
 Port = Annotated[
-    int | None, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 for any that is free.")
+    int | None,
+    typer.Option(
+        "--port",
+        metavar="N",
+        min=0,
+        max=65535,
+        help="Port of the page; 0 for any that is free.",
+        rich_help_panel=PAGE,
+    ),
 ]
 Token = Annotated[
     str,
     typer.Option(
         "--token",
+        metavar="TEXT",
         envvar="STYLE_PIPELINE_TOKEN",
         help="Secret that lets a browser in; a new one at every start if left out.",
+        rich_help_panel=PAGE,
     ),
 ]
 
 
-@app.command()
+@app.command(examples=["style-pipeline serve --open"])
 def serve(
     config: flags.ConfigPath = None,
     outbox: flags.Outbox = None,
     port: Port = None,
     host: Annotated[
-        str | None, typer.Option("--host", help="Address to listen on; other machines need the --token.")
+        str | None,
+        typer.Option(
+            "--host",
+            metavar="ADDRESS",
+            help="Address to listen on; other machines need the --token.",
+            rich_help_panel=PAGE,
+        ),
     ] = None,
     token: Token = "",
-    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Open the page in the browser.", rich_help_panel=PAGE)
+    ] = False,
 ) -> None:
     """Show an outbox and its inbox as a page in the browser."""
     from ..signals import stop_signal

@@ -8,24 +8,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import PipelineError, UsageError
-from . import flags
+from . import complete, flags
+from .help import FILES, LOOK, Commands
 from .output import print_result, say
 
 if TYPE_CHECKING:
     from ...spec.config import Config
 
-app = typer.Typer()
+app = Commands(LOOK)
 
 # A run spends at most this many seconds on thumbnails at its end, and fewer if someone waits for the end.
 AT_THE_END_S, IN_A_HURRY_S = 120.0, 3.0
 
 
-@app.command()
+@app.command(examples=["style-pipeline sheet overnight", "style-pipeline sheet overnight --image sheet.jpg"])
 def sheet(
-    batch: Annotated[str, typer.Argument(help="A batch: its folder, or its name in the outbox.")],
+    batch: Annotated[
+        str,
+        typer.Argument(
+            help="A batch: its folder, or its name in the outbox.", autocompletion=complete.batches
+        ),
+    ],
     image: Annotated[
         Path | None,
-        typer.Option("--image", help="Write one labelled picture (.jpg, .png, .webp) instead, for a mail."),
+        typer.Option(
+            "--image",
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Write one labelled picture (.jpg, .png, .webp) instead, for a mail.",
+        ),
     ] = None,
     config: flags.ConfigPath = None,
     outbox: flags.Outbox = None,

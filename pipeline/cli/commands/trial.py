@@ -11,14 +11,21 @@ import typer
 from ...errors import UsageError
 from . import flags
 from .batch import plan_batch, run_batch
+from .help import MAKE, WHAT, Commands
 
 if TYPE_CHECKING:
     from ...spec.config import Config
 
-app = typer.Typer()
+app = Commands(MAKE)
 
 
-@app.command("try")
+@app.command(
+    "try",
+    examples=[
+        "style-pipeline try me.jpg",
+        "style-pipeline try me.jpg --styles styles --strengths 0.5,1,2",
+    ],
+)
 def try_(
     context: typer.Context,
     photo: Annotated[Path, typer.Argument(help="The picture to try styles on.")],
@@ -27,14 +34,25 @@ def try_(
         typer.Option(
             "--styles",
             metavar="FOLDER",
+            rich_help_panel=WHAT,
             help="A folder of styles, or one picture; repeatable; by default the watched folder's styles.",
         ),
     ] = None,
     strengths: Annotated[
-        str, typer.Option(metavar="0.5,1,...", help="Try each style with these values of `strength`, too.")
+        str,
+        typer.Option(
+            metavar="0.5,1,...",
+            help="Try each style with these values of `strength`, too.",
+            rich_help_panel=WHAT,
+        ),
     ] = "",
     seeds: Annotated[
-        str, typer.Option(metavar="1,2,...", help="Start from noise instead, once for each of these seeds.")
+        str,
+        typer.Option(
+            metavar="1,2,...",
+            help="Start from noise instead, once for each of these seeds.",
+            rich_help_panel=WHAT,
+        ),
     ] = "",
     config: flags.ConfigPath = None,
     outbox: flags.Outbox = None,

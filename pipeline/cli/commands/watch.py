@@ -15,7 +15,8 @@ import typer
 
 from ...errors import DeadlineError, UsageError
 from ...spec.text import are, counted
-from . import flags, showing
+from . import complete, flags, showing
+from .help import LIMITS, OUTPUT, PAGE, WATCH, Commands
 from .hooks import telling_hooks
 from .output import print_checks, print_document, print_result, say
 from .serve import Port, Token, page_beside, with_page
@@ -25,16 +26,33 @@ if TYPE_CHECKING:
     from ...watch.daemon import Tally
     from ...watch.quarantine import Quarantined
 
-app = typer.Typer()
-service = typer.Typer(help="Run the watched folder as a service.", no_args_is_help=True)
+app = Commands(WATCH)
+service = Commands(help="Run the watched folder as a service.", no_args_is_help=True)
 
 
-@app.command()
+Once = Annotated[
+    bool,
+    typer.Option("--once", help="Process what has settled, then end; for cron.", rich_help_panel=LIMITS),
+]
+Page = Annotated[bool, typer.Option("--page", help="Show the page, too; see `serve`.", rich_help_panel=PAGE)]
+LogJson = Annotated[
+    bool, typer.Option("--log-json", help="Log lines as JSON objects.", rich_help_panel=OUTPUT)
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file",
+        metavar="FILE",
+        help="Log to this file, rotated at 10 MB, instead of stderr.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+@app.command(examples=["style-pipeline watch", "style-pipeline watch --once --log-file watch.log"])
 def watch(
     context: typer.Context,
-    once: Annotated[
-        bool, typer.Option("--once", help="Process what has settled, then end; for cron.")
-    ] = False,
+    once: Once = False,
     config: flags.ConfigPath = None,
     outbox: flags.Outbox = None,
     device: flags.Device = None,
@@ -42,13 +60,11 @@ def watch(
     assignments: flags.Assignments = None,
     for_: flags.For = None,
     until: flags.Until = None,
-    page: Annotated[bool, typer.Option("--page", help="Show the page, too; see `serve`.")] = False,
+    page: Page = False,
     port: Port = None,
     token: Token = "",
-    log_json: Annotated[bool, typer.Option("--log-json", help="Log lines as JSON objects.")] = False,
-    log_file: Annotated[
-        Path | None, typer.Option("--log-file", help="Log to this file, rotated at 10 MB, instead of stderr.")
-    ] = None,
+    log_json: LogJson = False,
+    log_file: LogFile = None,
     verbose: flags.Verbose = False,
     quiet: flags.Quiet = False,
 ) -> None:
@@ -99,7 +115,7 @@ def _end(tally: Tally, stopped: list[int], once: bool) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(examples=["style-pipeline status"])
 def status(
     config: flags.ConfigPath = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -114,9 +130,12 @@ def status(
     print_result(*([json.dumps(found)] if as_json else status_lines(found)))
 
 
-@app.command()
+@app.command(examples=["style-pipeline retry photo.jpg", "style-pipeline retry --all-quarantined"])
 def retry(
-    job: Annotated[str | None, typer.Argument(help="The id or the name of a quarantined file.")] = None,
+    job: Annotated[
+        str | None,
+        typer.Argument(help="The id or the name of a quarantined file.", autocompletion=complete.quarantined),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all-quarantined", help="Retry every one of them.")] = False,
     config: flags.ConfigPath = None,
 ) -> None:
@@ -162,7 +181,7 @@ def _called(name: str, found: Sequence[Quarantined]) -> Quarantined:
     return named[0]
 
 
-@app.command()
+@app.command(examples=["style-pipeline health"])
 def health(config: flags.ConfigPath = None) -> None:
     """Check that the daemon runs and has free space. If not, the exit code is 3."""
     from ...storage.ledger import Ledger
@@ -173,7 +192,7 @@ def health(config: flags.ConfigPath = None) -> None:
         print_checks(examine_daemon(settings, ledger))
 
 
-@service.command()
+@service.command(examples=["style-pipeline service systemd --user"])
 def systemd(
     config: flags.ConfigPath = None,
     user: Annotated[bool, typer.Option("--user", help="For a user's own manager, not the system's.")] = False,

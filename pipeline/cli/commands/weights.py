@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from . import flags
+from .help import Commands
 from .output import print_result, say
 
-app = typer.Typer(help="Show or import the weights of VGG-19.", no_args_is_help=True)
+app = Commands(help="Show or import the weights of VGG-19.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(examples=["style-pipeline weights show"])
 def show(config: flags.ConfigPath = None) -> None:
     """Show which weights are used, and what `auto` takes."""
     from ..doctor import weights_lines
@@ -21,7 +22,7 @@ def show(config: flags.ConfigPath = None) -> None:
     print_result(*weights_lines(flags.read_settings(config)))
 
 
-@app.command("import")
+@app.command("import", examples=["style-pipeline weights import vgg19.pth"])
 def import_(
     path: Annotated[Path, typer.Argument(help="A VGG-19 checkpoint in torchvision's format.")],
     config: flags.ConfigPath = None,
