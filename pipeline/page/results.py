@@ -147,11 +147,9 @@ class Results:
             DiskError: it cannot be read.
         """
         paths = self.paths(result)
-        try:
-            with disk_errors(paths.folder, "cannot be read"):
-                return read_picture(paths, result.name)
-        except (FileNotFoundError, ValueError):
-            return None
+        with disk_errors(paths.folder, "cannot be read"), suppress(FileNotFoundError, ValueError):
+            return read_picture(paths, result.name)
+        return None
 
     def paths(self, result: Result) -> BatchPaths:
         return BatchPaths(self.outbox / result.batch)

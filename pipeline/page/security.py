@@ -121,7 +121,7 @@ class Sessions:
 
 def _same(one: str, other: str) -> bool:
     """Compare in a time that does not tell how much is the same."""
-    return hmac.compare_digest(one.encode(errors="surrogateescape"), other.encode())
+    return hmac.compare_digest(one.encode(errors="surrogatepass"), other.encode())
 
 
 def _session_key(path: Path) -> bytes:

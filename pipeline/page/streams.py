@@ -53,6 +53,11 @@ class Streams:
         self._is_closing = False
         self._poll: asyncio.Task[None] | None = None
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether anyone looked just now."""
+        return self._poll is not None
+
     def close(self) -> None:
         """End all streams."""
         self._is_closing = True
@@ -69,12 +74,12 @@ class Streams:
         while not self._is_closing:
             if self._poll is None:
                 self._poll = asyncio.create_task(self._keep_reading())
-            changed = self._changed
-            if self._state and self._rest != rest:
+            changed, before = self._changed, (rest, running)
+            rest, running = self._rest, self._running  # they may change while an event is sent
+            if self._state and rest != before[0]:
                 yield _event("state", self._state)
-            elif self._state and self._running != running:
-                yield _event("progress", self._running)
-            rest, running = self._rest, self._running
+            elif self._state and running != before[1]:
+                yield _event("progress", running)
             try:
                 await asyncio.wait_for(changed.wait(), self.comment_s)
             except TimeoutError:

@@ -56,6 +56,11 @@ class Uploads:
     silent_s: float = SILENT_S
     _arriving: list[int] = field(default_factory=list)  # sizes
 
+    @property
+    def arriving(self) -> int:
+        """How many uploads arrive now."""
+        return len(self._arriving)
+
     def sweep(self) -> None:
         """Remove what a process that was killed left unfinished."""
         for path in self.watched.inbox.glob(f"{PREFIX}*"):
