@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from fakes import FakeExecutor
 
+from pipeline.errors import UsageError
 from pipeline.page.app import page_application
 from pipeline.page.pictures import PictureFiles
 from pipeline.page.previews import Previews
@@ -86,10 +87,10 @@ class Browser:
         left = list(chunks)
 
         async def receive() -> dict[str, Any]:
-            if not left or left[0] is None:
-                await asyncio.sleep(0)
+            if not left:
+                await asyncio.Event().wait()
+            if (chunk := left.pop(0)) is None:
                 return {"type": "http.disconnect"}
-            chunk = left.pop(0)
             return {"type": "http.request", "body": chunk, "more_body": bool(left)}
 
         async def send(message: MutableMapping[str, Any]) -> None:
@@ -122,18 +123,22 @@ class Browser:
 
 @dataclass
 class World:
-    """A page of an outbox and an inbox below one folder. `status` is what a daemon would say."""
+    """A page of an outbox and an inbox below one folder.
+
+    `status` is what `read_status` returns; `stays` are ids of quarantined files that cannot be put back.
+    """
 
     folder: Path
     status: dict[str, Any] = field(default_factory=lambda: dict(NOTHING))
     retried: list[str] = field(default_factory=list)
+    stays: frozenset[str] = frozenset()
     hosts: Hosts = field(default_factory=Hosts)
 
     def __post_init__(self) -> None:
         (self.inbox / HIDDEN).mkdir(parents=True)
         (self.inbox / "styles").mkdir()
         self.outbox.mkdir()
-        watched = Watched(self.inbox, lambda: self.status, self.retried.append, ignore=("*_small.*",))
+        watched = Watched(self.inbox, lambda: self.status, self.retry, ignore=("*_small.*",))
         results = Results(self.outbox)
         files = PictureFiles(results, ((self.inbox, self.folder / "archive"),))
         previews = Previews(lambda tick: FakeExecutor())
@@ -142,6 +147,11 @@ class World:
         self.site = Site(state, files, previews, sessions, self.folder / "cache")
         self.stranger = Browser(page_application(self.site, self.hosts))
         self.browser = Browser(self.stranger.app, f"{sessions.cookie}={sessions.value}")
+
+    def retry(self, id: str) -> None:
+        if id in self.stays:
+            raise UsageError(f"{id}.png: exists already.", "Move it.")
+        self.retried.append(id)
 
     @property
     def inbox(self) -> Path:

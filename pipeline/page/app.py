@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from importlib import resources
@@ -25,8 +24,6 @@ from .site import Site
 # The longest body of a request that is not an upload.
 MOST_BODY = 4096
 ASSETS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-
-logger = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -136,8 +133,6 @@ async def _answer_nobody(request: Request, error: Exception) -> Response:
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:
-    # Starlette raises it again for the server, which says nothing; so it is logged here.
-    logger.error("unexpected %s: %s", type(error).__name__, error, exc_info=error)
     return Refusal(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         f"Unexpected {type(error).__name__}.",

@@ -10,7 +10,7 @@ from ..storage.live import Live
 from .watched import Status, file_id
 
 # What the page calls the columns of `Live.losses`.
-LOSSES = {"step": "steps", "size": "sizes", "total": "total", "content": "content", "style": "style"}
+LOSSES = {"step": "steps", "size": "size", "total": "total", "content": "content", "style": "style"}
 
 
 def running_cards(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
 import os
 import re
 import secrets
@@ -56,6 +57,9 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",  # for browsers that do not know frame-ancestors
 }
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,10 @@ class Gate:
 
         refusal = self.refusal(scope["method"], scope["path"], Headers(scope=scope))
         answer: ASGIApp = self.app if refusal is None else refusal.response()
-        await answer(scope, receive, send_with_headers)
+        try:
+            await answer(scope, receive, send_with_headers)
+        except Exception as error:  # Starlette has answered, and leaves the rest to the server
+            logger.error("unexpected %s: %s", type(error).__name__, error, exc_info=error)
 
 
 def _is_from_the_page(host: str, headers: Headers) -> bool:

@@ -60,7 +60,7 @@ class StyleFile:
 
     @property
     def id(self) -> str:
-        return file_id(self.path.name)
+        return file_id(Path(LIBRARY, self.path.name))
 
     @property
     def name(self) -> str:

@@ -40,7 +40,9 @@ def test_a_style_goes_into_the_library(world: World) -> None:
     answer = world.browser.put("/api/styles?name=monet.jpg", PHOTO)
     assert (answer.status, answer.json["name"], answer.json["folder"]) == (201, "monet.jpg", "styles")
     assert (world.inbox / "styles/monet.jpg").read_bytes() == PHOTO
-    assert [style["name"] for style in world.state()["styles"]] == ["monet"]
+    assert [(style["name"], style["id"]) for style in world.state()["styles"]] == [
+        ("monet", answer.json["id"])
+    ]
 
 
 def test_a_name_that_is_taken_gets_a_number(world: World) -> None:
@@ -272,9 +274,7 @@ def test_the_inbox_ignores_what_arrives(world: World) -> None:
 
 
 def test_a_sweep_removes_what_a_killed_page_left_and_nothing_else(world: World) -> None:
-    left, ours, daemons = (
-        world.inbox / name for name in (f"{PREFIX}0", f"{PREFIX}1", ".unfinished-0123456789abcdef")
-    )
+    left, daemons = world.inbox / f"{PREFIX}0", world.inbox / ".unfinished-0123456789abcdef"
     left.write_bytes(b"part")
     daemons.write_bytes(b"the daemon's")
 
