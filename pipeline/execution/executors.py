@@ -99,8 +99,8 @@ class InProcessExecutor:
     """Runs jobs in this process, with encoder and style targets kept warm. Threads may share it.
 
     `threads` 0 leaves their number to torch. In a process of our own (`owns_process`) the allocator is
-    changed. `share_bytes` is the part of the device's memory that it may take beside other processes; None is
-    all of it.
+    changed, and the limit on a picture's pixels. `share_bytes` is the part of the device's memory that it may
+    take beside other processes; None is all of it.
     """
 
     def __init__(
@@ -118,6 +118,10 @@ class InProcessExecutor:
         self._encoders: dict[str, tuple[EncoderWeights, str]] = {}
         self._sessions: dict[str, Session] = {}
         self._live = LivePictures(config.state_dir)
+        if owns_process:
+            from ..images.reading import allow_megapixels
+
+            allow_megapixels(config.max_megapixels)
 
     def encoder_info(self, name: str) -> EncoderInfo:
         weights, note = self.resolve(name)
@@ -186,7 +190,8 @@ class InProcessExecutor:
         """Read what a job needs; return its result if it cannot run."""
         try:
             weights, _ = self.resolve(task.job.recipe.encoder)
-            return prepare(task, weights, checkpoint_path(self.config, task.key))
+            checkpoint = checkpoint_path(self.config, task.key)
+            return prepare(task, weights, checkpoint, self.config.max_megapixels)
         except JobError as error:
             return JobResult.failure(error)
         except PipelineError:

@@ -34,14 +34,13 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
+def prepare(task: Task, weights: EncoderWeights, checkpoint: Path, max_megapixels: int) -> Prepared:
     """Read and check what a job needs, and its checkpoint if it has one.
 
     Raises:
-        ImageError: a picture cannot be used, or the result would be too large for its format.
+        ImageError: a picture cannot be used, or the result would be too large.
         JobError: the encoder lacks a layer, or a picture changed while the job waited.
     """
-    from ..images.writing import check_size
     from ..transfer.pyramid import plan_levels
 
     job = task.job
@@ -49,12 +48,30 @@ def prepare(task: Task, weights: EncoderWeights, checkpoint: Path) -> Prepared:
     request = read_request(job, task.digests)
     try:
         levels = plan_levels(job.recipe, request.content.image.size)
-        if job.recipe.upscale_to_content:
-            check_size(job.recipe.format, request.content.image.size)
+        check_result(job.recipe, request.content.image.size, levels[-1].size, max_megapixels)
     except ImageError as error:
         raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
     state, notes = read_state(job, levels, checkpoint)
     return Prepared(task, request, weights, levels, state, (*request_notes(request, levels), *notes))
+
+
+def check_result(
+    recipe: Recipe, content_size: tuple[int, int], canvas_size: tuple[int, int], max_megapixels: int
+) -> None:
+    """Check that a result is not too large, before it is made. Sizes are (width, height).
+
+    Raises:
+        ImageError: it has too many pixels, or a side that its format cannot hold.
+    """
+    from ..images.writing import check_size
+
+    width, height = canvas_size
+    if width * height > max_megapixels * 1_000_000:
+        raise ImageError(
+            f"the result would have {width:,} x {height:,} pixels, more than {max_megapixels} million.",
+            "Lower size, or raise max_megapixels in config.yaml.",
+        )
+    check_size(recipe.format, content_size if recipe.upscale_to_content else canvas_size)
 
 
 def check_layers(recipe: Recipe, weights: EncoderWeights, content: Path | str) -> None:

@@ -7,7 +7,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from ..spec.jobs import Job, JobResult, StepProgress
-from ..spec.recipe import Recipe
+from ..spec.recipe import LONGEST, Recipe
 from ..version import VERSION
 from .inputs import Prepared
 from .provenance import provenance
@@ -136,7 +136,7 @@ def render_snapshot(progress: Progress, request: Request) -> bytes | None:
     """Return the bytes of a snapshot's file, if the engine took one."""
     if progress.image_BCHW is None:
         return None
-    from ..images.writing import LONGEST, encode_image
+    from ..images.writing import encode_image
     from ..transfer.color_policy import final_colors
     from ..transfer.tensors import side_by_side, to_image
 

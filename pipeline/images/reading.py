@@ -230,6 +230,11 @@ def _is_animated(opened: ImageFile.ImageFile) -> bool:
         return True
 
 
+def allow_megapixels(most: int) -> None:
+    """Refuse pictures of more pixels, in millions, from now on in this process. So does Pillow."""
+    Image.MAX_IMAGE_PIXELS = most * 1_000_000
+
+
 def _most_pixels() -> int:
     return Image.MAX_IMAGE_PIXELS or sys.maxsize
 
@@ -242,7 +247,8 @@ def _check_size(size: tuple[int, int], name: str) -> None:
 def _too_large(name: str, size: tuple[int, int] | None) -> ImageError:
     found = f": it has {size[0]:,} x {size[1]:,}" if size else ""
     return ImageError(
-        f"{name}: more than {_most_pixels():,} pixels{found}.", "Make the picture smaller first."
+        f"{name}: more than {_most_pixels():,} pixels{found}.",
+        "Make it smaller, or raise max_megapixels in config.yaml.",
     )
 
 

@@ -13,7 +13,6 @@ import struct
 import zlib
 from collections.abc import Mapping
 from itertools import accumulate
-from types import MappingProxyType
 from typing import Any, Literal
 from xml.sax.saxutils import escape, unescape
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from ..errors import ImageError
+from ..spec.recipe import LONGEST
 from ..storage.files import parse_json_object
 from .exif import ExifFields, read_exif
 from .ifd import ASCII, BYTE, LONG, SHORT, TAGS, UNDEFINED, Field, exif_bytes, numbers, raw
@@ -31,9 +31,8 @@ from .reading import open_picture
 
 ImageFormat = Literal["png", "jpeg", "webp", "tiff"]
 
-# Formats that hold transparency, and the longest side that a format or its encoder can do, in pixels.
+# Formats that hold transparency.
 WITH_ALPHA = frozenset({"png", "webp", "tiff"})
-LONGEST: Mapping[str, int] = MappingProxyType({"webp": 16_383, "jpeg": 65_500})
 
 # A JPEG's comment is one segment, which holds this much.
 JPEG_COMMENT_BYTES = 65_533

@@ -20,6 +20,8 @@ from .problems import shown
 from .recipe import INIT_MODES, Recipe, canonical_keys
 
 CONFIG_NAME = "config.yaml"
+# About the limit of Pillow itself.
+DEFAULT_MEGAPIXELS = 89
 
 
 def _keep_given(value: Any, check: Callable[[Any], Recipe]) -> Any:
@@ -196,6 +198,11 @@ class Config(StrictModel):
         expecting("auto, or a whole number from 1 to 256"),
     ] = Field(
         "auto", description="pictures of one recipe and size that share a tensor; auto: the fastest that fits"
+    )
+    max_megapixels: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        DEFAULT_MEGAPIXELS,
+        description="refuse pictures of more pixels, and results of more, in millions; this is checked "
+        "before anything is decoded or made",
     )
     max_attempts: Count = Field(3, description="quarantine a job that ended the process this many times")
     max_failures: int = Field(

@@ -27,7 +27,9 @@ ALIASES = MappingProxyType({"alpha": "content_weight", "beta": "style_weight"})
 # Any other `init` is the path of a picture.
 INIT_MODES = frozenset({"content", "noise", "blank", "style"})
 
-LARGEST_SIZE = 16384
+# The longest side of a result; of some formats, or of their encoders, it is shorter. In pixels.
+LARGEST_SIZE = 65536
+LONGEST: Mapping[str, int] = MappingProxyType({"webp": 16_383, "jpeg": 65_500})
 
 # The suffix of each file format.
 SUFFIXES = MappingProxyType({"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"})
@@ -275,9 +277,9 @@ class Recipe(StrictModel):
             raise ValueError(f"vgg19-slim ends at relu5_1; the layer {beyond[0]} needs encoder: vgg19")
         if self.bit_depth == 16 and self.format not in {"png", "tiff"}:
             raise ValueError(f"{self.format} has 8 bits per channel; bit_depth: 16 needs format: png or tiff")
-        if self.format == "webp" and self.size > 16383:
+        if self.size > (longest := LONGEST.get(self.format, LARGEST_SIZE)):
             raise ValueError(
-                "webp holds at most 16383 pixels on a side; choose format: png, or a smaller size"
+                f"{self.format} holds at most {longest} pixels on a side; choose format: png, or lower size"
             )
         # A given `color` may be replaced later, by a sweep or by another source of fields.
         if self.match_by != "covariance" and self.color != "match" and "color" not in self.model_fields_set:

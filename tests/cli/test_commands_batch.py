@@ -13,9 +13,20 @@ import numpy as np
 import pytest
 import yaml
 from command_line import QUICK, log_rows, opened
+from PIL import Image
 
 from pipeline.storage.ledger import Ledger
 from pipeline.transfer.headers import steps_of_checkpoint
+
+
+def test_the_configuration_limits_the_pixels_of_pictures_and_results(cli, night, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # restored afterwards
+    Path("config.yaml").write_text("max_megapixels: 1\n")
+    Image.new("RGB", (1100, 1000)).save("a.png")
+    code, _, err = cli("run", night, "--set", "size=1300", "--set", "steps=1")
+    assert code == 1
+    assert "a.png: more than 1,000,000 pixels: it has 1,100 x 1,000. Make it smaller, or raise" in err
+    assert "b.png: the result would have 975 x 1,300 pixels, more than 1 million. Lower size, or raise" in err
 
 
 def test_run_makes_pictures_logs_records_and_a_summary(cli, night):

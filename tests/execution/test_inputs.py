@@ -28,7 +28,7 @@ def make_task(make_picture, digests=None, **fields) -> Task:
 
 def test_a_job_is_prepared_with_its_levels_and_starts_anew_without_a_checkpoint(make_picture, environment):
     task = make_task(make_picture)
-    prepared = prepare(task, SLIM, environment / "absent.safetensors")
+    prepared = prepare(task, SLIM, environment / "absent.safetensors", 89)
     assert prepared.request.content.image.size == (48, 36)
     assert {level.size for level in prepared.levels} == {(48, 36)}
     assert (prepared.state.level, prepared.state.rows, prepared.notes) == (0, [], ())
@@ -45,21 +45,45 @@ def test_a_checkpoint_that_cannot_be_used_is_noted_and_the_job_starts_over(
     write_checkpoint(path, RunState(step=3, canvas=torch.zeros(1, 3, 4, 4)))
     if damage:
         path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    prepared = prepare(make_task(make_picture), SLIM, path)
+    prepared = prepare(make_task(make_picture), SLIM, path, 89)
     assert (prepared.state, prepared.notes) == (RunState(), (f"a.png: {said}; the job starts over.",))
 
 
 def test_a_layer_that_the_encoder_lacks_is_refused(make_picture, environment):
     task = make_task(make_picture, style_layers={"relu5_4": 1.0})
     with pytest.raises(JobError, match="the layer relu5_4 is not in vgg19-slim"):
-        prepare(task, SLIM, environment / "absent.safetensors")
+        prepare(task, SLIM, environment / "absent.safetensors", 89)
+
+
+@pytest.mark.parametrize(
+    ("fields", "most", "said"),
+    [
+        ({"size": 2000}, 2, "the result would have 2,000 x 1,500 pixels, more than 2 million"),
+        ({"size": 2000}, 3, None),
+        ({"size": 1600, "square": True}, 2, "1,600 x 1,600 pixels, more than 2 million"),
+        ({"upscale_to_content": True, "format": "webp"}, 2, "webp holds at most 40 pixels on a side, not 48"),
+        ({"upscale_to_content": True, "format": "jpeg"}, 2, None),
+    ],
+)
+def test_a_result_that_is_too_large_is_refused_before_it_is_made(
+    make_picture, environment, monkeypatch, fields, most, said
+):
+    monkeypatch.setattr("pipeline.images.writing.LONGEST", {"webp": 40})
+    task = make_task(make_picture, **fields)
+    if said is None:
+        prepare(task, SLIM, environment / "absent.safetensors", most)
+        return
+    with pytest.raises(ImageError, match=said) as caught:
+        prepare(task, SLIM, environment / "absent.safetensors", most)
+    assert caught.value.message.startswith(str(task.job.content))
+    assert "size" in caught.value.next_step
 
 
 def test_a_picture_that_changed_is_refused(make_picture, environment):
     task = make_task(make_picture)
     make_picture("s.png", 2)
     with pytest.raises(JobError, match=r"s\.png: the file changed while it was waiting"):
-        prepare(task, SLIM, environment / "absent.safetensors")
+        prepare(task, SLIM, environment / "absent.safetensors", 89)
 
 
 def test_a_picture_that_is_none_is_refused(environment):

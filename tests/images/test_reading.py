@@ -46,6 +46,19 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(monkeypatch):
             decode_picture(encoded(Image.new("L", (side, side + 1))), "bomb")
 
 
+def test_more_pixels_are_read_on_request(monkeypatch):
+    """Also more than twice Pillow's limit, which Pillow itself refuses."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    large = encoded(Image.new("L", (1000, 1000)))
+    with pytest.raises(ImageError, match="more than 100 pixels") as caught:
+        decode_picture(large, "large")
+    assert "max_megapixels" in caught.value.next_step
+    reading.allow_megapixels(1)
+    assert decode_picture(large, "large").image.size == (1000, 1000)
+    with pytest.raises(ImageError, match="more than 1,000,000 pixels: it has 1,001 x 1,000"):
+        decode_picture(encoded(Image.new("L", (1001, 1000))), "larger")
+
+
 def test_only_formats_of_the_list_are_read():
     """Pillow reads ICO; nobody needs it here, and each decoder is one more that can be attacked."""
     data = encoded(halves(), "ICO")

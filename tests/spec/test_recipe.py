@@ -165,7 +165,7 @@ def test_the_papers_alpha_is_the_contents_weight() -> None:
     [
         {"zzz": 1},
         {"size": 15},
-        {"size": 20_000},
+        {"size": 70_000},
         {"size": "big"},
         {"size": 100.5},
         {"steps": 0},
@@ -181,6 +181,8 @@ def test_the_papers_alpha_is_the_contents_weight() -> None:
         {"format": "jpeg", "bit_depth": 16},
         {"format": "webp", "bit_depth": 16},
         {"format": "webp", "size": 16384},
+        {"format": "jpeg", "size": 65501},
+        {"size": 65537},
         {"bit_depth": 12},
         {"transparency": "black"},
         {"exif": "some"},

@@ -72,8 +72,8 @@ def test_the_error_names_the_smallest_size_that_works(content, fields):
 
 def test_the_error_says_that_no_size_is_enough():
     with pytest.raises(ImageError, match="short side") as caught:
-        plan_levels(Recipe(), (30_000, 20))
-    assert caught.value.next_step == ("No size up to 16384 is enough; crop the picture, or set square: true.")
+        plan_levels(Recipe(), (300_000, 20))
+    assert caught.value.next_step == ("No size up to 65536 is enough; crop the picture, or set square: true.")
 
 
 @pytest.mark.parametrize(

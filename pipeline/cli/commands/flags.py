@@ -121,13 +121,17 @@ def read_settings(path: Path | None, **flags: Any) -> Config:
     """
     from pydantic import ValidationError
 
-    from ...spec.config import Config, read_config
+    from ...spec.config import DEFAULT_MEGAPIXELS, Config, read_config
     from ...spec.problems import explain
 
     given = {name: value for name, value in flags.items() if value is not None}
     if "outbox" in given:
         given["outbox"] = given["outbox"].expanduser().resolve()
     settings = read_config(path)
+    if settings.max_megapixels > DEFAULT_MEGAPIXELS:  # what this command reads may be as large
+        from ...images.reading import allow_megapixels
+
+        allow_megapixels(settings.max_megapixels)
     try:
         return Config.model_validate({**dict(settings), **given})
     except ValidationError as error:
