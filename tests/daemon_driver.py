@@ -26,6 +26,7 @@ from typing import Any
 
 from disks import HookedDisk, Points, When
 from fakes import FakeExecutor
+from page_viewer import Viewer
 from watchdog.observers.api import BaseObserver, EventEmitter
 from watchdog.utils import BaseThread
 
@@ -68,7 +69,7 @@ class Setup:
 
     `break_events`: with "limit" no watch can be had; with "emitter" or "reader" those threads of the observer
     end at SIGUSR1. With `no_sync` nothing waits for the disk, and there are no points, which are all
-    remembered.
+    remembered. With `page` the page is served, and someone looks at it.
     """
 
     config: str
@@ -92,6 +93,7 @@ class Setup:
     stat_fails: list[Any] | None = None
     break_events: str = ""
     no_sync: bool = False
+    page: bool = False
 
 
 class Hooks:
@@ -287,6 +289,19 @@ class ClockJump(EventLog):
         super().notify(kind, text, **facts)
 
 
+def let_someone_look(log: EventLog) -> None:
+    """Open the page as soon as its address is known, and read what it streams until it ends."""
+    own_notify = log.notify
+
+    def notify(kind: str, text: str, **facts: object) -> None:
+        own_notify(kind, text, **facts)
+        if kind == "page":
+            viewer = Viewer(str(facts["address"]))
+            threading.Thread(target=viewer.look, daemon=True).start()
+
+    vars(log)["notify"] = notify
+
+
 def no_observer() -> BaseObserver:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -308,6 +323,8 @@ def main(setup: Setup) -> int:
         log = ClockJump(setup.clock_jump_s) if setup.clock_jump_s else EventLog(for_programs=True)
     daemon.FIRST_PAUSE_S = setup.first_pause_s
     daemon.LOCKED_S = setup.locked_s
+    if setup.page:
+        let_someone_look(log)
     hooks = Hooks(setup, log.notify)
     if not setup.no_sync:
         hooks.hook_ledger()
@@ -321,6 +338,7 @@ def main(setup: Setup) -> int:
     sys.argv = ["style-pipeline", "watch", "--config", setup.config]
     sys.argv += ["--once"] if setup.once else []
     sys.argv += ["--for", setup.for_] if setup.for_ else []
+    sys.argv += ["--page", "--port", "0"] if setup.page else []
     with logging_to(LineHandler(write_line, JsonFormatter()), logging.INFO):
         return cli.exit_code()
 
