@@ -12,12 +12,10 @@ from ..version import VERSION
 from .inputs import Prepared
 from .provenance import provenance
 
-# A segment of a JPEG file has 65,535 bytes, some of them for its header.
-JPEG_EXIF_BYTES = 65_500
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..images.metadata import Kept
     from ..transfer.reports import Outcome, Progress
     from ..transfer.request import Picture, Request
 
@@ -30,13 +28,13 @@ def job_result(prepared: Prepared, outcome: Outcome) -> JobResult:
     recipe = task.job.recipe
     profile, profile_notes = _kept_profile(content, recipe)
     pixels_HWC = _result_pixels(outcome, content, recipe, profile)
-    metadata, metadata_notes = _metadata_that_fits(provenance(task.job, task.key, prepared.weights), recipe)
-    exif, exif_notes = _kept_exif(content, recipe)
-    file_notes = (*profile_notes, *exif_notes, *metadata_notes)
+    origin, provenance_notes = _provenance_that_fits(provenance(task.job, task.key, prepared.weights), recipe)
+    kept, kept_notes = _kept_metadata(content, recipe)
+    file_notes = (*profile_notes, *kept_notes, *provenance_notes)
     notes = prepared.notes + tuple(f"{task.job.content.name}: {note}." for note in file_notes)
     return JobResult(
         "done",
-        image=encode_image(pixels_HWC, recipe.format, recipe.quality, metadata, exif, profile),
+        image=encode_image(pixels_HWC, recipe.format, recipe.quality, origin, kept, profile),
         log_header=("step", "size", "total", "content", "style", "tv", *outcome.rows[0].layers, "seconds"),
         log_rows=tuple(
             (r.step, r.size, r.total, r.content, r.style, r.tv, *r.layers.values(), r.seconds)
@@ -74,23 +72,20 @@ def _kept_profile(content: Picture, recipe: Recipe) -> tuple[bytes, tuple[str, .
     return profile, ()
 
 
-def _kept_exif(content: Picture, recipe: Recipe) -> tuple[bytes, tuple[str, ...]]:
-    """Return the EXIF of a result, and notes about it."""
-    if recipe.exif == "drop":
-        return b"", ()
-    exif = content.decoded.exif
-    if recipe.format == "jpeg" and len(exif.data) > JPEG_EXIF_BYTES:
-        return b"", (*exif.notes, "its EXIF is too long for a JPEG and is left out")
-    return exif.data, exif.notes
+def _kept_metadata(content: Picture, recipe: Recipe) -> tuple[Kept, tuple[str, ...]]:
+    """Return what a result carries of its content's metadata, and notes about it."""
+    from ..images.metadata import NOTHING, keep
+
+    return keep(content.decoded.metadata, recipe.format) if recipe.exif == "keep" else (NOTHING, ())
 
 
-def _metadata_that_fits(metadata: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _provenance_that_fits(origin: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return as much of a result's provenance as its format holds, and notes about it."""
     from ..images.writing import LEFT_OUT, fits
 
-    if fits(metadata, recipe.format):
-        return metadata, ()
-    short = {key: metadata[key] for key in ("program", "key")}
+    if fits(origin, recipe.format):
+        return origin, ()
+    short = {key: origin[key] for key in ("program", "key")}
     return {**short, LEFT_OUT: "too long for a JPEG"}, (
         "its provenance is too long for a JPEG and is left out; PNG, WebP and TIFF can hold it",
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from .colorspaces import declared_colors
-from .exif import NO_EXIF, Exif, kept_exif
+from .metadata import NO_METADATA, Metadata, read_metadata
 from .profiles import to_srgb_8, to_srgb_16
 from .samples import on_white, possible_whites, split_alpha, to_8_bits, to_16_bits, upright
 
@@ -33,15 +33,15 @@ class Decoded:
     """A decoded picture, upright and in sRGB.
 
     `image` is RGB in 8 bits, on white where it is transparent; `rgb16_HWC` is the same in 16, if the file has
-    more than 8. `alpha_HW`, of 8 or 16 bits, is there if something is transparent. `exif` is what a result
-    may carry; `notes` say what was left out or assumed. `profile` is the ICC profile, of any kind, of the
-    colours in the file.
+    more than 8. `alpha_HW`, of 8 or 16 bits, is there if something is transparent. `metadata` is
+    what else the file says; `notes` say what was left out or assumed. `profile` is the ICC profile, of any
+    kind, of the colours in the file.
     """
 
     image: Image.Image
     rgb16_HWC: NDArray[np.uint16] | None = None
     alpha_HW: NDArray[Any] | None = None
-    exif: Exif = NO_EXIF
+    metadata: Metadata = NO_METADATA
     notes: tuple[str, ...] = ()
     profile: bytes = b""
 
@@ -53,7 +53,7 @@ class Decoded:
 
 def decode_pillow(image: Image.Image, samples_HWC: NDArray[np.uint16] | None = None) -> Decoded:
     """Decode any Pillow image. `samples_HWC` is the same in 16 bits, where Pillow keeps 8 of them."""
-    exif, transparent = kept_exif(image), image.info.get("transparency")
+    metadata, transparent = read_metadata(image), image.info.get("transparency")
     declared = declared_colors(image.info, is_grey=Image.getmodebase(image.mode) == "L")
     notes: tuple[str, ...] = ()
     if samples_HWC is None and image.mode.startswith(("I", "F")):
@@ -64,7 +64,7 @@ def decode_pillow(image: Image.Image, samples_HWC: NDArray[np.uint16] | None = N
         orientation = image.getexif().get(ExifTags.Base.Orientation)
         found = decode_samples(upright(samples_HWC, orientation), declared.profile, transparent)
     profile = declared.profile if declared.can_be_kept else b""
-    return replace(found, exif=exif, profile=profile, notes=(*notes, *declared.notes, *found.notes))
+    return replace(found, metadata=metadata, profile=profile, notes=(*notes, *declared.notes, *found.notes))
 
 
 def decode_samples(samples_HWC: NDArray[np.uint16], profile: bytes, transparent: object = None) -> Decoded:

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 
 from ..spec.text import first_few
 from .ifd import TAGS, Field, Fields, Ifd, IfdFile, exif_bytes
+from .resolution import Dpi, read_resolution, resolution_fields
 
 # Tags of the main IFD that are kept. In a TIFF it also describes the layout of the pixels. The orientation
 # was applied; the thumbnail is in another IFD, which is never read.
@@ -37,10 +38,14 @@ NAMED_IN_NOTES = 5
 
 @dataclass(frozen=True)
 class Exif:
-    """EXIF for a result, with its prefix as in a JPEG, or b""; `notes` say what was left out of it."""
+    """EXIF for a result, with its prefix as in a JPEG, or b""; `notes` say what was left out of it.
+
+    `dpi` is the resolution that it gave, which is not part of `data`.
+    """
 
     data: bytes = b""
     notes: tuple[str, ...] = ()
+    dpi: Dpi | None = None
 
 
 NO_EXIF = Exif()
@@ -54,6 +59,7 @@ class ExifFields:
     main: Fields
     sub_ifds: Mapping[int, Fields]
     unreadable: tuple[str, ...] = ()
+    dpi: Dpi | None = None
 
 
 def kept_exif(image: Image.Image) -> Exif:
@@ -76,14 +82,23 @@ def read_exif(data: bytes) -> ExifFields:
     return _read_fields(io.BytesIO(data.removeprefix(PREFIX)), None, lambda _ifd, _tag: True)
 
 
+def with_resolution(data: bytes, dpi: Dpi | None) -> bytes:
+    """Return an EXIF, which may be empty, with the fields of a resolution."""
+    if dpi is None:
+        return data
+    found = read_exif(data) if data else ExifFields("<", {}, {})
+    main = {**found.main, **resolution_fields(found.order, dpi)}
+    return PREFIX + exif_bytes(found.order, main, found.sub_ifds)
+
+
 def _kept(file: IO[bytes], offset: int | None = None) -> Exif:
     found = _read_fields(file, offset, _is_kept)
     is_empty = not (found.main or found.sub_ifds)
     data = b"" if is_empty else PREFIX + exif_bytes(found.order, found.main, found.sub_ifds)
     if not found.unreadable:
-        return Exif(data)
+        return Exif(data, dpi=found.dpi)
     named = first_few(found.unreadable, NAMED_IN_NOTES)
-    return Exif(data, (f"parts of its EXIF cannot be read and are left out: {named}",))
+    return Exif(data, (f"parts of its EXIF cannot be read and are left out: {named}",), found.dpi)
 
 
 def _is_kept(pointer: int, tag: int) -> bool:
@@ -113,8 +128,8 @@ def _read_fields(file: IO[bytes], offset: int | None, is_wanted: Callable[[int, 
                     found[pointer][tag] = field
                 else:
                     unreadable.append(_tag_name(pointer, tag))
-    fields = found.pop(_MAIN)
-    return ExifFields(ifds.order, fields, {key: ifd for key, ifd in found.items() if ifd}, tuple(unreadable))
+    fields, others = found.pop(_MAIN), {key: ifd for key, ifd in found.items() if ifd}
+    return ExifFields(ifds.order, fields, others, tuple(unreadable), read_resolution(main))
 
 
 def _tag_name(pointer: int, tag: int) -> str:

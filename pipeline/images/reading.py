@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from ..errors import ImageError
 from ..threads import SharedContext
-from . import png, tiff
+from . import jpeg, png, tiff
 from .decoding import (
     EIGHT_BITS,
     Decoded,
@@ -27,9 +27,9 @@ from .decoding import (
     decode_samples_in_8_bits,
     samples_beyond_pillow,
 )
-from .exif import Exif, tiff_exif
 from .heif import read_nclx
 from .ifd import TAGS, is_tiff, with_first_ifd
+from .metadata import Metadata, tiff_metadata
 from .samples import upright
 
 # The formats that are read; Pillow and its plug-ins know more. MPO comes as JPEG, APNG as PNG.
@@ -90,7 +90,7 @@ def decode_picture(data: bytes, name: str) -> Decoded:
     with _damage_reported(name), _QUIET:
         found = opened.decode()
     notes = tuple(f"{Path(name).name}: {note}." for note in (*found.notes, *opened.notes))
-    return replace(found, exif=found.exif if opened.exif is None else opened.exif, notes=notes)
+    return replace(found, metadata=opened.metadata or found.metadata, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,13 @@ class OpenedPicture:
     """A picture of which only the header was read.
 
     `info` is its metadata, by Pillow's names. `decode` reads the pixels, and raises what the decoder does.
-    `exif`, if it is not None, is what a result may carry, whatever `decode` finds.
+    `metadata`, if it is not None, counts whatever `decode` finds.
     """
 
     info: Mapping[Any, Any]
     decode: Callable[[], Decoded]
     notes: tuple[str, ...] = ()
-    exif: Exif | None = None
+    metadata: Metadata | None = None
 
 
 def open_picture(data: bytes, name: str) -> OpenedPicture:
@@ -120,6 +120,8 @@ def open_picture(data: bytes, name: str) -> OpenedPicture:
             return _open_tiff(data, pages, name)
         if data.startswith(png.SIGNATURE):
             return _open_png(data, name)
+        if data.startswith(jpeg.SIGNATURE):
+            return _open_jpeg(data, name)
         opened = _open_with_pillow(data, name)
         if data[4:8] == b"ftyp" and (nclx := read_nclx(data)):
             opened.info["nclx_profile"] = nclx
@@ -166,9 +168,7 @@ def _open_tiff(data: bytes, pages: list[tiff.Page], name: str) -> OpenedPicture:
     # What a sub-IFD leaves out is as in the IFD around it.
     outer = pages[0].ifd.number(TAGS.Orientation) if page.is_sub else 0
     orientation = page.ifd.number(TAGS.Orientation) or outer
-    exif = tiff_exif(data, page.ifd.offset)
-    if not exif.data and page is not pages[0]:
-        exif = tiff_exif(data, pages[0].ifd.offset)
+    metadata = tiff_metadata(data, page, pages[0], orientation)
     _check_size(page.size, name)
     page.check_tiles()
     if page.is_read_by_pillow:
@@ -176,9 +176,9 @@ def _open_tiff(data: bytes, pages: list[tiff.Page], name: str) -> OpenedPicture:
         opened = _open_with_pillow(data, name)
         if orientation:
             opened.getexif()[ExifTags.Base.Orientation] = orientation
-        return OpenedPicture(opened.info, partial(_decode, data, opened), notes, exif)
+        return OpenedPicture(opened.info, partial(_decode, data, opened), notes, metadata)
     decode = partial(_decode_tiff, tiff.SampleReader(data, page, name), page, orientation)
-    return OpenedPicture({"xmp": page.ifd.data(TAGS.XMLPacket)}, decode, notes, exif)
+    return OpenedPicture({"xmp": page.ifd.data(TAGS.XMLPacket)}, decode, notes, metadata)
 
 
 def _decode_tiff(reader: tiff.SampleReader, page: tiff.Page, orientation: int) -> Decoded:
@@ -200,6 +200,13 @@ def _open_png(data: bytes, name: str) -> OpenedPicture:
     opened.info.update(cleaned.info)
     notes = (*(FIRST_FRAME,) * cleaned.is_animated, *cleaned.notes)
     return OpenedPicture(opened.info, partial(_decode, cleaned.data, opened), notes)
+
+
+def _open_jpeg(data: bytes, name: str) -> OpenedPicture:
+    found = jpeg.read_segments(data)
+    opened = _open_with_pillow(found.data, name)
+    opened.info |= {"xmp": found.xmp, "iptc": found.iptc, "dpi": found.dpi}  # where Pillow may guess
+    return OpenedPicture(opened.info, partial(_decode, found.data, opened), found.notes)
 
 
 def _decode(data: bytes, opened: ImageFile.ImageFile) -> Decoded:

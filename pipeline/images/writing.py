@@ -23,8 +23,10 @@ from PIL import Image, PngImagePlugin
 from ..errors import ImageError
 from ..spec.recipe import LONGEST
 from ..storage.files import parse_json_object
+from . import jpeg, xmp
 from .exif import ExifFields, read_exif
 from .ifd import ASCII, BYTE, LONG, SHORT, TAGS, UNDEFINED, Field, exif_bytes, numbers, raw
+from .metadata import NOTHING, RICH_TIFF_IPTC, Kept
 from .png import SIGNATURE
 from .profiles import srgb_profile
 from .reading import open_picture
@@ -44,11 +46,9 @@ STRIP_ROWS = 64
 # second supplement).
 DEFLATE, DIFFERENCES = 8, 2
 
-XMP = (
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
-    'xmlns:sp="urn:style-pipeline"><sp:provenance>{}</sp:provenance></rdf:Description></rdf:RDF>'
-    '</x:xmpmeta><?xpacket end="r"?>'
+_XMP_PROVENANCE = (
+    '<rdf:Description rdf:about="" xmlns:sp="urn:style-pipeline"><sp:provenance>{}</sp:provenance>'
+    "</rdf:Description>"
 )
 _XMP_TEXT = re.compile("<sp:provenance>(.*?)</sp:provenance>", re.DOTALL)
 
@@ -77,43 +77,53 @@ def encode_image(
     image_format: ImageFormat,
     quality: int,
     provenance: Mapping[str, object],
-    exif: bytes = b"",
+    kept: Kept = NOTHING,
     profile: bytes = b"",
 ) -> bytes:
-    """Return the bytes of a file with `provenance` as JSON in its metadata.
+    """Return the bytes of a file with `provenance` as JSON in its metadata, beside what is `kept`.
 
     `picture` is `pixels_HWC`, uint16 for PNG and TIFF only, or a Pillow image of mode RGB, in the colours of
-    `profile`; b"" is sRGB. `quality`, 1 to 100, is for JPEG, which is 4:4:4, and WebP. `exif` begins with its
-    prefix, as in a JPEG. The same arguments give the same bytes: nothing here depends on the time.
+    `profile`; b"" is sRGB. `quality`, 1 to 100, is for JPEG, which is 4:4:4, and WebP. The same
+    arguments give the same bytes: nothing here depends on the time.
     """
     profile = profile or srgb_profile()
     pixels_HWC = np.ascontiguousarray(picture)
     text = json.dumps(provenance)
     if image_format == "tiff":
-        return _tiff(pixels_HWC, text, exif, profile)
+        return _tiff(pixels_HWC, _xmp_with_provenance(text, kept), kept, profile)
     if image_format == "png" and pixels_HWC.dtype == np.uint16:
-        return _png_16(pixels_HWC, _png_text(text), exif, profile)
-    options: dict[str, Any] = {"icc_profile": profile, **({"exif": exif} if exif else {})}
+        return _png_16(pixels_HWC, _png_text(text, kept), kept, profile)
+    options: dict[str, Any] = {"icc_profile": profile}
+    options |= {"exif": kept.exif} if kept.exif else {}
+    options |= {"dpi": kept.dpi} if kept.dpi else {}
     if image_format == "jpeg":
-        options |= {"quality": quality, "subsampling": 0, "comment": text.encode()}
+        # Undocumented: `extra` is written as it is, before the comment.
+        extra = jpeg.metadata_segments(xmp.packet(kept.xmp), kept.iptc)
+        options |= {"quality": quality, "subsampling": 0, "comment": text.encode(), "extra": extra}
     elif image_format == "webp":
-        options |= {"quality": quality, "xmp": XMP.format(escape(text)).encode()}
+        options |= {"quality": quality, "xmp": _xmp_with_provenance(text, kept)}
     else:
-        options |= {"pnginfo": _png_text(text)}
+        options |= {"pnginfo": _png_text(text, kept)}
     buffer = io.BytesIO()
     Image.fromarray(pixels_HWC).save(buffer, image_format.upper(), **options)
     return buffer.getvalue()
 
 
-def _png_text(text: str) -> PngImagePlugin.PngInfo:
+def _xmp_with_provenance(text: str, kept: Kept) -> bytes:
+    return xmp.packet(_XMP_PROVENANCE.format(escape(text)), kept.xmp).encode()
+
+
+def _png_text(text: str, kept: Kept) -> PngImagePlugin.PngInfo:
     metadata = PngImagePlugin.PngInfo()
     metadata.add_text("Software", "style-pipeline")
     metadata.add_itxt("style-pipeline", text)
+    if kept.xmp:
+        metadata.add_itxt("XML:com.adobe.xmp", xmp.packet(kept.xmp))
     return metadata
 
 
 def _png_16(
-    pixels_HWC: NDArray[np.uint16], metadata: PngImagePlugin.PngInfo, exif: bytes, profile: bytes
+    pixels_HWC: NDArray[np.uint16], metadata: PngImagePlugin.PngInfo, kept: Kept, profile: bytes
 ) -> bytes:
     """Write a PNG of 16 bits (the PNG specification, third edition); Pillow writes colours in 8 bits only."""
     height, width, channels = pixels_HWC.shape
@@ -121,7 +131,9 @@ def _png_16(
     header = struct.pack(">2I5B", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile))]
     chunks += [(name, data) for name, data, *_ in metadata.chunks]
-    chunks += [(b"eXIf", exif.removeprefix(b"Exif\0\0"))] if exif else []
+    if kept.dpi:  # in pixels per metre
+        chunks += [(b"pHYs", struct.pack(">2IB", *(round(dpi / 0.0254) for dpi in kept.dpi), 1))]
+    chunks += [(b"eXIf", kept.exif.removeprefix(b"Exif\0\0"))] if kept.exif else []
     chunks += [(b"IDAT", zlib.compress(_filtered(pixels_HWC), 6)), (b"IEND", b"")]
     return SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -137,9 +149,9 @@ def _filtered(pixels_HWC: NDArray[np.uint16]) -> bytes:
     return np.concatenate([np.full((height, 1), 2, np.uint8), rows - above], axis=1).tobytes()
 
 
-def _tiff(pixels_HWC: NDArray[Any], text: str, exif: bytes, profile: bytes) -> bytes:
+def _tiff(pixels_HWC: NDArray[Any], packet: bytes, kept: Kept, profile: bytes) -> bytes:
     """Write a TIFF of strips, in the byte order of its EXIF; Pillow writes no colours in 16 bits."""
-    found = read_exif(exif) if exif else ExifFields("<", {}, {})
+    found = read_exif(kept.exif) if kept.exif else ExifFields("<", {}, {})
     height, width, channels = pixels_HWC.shape
     order = found.order
     strips = [_strip(pixels_HWC[top : top + STRIP_ROWS], order) for top in range(0, height, STRIP_ROWS)]
@@ -156,9 +168,11 @@ def _tiff(pixels_HWC: NDArray[Any], text: str, exif: bytes, profile: bytes) -> b
         TAGS.StripByteCounts: numbers(order, LONG, *sizes),
         TAGS.Software: raw(ASCII, b"style-pipeline\0"),
         TAGS.Predictor: numbers(order, SHORT, DIFFERENCES),
-        TAGS.XMLPacket: raw(BYTE, XMP.format(escape(text)).encode()),
+        TAGS.XMLPacket: raw(BYTE, packet),
         TAGS.InterColorProfile: raw(UNDEFINED, profile),
     }
+    if kept.iptc:
+        fields[RICH_TIFF_IPTC] = raw(UNDEFINED, kept.iptc)
     if channels == 4:  # alpha that colours are not multiplied with
         fields[TAGS.ExtraSamples] = numbers(order, SHORT, 2)
 

@@ -210,7 +210,9 @@ class Recipe(StrictModel):
         description="keep: transparent where the content is, if the format can; white: never transparent",
     )
     exif: Literal["drop", "keep"] = Field(
-        "drop", description="keep: copy camera, date, place and author from the content's EXIF data"
+        "drop",
+        description="keep: copy description, keywords, author, date, place, camera and resolution from the "
+        "content's metadata",
     )
     profile: Literal["srgb", "keep"] = Field(
         "srgb", description="colour profile of the result; keep: the content's own, if it is RGB"

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from icc_profiles import LOOKUP, PROFILES, formula, make_profile
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 from small_jobs import pixels, run
+from xmp_packets import xmp_packet
 
 from pipeline.errors import DiskError
 from pipeline.execution.checkpoints import checkpoint_path
@@ -87,6 +88,22 @@ def test_exif_too_long_for_a_jpeg_is_left_out_with_a_note(executor, make_task) -
     (result,) = run(executor, [replace(task, digests=digests)])
     assert result.status == "done"
     assert result.notes == ("1.png: its EXIF is too long for a JPEG and is left out.",)
+
+
+def test_metadata_is_kept_only_where_that_is_asked_for(executor, make_task) -> None:
+    for wanted in ("keep", "drop"):
+        task = make_task(1, format="tiff", exif=wanted)
+        with Image.open(task.job.content) as image:
+            packet = PngImagePlugin.PngInfo()
+            packet.add_itxt("XML:com.adobe.xmp", xmp_packet().decode().rstrip("\0"))
+            image.save(task.job.content, pnginfo=packet, dpi=(300, 300))
+        digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in task.job.input_paths}
+        (result,) = run(executor, [replace(task, digests=digests)])
+        assert result.notes == ()
+        assert (b"harbour" in result.image) == (b"GPSLatitude" in result.image) == (wanted == "keep")
+        assert Image.open(io.BytesIO(result.image)).info.get("dpi") == (
+            (300, 300) if wanted == "keep" else (1, 1)
+        )
 
 
 def test_exif_that_cannot_be_read_is_noted_if_it_is_to_be_kept(executor, make_task) -> None:

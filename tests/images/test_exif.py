@@ -8,6 +8,7 @@ import pytest
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from pipeline.images.exif import NO_EXIF, PREFIX, Exif, kept_exif
+from pipeline.images.metadata import Kept
 from pipeline.images.reading import decode_picture
 from pipeline.images.writing import encode_image
 
@@ -63,10 +64,10 @@ def fields(data: bytes, folder: int = 0) -> dict[int, tuple[int, bytes]]:
 def test_every_kept_field_has_the_type_and_the_bytes_that_it_had(order, source, target, bits):
     exif = written_exif(order)
     before = picture(source, exif)
-    found = decode_picture(before, "picture").exif
+    found = decode_picture(before, "picture").metadata.exif
     assert found.notes == ()
     pixels_HWC = PIXELS.astype(np.uint16) * 257 + 1 if bits == 16 else PIXELS
-    after = encode_image(pixels_HWC, target, 95, {"key": "abc"}, found.data)
+    after = encode_image(pixels_HWC, target, 95, {"key": "abc"}, Kept(found.data))
     main = fields(after)
     assert (main[BASE.Artist], main[BASE.Copyright]) == ((ASCII, NAME + b"\0"), (ASCII, RIGHTS + b"\0"))
     assert BASE.Orientation not in main
@@ -76,7 +77,7 @@ def test_every_kept_field_has_the_type_and_the_bytes_that_it_had(order, source, 
     assert fields(after, IFD.Exif) == expected
     assert fields(after, IFD.GPSInfo) == fields(before, IFD.GPSInfo)
     again = decode_picture(after, "picture")
-    assert again.exif == found
+    assert again.metadata.exif == found
     if target in {"png", "tiff"}:  # a TIFF has one byte order for its EXIF and its pixels
         assert np.array_equal(np.asarray(again.image) if bits == 8 else again.rgb16_HWC, pixels_HWC)
 
@@ -85,9 +86,9 @@ def test_every_kept_field_has_the_type_and_the_bytes_that_it_had(order, source, 
 def test_a_tiff_keeps_what_it_has(order):
     """Its main IFD is the picture's own, in which EXIF is a small part."""
     jpeg = picture("JPEG", written_exif(order))
-    tiff = encode_image(PIXELS, "tiff", 95, {}, decode_picture(jpeg, "picture").exif.data)
-    found = decode_picture(tiff, "picture.tif").exif
-    again = encode_image(PIXELS, "jpeg", 95, {}, found.data)
+    tiff = encode_image(PIXELS, "tiff", 95, {}, Kept(decode_picture(jpeg, "picture").metadata.exif.data))
+    found = decode_picture(tiff, "picture.tif").metadata.exif
+    again = encode_image(PIXELS, "jpeg", 95, {}, Kept(found.data))
     assert fields(again)[BASE.Artist] == (ASCII, NAME + b"\0")
     assert fields(again, IFD.Exif)[BASE.CameraOwnerName] == (ASCII, NAME + b"\0")
     assert set(fields(again)) == {BASE.Artist, BASE.Copyright, IFD.Exif, IFD.GPSInfo}
@@ -103,9 +104,9 @@ def test_every_kind_of_tiff_is_looked_into(options):
         exif[IFD.Exif] = {BASE.CameraOwnerName: "ZoXX MXXller"}
     Image.fromarray(PIXELS).save(buffer, "TIFF", exif=exif.tobytes(), **options, **pages)
     data = buffer.getvalue().replace(b"ZoXX MXXller", NAME)
-    found = decode_picture(data, "picture.tif").exif
+    found = decode_picture(data, "picture.tif").metadata.exif
     assert found.notes == ()
-    again = encode_image(PIXELS, "jpeg", 95, {}, found.data)
+    again = encode_image(PIXELS, "jpeg", 95, {}, Kept(found.data))
     assert fields(again)[BASE.Artist] == (ASCII, NAME + b"\0")
     if with_folder:
         assert fields(again, IFD.Exif) == {BASE.CameraOwnerName: (ASCII, NAME + b"\0")}
@@ -190,4 +191,4 @@ def test_no_damage_raises(order):
             flipped[place] ^= int(random.integers(1, 256))
         found = kept(bytes(flipped))
         if found.data:
-            encode_image(PIXELS, "tiff", 95, {}, found.data)
+            encode_image(PIXELS, "tiff", 95, {}, Kept(found.data))

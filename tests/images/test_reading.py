@@ -112,7 +112,7 @@ def test_what_a_camera_puts_behind_a_picture_is_no_animation():
 def test_exif_that_may_be_kept(image_format):
     found = decode_picture(encoded(halves(), image_format, exif=camera_exif().tobytes()), "picture")
     kept = Image.Exif()
-    kept.load(found.exif.data)
+    kept.load(found.metadata.exif.data)
     assert {tag: kept[tag] for tag in kept if tag not in (0x8769, 0x8825)} == {
         0x010F: "Camera",
         0x8298: "Someone",
@@ -123,11 +123,11 @@ def test_exif_that_may_be_kept(image_format):
 
 def test_exif_that_cannot_be_read_is_said():
     found = decode_picture(encoded(halves(), exif=b"Exif\0\0XX*\0\0\0\0\x08"), "picture")
-    assert found.exif.notes == ("its EXIF cannot be read and is left out",)
+    assert found.metadata.exif.notes == ("its EXIF cannot be read and is left out",)
 
 
 def test_no_exif_is_no_exif():
-    assert decode_picture(encoded(halves()), "picture").exif == NO_EXIF
+    assert decode_picture(encoded(halves()), "picture").metadata.exif == NO_EXIF
 
 
 # Fuzzing. Whatever comes in, a picture or an ImageError comes out.

@@ -166,13 +166,13 @@ def test_orientation_and_author_come_from_the_outer_ifd():
     outer = PageOf((6, 4), RED, REDUCED, [PageOf((48, 32), BLUE)], {274: 6}, b"Someone")
     found = decode_picture(tiff(outer), "p.tif")
     assert found.image.size == (32, 48)
-    assert b"Someone\0" in found.exif.data
+    assert b"Someone\0" in found.metadata.exif.data
     own = PageOf(
         (6, 4), RED, REDUCED, [PageOf((48, 32), BLUE, tags={274: 1}, text=b"Another")], {274: 6}, b"S"
     )
     found = decode_picture(tiff(own), "p.tif")
     assert found.image.size == (48, 32)
-    assert b"Another\0" in found.exif.data
+    assert b"Another\0" in found.metadata.exif.data
 
 
 def test_rows_of_pages_that_never_end_are_left():
@@ -377,7 +377,7 @@ def test_profile_and_exif_of_samples_that_pillow_does_not_read(planar):
     found = read_16(data)
     assert np.array_equal(found.rgb16_HWC, to_srgb_16(RAMP_HWC, profile)[0])
     assert found.profile == profile
-    assert b"Zo\xc3\xab\0" in found.exif.data
+    assert b"Zo\xc3\xab\0" in found.metadata.exif.data
 
 
 def test_samples_of_a_sub_ifd_are_read():

@@ -8,6 +8,7 @@ from icc_profiles import P3, formula, make_profile
 from PIL import Image, ImageCms
 
 from pipeline.errors import ImageError
+from pipeline.images.metadata import Kept
 from pipeline.images.reading import decode_picture
 from pipeline.images.writing import LONGEST, check_size, encode_image, read_provenance
 
@@ -71,7 +72,7 @@ def test_exif_is_kept_where_it_is_given(image_format, bits):
     exif = Image.Exif()
     exif[0x010F], exif[0x8769] = "Camera", {0x9003: "2020:01:02 03:04:05"}
     exif[0x8825] = {1: "N", 2: (48.0, 12.0, 30.0)}
-    data = encode_image(pixels(3, bits), image_format, 95, PROVENANCE, exif.tobytes())
+    data = encode_image(pixels(3, bits), image_format, 95, PROVENANCE, Kept(exif.tobytes()))
     with Image.open(io.BytesIO(data)) as opened:
         opened.load()
         found = opened.getexif()
@@ -81,7 +82,7 @@ def test_exif_is_kept_where_it_is_given(image_format, bits):
     assert read_provenance(data, "result") == PROVENANCE
     # And on again, through another job.
     again = encode_image(
-        pixels(3, bits), image_format, 95, PROVENANCE, decode_picture(data, "result").exif.data
+        pixels(3, bits), image_format, 95, PROVENANCE, Kept(decode_picture(data, "result").metadata.exif.data)
     )
     assert len(again) == len(data)
 
