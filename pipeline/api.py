@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .errors import ImageError, UsageError
-from .execution.attempts import style_too_large
+from .execution.attempts import MOST_HALVED, style_too_large
 from .execution.executors import InProcessExecutor
 from .execution.inputs import check_layers, check_visible, find_regions, read_picture, request_notes
 from .execution.results import step_progress
@@ -204,13 +204,17 @@ def _run(
         if on_progress is not None:
             on_progress(step_progress(progress))
 
-    session = executor.session()
-    try:
-        (outcome,) = session.stylize([request], weights, Hooks(report))
-    except OutOfMemory as error:
-        outcome, large = None, error.style
-    if outcome is None:  # outside of the `except`, as the exception holds what was allocated
-        session.free_memory()
+    session, halved = executor.session(), 0
+    outcome, large = None, None
+    while outcome is None and halved <= MOST_HALVED:
+        tiles = executor.tile_choice(halved)
+        try:
+            (outcome,) = session.stylize([request], weights, Hooks(report), tiles=tiles)
+        except OutOfMemory as error:
+            large, halved = error.style, MOST_HALVED + 1 if error.foreseen else halved + 1
+        if outcome is None:  # outside of the `except`, as the exception holds what was allocated
+            session.free_memory()
+    if outcome is None:
         if large is not None:
             raise style_too_large(style_names[large.index], large, session.device.device)
         raise ImageError(f"This size does not fit the memory of {session.device.device}.", "Lower size.")

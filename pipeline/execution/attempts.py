@@ -27,18 +27,22 @@ logger = logging.getLogger(__name__)
 
 # Updates that L-BFGS remembers where there is no memory for more.
 SHORT_HISTORY = 3
+# How often the memory for tiles is halved; an estimate that is further off has another fault.
+MOST_HALVED = 4
 
 
 @dataclass(frozen=True)
 class Refusal:
     """Why an attempt failed on a device: no memory, perhaps for a `style`, or an `unexpected` error.
 
-    It does not hold the exception, which would hold what the attempt had allocated.
+    `foreseen`: too little memory by the estimate, even for the smallest tiles. It does not hold the
+    exception, which would hold what the attempt had allocated.
     """
 
     device: str
     style: LargeStyle | None = None
     unexpected: JobResult | None = None
+    foreseen: bool = False
 
     def result(self, prepared: Prepared) -> JobResult:
         """Return the result of a job for which nothing is left to try."""
@@ -57,11 +61,15 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Jobs that run together, and what was changed to make them fit: L-BFGS's history, or the device."""
+    """Jobs that run together, and what was changed to make them fit: tiles, L-BFGS's history, or the device.
+
+    `halved` is how often the memory for tiles was halved; 0 is no tiles if the estimate says that it fits.
+    """
 
     group: Sequence[Prepared]
     history: int | None = None
     device: str = ""
+    halved: int = 0
 
     def recipe(self, recipe: Recipe) -> Recipe:
         return recipe if self.history is None else recipe.model_copy(update={"history": self.history})
@@ -74,7 +82,7 @@ class Attempt:
         return (*([history] if self.history else []), *([device] if self.device else []))
 
     def smaller(self, refusal: Refusal) -> list[Attempt]:
-        """Return what to try instead of this, in order: halves, a shorter history, the CPU; or nothing."""
+        """Return what to try instead: in order halves, tiles, a shorter history, the CPU; or nothing."""
         count = len(self.group)
         if count > 1:
             # Any of them may have caused an unexpected error, so each runs alone.
@@ -84,11 +92,13 @@ class Attempt:
         # Beside other processes the job keeps its settings: the batch runs it again without them.
         if refusal.unexpected or not task.alone:
             return []
+        if not refusal.foreseen and refusal.style is None and self.halved < MOST_HALVED:
+            return [replace(self, halved=self.halved + 1)]
         recipe = task.job.recipe
         has_history = recipe.optimizer == "lbfgs" and recipe.history > SHORT_HISTORY
         # A style that does not fit gains nothing by a shorter history.
         if self.history is None and has_history and refusal.style is None:
-            return [replace(self, history=SHORT_HISTORY)]
+            return [replace(self, history=SHORT_HISTORY, halved=0)]
         return [Attempt(self.group, device="cpu")] if refusal.device != "cpu" else []
 
 
@@ -141,7 +151,7 @@ def _run(
     except OutOfMemory as error:
         pictures = counted(len(attempt.group), "picture")
         logger.debug("no memory on %s for %s, adjusted: %s", device, pictures, attempt.adjusted or "nothing")
-        return Refusal(device, error.style)
+        return Refusal(device, error.style, foreseen=error.foreseen)
     except PipelineError:
         raise
     except Exception as error:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..transfer.checkpoints import RunState
     from ..transfer.reports import Outcome, Progress
     from ..transfer.session import Session
+    from ..transfer.tile_planning import TileChoice
     from ..vgg.weights import EncoderWeights
     from .attempts import Made
 
@@ -221,13 +222,20 @@ class InProcessExecutor:
         hooks = Hooks(on_progress, on_checkpoint, should_stop, self.config.checkpoint_s)
         requests = [replace(each.request, recipe=attempt.recipe(each.request.recipe)) for each in group]
         states, alone = [each.state for each in group], all(each.task.alone for each in group)
-        session = self.session(attempt.device)
+        session, tiles = self.session(attempt.device), self.tile_choice(attempt.halved)
         try:
-            outcomes = session.stylize(requests, group[0].weights, hooks, states, alone)
+            outcomes = session.stylize(requests, group[0].weights, hooks, states, alone, tiles)
         finally:
             for each in group:
                 self._live.end(each)
-        return [replace(outcome, adjusted=attempt.adjusted) for outcome in outcomes]
+        return [replace(each, adjusted=(*each.adjusted, *attempt.adjusted)) for each in outcomes]
+
+    def tile_choice(self, halved: int = 0) -> TileChoice:
+        """Return what the configuration says of tiles; see `TileChoice` for `halved`."""
+        from ..transfer.tile_planning import TileChoice
+
+        tiles = self.config.tiles
+        return TileChoice(tiles == "off", tiles if isinstance(tiles, int) else 0, halved)
 
     def _finish(self, prepared: Prepared, made: Made) -> JobResult:
         """Turn an outcome of the engine into a result; keep a checkpoint of a job that did not end."""

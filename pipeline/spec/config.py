@@ -204,6 +204,14 @@ class Config(StrictModel):
         description="refuse pictures of more pixels, and results of more, in millions; this is checked "
         "before anything is decoded or made",
     )
+    tiles: Annotated[
+        Literal["auto", "off"] | Annotated[int, Field(ge=64, le=65536)],
+        expecting("auto, off, or a whole number from 64 to 65536"),
+    ] = Field(
+        "auto",
+        description="compute a picture in tiles, which gives the same picture in less memory; auto: where it "
+        "does not fit otherwise; a number: always, in tiles of so many pixels",
+    )
     max_attempts: Count = Field(3, description="quarantine a job that ended the process this many times")
     max_failures: int = Field(
         0, ge=0, le=10**9, description="stop the batch after this many failed jobs; 0: never"

@@ -27,6 +27,8 @@ from .pyramid import Level
 from .reports import SILENT, Hooks, Outcome
 from .stepper import MicroBatch, Stepper, StepperCache
 from .targets import StyleTargets, stack_targets
+from .tile_planning import PictureMemory, Tiling
+from .tiles import TilePlan
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class PictureInputs(Protocol):
 class StyleTransfer:
     """The optimisation of some pictures: coarse to fine, best canvas kept, stoppable after any step.
 
-    `levels` come coarsest first; each picture has its own of `inputs`. The network computes in `dtype`.
+    `levels` come coarsest first; each picture has its own of `inputs`. The network computes in `dtype`, and
+    in tiles where `tiling` says so.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class StyleTransfer:
         hooks: Hooks = SILENT,
         dtype: torch.dtype = torch.float32,
         steppers: StepperCache | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         self.encoder = encoder
         self.recipe = recipe
@@ -76,6 +80,7 @@ class StyleTransfer:
         self.hooks = hooks
         self.dtype = dtype
         self.steppers = steppers or StepperCache()
+        self.tiling = tiling
         self.parametrisation = Parametrisation(recipe)
 
     def run(self, states: Sequence[RunState]) -> list[Outcome]:
@@ -118,7 +123,14 @@ class StyleTransfer:
         if style.masks is not None:
             style = replace(style, masks=self.parametrisation.pad(style.masks))
         batch = MicroBatch(content_BCHW, style, [picture.state for picture in pictures])
-        return self.steppers.fetch(self.encoder, at_level(self.recipe, max(level.size)), batch, self.dtype)
+        recipe, plan = at_level(self.recipe, max(level.size)), self._tile_plan(level)
+        return self.steppers.fetch(self.encoder, recipe, batch, self.dtype, plan)
+
+    def _tile_plan(self, level: Level) -> TilePlan | None:
+        if self.tiling is None:
+            return None
+        channels, itemsize = self.encoder.channels, self.dtype.itemsize
+        return self.tiling.plan(PictureMemory(self.recipe, channels, *level.size, itemsize))
 
     def _done(self, state: RunState) -> Outcome:
         return Outcome("done", state, self._best_image(state))

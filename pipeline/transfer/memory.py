@@ -14,6 +14,8 @@ from ..vgg.encoder import convolution_of, poolings_before
 from .cgroups import memory_left
 from .devices import DevicePlan
 
+# Bytes of a canvas per pixel.
+CANVAS_BYTES = 3 * 4
 # Tensors as large as the canvas, beside the history of L-BFGS: best, gradient, direction, pixel losses.
 CANVASES = 12
 # Temporary buffers of a pass, each as large as the largest feature map.
@@ -36,13 +38,21 @@ def picture_bytes(recipe: Recipe, channels: Mapping[str, int], width: int, heigh
     `channels` maps the convolutions of the network to their widths; `itemsize` is that of its dtype in bytes.
     """
     pixels = (width + 2 * recipe.margin) * (height + 2 * recipe.margin)
-    maps = [map_size(name, count) for name, count in channels.items()]
-    features = itemsize * (sum(maps) + BUFFERS * max(maps))
-    # Moments are taken of a float32 copy; the indices of max pooling take eight bytes each.
-    features += 4 * max(maps) + 8 * sum(maps) / 8
-    history = 3 * 4 * (2 * recipe.history if recipe.optimizer == "lbfgs" else 2)
     # A checkpoint holds the history twice more, as tensors and as bytes, but no feature maps.
-    return round(pixels * (max(features, 2 * history) + history + 3 * 4 * CANVASES))
+    transient = max(feature_bytes(channels, itemsize), 2 * history_bytes(recipe))
+    return round(pixels * (transient + history_bytes(recipe) + CANVAS_BYTES * CANVASES))
+
+
+def feature_bytes(channels: Mapping[str, int], itemsize: int) -> float:
+    """Estimate what the feature maps of some convolutions, and the buffers of a pass, need per pixel."""
+    maps = [map_size(name, count) for name, count in channels.items()]
+    # Moments are taken of a float32 copy; the indices of max pooling take eight bytes each.
+    return itemsize * (sum(maps) + BUFFERS * max(maps)) + 4 * max(maps) + 8 * sum(maps) / 8
+
+
+def history_bytes(recipe: Recipe) -> int:
+    """Return what the optimiser remembers, per pixel."""
+    return CANVAS_BYTES * (2 * recipe.history if recipe.optimizer == "lbfgs" else 2)
 
 
 def style_bytes(channels: Mapping[str, int], layers: Iterable[str], size: tuple[int, int]) -> int:
@@ -69,11 +79,13 @@ class OutOfMemory(Exception):
     """The pictures do not fit the device's memory; fewer or smaller ones may.
 
     `style` is set if it is a style that does not fit: another optimiser or batch would not change that.
+    `foreseen`: they were not tried, as the estimate says that not even the smallest tiles would fit.
     """
 
-    def __init__(self, style: LargeStyle | None = None) -> None:
+    def __init__(self, style: LargeStyle | None = None, foreseen: bool = False) -> None:
         super().__init__()
         self.style = style
+        self.foreseen = foreseen
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -100,13 +112,20 @@ class MemoryModel:
         A single picture on a GPU is always tried, since a failed allocation does no harm there. The system's
         memory is overcommitted: a process that takes too much of it is killed.
         """
-        free = free_bytes(self.plan)
+        free = self.free_bytes(alone)
         if free is None or (pictures == 1 and self.plan.device != "cpu"):
             return True
+        usable = free if pictures == 1 else USABLE * free
+        return bytes_per_picture * pictures <= usable
+
+    def free_bytes(self, alone: bool = True) -> int | None:
+        """Return how large an estimate may be: what is free, or if not `alone` our share; None: unknown."""
+        free = free_bytes(self.plan)
+        if free is None:
+            return None
         if self.share_bytes is not None and not alone:
             free = min(free, self.share_bytes)
-        usable = free if pictures == 1 else USABLE * free
-        return bytes_per_picture * pictures * self.factor <= usable
+        return round(free / self.factor)
 
     @contextmanager
     def learning(self, estimate: int) -> Iterator[None]:

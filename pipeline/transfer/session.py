@@ -22,13 +22,17 @@ from .color_policy import final_colors, recolor_result
 from .devices import DevicePlan
 from .engine import StyleTransfer
 from .level_inputs import RequestInputs
-from .memory import LargeStyle, MemoryModel, OutOfMemory, is_out_of_memory, picture_bytes, style_bytes
+from .memory import USABLE, LargeStyle, MemoryModel, OutOfMemory, is_out_of_memory, style_bytes
 from .pyramid import Level, plan_levels, style_size
 from .reports import SILENT, Hooks, Outcome
 from .request import Request
 from .stepper import StepperCache
 from .target_cache import TargetCache
 from .tensors import resized
+from .tile_planning import AUTO, PictureMemory, TileChoice, Tiling, tile_notes
+
+# What tiles may take where the free memory of a device is not known.
+FREE_IF_UNKNOWN = 4 << 30
 
 
 class Session:
@@ -68,10 +72,12 @@ class Session:
         hooks: Hooks = SILENT,
         states: Sequence[RunState] | None = None,
         alone: bool = True,
+        tiles: TileChoice = AUTO,
     ) -> list[Outcome]:
         """Run requests of one recipe and one size together, from `states` if they were stopped before.
 
-        `alone`: no other process of ours runs meanwhile, so all free memory may be used.
+        `alone`: no other process of ours runs meanwhile, so all free memory may be used. A picture that does
+        not fit it is computed in `tiles`, if these are not off.
 
         Raises:
             ImageError: the pictures are too small for the recipe.
@@ -83,12 +89,14 @@ class Session:
             started = time.perf_counter()
             levels = plan_levels(recipe, requests[0].content.image.size)
             encoder, dtype = self.encoder_for(recipe, weights), self._dtype(recipe)
-            estimate = self._check_memory(requests, encoder, levels[-1], dtype, alone)
+            self._check_styles(requests, encoder, levels[-1], alone)
+            last = PictureMemory(recipe, encoder.channels, *levels[-1].size, dtype.itemsize)
+            tiling, estimate = self._fit(last, len(requests), alone, tiles)
             inputs = [
                 RequestInputs(request, encoder, weights.digest, self.cache, self._torch_device)
                 for request in requests
             ]
-            transfer = StyleTransfer(encoder, recipe, levels, inputs, hooks, dtype, steppers)
+            transfer = StyleTransfer(encoder, recipe, levels, inputs, hooks, dtype, steppers, tiling)
             with self._device_errors(), self.memory.learning(estimate):
                 outcomes = transfer.run(states or [RunState() for _ in requests])
             seconds = time.perf_counter() - started
@@ -102,6 +110,7 @@ class Session:
                     micro_batch=len(requests),
                     cache_hits=each.cache_hits,
                     cache_misses=each.cache_misses,
+                    adjusted=tile_notes(tiling, last),
                 )
                 for each, outcome in zip(inputs, outcomes, strict=True)
             ]
@@ -119,26 +128,38 @@ class Session:
             finally:
                 self._running = nested
 
-    def _check_memory(
-        self, requests: Sequence[Request], encoder: Encoder, last: Level, dtype: torch.dtype, alone: bool
-    ) -> int:
-        """Check that the requests fit together at their last level, and each style, which is analysed alone.
-
-        Return the estimate for all of them in bytes.
+    def _check_styles(self, requests: Sequence[Request], encoder: Encoder, last: Level, alone: bool) -> None:
+        """Check that each style fits at the last level; it is analysed alone.
 
         Raises:
-            OutOfMemory: they do not fit.
+            OutOfMemory: one does not.
         """
-        recipe, channels = requests[0].recipe, encoder.channels
-        per_picture = picture_bytes(recipe, channels, *last.size, dtype.itemsize)
-        if not self.memory.fits(per_picture, len(requests), alone):
-            raise OutOfMemory
         for request in requests:
+            recipe = request.recipe
             for index, (style, _) in enumerate(request.styles):
                 size = style_size(recipe, style.image.size, last.size)
-                if not self.memory.fits(style_bytes(channels, recipe.style_layers, size), 1, alone):
-                    raise OutOfMemory(LargeStyle(index, size))
-        return per_picture * len(requests)
+                if not self.memory.fits(style_bytes(encoder.channels, recipe.style_layers, size), 1, alone):
+                    raise OutOfMemory(LargeStyle(index, size), foreseen=True)
+
+    def _fit(
+        self, last: PictureMemory, pictures: int, alone: bool, tiles: TileChoice
+    ) -> tuple[Tiling | None, int]:
+        """Return how the pictures fit at their last level, and the estimate for all of them in bytes.
+
+        Raises:
+            OutOfMemory: they do not.
+        """
+        if not tiles.edge and not tiles.halved and self.memory.fits(last.untiled, pictures, alone):
+            return None, last.untiled * pictures
+        # Fewer pictures, or without other processes beside them, may fit as they are, which is faster.
+        if tiles.off or not (tiles.edge or (pictures == 1 and alone)):
+            raise OutOfMemory(foreseen=True)
+        free = self.memory.free_bytes(alone) or FREE_IF_UNKNOWN
+        tiling = Tiling(round(USABLE * free) >> tiles.halved, tiles.edge >> tiles.halved)
+        estimate = last.tiled(tiling.in_tiles(last))
+        if not self.memory.fits(estimate, pictures, alone):
+            raise OutOfMemory(foreseen=True)
+        return tiling, estimate * pictures
 
     def _dtype(self, recipe: Recipe) -> torch.dtype:
         """Return the type that the network computes in."""

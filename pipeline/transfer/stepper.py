@@ -19,9 +19,13 @@ from .canvas import Parametrisation
 from .checkpoints import RunState
 from .explicit import ExplicitObjective
 from .graphs import CudaGraph
+from .network import frozen_network
 from .objective import Objective, ReferenceObjective
 from .optimizers import build_optimizer
+from .sweep import AutogradNetwork
 from .targets import StyleTargets
+from .tiled import TiledObjective
+from .tiles import TilePlan
 
 
 @dataclass(frozen=True)
@@ -40,19 +44,21 @@ class Stepper:
     """The canvases of one pyramid level, the best of each so far, their objective and their optimiser.
 
     A step reads no number from the device, and works on tensors that are allocated once: on a GPU it is
-    captured and replayed. The network computes in `dtype`.
+    captured and replayed. The network computes in `dtype`, and in tiles if there is a plan for them.
     """
 
-    def __init__(self, encoder: Encoder, recipe: Recipe, batch: MicroBatch, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        recipe: Recipe,
+        batch: MicroBatch,
+        dtype: torch.dtype,
+        plan: TilePlan | None = None,
+    ) -> None:
         content_BCHW = batch.content_BCHW
         self.recipe = recipe
         self.parametrisation = Parametrisation(recipe)
-        # Apple's GPUs have no pooling backward of the form that the explicit pass calls.
-        self.objective: Objective = (
-            ReferenceObjective(encoder, recipe, content_BCHW, batch.style)
-            if recipe.precision == "reference" or content_BCHW.device.type == "mps"
-            else ExplicitObjective(encoder, recipe, content_BCHW, batch.style, dtype)
-        )
+        self.objective = choose_objective(encoder, recipe, batch, dtype, plan)
         self.canvas_BCHW = torch.empty_like(content_BCHW, memory_format=torch.contiguous_format)
         self.canvas_BN = self.canvas_BCHW.view(len(content_BCHW), -1)
         self.best_BCHW = torch.empty_like(self.canvas_BCHW)
@@ -133,6 +139,22 @@ class Stepper:
         self.best_BCHW.copy_(torch.where(better_B[:, None, None, None], self.canvas_BCHW, self.best_BCHW))
 
 
+def choose_objective(
+    encoder: Encoder, recipe: Recipe, batch: MicroBatch, dtype: torch.dtype, plan: TilePlan | None
+) -> Objective:
+    """Return what evaluates the pictures of a batch: by autograd or our own pass, whole or in tiles."""
+    arguments = (recipe, batch.content_BCHW, batch.style)
+    # Apple's GPUs have no pooling backward of the form that the explicit pass calls.
+    by_autograd = recipe.precision == "reference" or batch.content_BCHW.device.type == "mps"
+    if plan is None:
+        if by_autograd:
+            return ReferenceObjective(encoder, *arguments)
+        return ExplicitObjective(encoder, *arguments, dtype)
+    if by_autograd:
+        return TiledObjective(AutogradNetwork(encoder), *arguments, plan)
+    return TiledObjective(frozen_network(encoder, dtype), *arguments, plan)
+
+
 def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
     """Return the shapes of an optimiser's state for one picture."""
     return {name: tensor.shape[1:] for name, tensor in state.items()}
@@ -147,10 +169,17 @@ class StepperCache:
     def __init__(self) -> None:
         self._kept: dict[object, Stepper] = {}
 
-    def fetch(self, encoder: Encoder, recipe: Recipe, batch: MicroBatch, dtype: torch.dtype) -> Stepper:
+    def fetch(
+        self,
+        encoder: Encoder,
+        recipe: Recipe,
+        batch: MicroBatch,
+        dtype: torch.dtype,
+        plan: TilePlan | None = None,
+    ) -> Stepper:
         """Return a stepper for these pictures; it may be one fetched before, which then loses its own."""
-        if not batch.content_BCHW.is_cuda or recipe.precision == "reference":
-            return Stepper(encoder, recipe, batch, dtype)
+        if plan is not None or not batch.content_BCHW.is_cuda or recipe.precision == "reference":
+            return Stepper(encoder, recipe, batch, dtype, plan)
         key = (encoder, recipe.batch_key(), batch.content_BCHW.shape, batch.style.regions, dtype)
         if kept := self._kept.get(key):
             kept.load(batch)

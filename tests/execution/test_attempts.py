@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-from small_jobs import run
+from small_jobs import pixels, run
 
 from pipeline.execution.attempts import Attempt, Refusal
 from pipeline.execution.inputs import Prepared
@@ -28,7 +29,7 @@ class Cramped:
         def cramped(session: Session, requests: Sequence[Any], *rest: Any) -> Any:
             self.asked.append((len(requests), requests[0].recipe.history))
             if not fits(requests):
-                raise OutOfMemory
+                raise OutOfMemory(foreseen=True)
             return stylize(session, requests, *rest)
 
         monkeypatch.setattr(Session, "stylize", cramped)
@@ -108,8 +109,8 @@ def one_job(make_task: Callable[..., Task], **fields: Any) -> Prepared:
 
 def test_the_last_attempt_is_on_the_cpu(make_task) -> None:
     prepared = one_job(make_task, history=10)
-    (short,) = Attempt([prepared]).smaller(Refusal("cuda:0"))
-    (cpu,) = short.smaller(Refusal("cuda:0"))
+    (short,) = Attempt([prepared]).smaller(Refusal("cuda:0", foreseen=True))
+    (cpu,) = short.smaller(Refusal("cuda:0", foreseen=True))
     recipe = prepared.task.job.recipe
     assert short == Attempt([prepared], history=3)
     assert short.recipe(recipe).history == 3
@@ -117,8 +118,44 @@ def test_the_last_attempt_is_on_the_cpu(make_task) -> None:
     assert cpu.recipe(recipe) == recipe
     assert cpu.adjusted == ("device cpu: the memory of the other was too small",)
     with_adam = Attempt([one_job(make_task, optimizer="adam")])
-    assert with_adam.smaller(Refusal("cuda:0")) == [replace(with_adam, device="cpu")]
-    assert short.smaller(Refusal("cpu")) == cpu.smaller(Refusal("cpu", LargeStyle(0, (9, 9)))) == []
+    refused = Refusal("cuda:0", foreseen=True)
+    assert with_adam.smaller(refused) == [replace(with_adam, device="cpu")]
+    assert short.smaller(replace(refused, device="cpu")) == []
+    assert cpu.smaller(Refusal("cpu", LargeStyle(0, (9, 9)))) == []
+
+
+def test_what_was_tried_in_vain_is_tried_in_smaller_and_smaller_tiles(make_task) -> None:
+    attempt, halved = Attempt([one_job(make_task)]), []
+    while attempt.history is None:
+        (attempt,) = attempt.smaller(Refusal("cpu"))
+        halved.append(attempt.halved)
+    assert halved == [1, 2, 3, 4, 0]
+    foreseen = Refusal("cpu", foreseen=True)
+    assert replace(attempt, history=None, halved=2).smaller(foreseen) == [attempt]
+
+
+def test_a_picture_that_does_not_fit_is_made_in_tiles(executor, make_task, monkeypatch) -> None:
+    task = make_task(1, size=300, steps=2)
+    (whole,) = run(executor, [task])
+    monkeypatch.setattr("pipeline.transfer.tile_planning.SMALLEST", 64)
+    monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 70_000_000)
+    (tiled,) = run(executor, [task])
+    assert (whole.status, whole.adjusted) == ("done", ())
+    assert tiled.status == "done"
+    assert tiled.adjusted[0].startswith("tiles of ")
+    assert tiled.adjusted[0].endswith("pixels: the memory was too small for the whole picture")
+    assert np.abs(pixels(tiled) - pixels(whole)).max() <= 2
+    executor.config = executor.config.model_copy(update={"tiles": "off"})
+    assert run(executor, [task])[0].out_of_memory
+
+
+def test_tiles_of_a_given_size_are_always_used(executor, make_task) -> None:
+    task = make_task(1, size=200)
+    (whole,) = run(executor, [task])
+    executor.config = executor.config.model_copy(update={"tiles": 64})
+    (tiled,) = run(executor, [task])
+    assert (tiled.status, tiled.adjusted) == ("done", ())
+    assert np.abs(pixels(tiled) - pixels(whole)).max() <= 2
 
 
 def test_an_unexpected_error_fails_its_own_job_only(executor, make_task, monkeypatch) -> None:
@@ -171,7 +208,7 @@ def test_a_style_that_does_not_fit_needs_another_device_and_no_shorter_history(m
     large, attempt = LargeStyle(0, (2880, 2160)), Attempt([one_job(make_task)])
     assert attempt.smaller(Refusal("cuda:0", large)) == [replace(attempt, device="cpu")]
     assert attempt.smaller(Refusal("cpu", large)) == []
-    assert attempt.smaller(Refusal("cpu")) == [replace(attempt, history=3)]
+    assert attempt.smaller(Refusal("cpu", foreseen=True)) == [replace(attempt, history=3)]
 
 
 def test_what_fits_nowhere_names_the_device_it_was_tried_on_last(executor, make_task, monkeypatch) -> None:

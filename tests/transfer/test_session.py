@@ -174,7 +174,7 @@ def test_every_level_has_the_precision_of_the_recipe(weights, monkeypatch, preci
     built = []
     fetch = StepperCache.fetch
     monkeypatch.setattr(
-        StepperCache, "fetch", lambda self, *arguments: built.append(arguments[-1]) or fetch(self, *arguments)
+        StepperCache, "fetch", lambda self, *arguments: built.append(arguments[3]) or fetch(self, *arguments)
     )
     session = Session(DevicePlan("cpu", "a CPU", "bfloat16", 0), TargetCache(None))
     request = Request(picture(0), [(picture(1), 1.0)], recipe_for(precision=precision, steps=40))
