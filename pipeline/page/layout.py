@@ -179,10 +179,16 @@ def _plain(value: Any) -> str:
 
 
 def content_labels(pictures: Sequence[Picture]) -> list[str]:
-    """Name each picture's content as shortly as it is unique."""
-    paths = [picture.content.path if picture.content else "" for picture in pictures]
-    names = _short_names(paths)
-    return [names[path] for path in paths]
+    """Name each picture's content as shortly as it is unique; other bytes at the same path get a number."""
+    contents = [picture.content or Source("", "") for picture in pictures]
+    names = _short_names([content.path for content in contents])
+    numbers: dict[str, dict[str, int]] = {}
+    labels = []
+    for content in contents:
+        same_path = numbers.setdefault(content.path, {"": 1})  # bytes that could not be read
+        number = same_path.setdefault(content.sha256, len(same_path))
+        labels.append(names[content.path] + (f" ({number})" if number > 1 else ""))
+    return labels
 
 
 def style_labels(pictures: Sequence[Picture]) -> list[str]:

@@ -21,11 +21,15 @@ CURVES = ("total", "content", "style")
 
 @dataclass(frozen=True)
 class Source:
-    """A content or style image: where it was, what its bytes were, and its share in a blend."""
+    """A content or style image: where it was, what its bytes were, and its share in a blend.
+
+    A content that was dropped into an inbox has the id of its `drop`.
+    """
 
     path: str
     sha256: str
     share: float = 1.0
+    drop: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def read_picture(paths: BatchPaths, name: str, with_curves: bool = True) -> Pict
         status if image or status == "failed" else "missing",
         key=_text(record.get("key")),
         image=image,
-        content=_source(content),
+        content=_source(content, _text(record.get("drop"))),
         style=_text(style.get("name")),
         styles=tuple(_source(_mapping(one)) for one in images) if isinstance(images, list) else (),
         recipe=recipe,
@@ -194,9 +198,9 @@ def thinned(count: int, points: int) -> list[int]:
     return [round(index * (count - 1) / (points - 1)) for index in range(points)]
 
 
-def _source(found: Mapping[str, Any]) -> Source:
+def _source(found: Mapping[str, Any], drop: str = "") -> Source:
     share = _number(found.get("share", 1.0))
-    return Source(_text(found.get("path")), _text(found.get("sha256")), share)
+    return Source(_text(found.get("path")), _text(found.get("sha256")), share, drop)
 
 
 def _text(value: Any) -> str:

@@ -101,6 +101,19 @@ def renew_sheet(folder: Path, originals: Sequence[tuple[Path, Path]] = (), limit
     return write_sheet(folder, originals, limit_s)
 
 
+def renew_in_time(folder: Path, originals: Sequence[tuple[Path, Path]], limit_s: float) -> bool:
+    """Renew the sheet of a batch, if it has pictures; return whether there was time for all thumbnails.
+
+    Raises:
+        PathError, DiskError: as `write_sheet`.
+    """
+    try:
+        page = renew_sheet(folder, originals, limit_s)
+    except UsageError:
+        return True  # there is nothing to show
+    return STAMP.search(_head(page)) is not None
+
+
 def _stamp(folder: Path, batch: str) -> str:
     """Return a digest of what a sheet is made from: the stamp of its batch, its thumbnails, this program."""
     program = VERSION, read_asset("sheet.html"), *_style_and_script()

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +75,18 @@ class Thumbnails:
     def _add(self, sources: dict[str, Thumbnail], name: str, source: Source, edge: int) -> None:
         if not source.sha256 or (name in sources and sources[name].edge >= edge):
             return
+        sources[name] = Thumbnail(name, tuple(self._places(source)), edge, source.sha256)
+
+    def _places(self, source: Source) -> Iterator[Path]:
+        """Yield where a picture may be: in an archive it has the id of its drop where its name was taken."""
         path = Path(source.path)
-        moved = (to / path.relative_to(start) for start, to in self.originals if path.is_relative_to(start))
-        sources[name] = Thumbnail(name, (path, *moved), edge, source.sha256)
+        yield path
+        for start, archive in self.originals:
+            if path.is_relative_to(start):
+                relative = path.relative_to(start)
+                yield archive / relative
+                if source.drop:
+                    yield archive / relative.with_stem(f"{relative.stem}-{source.drop}")
 
     def make(self, wanted: Sequence[Thumbnail], limit_s: float = math.inf) -> Made:
         """Make what is missing or old, for at most `limit_s`.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from ..errors import LockedError, MachineError, UsageError
 from ..spec.config import Config
 from ..spec.text import one_line
-from ..storage.files import Disk, disk_errors
+from ..storage.files import disk_errors
 from ..storage.ledger import open_ledger
 from .claims import Claim
 from .events import Waker
@@ -23,6 +23,7 @@ from .processor import Blocked, Done, Failed, Unfinished
 from .reading import FAULTS, StopNow
 from .service import ServiceManager
 from .setup import Context, MakeExecutor, Setup, WatchOptions
+from .sheets import Renew, Sheets
 from .system import is_network_file_system
 from .watcher import notify_mode
 
@@ -121,9 +122,12 @@ class Daemon:
             try:
                 with disk_errors():
                     self.setup.prepare()
+                if not self.context.options.once:
+                    self._check_sheets()
                 self._notify_start(self.waker.start())
                 self.heartbeat.service.ready()
                 self._work()
+                self._renew_sheets()
             finally:
                 self.heartbeat.service.stopping()
                 self.waker.close()
@@ -179,12 +183,26 @@ class Daemon:
             return
         if not once:
             setup.announce()
+        self.context.sheets.renew_if_due(setup.executor, setup.config)
         if (drop := setup.intake.next()) is not None:
             self._process(drop)
         elif once and setup.watcher.has_scanned and not setup.watcher.is_still_settling():
             self._is_finished = True
         elif not self._is_over():
             setup.watcher.schedule.wait(BEAT_S)
+
+    def _check_sheets(self) -> None:
+        """Let the sheets be renewed that a daemon before this one, which was killed, may have left behind."""
+        for name in self.setup.router.batches:
+            folder = self.setup.config.outbox / name
+            if folder.is_dir():
+                self.context.sheets.note_change(folder)
+
+    def _renew_sheets(self) -> None:
+        """Renew the sheets of what has changed, before an end that nobody waits for."""
+        with suppress(StopNow):
+            self._tick()
+            self.context.sheets.renew_all(self.setup.executor, self.setup.config)
 
     def _tick(self) -> None:
         """Scan the inbox if that is due, and give a heartbeat. Called while the worker works, too."""
@@ -309,6 +327,7 @@ def watch_inbox(
     waker: Waker,
     should_stop: Callable[[], bool] = lambda: False,
     reread: Callable[[], Config | None] = lambda: None,
+    renew_sheet: Renew | None = None,
 ) -> Tally:
     """Run a daemon with a ledger and a heartbeat of its own. Parameters as for `Context` and `Daemon`.
 
@@ -323,5 +342,6 @@ def watch_inbox(
         heartbeat = Heartbeat(ledger, config, display, ServiceManager())
         if note:
             heartbeat.notify("ledger", note)
-        context = Context(options, ledger, heartbeat, waker, make_executor, should_stop, Disk())
+        sheets = Sheets(renew_sheet)
+        context = Context(options, ledger, heartbeat, waker, make_executor, should_stop, sheets=sheets)
         return Daemon(config, context, reread).run()

@@ -28,6 +28,7 @@ from .intake import Rejected
 from .originals import Originals, new_report, report_of_error, report_of_summary
 from .reading import FAULTS, Reader
 from .routes import Plan, Router, Waiting, manifest_jobs
+from .sheets import Sheets
 from .watcher import Watcher
 
 
@@ -115,6 +116,7 @@ class Processor:
     batches: Batches
     originals: Originals
     is_over: Callable[[], bool]
+    sheets: Sheets
 
     def process(self, drop: Claim | Rejected) -> Outcome:
         """Run the jobs of a drop, then archive, leave, delete or quarantine its original.
@@ -155,9 +157,10 @@ class Processor:
             return Failed(self._report_of_bug(claim, error))
 
     def _run_jobs(self, claim: Claim) -> Summary:
-        if self.router.is_manifest(claim.relative):
-            return self._run_manifest(claim)
-        return self._run_picture(claim)
+        is_manifest = self.router.is_manifest(claim.relative)
+        summary = self._run_manifest(claim) if is_manifest else self._run_picture(claim)
+        self.sheets.note_change(self.batches.folders.outbox / summary.batch)
+        return summary
 
     def _run_manifest(self, claim: Claim) -> Summary:
         identity = identity_of(claim.path)

@@ -81,6 +81,12 @@ class Router:
                 problems = [f"{where}: {problem}" for problem in explain(error, Recipe)]
                 raise UsageError.of_lines(problems) from error
 
+    @property
+    def batches(self) -> set[str]:
+        """The names of the batches that pictures may go to."""
+        routes = (route.batch or name for name, route in self.routes.items())
+        return {_batch_name(name) for name in (self.watch.batch, *routes)}
+
     def recipe(self, fields: Mapping[str, Any]) -> Recipe:
         """Lay a route's fields over the configuration's, and the flags over both."""
         return merged_recipe(self.config.recipe, fields, self.flags)

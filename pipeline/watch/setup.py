@@ -25,6 +25,7 @@ from .processor import Batches, Processor
 from .quarantine import Quarantine
 from .reading import Reader
 from .routes import Router
+from .sheets import Sheets
 from .watcher import Watcher
 
 MakeExecutor = Callable[[Config, Callable[[], None]], Executor]
@@ -54,6 +55,7 @@ class Context:
     should_stop: Callable[[], bool] = lambda: False
     disk: Disk = field(default_factory=Disk)
     clock: Callable[[], float] = time.monotonic
+    sheets: Sheets = field(default_factory=Sheets)
 
     def is_over(self) -> bool:
         """Whether to begin nothing any more."""
@@ -101,7 +103,9 @@ class Setup:
         self.intake = Intake(
             watcher, router, reader, self.originals, backlog, heartbeat, is_over, options.once
         )
-        self.processor = Processor(watcher, router, reader, self.batches, self.originals, is_over)
+        self.processor = Processor(
+            watcher, router, reader, self.batches, self.originals, is_over, context.sheets
+        )
         self.was_interrupted = False  # by a fault, so that a claim may be anywhere
         self._is_prepared = self._is_announced = False
 

@@ -128,6 +128,15 @@ def test_contents_of_one_name_show_their_folders() -> None:
     assert content_labels([of("/x/me.jpg"), of("/x/me.jpg"), of("")]) == ["me", "me", ""]
 
 
+def test_contents_of_one_path_and_other_bytes_are_numbered() -> None:
+    def of(sha256: str) -> Picture:
+        return Picture("n", "done", content=Source("/inbox/me.jpg", sha256))
+
+    assert content_labels([of("a"), of("b"), of(""), of("a"), of("c")]) == [
+        "me", "me (2)", "me", "me", "me (3)",
+    ]  # fmt: skip
+
+
 def test_styles_of_one_name_are_numbered() -> None:
     other = Picture("n", "done", content=Source("/a.jpg", ""), style="x", styles=(Source("/other.jpg", ""),))
     assert style_labels([picture("a", "x"), other, picture("b", "x")]) == ["x", "x (2)", "x"]

@@ -78,6 +78,14 @@ def test_a_content_that_was_moved_to_the_archive_is_found(batch: Path, tmp_path:
     assert count(make(batch, (tmp_path / "photos", tmp_path / "archive")), "content") == 2
 
 
+def test_a_content_whose_name_was_taken_in_the_archive_is_found(batch: Path, tmp_path: Path) -> None:
+    photos, archive = tmp_path / "photos", tmp_path / "archive"
+    add_record(batch, draw(photos / "c.png"), tmp_path / "s.png", drop="2030-77")
+    draw(archive / "c.png", "white")
+    (photos / "c.png").rename(archive / "c-2030-77.png")
+    assert count(make(batch, (photos, archive)), "content") == 3
+
+
 def test_a_damaged_picture_has_none(batch: Path, tmp_path: Path) -> None:
     (batch / "a--monet.png").write_bytes(b"broken")
     add_record(batch, tmp_path / "no.png", tmp_path / "no.png", **failed())

@@ -286,7 +286,7 @@ def test_what_was_claimed_when_a_stop_came_is_counted_though_the_worker_had_not_
 
 
 def test_pictures_that_are_not_whole_are_left_for_the_next_time_and_status_knows(tmp_path: Path) -> None:
-    watched = Watched(tmp_path)
+    watched = Watched(tmp_path, settle_max_s=100)
     watched.drop("a.png")
     for name in ("b.png", "z.png"):
         watched.drop(name, b"no picture")

@@ -72,6 +72,7 @@ def watch(
     from ...batch.deadline import read_deadline
     from ...execution.pool import watch_executor
     from ...hooks.queues import check_hooks
+    from ...page.sheet import renew_in_time
     from ...watch.daemon import watch_inbox
     from ...watch.events import Waker, silence_watchdog
     from ...watch.setup import WatchOptions
@@ -96,7 +97,9 @@ def watch(
         page_beside(with_page(settings, port=port), token, shown.notify) if page else nullcontext(),
     ):
         display = Display(shown, hooks)
-        tally = watch_inbox(settings, options, display, watch_executor, waker, lambda: bool(stopped), reread)
+        tally = watch_inbox(
+            settings, options, display, watch_executor, waker, lambda: bool(stopped), reread, renew_in_time
+        )
         if stopped:
             hooks.stopping()
     _end(tally, stopped, once)
