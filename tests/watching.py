@@ -211,7 +211,7 @@ class Watched:
 
     def images(self) -> list[Path]:
         """Every picture that can be seen in the outbox."""
-        hidden = (".staged", ".style-pipeline")
+        hidden = (".staged", ".style-pipeline", ".thumbs")
         files = (
             path for path in self.outbox.rglob("*") if path.suffix in {".png", ".jpg"} and path.is_file()
         )

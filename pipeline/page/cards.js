@@ -29,37 +29,48 @@ function titled(made, title) {
 
 // Running
 
-export function makeRun(run) {
-  const picture = element("img", { className: "canvas", alt: `${run.name}, as it is now`, decoding: "async" });
+export function makeRun() {
   const parts = {
-    picture,
-    title: element("h3", {}, run.contentName || run.name),
-    bar: element("progress", { max: 1, "aria-label": `Steps of ${run.name}` }),
+    picture: element("img", { className: "canvas", decoding: "async" }),
+    title: element("h3"),
+    inputs: element("p", { className: "inputs" }),
+    bar: element("progress", { max: 1 }),
     left: element("p", { className: "time-left" }),
+    cancel: element("span"),
     where: element("p", { className: "where" }),
     curves: element("div", { className: "curves" }),
   };
   const made = element("li", { className: "run" },
-    element("div", { className: "canvas-box" }, picture),
-    element("div", { className: "text" }, parts.title, inputs(run),
-      element("div", { className: "pace" }, parts.left, run.canCancel ? action("Cancel", run.name, `/api/running/${run.id}/cancel`) : ""),
+    element("div", { className: "canvas-box" }, parts.picture),
+    element("div", { className: "text" }, parts.title, parts.inputs, element("div", { className: "pace" }, parts.left, parts.cancel),
       parts.bar, parts.where, parts.curves));
-  made.firstChild.style.setProperty("--ratio", String((run.width || 4) / (run.height || 3)));
   made.parts = parts;
   return made;
 }
 
-function inputs(run) {
-  const small = (address, text) => {
-    const image = address ? element("img", { alt: "", src: address, loading: "lazy" }) : "";
-    if (image) image.addEventListener("error", () => image.remove());
-    return element("span", { className: "input" }, image, text);
-  };
-  return element("p", { className: "inputs" }, small(run.content, ""),
-    element("span", { className: "plus", "aria-hidden": "true" }, "+"), small(run.style, run.styleName));
+// What is known from the start, or little later: it changes once.
+function updateInputs(made, run) {
+  const { picture, title, inputs, bar, cancel } = made.parts;
+  const known = [run.name, run.contentName, run.styleName, run.content, run.style, run.canCancel].join(" ");
+  if (made.knows === known) return;
+  made.knows = known;
+  const name = run.contentName || run.name;
+  title.textContent = visible(name);
+  picture.alt = visible(`${name} ${run.styleName ? `in the style ${run.styleName}` : ""}, as it is now`);
+  bar.setAttribute("aria-label", visible(`Steps of ${name}`));
+  const plus = element("span", { "aria-hidden": "true" }, "+");
+  inputs.replaceChildren(...(run.styleName ? [thumb(run.content), plus, thumb(run.style), element("span", {}, run.styleName)] : []));
+  cancel.replaceChildren(run.canCancel ? action("Cancel", name, `/api/running/${run.id}/cancel`) : "");
+}
+
+function thumb(address) {
+  const place = element("span", { className: "input" });
+  showFaces(place, [address]);
+  return place;
 }
 
 export function updateRun(made, run) {
+  updateInputs(made, run);
   const { picture, bar, left, where, curves } = made.parts;
   const address = run.picture || run.content;
   if (address && picture.shows !== address) {
@@ -110,16 +121,19 @@ export function makeWait(wait) {
   return made;
 }
 
-// `thumbs` are addresses: of the photograph where this page knows it, else of its styles.
-export function updateWait(made, wait, thumbs, isNext) {
+export function updateWait(made, wait) {
   const [thumb, text, buttons] = made.children;
-  showFaces(thumb, thumbs);
-  const styles = wait.styles.length > 3 ? `${wait.styles.length} styles` : wait.styles.join(", ");
-  text.lastChild.textContent = visible([styles, wait.reason].filter(Boolean).join(" · "));
-  const name = wait.name;
+  showFaces(thumb, wait.faces);
+  const styles = wait.styles.length ? wait.styles.join(", ") : wait.folder || "every style";
+  text.lastChild.textContent = visible([styles, waitsFor(wait.reason)].filter(Boolean).join(" · "));
+  const [first, cancel] = ["first", "cancel"].map((what) => `/api/waiting/${wait.id}/${what}`);
   buttons.replaceChildren(
-    wait.canFirst && !isNext ? titled(action("First", name, `/api/waiting/${wait.id}/first`), "Paint this one next") : "",
-    wait.canCancel ? action("Cancel", name, `/api/waiting/${wait.id}/cancel`) : "");
+    wait.isNext ? "" : titled(action("First", wait.name, first), "Paint this one next"), action("Cancel", wait.name, cancel));
+}
+
+function waitsFor(reason) {
+  if (reason === "to settle") return "is still being copied";
+  return reason.startsWith("to ") ? `waits ${reason}` : reason;
 }
 
 // Failed
@@ -127,14 +141,15 @@ export function updateWait(made, wait, thumbs, isNext) {
 export function makeFailure(failure) {
   const several = failure.failures?.length > 1
     ? failure.failures.map((one) => element("li", {}, `${one.name}: ${one.error}`)) : [];
-  const when_ = failure.when ? element("time", { dateTime: failure.when }, when(failure.when)) : "";
+  const date = failure.when ? new Date(1000 * failure.when).toISOString() : "";
+  const time = date ? element("time", { dateTime: date }, when(date)) : element("span");
+  const retry = failure.canRetry ? action("Retry", failure.name, `/api/failed/${failure.id}/retry`) : "";
   const note = element("div", { className: "note" }, element("b", {}, failure.name),
     element("p", { className: "error" }, failure.error || "It failed for an unknown reason."),
     several.length ? element("ul", { className: "notes" }, ...several) : "",
     failure.nextStep ? element("p", { className: "step" }, failure.nextStep) : "",
-    element("div", { className: "bottom" }, when_,
-      failure.canRetry ? action("Retry", failure.name, `/api/failed/${failure.id}/retry`) : ""));
-  return element("li", { className: "failed" }, note);
+    element("div", { className: "bottom" }, time, retry));
+  return element("li", { className: failure.cancelled ? "cancelled" : "failed" }, note);
 }
 
 // Done

@@ -37,11 +37,11 @@ function say(text, more = "", { alert = false } = {}) {
 // The head
 
 const DOING = {
+  none: "No daemon is running.",
   idle: "Ready. Nothing waits.",
   working: "At work.",
   paused: "Paused.",
   fault: "Waiting for the machine.",
-  stopping: "Stopping.",
 };
 
 function showHead() {
@@ -52,11 +52,9 @@ function showHead() {
     const more = running.length > 1 ? ` and ${running.length - 1} more` : "";
     facts.push(`Painting ${run.contentName || run.name}${more}`);
   } else if (daemon) {
-    facts.push(daemon.state === "idle" && waitingCount ? "At work." : DOING[daemon.state] ?? daemon.state);
-  } else if (state.inbox) {
-    facts.push("No daemon is running.");
+    facts.push(daemon.state === "idle" && waitingCount ? DOING.working : DOING[daemon.state]);
   } else {
-    facts.push(`Shows ${state.outbox}`);
+    facts.push("Ready to show what a run makes.");
   }
   if (run?.secondsLeft) facts.push(`${roughly(run.secondsLeft)} left`);
   if (waitingCount) facts.push(`${waitingCount.toLocaleString()} waiting${waitingSeconds ? `, ${roughly(waitingSeconds)}` : ""}`);
@@ -67,8 +65,8 @@ function showHead() {
 }
 
 function showControl() {
-  const isPaused = state.daemon?.state === "paused" || state.paused;
-  const wanted = !state.canPause ? "" : isPaused ? "Resume" : "Pause";
+  const isPaused = state.daemon?.state === "paused";
+  const wanted = isPaused ? "Resume" : state.daemon?.alive ? "Pause" : "";
   const there = at("control").firstChild;
   if ((there?.textContent ?? "") === wanted) return;
   if (!wanted) return at("control").replaceChildren();
@@ -89,16 +87,17 @@ function showTrouble() {
     notes.push(["bad", "The connection is lost.",
       "The program that serves this page does not answer. Nothing that was sent is lost, and this page connects again by itself. "
       + "If the program was ended, start it again: ", "style-pipeline watch --page"]);
-  } else if (state?.inbox && !daemon) {
-    notes.push(["", "No daemon is running.", "Photos that you drop here wait until one is started. In a terminal: ", "style-pipeline watch"]);
+  } else if (daemon && !daemon.alive) {
+    notes.push(["", "No daemon is running.", "Nothing is painted until one is started. In a terminal: ", "style-pipeline watch"]);
   } else if (daemon?.state === "fault") {
-    notes.push(["bad", "The work is paused by a fault. No picture is lost.", [daemon.text, daemon.nextStep].filter(Boolean).join(" "), ""]);
-  } else if (daemon?.state === "paused" && daemon.text) {
-    notes.push(["", "Paused.", daemon.text, ""]);
+    notes.push(["bad", "The work is paused by a fault. No picture is lost.", daemon.text, ""]);
+  }
+  if (!isLost && state?.problem) {
+    notes.push(["bad", "Not everything can be shown.", `${state.problem.error} ${state.problem.nextStep}`, ""]);
   }
   const made = notes.map(([kind, title, text, command]) => element("div", { className: kind ? "failed" : "" },
     element("p", { className: "note" }, element("b", {}, title), text, command ? element("code", {}, command) : "")));
-  if (at("trouble").innerText === made.map((one) => one.textContent).join("")) return;
+  if (at("trouble").textContent === made.map((one) => one.textContent).join("")) return;
   at("trouble").replaceChildren(...made);
 }
 
@@ -142,9 +141,11 @@ function showWelcome() {
 function showWaiting() {
   if (!state) return;
   const { waiting, waitingCount } = state;
-  const shown = showsAllWaiting ? waiting : waiting.slice(0, FEW_WAITING);
+  uploads.settle(new Set([...waiting, ...state.styles].map((one) => one.id)));
   uploads.keep(new Set(waiting.map((one) => one.id)));
-  keyed(at("queue"), shown, makeWait, (made, wait) => updateWait(made, wait, faces(wait), wait.id === waiting[0].id));
+  const shown = showsAllWaiting ? waiting : waiting.slice(0, FEW_WAITING);
+  const rows = shown.map((wait, place) => ({ ...wait, faces: faces(wait), isNext: place === 0 }));
+  keyed(at("queue"), rows, makeWait, updateWait);
   at("waiting").hidden = !waitingCount && !uploads.count;
   at("waiting-title").textContent = waitingCount > 1 ? `Waiting (${waitingCount.toLocaleString()})` : "Waiting";
   const hidden = waitingCount - shown.length;
@@ -154,10 +155,12 @@ function showWaiting() {
   else at("queue-more").append(button(`Show all ${waitingCount.toLocaleString()}`, () => { showsAllWaiting = true; showWaiting(); }));
 }
 
+// The photograph where it was sent from here, else its styles.
 function faces(wait) {
   const preview = uploads.previews.get(wait.id);
+  if (preview) return [preview];
   const names = new Set(wait.styles);
-  return preview ? [preview] : state.styles.filter((style) => names.has(style.name)).map((style) => style.thumb);
+  return state.styles.filter((style) => (wait.folder ? names.has(style.name) : style.canDrop)).map((style) => style.thumb);
 }
 
 function button(label, onClick) {

@@ -119,5 +119,5 @@ function fill(made, tile) {
   button.title = tile.reason ?? "";
   button.lastChild.textContent = visible(tile.name);
   const purposes = { style: "choose photos to paint in this style", every: "choose photos to paint in every style", new: "choose a picture" };
-  if (purposes[tile.kind]) button.setAttribute("aria-label", `${tile.name}: ${isClosed ? tile.reason : purposes[tile.kind]}`);
+  if (purposes[tile.kind]) button.setAttribute("aria-label", visible(`${tile.name}: ${isClosed ? tile.reason : purposes[tile.kind]}`));
 }

@@ -4,6 +4,8 @@ import { element } from "./dom.js";
 import { put, Refused } from "./server.js";
 
 const PREVIEW = 160;
+const SEEN_MS = 1500;
+const FORGET_MS = 10_000;
 const PICTURES = /\.(jpe?g|png|webp|tiff?|bmp|gif|pp?m|avif|hei[cf])$/i;
 
 // Return the files of a drop; folders are looked through for pictures.
@@ -34,6 +36,7 @@ export class Uploads {
     this.onChange = onChange;
     this.limit = Infinity;
     this.previews = new Map(); // of what was sent from here, by the id that the server gave it
+    this.waited = new Set(); // the ids of those that the server has shown to wait
     this.last = Promise.resolve();
     this.sent = [];
   }
@@ -52,17 +55,22 @@ export class Uploads {
     return this.list.children.length;
   }
 
-  // A new state has been shown: what was sent is in it.
-  settle() {
-    for (const row of this.sent.splice(0)) row.element.remove();
+  // Let the rows go of what was sent and is among `ids`, or, for a state that is newer than them, of all that was sent.
+  settle(ids = null) {
+    const isOver = ({ id }) => ids === null || ids.has(id);
+    for (const { element: row } of this.sent.filter(isOver)) row.remove();
+    this.sent = this.sent.filter((one) => !isOver(one));
   }
 
-  // Forget the previews of files that do not wait any more.
+  // Forget the previews of files that waited, and do not any more.
   keep(ids) {
-    for (const [id, address] of this.previews) {
+    for (const id of ids) if (this.previews.has(id)) this.waited.add(id);
+    for (const id of this.waited) {
       if (ids.has(id)) continue;
-      URL.revokeObjectURL(address);
+      const address = this.previews.get(id);
+      setTimeout(() => URL.revokeObjectURL(address), FORGET_MS); // what shows it may be loading still
       this.previews.delete(id);
+      this.waited.delete(id);
     }
   }
 
@@ -72,8 +80,10 @@ export class Uploads {
     const bar = element("progress", { max: 1, value: 0, "aria-label": `Sending ${file.name}` });
     const buttons = element("span", { className: "buttons" });
     const text = element("div", { className: "text" }, element("b", {}, file.name), note, bar);
-    preview(file).then((address) => image.append(element("img", { alt: "", src: address })), () => {});
-    return { element: element("li", { className: "row upload" }, image, text, buttons), image, note, bar, buttons, where };
+    const small = preview(file);
+    small.then((address) => image.append(element("img", { alt: "", src: address })), () => {}); // the browser cannot read it
+    const made = element("li", { className: "row upload" }, image, text, buttons);
+    return { element: made, preview: small, note, bar, buttons, where };
   }
 
   async send(file, path, row) {
@@ -85,9 +95,16 @@ export class Uploads {
       }
       const name = encodeURIComponent(file.name.toWellFormed?.() ?? file.name);
       const { id } = await put(`${path}name=${name}`, file, (share) => { row.bar.value = share; });
-      const address = row.image.firstChild?.src;
-      if (address) this.previews.set(id, address);
-      this.sent.push(row);
+      row.preview.then((address) => {
+        this.previews.set(id, address);
+        this.onChange();
+      }, () => {});
+      row.note.textContent = `was sent, ${row.where}`;
+      this.sent.push({ id, element: row.element });
+      setTimeout(() => { // where no new state says so
+        this.settle(new Set([id]));
+        this.onChange();
+      }, SEEN_MS);
     } catch (error) {
       this.refuse(error, file, path, row);
     }
@@ -96,10 +113,10 @@ export class Uploads {
 
   refuse(error, file, path, row) {
     row.element.classList.add("refused");
-    row.element.setAttribute("role", "alert");
+    row.note.setAttribute("role", "alert");
     row.note.textContent = `was not sent. ${error.message} ${error.nextStep ?? ""}`.trim();
     row.bar.hidden = true;
-    const again = element("button", { type: "button", "aria-label": `Send ${file.name} again` }, "Try again");
+    const again = element("button", { type: "button", "aria-label": `Try again: ${file.name}` }, "Try again");
     const dismiss = element("button", { type: "button", "aria-label": `Dismiss ${file.name}` }, "Dismiss");
     const leave = () => {
       row.element.remove();

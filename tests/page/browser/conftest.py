@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from page_world import Page
 from visits import Visit, Visits
+from watching import Watched
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -47,3 +50,15 @@ def visits(browser: Browser) -> Iterator[Visits]:
 def visit(visits: Visits) -> Callable[..., Visit]:
     """Return a function that opens an address; options are those of a browser's context."""
     return visits.open
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+@pytest.fixture
+def page(watched: Watched) -> Iterator[Page]:
+    page = Page(watched)
+    yield page
+    page.close()

@@ -45,6 +45,10 @@ class Visit:
         if not request.url.startswith((self._home, "data:", "blob:")):
             self.problems.append(f"a request to {request.url}")
 
+    def forgive(self, part: str) -> None:
+        """Forget the problems whose text has a part: this test has made them."""
+        self.problems = [problem for problem in self.problems if part not in problem]
+
     def pixel(self, place: Locator, x: float, y: float = 0.5) -> tuple[int, ...]:
         """Return the colour of a point, whose coordinates are shares of the place's width and height."""
         image = Image.open(io.BytesIO(place.screenshot())).convert("RGB")
