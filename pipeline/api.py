@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .errors import ImageError, UsageError
-from .execution.attempts import MOST_HALVED, style_too_large
+from .execution.attempts import MOST_HALVED, memory_name, style_too_large
 from .execution.executors import InProcessExecutor
 from .execution.inputs import check_layers, check_visible, find_regions, read_picture, request_notes
 from .execution.results import step_progress
@@ -215,9 +215,10 @@ def _run(
         if outcome is None:  # outside of the `except`, as the exception holds what was allocated
             session.free_memory()
     if outcome is None:
+        memory = memory_name(session.device.device, session.memory.limit_bytes is not None)
         if large is not None:
-            raise style_too_large(style_names[large.index], large, session.device.device)
-        raise ImageError(f"This size does not fit the memory of {session.device.device}.", "Lower size.")
+            raise style_too_large(style_names[large.index], large, memory)
+        raise ImageError(f"This size does not fit {memory}.", "Lower size.")
     if outcome.error is not None:
         raise outcome.error
     assert outcome.image_BCHW is not None  # nothing stops it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DeviceError, DiskError, WeightsError
 from ..execution.encoders import choose_encoder, own_vgg19, resolve_encoder
@@ -12,6 +13,9 @@ from ..spec.config import Config
 from ..storage.files import Disk
 from ..version import VERSION
 from ..watch.status import Check
+
+if TYPE_CHECKING:
+    from ..transfer.devices import DevicePlan
 
 ENOUGH_FREE_BYTES = 1 << 30
 
@@ -45,7 +49,17 @@ def _devices(config: Config) -> list[Check]:
         chosen = plan_device(config.device)
     except DeviceError as error:
         return [*checks, Check("chosen", str(error), ok=False)]
-    return [*checks, Check("chosen", f"{chosen.device}, {chosen.dtype}")]
+    return [*checks, Check("chosen", f"{chosen.device}, {chosen.dtype}"), _memory(config, chosen)]
+
+
+def _memory(config: Config, plan: DevicePlan) -> Check:
+    from ..transfer.memory import free_bytes
+
+    free = free_bytes(plan)
+    text = "not known" if free is None else f"{free / 2**30:.1f} GiB free on {plan.device}"
+    if config.memory_bytes is not None:
+        text += f"; memory_mb allows {config.memory_bytes / 2**30:.1f} GiB"
+    return Check("memory", text)
 
 
 def _weights(config: Config) -> list[Check]:

@@ -35,27 +35,27 @@ MOST_HALVED = 4
 class Refusal:
     """Why an attempt failed on a device: no memory, perhaps for a `style`, or an `unexpected` error.
 
-    `foreseen`: too little memory by the estimate, even for the smallest tiles. It does not hold the
-    exception, which would hold what the attempt had allocated.
+    `foreseen`: too little memory by the estimate, even for the smallest tiles; `by_limit`: it is limited by
+    memory_mb. It does not hold the exception, which would hold what the attempt had allocated.
     """
 
     device: str
     style: LargeStyle | None = None
     unexpected: JobResult | None = None
     foreseen: bool = False
+    by_limit: bool = False
 
     def result(self, prepared: Prepared) -> JobResult:
         """Return the result of a job for which nothing is left to try."""
         if self.unexpected is not None:
             return self.unexpected
         job, level = prepared.task.job, prepared.levels[-1]
+        memory = memory_name(self.device, self.by_limit)
         if self.style is not None:
-            error = style_too_large(job.style.images[self.style.index][0], self.style, self.device)
+            error = style_too_large(job.style.images[self.style.index][0], self.style, memory)
         else:
             size = f"{level.width} x {level.height} pixels"
-            error = ImageError(
-                f"{job.content}: {size} do not fit the memory of {self.device}.", "Lower size."
-            )
+            error = ImageError(f"{job.content}: {size} do not fit {memory}.", "Lower size.")
         return replace(JobResult.failure(error), out_of_memory=True)
 
 
@@ -151,7 +151,8 @@ def _run(
     except OutOfMemory as error:
         pictures = counted(len(attempt.group), "picture")
         logger.debug("no memory on %s for %s, adjusted: %s", device, pictures, attempt.adjusted or "nothing")
-        return Refusal(device, error.style, foreseen=error.foreseen)
+        by_limit = session.memory.limit_bytes is not None
+        return Refusal(device, error.style, foreseen=error.foreseen, by_limit=by_limit)
     except PipelineError:
         raise
     except Exception as error:
@@ -159,11 +160,15 @@ def _run(
         return Refusal(device, unexpected=unexpected_failure(attempt.group[0].task.job, error))
 
 
-def style_too_large(name: Path | str, style: LargeStyle, device: str) -> ImageError:
-    """Return the error of a style that does not fit a device's memory."""
+def memory_name(device: str, by_limit: bool) -> str:
+    """Return what messages call the memory that is too small."""
+    return f"the memory of {device}{' that memory_mb in config.yaml allows' if by_limit else ''}"
+
+
+def style_too_large(name: Path | str, style: LargeStyle, memory: str) -> ImageError:
+    """Return the error of a style that does not fit a memory; see `memory_name`."""
     width, height = style.size
     return ImageError(
-        f"{name}: this style is used at {width:,} x {height:,} pixels, which do not fit the memory of "
-        f"{device}.",
+        f"{name}: this style is used at {width:,} x {height:,} pixels, which do not fit {memory}.",
         "Lower style_scale or size.",
     )

@@ -300,7 +300,7 @@ class InProcessExecutor:
         share_bytes = None if device else self.share_bytes
         plan = plan_device(device or self.config.device)
         logger.debug("jobs run on %s in %s", plan.device, plan.dtype)
-        return Session(plan, cache, self.threads, self.owns_process, share_bytes)
+        return Session(plan, cache, self.threads, self.owns_process, share_bytes, self.config.memory_bytes)
 
 
 def _alike(prepared: Sequence[Prepared]) -> list[list[Prepared]]:

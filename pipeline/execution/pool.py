@@ -81,7 +81,10 @@ def plan_workers(config: Config, jobs: int) -> list[WorkerPlan]:
     count = max(1, min(count, jobs))
     threads = [max(1, cores // count + (i < cores % count)) for i in range(count)]
     placed = [devices[i % len(devices)] for i in range(count)]
-    shares = {plan.device: share_bytes(plan, placed.count(plan)) for plan in dict.fromkeys(placed)}
+    shares = {
+        plan.device: share_bytes(plan, placed.count(plan), config.memory_bytes)
+        for plan in dict.fromkeys(placed)
+    }
     return [
         WorkerPlan(plan.device, each, shares[plan.device]) for plan, each in zip(placed, threads, strict=True)
     ]

@@ -199,6 +199,14 @@ class Config(StrictModel):
     ] = Field(
         "auto", description="pictures of one recipe and size that share a tensor; auto: the fastest that fits"
     )
+    memory_mb: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=256, le=10**9)],
+        expecting("auto, or a whole number of MB from 256"),
+    ] = Field(
+        "auto",
+        description="memory of the device that all processes of a run may take together, in MB; a picture "
+        "that does not fit is made with less; auto: what is free",
+    )
     max_megapixels: Annotated[int, Field(ge=1, le=10_000)] = Field(
         DEFAULT_MEGAPIXELS,
         description="refuse pictures of more pixels, and results of more, in millions; this is checked "
@@ -250,6 +258,11 @@ class Config(StrictModel):
             if reason := reason_to_ignore(name, self.ignore):
                 raise ValueError(f"watch.routes.{name}: a folder of this name is left alone ({reason})")
         return self
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What `memory_mb` allows; None is all that is free."""
+        return None if self.memory_mb == "auto" else self.memory_mb << 20
 
     def exclusions(self) -> Exclusions:
         """Return what globs never find: ignored names, results, moved originals, state and cache."""

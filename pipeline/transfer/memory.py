@@ -13,6 +13,7 @@ from ..spec.recipe import Recipe
 from ..vgg.encoder import convolution_of, poolings_before
 from .cgroups import memory_left
 from .devices import DevicePlan
+from .usage import address_space_left, others_bytes, own_bytes
 
 # Bytes of a canvas per pixel.
 CANVAS_BYTES = 3 * 4
@@ -99,33 +100,49 @@ def is_out_of_memory(error: BaseException) -> bool:
 class MemoryModel:
     """Predicts what fits a device: estimates against free memory, corrected by what was measured."""
 
-    def __init__(self, plan: DevicePlan, share_bytes: int | None = None) -> None:
+    def __init__(
+        self, plan: DevicePlan, share_bytes: int | None = None, limit_bytes: int | None = None
+    ) -> None:
         self.plan = plan
         # What this process may take while others of ours run beside it; None if there are none.
         self.share_bytes = share_bytes
+        # What it and those others may take together; None is all that is free.
+        self.limit_bytes = limit_bytes
+        # What it takes beside pictures: the least that was seen.
+        self._base_bytes: int | None = None
         # What pictures really took, as a multiple of their estimate; measured on GPUs only.
         self.factor = 1.0
 
     def fits(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> bool:
         """Return whether this many pictures fit: into our share, or if `alone` into all that is free.
 
-        A single picture on a GPU is always tried, since a failed allocation does no harm there. The system's
-        memory is overcommitted: a process that takes too much of it is killed.
+        A single picture on a GPU without a limit is always tried, since a failed allocation does no harm
+        there. The system's memory is overcommitted: a process that takes too much of it is killed.
         """
         free = self.free_bytes(alone)
-        if free is None or (pictures == 1 and self.plan.device != "cpu"):
+        if free is None or (pictures == 1 and self.plan.device != "cpu" and self.limit_bytes is None):
             return True
         usable = free if pictures == 1 else USABLE * free
         return bytes_per_picture * pictures <= usable
 
     def free_bytes(self, alone: bool = True) -> int | None:
         """Return how large an estimate may be: what is free, or if not `alone` our share; None: unknown."""
-        free = free_bytes(self.plan)
-        if free is None:
+        known = [b for b in (free_bytes(self.plan), self._left(alone)) if b is not None]
+        return round(min(known) / self.factor) if known else None
+
+    def _left(self, alone: bool) -> int | None:
+        """Return what our limit leaves to pictures if `alone`, else our share; None is no limit."""
+        if self.plan.device != "cpu":
+            # Nobody sees what the others take of a GPU, so with a limit each keeps to its share.
+            share = self.limit_bytes if self.share_bytes is None else self.share_bytes
+            return None if alone and self.limit_bytes is None else share
+        whole = self.limit_bytes if alone else self.share_bytes
+        if whole is None:
             return None
-        if self.share_bytes is not None and not alone:
-            free = min(free, self.share_bytes)
-        return round(free / self.factor)
+        # Later it also has memory that it keeps for the next pictures, which is not taken.
+        taken = own_bytes()
+        self._base_bytes = taken if self._base_bytes is None else min(self._base_bytes, taken)
+        return max(0, whole - self._base_bytes - (others_bytes() if alone else 0))
 
     @contextmanager
     def learning(self, estimate: int) -> Iterator[None]:
@@ -150,20 +167,25 @@ def free_bytes(plan: DevicePlan) -> int | None:
         # Without torch's cached blocks: those of CUDA graphs cannot be used for anything else.
         return torch.cuda.mem_get_info(plan.device)[0]
     if plan.device == "cpu":
-        return min((b for b in (_available_bytes(), memory_left()) if b is not None), default=None)
+        left = (_available_bytes(), memory_left(), address_space_left())
+        return min((b for b in left if b is not None), default=None)
     return None
 
 
-def share_bytes(plan: DevicePlan, processes: int) -> int | None:
+def share_bytes(plan: DevicePlan, processes: int, limit_bytes: int | None = None) -> int | None:
     """Return what each of several processes may take of a device's memory; None is all that is free.
 
-    Call it before they start: it divides the memory that is free now.
+    All together keep to a limit, if there is one. Call it before they start: it divides the memory that is
+    free now, without what this process has.
     """
     if processes == 1:
         return None
     # A query for a GPU's free memory would create a context, which takes some of it.
-    whole = free_bytes(plan) if plan.device == "cpu" else plan.memory_bytes
-    return whole // processes if whole else None
+    whole = free_bytes(plan) if plan.device == "cpu" else plan.memory_bytes or None
+    if limit_bytes is not None:
+        left = limit_bytes - own_bytes() if plan.device == "cpu" else limit_bytes
+        whole = max(0, left if whole is None else min(whole, left))
+    return None if whole is None else whole // processes
 
 
 def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:

@@ -40,7 +40,8 @@ class Session:
 
     `threads` is the number of CPU threads in the whole process; 0 leaves it to torch. The allocator is
     changed only if the process is ours (`owns_process`). `share_bytes` is this process's part of the device's
-    memory while other processes of ours run beside it, None if there are none.
+    memory while other processes of ours run beside it, None if there are none; `limit_bytes` is what all of
+    them may take together, None is all that is free.
     """
 
     def __init__(
@@ -50,10 +51,11 @@ class Session:
         threads: int = 0,
         owns_process: bool = False,
         share_bytes: int | None = None,
+        limit_bytes: int | None = None,
     ) -> None:
         self.device = device
         self.cache = cache
-        self.memory = MemoryModel(device, share_bytes)
+        self.memory = MemoryModel(device, share_bytes, limit_bytes)
         self._keeps_memory = owns_process and device.device == "cpu"
         if self._keeps_memory:
             keep_freed_memory()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,8 @@ def test_doctor_and_weights_show(cli):
     lines = cli("weights", "show")[1].splitlines()
     assert [line.split()[0] for line in lines] == ["vgg19", "vgg19-slim", "auto"]
     assert lines[0].endswith(": comes with the package")
+    Path("config.yaml").write_text("{memory_mb: 2048}")
+    assert re.search(r"memory +\d+\.\d GiB free on cpu; memory_mb allows 2\.0 GiB\n", cli("doctor")[1])
     code, out, _ = cli("doctor", "--device", "cuda:77")
     assert code == 3
     assert "BAD  chosen" in out

@@ -77,6 +77,15 @@ def test_beside_others_a_job_keeps_to_its_share_of_the_memory(executor, make_tas
     assert [run(executor, [task])[0].out_of_memory for task in (beside, alone)] == [True, False]
 
 
+def test_a_picture_that_a_limit_keeps_from_being_made_says_so(executor, make_task, monkeypatch) -> None:
+    executor.config = executor.config.model_copy(update={"memory_mb": 256, "tiles": "off"})
+    monkeypatch.setattr("pipeline.transfer.memory.own_bytes", lambda: 256 << 20)
+    (result,) = run(executor, [make_task(1)])
+    assert result.out_of_memory
+    allowed = "which do not fit the memory of cpu that memory_mb in config.yaml allows."
+    assert result.error.endswith(allowed)
+
+
 def test_memory_kept_for_later_is_freed_before_anything_is_made_worse(
     executor, make_task, monkeypatch
 ) -> None:

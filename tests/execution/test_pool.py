@@ -32,14 +32,18 @@ def test_workers_share_the_cores(config, monkeypatch) -> None:
 
 def test_workers_share_the_memory(config, monkeypatch) -> None:
     """Each would otherwise take all that is free for itself."""
-    monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 9000)
+    monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 9000 << 20)
+    monkeypatch.setattr("pipeline.transfer.memory.own_bytes", lambda: 0)
 
-    def shares(jobs: int) -> list[int | None]:
-        settings = config.model_copy(update={"workers": 3})
-        return [executor.make.keywords["share_bytes"] for executor in batch_executors(settings, jobs, None)]
+    def shares(jobs: int, **fields: object) -> list[int]:
+        settings = config.model_copy(update={"workers": 3, **fields})
+        executors = batch_executors(settings, jobs, None)
+        return [executor.make.keywords["share_bytes"] >> 20 for executor in executors]
 
     assert shares(100) == [3000] * 3
     assert shares(2) == [4500] * 2
+    assert shares(100, memory_mb=6000) == [2000] * 3
+    assert shares(100, memory_mb=60_000) == [3000] * 3
     assert plan_workers(config, 1)[0].share_bytes is None
 
 

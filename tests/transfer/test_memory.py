@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from pipeline.spec.recipe import Recipe
@@ -9,6 +10,12 @@ from pipeline.transfer.memory import MemoryModel, picture_bytes, style_bytes
 
 VGG = {"conv1_1": 64, "conv1_2": 64, "conv2_1": 128, "conv3_1": 256, "conv4_1": 512, "conv5_1": 512}
 CPU, GPU = (DevicePlan(device, "", "bfloat16", 0) for device in ("cpu", "cuda:0"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_taken(monkeypatch):
+    monkeypatch.setattr(memory, "own_bytes", lambda: 0)
+    monkeypatch.setattr(memory, "others_bytes", lambda: 0)
 
 
 def test_memory_grows_with_pixels_width_precision_and_history():
@@ -95,3 +102,54 @@ def test_processes_share_what_is_free_before_they_begin(monkeypatch):
     assert memory.share_bytes(DevicePlan("cuda:0", "", "bfloat16", 90), 2) == 45
     monkeypatch.setattr(memory, "free_bytes", lambda plan: None)
     assert memory.share_bytes(CPU, 2) is None
+
+
+def test_a_limit_counts_what_a_process_and_the_others_have(monkeypatch):
+    """Not what it keeps for the next picture: that is seen as the least it ever had."""
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 10_000)
+    monkeypatch.setattr(memory, "own_bytes", lambda: 200)
+    monkeypatch.setattr(memory, "others_bytes", lambda: 300)
+    model = MemoryModel(CPU, share_bytes=450, limit_bytes=1000)
+    assert model.free_bytes() == 1000 - 200 - 300
+    assert model.free_bytes(alone=False) == 450 - 200
+    monkeypatch.setattr(memory, "own_bytes", lambda: 700)
+    assert model.free_bytes() == 500
+    monkeypatch.setattr(memory, "others_bytes", lambda: 2000)
+    assert model.free_bytes() == 0
+    assert not model.fits(1, 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 100)  # other programs took the rest
+    monkeypatch.setattr(memory, "others_bytes", lambda: 0)
+    assert model.free_bytes() == 100
+
+
+def test_a_limit_holds_on_a_gpu_too_even_for_one_picture(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 10_000)
+    monkeypatch.setattr(memory, "own_bytes", lambda: 200)  # of the system's memory, which does not matter
+    alone, beside = MemoryModel(GPU, limit_bytes=1000), MemoryModel(GPU, 400, 1000)
+    assert (alone.free_bytes(), alone.free_bytes(alone=False)) == (1000, 1000)
+    assert (beside.free_bytes(), beside.free_bytes(alone=False)) == (400, 400)
+    assert alone.fits(1000, 1)
+    assert not alone.fits(1001, 1)
+
+
+def test_a_limit_holds_where_nothing_else_is_known(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: None)
+    assert MemoryModel(CPU, limit_bytes=1000).free_bytes() == 1000
+    assert not MemoryModel(DevicePlan("mps", "", "float32", 0), limit_bytes=1000).fits(1001, 1)
+
+
+def test_processes_share_a_limit_without_what_the_first_one_has(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 3000)
+    monkeypatch.setattr(memory, "own_bytes", lambda: 200)
+    assert memory.share_bytes(CPU, 4, 1000) == 200
+    assert memory.share_bytes(CPU, 4, 100_000) == 750
+    assert memory.share_bytes(CPU, 4, 100) == 0
+    assert memory.share_bytes(CPU, 1, 1000) is None
+    assert memory.share_bytes(DevicePlan("cuda:0", "", "bfloat16", 90), 2, 60) == 30
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: None)
+    assert memory.share_bytes(CPU, 4, 1000) == 200
+
+
+def test_a_limit_on_addresses_counts_as_memory(monkeypatch):
+    monkeypatch.setattr(memory, "address_space_left", lambda: 5)
+    assert memory.free_bytes(CPU) == 5
