@@ -27,6 +27,7 @@ from .watched import (
     file_version,
     read_styles,
     waiting_files,
+    with_size_and_age,
 )
 
 # How many finished pictures a page lists at a time.
@@ -92,11 +93,11 @@ class State:
     def _inbox(self, status: Status | None) -> dict[str, Any]:
         """Return what is known of the inbox, if there is one."""
         styles = read_styles(self.watched) if status else []
-        waiting = waiting_files(status, self.watched.inbox, styles) if status else []
+        waiting = waiting_files(status, styles) if status else []
         failed = list(failed_files(status["quarantined"] if status else (), self.results.failed))
         return {
             "daemon": daemon_state(status) if status else None,
-            "waiting": waiting[:MOST_LISTED],
+            "waiting": [with_size_and_age(one, self.watched.inbox) for one in waiting[:MOST_LISTED]],
             "waitingCount": len(waiting),
             "waitingSeconds": status["eta_s"] if status else 0,
             "failed": failed[:MOST_LISTED],
@@ -139,7 +140,7 @@ class State:
         return Drop(running["path"], running["id"]) if ours else None
 
     def waiting_drop(self, id: str) -> Drop | None:
-        waiting = waiting_files(self.watched.read_status(), self.watched.inbox, [])
+        waiting = waiting_files(self.watched.read_status())
         return next((Drop(one["path"], one["drop"]) for one in waiting if one["id"] == id), None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -14,8 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from .answers import Refusal, json_bytes
 
-# How often the state is read while a page is open.
-INTERVAL_S = 1.0
+# How often the state is read while a page is open: at least so many seconds lie between, and so many times as
+# many as it took, as with thousands of files in the inbox. The daemon may need this process, too.
+INTERVAL_S, PART, LONGEST_INTERVAL_S = 1.0, 10, 5.0
 # A comment goes through an idle stream this often, so that proxies keep it open and a dead one is noticed.
 COMMENT_S = 15.0
 MOST_STREAMS = 32
@@ -39,11 +41,13 @@ class Streams:
         most: int = MOST_STREAMS,
         interval_s: float = INTERVAL_S,
         comment_s: float = COMMENT_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read = read
         self.most = most
         self.interval_s = interval_s
         self.comment_s = comment_s
+        self.clock = clock
         self.open = 0
         self._rest: bytes = b""  # the state without what runs
         self._state: bytes = b""
@@ -94,12 +98,14 @@ class Streams:
         try:
             while self.open and not self._is_closing:
                 self._wanted.clear()
+                began = self.clock()
                 try:
                     self._pass_on(await self._read())
                 except Exception:  # a fault of this program must not end the page
                     logger.exception("the state of the page cannot be read")
+                pause_s = min(PART * (self.clock() - began), LONGEST_INTERVAL_S)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), self.interval_s)
+                    await asyncio.wait_for(self._wanted.wait(), max(self.interval_s, pause_s))
         finally:
             self._poll = None
             self._state = self._rest = self._running = b""

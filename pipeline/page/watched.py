@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +124,11 @@ def daemon_state(status: Status) -> dict[str, Any]:
     }
 
 
-def waiting_files(status: Status, inbox: Path, styles: Sequence[StyleFile]) -> list[dict[str, Any]]:
-    """Return what waits: what was begun before, what is to come first, then in the order of paths."""
+def waiting_files(status: Status, styles: Sequence[StyleFile] = ()) -> list[dict[str, Any]]:
+    """Return what waits: what was begun before, what is to come first, then in the order of paths.
+
+    `with_size_and_age` adds what only the disk knows.
+    """
     names = {composed(style.name): style.name for style in styles}
     begun = [
         {**_waiting(Path(one["path"]), names), "drop": one["id"], "reason": "begun, to be resumed"}
@@ -135,7 +137,6 @@ def waiting_files(status: Status, inbox: Path, styles: Sequence[StyleFile]) -> l
     waits = [
         {
             **_waiting(Path(one["path"]), names),
-            **_size_and_age(inbox / one["path"]),
             "drop": "",
             "reason": "" if one["reason"] == ITS_TURN else one["reason"],
             "first": bool(one.get("first")),
@@ -161,12 +162,13 @@ def _waiting(path: Path, styles: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _size_and_age(path: Path) -> dict[str, Any]:
+def with_size_and_age(waiting: Mapping[str, Any], inbox: Path) -> dict[str, Any]:
+    """Return what waits with the size of its file and the time at which it came, if it is in the inbox."""
     try:
-        status = path.lstat()
-    except OSError:  # taken just now
-        return {}
-    return {"bytes": status.st_size, "since": status.st_ctime} if stat.S_ISREG(status.st_mode) else {}
+        status = (inbox / waiting["path"]).lstat()
+    except OSError:  # taken just now, or begun before
+        return dict(waiting)
+    return {**waiting, "bytes": status.st_size, "since": status.st_ctime}
 
 
 def failed_files(quarantined: Sequence[Status], failed: Sequence[Result]) -> Iterator[dict[str, Any]]:

@@ -129,6 +129,35 @@ def test_a_change_made_here_is_told_at_once() -> None:
     asyncio.run(check())
 
 
+@pytest.mark.parametrize(("took_s", "pause_s"), [(0.01, 1.0), (0.2, 2.0), (3.0, 5.0)])
+def test_a_state_that_takes_long_is_read_less_often(
+    took_s: float, pause_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check() -> None:
+        now, pauses, own_wait = [0.0], list[float | None](), asyncio.wait_for
+
+        async def read() -> dict[str, Any]:
+            now[0] += took_s
+            return {"running": []}
+
+        async def wait_for(waiting: Any, timeout: float | None) -> Any:
+            pauses.append(timeout)
+            return await own_wait(waiting, timeout)
+
+        monkeypatch.setattr("pipeline.page.streams.asyncio.wait_for", wait_for)
+        streams = Streams(read, clock=lambda: now[0])
+        stream = Stream(streams)
+        await stream.event()
+        while len(pauses) < 2:
+            await asyncio.sleep(0)
+        monkeypatch.undo()
+        assert pytest.approx(pause_s) in pauses
+        streams.close()
+        await stream.task
+
+    asyncio.run(check())
+
+
 def test_an_idle_stream_is_kept_open_by_comments() -> None:
     async def check() -> None:
         stream = Stream(Streams(Reader(), interval_s=1000, comment_s=0.001))
