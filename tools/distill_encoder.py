@@ -180,9 +180,10 @@ class Teacher:
     kept: Mapping[str, list[int]]
 
     @torch.no_grad()
-    def outputs(self, image_BCHW: Tensor) -> Tensors:
-        outputs = run_network(self.weights, image_BCHW)
-        return {name: outputs[name][:, kept].contiguous() for name, kept in self.kept.items()}
+    def outputs(self, image_BCHW: Tensor, bfloat16: bool = False) -> Tensors:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            outputs = run_network(self.weights, image_BCHW)
+        return {name: outputs[name][:, kept].float().contiguous() for name, kept in self.kept.items()}
 
 
 def feature_errors(student: Tensors, teacher: Tensors, leak: float = LEAK) -> Tensors:
@@ -322,7 +323,7 @@ def steps(run: Run, teacher: Teacher, crops: Crops, args: argparse.Namespace) ->
     dtype = torch.bfloat16 if args.bfloat16 else torch.float32
     while run.step < args.steps:
         image = next_batch(run, crops, args, dtype)
-        target = teacher.outputs(image)
+        target = teacher.outputs(image, args.bfloat16)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
             outputs = run_network(run.student, image)
         loss = training_loss(outputs, target, args.style_share)

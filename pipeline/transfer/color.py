@@ -75,14 +75,16 @@ def pixels_where(image_BCHW: Tensor, where_HW: Tensor | None) -> Tensor:
     return image_BCHW if where_HW is None or not where_HW.any() else image_BCHW[:, :, where_HW][:, :, None]
 
 
-def match_colors(image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+def match_colors(image_BCHW: Tensor, target_BCHW: Tensor, where_HW: Tensor | None = None) -> Tensor:
     """Give a picture's pixels the mean and the covariance of another picture's; values may leave [0, 1].
+
+    With `where_HW` (bool), the map is learnt from those pixels, and applied to all.
 
     x' = A (x - m) + m_t with A = S_t^½ S^-½, symmetric square roots of the covariances: of the
     paper's two solutions the one after Hertzmann et al. 2001, "Image Analogies". Directions in which
     the picture is flat are stretched by a bounded factor, so noise stays small.
     """
-    map_B33, offset_B3 = _linear_map(image_BCHW, target_BCHW)
+    map_B33, offset_B3 = _linear_map(pixels_where(image_BCHW, where_HW), target_BCHW)
     flat = map_B33.to(image_BCHW) @ image_BCHW.flatten(2) + offset_B3.to(image_BCHW)[:, :, None]
     return flat.view_as(image_BCHW)
 

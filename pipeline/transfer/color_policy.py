@@ -20,6 +20,7 @@ from .color import (
     pixels_where,
     with_luma,
 )
+from .palette import PALETTE_SIZE, limited_palette
 from .pyramid import style_size
 from .request import Picture, Request
 
@@ -57,20 +58,41 @@ def recolor(request: Request, image_BCHW: Tensor) -> Tensor:
 def _recolored(request: Request, image_BCHW: Tensor) -> Tensor:
     """Return a picture with the palette of its styles, or each region of it with that of its own style."""
     size = _size(image_BCHW)
+    visible_HW = request.content.visible(size)
+    palettes_BCHW = _palettes(request, size)
+    if request.regions is None:
+        return match_histograms(image_BCHW, palettes_BCHW[0], visible_HW).clamp(0, 1)
+    masks_BKHW = request.regions.masks(*size).to(image_BCHW)
+    parts = [
+        mask_BHW[:, None] * match_histograms(image_BCHW, palette_BCHW, _region(mask_BHW[0], visible_HW))
+        for mask_BHW, palette_BCHW in zip(masks_BKHW.unbind(1), palettes_BCHW, strict=True)
+    ]
+    return torch.stack(parts).sum(0).clamp(0, 1)
+
+
+def _palettes(request: Request, size: tuple[int, int]) -> list[Tensor]:
+    """Return the palette of the picture at `size`, or of each of its regions, as pixels."""
+    content = request.content.image.size
+    scale = min(1.0, PALETTE_SIZE / max(content))
+    small = (max(2, round(content[0] * scale)), max(2, round(content[1] * scale)))
+    content_BCHW, visible_HW = network_image(request, request.content, small), request.content.visible(small)
+    large_BCHW, small_BCHW = _style_pixels(request, size), _style_pixels(request, small)
+    where = [visible_HW]
+    if request.regions is not None:
+        where = [_region(mask_HW, visible_HW) for mask_HW in request.regions.masks(*small)[0]]
+    limited = map(limited_palette, [content_BCHW] * len(where), small_BCHW, where)
+    return [own if other is None else other for own, other in zip(large_BCHW, limited, strict=True)]
+
+
+def _style_pixels(request: Request, size: tuple[int, int]) -> list[Tensor]:
+    """Return the pixels of the blend, or of each region's style, that go with a picture at `size`."""
     styles_BCHW = [
         style_image(request, style, style_size(request.recipe, style.image.size, size), size)
         for style, _ in request.styles
     ]
-    visible_HW = request.content.visible(size)
-    if request.regions is None:
-        palette_BCHW = blended_pixels(styles_BCHW, [share for _, share in request.styles])
-        return match_histograms(image_BCHW, palette_BCHW, visible_HW).clamp(0, 1)
-    masks_BKHW = request.regions.masks(*size).to(image_BCHW)
-    parts = [
-        mask_BHW[:, None] * match_histograms(image_BCHW, style_BCHW, _region(mask_BHW[0], visible_HW))
-        for mask_BHW, style_BCHW in zip(masks_BKHW.unbind(1), styles_BCHW, strict=True)
-    ]
-    return torch.stack(parts).sum(0).clamp(0, 1)
+    if request.regions is not None:
+        return styles_BCHW
+    return [blended_pixels(styles_BCHW, [share for _, share in request.styles])]
 
 
 def recolor_result(request: Request, image_BCHW: Tensor) -> Tensor:
