@@ -58,4 +58,3 @@ def _edges(image_BCHW: Tensor, where_HW: Tensor | None) -> Tensor:
     down, right = luma_B1HW.diff(dim=2)[..., :-1], luma_B1HW.diff(dim=3)[:, :, :-1]
     size_B1HW = (down.square() + right.square()).sqrt()
     return pixels_where(size_B1HW, None if where_HW is None else where_HW[:-1, :-1]).flatten()
-

@@ -100,8 +100,8 @@ def test_a_request_with_such_a_painting_keeps_the_photographs_edges() -> None:
     content = Picture.from_image(to_image(photograph()))
     image_BCHW = content.tensor((96, 64))
     recolored = recolor(Request(content, [(whites(), 1.0)], recipe_for()), image_BCHW)
-    assert edges_lost(match_histograms(image_BCHW, painting(0.05)).clamp(0, 1), image_BCHW) > 2 * MOST_LOST
-    assert edges_lost(recolored, image_BCHW) < 1.5 * MOST_LOST
+    assert edges_lost(match_histograms(image_BCHW, painting(0.05)).clamp(0, 1), image_BCHW) > MOST_LOST + 0.2
+    assert edges_lost(recolored, image_BCHW) < MOST_LOST + 0.05
     # The palette is still the painting's: far lighter than the photograph.
     assert luma(recolored).mean() > luma(image_BCHW).mean() + 0.2
 
