@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..errors import LockedError, MachineError, UsageError
 from ..spec.config import Config
 from ..spec.text import one_line
-from ..storage.files import disk_errors
+from ..storage.files import Disk, disk_errors
 from ..storage.ledger import open_ledger
 from .claims import Claim
 from .events import Waker
@@ -343,5 +343,7 @@ def watch_inbox(
         if note:
             heartbeat.notify("ledger", note)
         sheets = Sheets(renew_sheet)
-        context = Context(options, ledger, heartbeat, waker, make_executor, should_stop, sheets=sheets)
+        context = Context(
+            options, ledger, heartbeat, waker, make_executor, should_stop, Disk(), sheets=sheets
+        )
         return Daemon(config, context, reread).run()
