@@ -3,6 +3,8 @@
 import { describe, duration, element, roughly, visible, when } from "./dom.js";
 import { lossCurves } from "./curves.js";
 
+const WARM = 4;
+
 // Show up to four pictures side by side; those that cannot be shown leave.
 export function showFaces(place, addresses) {
   const shown = addresses.filter(Boolean).slice(0, 4);
@@ -86,14 +88,19 @@ export function updateRun(made, run) {
   made.classList.toggle("begins", !run.picture);
   if (run.steps) [bar.max, bar.value] = [run.steps, run.step];
   else bar.removeAttribute("value");
-  left.textContent = run.secondsLeft === null || run.secondsLeft === undefined
-    ? (run.step ? "" : "Getting ready") : `${roughly(run.secondsLeft)} left`;
+  left.textContent = timeLeft(run) || "Getting ready";
   const level = run.levels > 1 && run.level ? `level ${run.level} of ${run.levels}` : "";
   const size = run.width && run.height ? `${run.width} × ${run.height}` : "";
   const step = run.steps ? `step ${run.step.toLocaleString()} of ${run.steps.toLocaleString()}` : "";
   where.textContent = [step, level, size].filter(Boolean).join(" · ");
   const drawing = liveCurves(run.losses);
   curves.replaceChildren(...drawing);
+}
+
+// How long a running picture will take, once it has got going: its first steps are slow.
+export function timeLeft(run) {
+  const isKnown = run.secondsLeft !== null && run.secondsLeft !== undefined && run.step >= WARM;
+  return isKnown ? `${roughly(run.secondsLeft)} left` : "";
 }
 
 // Loss curves from plain numbers, on one logarithmic scale.

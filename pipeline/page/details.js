@@ -12,7 +12,7 @@ function section(title, ...children) {
 }
 
 function stylePart(picture) {
-  if (!picture.styles) return null;
+  if (!picture.styles?.length) return null;
   const figures = picture.styles.map((style) => {
     const share = picture.styles.length > 1 ? ` · ${Number((100 * style.share).toFixed(1))} %` : "";
     const image = style.thumb ? element("img", { alt: `Style: ${style.name}`, src: style.thumb }) : "";
@@ -47,7 +47,7 @@ function files(picture) {
 }
 
 function notePart(picture) {
-  if (!picture.notes) return null;
+  if (!picture.notes?.length) return null;
   return section("Notes", element("ul", { className: "notes" }, ...picture.notes.map((note) => element("li", {}, note))));
 }
 

@@ -1,38 +1,24 @@
 // The page: it follows what the server says, and shows it.
 
 import { at, counted, element, roughly, visible } from "./dom.js";
-import { asInSheet, makeFailure, makePicture, makeRun, makeWait, updateRun, updateWait } from "./cards.js";
-import { parts } from "./details.js";
+import { makeFailure, makeRun, makeWait, timeLeft, updateRun, updateWait } from "./cards.js";
+import { Gallery } from "./gallery.js";
 import { keyed } from "./keyed.js";
+import { say, sayError } from "./notices.js";
 import { follow, get, post, signIn } from "./server.js";
-import { comparison } from "./slider.js";
 import { Styles } from "./styles.js";
 import { Uploads } from "./uploads.js";
-import { Viewer } from "./viewer.js";
 
 const NAME = "style-pipeline";
 const FEW_WAITING = 8;
-const FAREWELL_MS = 6000;
 
 let state = null; // the last that the server said
 let isLost = false;
-let older = { pictures: [], next: null }; // further back than the state goes
 let showsAllWaiting = false;
 
 const uploads = new Uploads(at("uploads"), showWaiting);
-const styles = new Styles(uploads, () => say("Drop photos on a style.", "", { alert: true }));
-
-// What is said once, at the bottom of the page
-
-function say(text, more = "", { alert = false } = {}) {
-  const close = element("button", { type: "button", "aria-label": "Dismiss this message" }, "\u2715");
-  const made = element("div", { className: alert ? "notice bad" : "notice" }, element("p", {}, text, more ? ` ${more}` : ""), close);
-  if (alert) made.setAttribute("role", "alert");
-  close.addEventListener("click", () => made.remove());
-  at("notices").append(made);
-  if (!alert || !more) setTimeout(() => made.remove(), FAREWELL_MS);
-  while (at("notices").children.length > 3) at("notices").firstChild.remove();
-}
+const styles = new Styles(uploads, () => say("Drop photos on a style.", "", { isError: true }));
+const gallery = new Gallery(() => showHead());
 
 // The head
 
@@ -56,11 +42,11 @@ function showHead() {
   } else {
     facts.push("Ready to show what a run makes.");
   }
-  if (run?.secondsLeft) facts.push(`${roughly(run.secondsLeft)} left`);
+  if (run && timeLeft(run)) facts.push(timeLeft(run));
   if (waitingCount) facts.push(`${waitingCount.toLocaleString()} waiting${waitingSeconds ? `, ${roughly(waitingSeconds)}` : ""}`);
   at("doing").textContent = visible(facts.join(" · "));
   const share = run?.steps ? `${Math.floor((100 * run.step) / run.steps)} % ` : "";
-  document.title = viewer.isOpen ? document.title : visible(run ? `${share}${run.contentName || run.name} – ${NAME}` : NAME);
+  if (!gallery.viewer.isOpen) document.title = visible(run ? `${share}${run.contentName || run.name} – ${NAME}` : NAME);
   showControl();
 }
 
@@ -104,7 +90,7 @@ function showTrouble() {
 // Sections
 
 function showSections() {
-  const { inbox, done, failed, failedCount, running } = state;
+  const { inbox, failed, failedCount, running } = state;
   at("styles").hidden = !inbox;
   if (inbox) styles.show(state.styles);
   showWelcome();
@@ -116,7 +102,8 @@ function showSections() {
   at("failed-title").textContent = failedCount > 1 ? `Failed (${failedCount.toLocaleString()})` : "Failed";
   at("retry-all").hidden = failed.filter((one) => one.canRetry).length < 2;
   at("failures-more").textContent = failedCount > failed.length ? `The newest ${failed.length} are shown.` : "";
-  showDone(done);
+  gallery.show(state);
+  at("done").hidden = !at("welcome").hidden;
   const folders = [["Finished pictures", state.outbox], ["Dropped photos", inbox]].filter(([, path]) => path);
   at("foot").replaceChildren(...folders.map(([what, path]) => element("p", {}, `${what}: `, element("code", {}, path))));
 }
@@ -148,12 +135,17 @@ function showWaiting() {
   keyed(at("queue"), rows, makeWait, updateWait);
   at("waiting").hidden = !waitingCount && !uploads.count;
   at("waiting-title").textContent = waitingCount > 1 ? `Waiting (${waitingCount.toLocaleString()})` : "Waiting";
-  const hidden = waitingCount - shown.length;
-  at("queue-more").replaceChildren();
-  if (!hidden) return;
-  if (showsAllWaiting) at("queue-more").append(`and ${hidden.toLocaleString()} more`);
-  else at("queue-more").append(button(`Show all ${waitingCount.toLocaleString()}`, () => { showsAllWaiting = true; showWaiting(); }));
+  at("show-all").hidden = showsAllWaiting || waiting.length <= FEW_WAITING;
+  at("show-all").textContent = `Show all ${waitingCount.toLocaleString()}`;
+  at("queue-more").textContent = showsAllWaiting && waitingCount > waiting.length
+    ? `and ${(waitingCount - waiting.length).toLocaleString()} more` : "";
 }
+
+at("show-all").addEventListener("click", () => {
+  showsAllWaiting = true;
+  showWaiting();
+  at("waiting-title").focus();
+});
 
 // The photograph where it was sent from here, else its styles.
 function faces(wait) {
@@ -163,45 +155,6 @@ function faces(wait) {
   return state.styles.filter((style) => (wait.folder ? names.has(style.name) : style.canDrop)).map((style) => style.thumb);
 }
 
-function button(label, onClick) {
-  const made = element("button", { type: "button" }, label);
-  made.addEventListener("click", onClick);
-  return made;
-}
-
-function allDone() {
-  const ids = new Set(state.done.map((one) => one.id));
-  return [...state.done, ...older.pictures.filter((one) => !ids.has(one.id))];
-}
-
-function showDone() {
-  const pictures = allDone();
-  keyed(at("pictures"), pictures, makePicture, (made, picture) => {
-    if (made.shows) made.replaceChildren(...makePicture(picture).children);
-  });
-  at("done").hidden = at("welcome").hidden === false;
-  at("done-title").textContent = state.doneCount > 1 ? `Done (${state.doneCount.toLocaleString()})` : "Done";
-  at("done-empty").textContent = pictures.length ? "" : "Finished pictures appear here, the newest first.";
-  at("older").hidden = !(older.next ?? state.doneNext);
-}
-
-at("older").addEventListener("click", async () => {
-  at("older").disabled = true;
-  try {
-    const cursor = older.next ?? state.doneNext;
-    const before = [...state.done, ...older.pictures];
-    const { pictures, next } = await get(`/api/pictures?before=${encodeURIComponent(cursor)}`);
-    const known = new Set(older.pictures.map((one) => one.id));
-    // What the state shows now stays shown when newer pictures push it out.
-    const kept = before.filter((one) => !known.has(one.id));
-    older = { pictures: [...kept, ...older.pictures, ...pictures], next };
-    showDone();
-  } catch (error) {
-    say(error.message, error.nextStep, { alert: true });
-  }
-  at("older").disabled = false;
-});
-
 // Actions
 
 document.addEventListener("click", async (event) => {
@@ -210,52 +163,13 @@ document.addEventListener("click", async (event) => {
   pressed.setAttribute("aria-disabled", "true");
   try {
     const answer = await post(pressed.dataset.post);
-    for (const one of answer?.errors ?? []) say(one.error, one.nextStep, { alert: true });
+    for (const one of answer?.errors ?? []) say(one.error, one.nextStep, { isError: true });
   } catch (error) {
-    say(error.message, error.nextStep, { alert: true });
+    sayError(error);
   }
   pressed.removeAttribute("aria-disabled");
 });
 at("retry-all").dataset.post = "/api/failed/retry";
-
-// One picture, large. The fragment names it, so that Back closes it.
-
-const viewer = new Viewer(step, () => {
-  if (location.hash.startsWith("#picture=")) history.replaceState(null, "", location.pathname);
-  at("pictures").querySelector(`[data-id="${CSS.escape(shown)}"] a`)?.focus();
-  showHead();
-});
-let shown = "";
-
-function linked() {
-  const found = location.hash.match(/^#picture=(.+)$/);
-  return found ? decodeURIComponent(found[1]) : "";
-}
-
-async function showLinked() {
-  const id = linked();
-  if (!id) return viewer.isOpen && viewer.close();
-  const pictures = allDone();
-  const place = pictures.findIndex((one) => one.id === id);
-  const known = pictures[place];
-  shown = id;
-  try {
-    if (known) viewer.show(known.name, place, pictures.length, comparison(asInSheet(known)), []);
-    const picture = await get(`/api/pictures/${encodeURIComponent(id)}`);
-    if (shown !== id || linked() !== id) return; // it has moved on
-    const large = known ? viewer.stage.firstChild : comparison(picture);
-    viewer.show(picture.name, Math.max(0, place), Math.max(1, pictures.length), large, parts({ ...picture, download: `${picture.image}&download=1` }, picture.recipe));
-    document.title = visible(`${picture.name} – ${NAME}`);
-  } catch (error) {
-    say(error.message, error.nextStep, { alert: true });
-  }
-}
-
-function step(by) {
-  const pictures = allDone();
-  const next = pictures[pictures.findIndex((one) => one.id === shown) + by];
-  if (next) location.replace(`#picture=${encodeURIComponent(next.id)}`);
-}
 
 // The stream
 
@@ -275,17 +189,21 @@ function show(fresh) {
   showSections();
   showHead();
   showTrouble();
-  if (!before) showLinked();
+  if (!before) gallery.showLinked();
 }
 
 // Say what has happened since, for those who do not see it.
 function tell(before, now) {
   if (!before) return;
-  const known = new Set([...before.done, ...older.pictures].map((one) => one.id));
+  const known = new Set([...before.done, ...gallery.older].map((one) => one.id));
   const made = now.done.filter((one) => !known.has(one.id));
-  if (made.length && now.doneCount > before.doneCount) say(made.length === 1 ? `${made[0].name} is done.` : `${counted(made.length, "picture")} are done.`);
+  if (made.length && now.doneCount > before.doneCount) {
+    say(made.length === 1 ? `${made[0].name} is done.` : `${counted(made.length, "picture")} are done.`);
+  }
   const failures = new Set(before.failed.map((one) => one.id));
-  for (const one of now.failed.filter((failure) => !failures.has(failure.id)).slice(0, 2)) say(`${one.name} failed.`);
+  for (const one of now.failed.filter((failure) => !failures.has(failure.id)).slice(0, 2)) {
+    say(one.cancelled ? `${one.name} was cancelled.` : `${one.name} failed.`, one.cancelled ? "Retry brings it back." : "");
+  }
 }
 
 function begin() {
@@ -311,8 +229,9 @@ function refuse(error) {
   at("main").replaceChildren(element("p", { className: "note" }, element("b", {}, error.message), error.nextStep));
 }
 
-addEventListener("hashchange", async () => {
+addEventListener("hashchange", () => {
   if (location.hash.startsWith("#token=")) location.reload();
-  else if (state) showLinked();
+  else if (state) gallery.showLinked();
 });
-signIn().then(begin, refuse);
+// A token that is too old does no harm where the cookie of an earlier one is good.
+signIn().catch((error) => get("/api/state").catch(() => { throw error; })).then(begin, refuse);
