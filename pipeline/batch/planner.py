@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from ..errors import ImageError, JobError, PathError
 from ..execution.executors import Executor
-from ..execution.inputs import check_header
+from ..execution.inputs import check_result, read_size
+from ..spec.config import DEFAULT_MEGAPIXELS
 from ..spec.jobs import Job, JobResult, job_key
-from ..spec.schedule import total_steps
+from ..spec.schedule import fit_size, total_steps
 from ..spec.text import counted
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder
@@ -209,19 +210,22 @@ class Planner:
 
 
 def plan_jobs(
-    planner: Planner, jobs: Callable[[], Iterable[Job]], any_checkpoints: bool = False
+    planner: Planner,
+    jobs: Callable[[], Iterable[Job]],
+    any_checkpoints: bool = False,
+    max_megapixels: int = DEFAULT_MEGAPIXELS,
 ) -> Iterator[Decision]:
     """Decide about every job of a batch as a run does, without running or writing anything.
 
     A key is computed only where an earlier run may have left something. Some of that is known by keys alone:
     jobs that ended the process have no record, nor have those that were stopped (`any_checkpoints`). The
-    headers of pictures are checked, too, as a run fails on a broken one.
+    headers of pictures are checked, too, as a run fails on a broken one and on a result that is too large.
     """
     places, names = planner.folder.places, planner.names or BatchNames(jobs)
     any_attempts = planner.ledger.any_attempts(planner.options.max_attempts)
     needs_keys = any_checkpoints or any_attempts or places.has_older()
     seen: set[tuple[str, str]] = set()
-    header_error = cache(_header_error)
+    header = cache(_read_header)
     for job in jobs():
         needs_key = needs_keys or job.name.casefold() in names.repeated
         if needs_key or places.has_record(job.name, job.recipe.suffix):
@@ -232,8 +236,7 @@ def plan_jobs(
             decision = replace(decision, action="skip", reason="the same as another one of this batch")
         elif decision.key:
             seen.add((decision.name, decision.key))
-        errors = map(header_error, job.input_paths if decision.run else ())
-        if error := next(filter(None, errors), None):
+        if decision.run and (error := _input_error(job, header, max_megapixels)):
             decision = _failing(job, decision.place, decision.key, error)
         yield decision
 
@@ -251,9 +254,24 @@ def _failing(job: Job, place: Place, key: str, error: JobError) -> Decision:
     return Decision(job, "fail", place, f"will fail: {error.message}", key, error=error)
 
 
-def _header_error(path: Path) -> ImageError | None:
+def _input_error(
+    job: Job, header: Callable[[Path], tuple[int, int] | ImageError], max_megapixels: int
+) -> ImageError | None:
+    """Return what is wrong with the pictures of a job, as far as their headers say."""
+    found = {path: header(path) for path in job.input_paths}
+    if error := next((each for each in found.values() if isinstance(each, ImageError)), None):
+        return error
+    size = found[job.content]
+    assert not isinstance(size, ImageError)
     try:
-        check_header(path)
+        check_result(job.recipe, size, fit_size(size, job.recipe.size, job.recipe.square), max_megapixels)
+    except ImageError as error:
+        return ImageError(f"{job.content}: {error.message}", error.next_step)
+    return None
+
+
+def _read_header(path: Path) -> tuple[int, int] | ImageError:
+    try:
+        return read_size(path)
     except ImageError as error:
         return error
-    return None

@@ -141,7 +141,6 @@ def example_event(kind: EventKind, config: Config) -> Event:
 
 
 def _batch_event(summary: Summary, folder: Path) -> Event:
-    sheet = folder / SHEET
     failures = [
         {key: shortened(failure[key], MAX_TEXT) for key in ("name", "error", "next_step")}
         for failure in summary.failures[:MAX_FAILURES]
@@ -163,7 +162,7 @@ def _batch_event(summary: Summary, folder: Path) -> Event:
         left=summary.remaining,
         failures=failures,
         summary=folder / SUMMARY,
-        sheet=sheet if sheet.is_file() else None,
+        sheet=folder / SHEET,
     )
 
 

@@ -155,15 +155,15 @@ def request_notes(request: Request, levels: Sequence[Level]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notes))
 
 
-def check_header(path: Path) -> None:
-    """Check the header of a picture without decoding it; damage after the header is not noticed.
+def read_size(path: Path) -> tuple[int, int]:
+    """Return the size in a picture's header, which may be turned; damage after the header is not noticed.
 
     Raises:
         ImageError: it is missing, or no picture in a format that can be read.
     """
     from ..images.reading import open_picture, read_bytes
 
-    open_picture(read_bytes(path), str(path))
+    return open_picture(read_bytes(path), str(path)).size
 
 
 def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Picture:

@@ -97,10 +97,12 @@ def decode_picture(data: bytes, name: str) -> Decoded:
 class OpenedPicture:
     """A picture of which only the header was read.
 
-    `info` is its metadata, by Pillow's names. `decode` reads the pixels, and raises what the decoder does.
+    `size` is that of the file, which may be turned. `info` is its metadata, by Pillow's names. `decode` reads
+    the pixels, and raises what the decoder does.
     `metadata`, if it is not None, counts whatever `decode` finds.
     """
 
+    size: tuple[int, int]
     info: Mapping[Any, Any]
     decode: Callable[[], Decoded]
     notes: tuple[str, ...] = ()
@@ -126,7 +128,7 @@ def open_picture(data: bytes, name: str) -> OpenedPicture:
         if data[4:8] == b"ftyp" and (nclx := read_nclx(data)):
             opened.info["nclx_profile"] = nclx
         notes = (FIRST_FRAME,) * _is_animated(opened)
-        return OpenedPicture(opened.info, partial(_decode, data, opened), notes)
+        return OpenedPicture(opened.size, opened.info, partial(_decode, data, opened), notes)
 
 
 @contextmanager
@@ -176,9 +178,9 @@ def _open_tiff(data: bytes, pages: list[tiff.Page], name: str) -> OpenedPicture:
         opened = _open_with_pillow(data, name)
         if orientation:
             opened.getexif()[ExifTags.Base.Orientation] = orientation
-        return OpenedPicture(opened.info, partial(_decode, data, opened), notes, metadata)
+        return OpenedPicture(opened.size, opened.info, partial(_decode, data, opened), notes, metadata)
     decode = partial(_decode_tiff, tiff.SampleReader(data, page, name), page, orientation)
-    return OpenedPicture({"xmp": page.ifd.data(TAGS.XMLPacket)}, decode, notes, metadata)
+    return OpenedPicture(page.size, {"xmp": page.ifd.data(TAGS.XMLPacket)}, decode, notes, metadata)
 
 
 def _decode_tiff(reader: tiff.SampleReader, page: tiff.Page, orientation: int) -> Decoded:
@@ -199,14 +201,14 @@ def _open_png(data: bytes, name: str) -> OpenedPicture:
     opened = _open_with_pillow(cleaned.data, name)
     opened.info.update(cleaned.info)
     notes = (*(FIRST_FRAME,) * cleaned.is_animated, *cleaned.notes)
-    return OpenedPicture(opened.info, partial(_decode, cleaned.data, opened), notes)
+    return OpenedPicture(opened.size, opened.info, partial(_decode, cleaned.data, opened), notes)
 
 
 def _open_jpeg(data: bytes, name: str) -> OpenedPicture:
     found = jpeg.read_segments(data)
     opened = _open_with_pillow(found.data, name)
     opened.info |= {"xmp": found.xmp, "iptc": found.iptc, "dpi": found.dpi}  # where Pillow may guess
-    return OpenedPicture(opened.info, partial(_decode, found.data, opened), found.notes)
+    return OpenedPicture(opened.size, opened.info, partial(_decode, found.data, opened), found.notes)
 
 
 def _decode(data: bytes, opened: ImageFile.ImageFile) -> Decoded:

@@ -1,4 +1,4 @@
-"""The schedule of a recipe: its pyramid levels, the steps on each, and the weight of the style there."""
+"""The schedule of a recipe: its pyramid levels, their sizes and steps, and the weight of the style there."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ def level_sizes(recipe: Recipe) -> tuple[int, ...]:
             break
         sizes.append(smaller)
     return tuple(reversed(sizes))
+
+
+def fit_size(size: tuple[int, int], long_edge: int, square: bool = False) -> tuple[int, int]:
+    """Return the size with this long edge and the shape of `size`, or a square."""
+    if square:
+        return long_edge, long_edge
+    scale = long_edge / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def steps_at(recipe: Recipe, level: int) -> int:

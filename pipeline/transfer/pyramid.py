@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import ImageError
 from ..spec.recipe import LARGEST_SIZE, Recipe
-from ..spec.schedule import level_sizes, steps_at
+from ..spec.schedule import fit_size, level_sizes, steps_at
 from ..vgg.encoder import smallest_side
 
 # The last level is optimised in at most LAST_PARTS parts, each of at least PART_STEPS steps.
@@ -78,14 +78,6 @@ def _split_last(levels: Sequence[Level]) -> list[Level]:
     parts = max(1, min(LAST_PARTS, last.steps // PART_STEPS))
     steps = [last.steps // parts + (part < last.steps % parts) for part in range(parts)]
     return [*coarse, *(replace(last, steps=each) for each in steps)]
-
-
-def fit_size(size: tuple[int, int], long_edge: int, square: bool = False) -> tuple[int, int]:
-    """Return the size with this long edge and the shape of `size`, or a square."""
-    if square:
-        return long_edge, long_edge
-    scale = long_edge / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def style_size(recipe: Recipe, size: tuple[int, int], level_size: tuple[int, int]) -> tuple[int, int]:

@@ -23,6 +23,9 @@ def test_the_configuration_limits_the_pixels_of_pictures_and_results(cli, night,
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # restored afterwards
     Path("config.yaml").write_text("max_megapixels: 1\n")
     Image.new("RGB", (1100, 1000)).save("a.png")
+    code, out, _ = cli("run", night, "--set", "size=1300", "--dry-run")
+    assert out.count("fail  ") == 2
+    assert "the result would have 975 x 1,300 pixels" in out
     code, _, err = cli("run", night, "--set", "size=1300", "--set", "steps=1")
     assert code == 1
     assert "a.png: more than 1,000,000 pixels: it has 1,100 x 1,000. Make it smaller, or raise" in err

@@ -9,9 +9,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+
+from pipeline.cli.commands import complete
 
 ROOT = Path(__file__).parents[2]
 
@@ -172,3 +175,15 @@ def test_a_home_that_cannot_be_written_is_named(cli, house, monkeypatch) -> None
     assert code == 3
     assert err.startswith("Error: /home/me/.bashrc: cannot be written (Permission denied).\n")
     assert "--show-completion" in err
+
+
+def test_pictures_that_wait_are_completed_wherever_they_lie(house, monkeypatch) -> None:
+    """No styles, no hidden files, no other files."""
+    for name in ("a.jpg", "monet/b c.png", "deep/er/d.webp", "styles/s.jpg", ".e.jpg", "notes.txt"):
+        path = house / "drop" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    context = SimpleNamespace(params={})
+    assert complete.waiting(context, "") == ["a.jpg", "deep/er/d.webp", "monet/b c.png"]  # type: ignore[arg-type]
+    monkeypatch.setattr(complete, "MOST_FILES", 0)
+    assert complete.waiting(context, "") == []  # type: ignore[arg-type]

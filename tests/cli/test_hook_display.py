@@ -120,7 +120,6 @@ def test_the_end_of_a_run_is_told_when_all_is_written(told: list[dict[str, Any]]
     whole.failures.append({"name": "b--s", "key": "k", "error": "bad.", "next_step": "Look."})
     hooks.batch_ended(whole, tmp_path)
     assert told == []
-    (tmp_path / "index.html").touch()
     hooks.close()
     (event,) = told
     datetime.fromisoformat(event.pop("time"))
@@ -155,7 +154,7 @@ def test_a_fault_ends_a_run_and_is_named(told: list[dict[str, Any]]) -> None:
     (event,) = told
     assert event["status"] == "fault"
     assert event["text"] == event["error"] == "The disk is full."
-    assert event["sheet"] is None
+    assert event["sheet"] == "/out/night/index.html"
 
 
 @pytest.mark.parametrize(

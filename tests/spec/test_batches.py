@@ -12,7 +12,7 @@ from small_manifests import ONE, pairs
 
 from pipeline.batch.digests import Digests
 from pipeline.batch.planner import Planner, plan_jobs
-from pipeline.execution.inputs import check_header
+from pipeline.execution.inputs import read_size
 from pipeline.spec.batches import Sweep
 from pipeline.spec.jobs import Job
 from pipeline.spec.manifest import read_manifest
@@ -179,7 +179,7 @@ def test_a_hundred_thousand_jobs_are_planned_lazily(here: Path, make_manifest: M
     folder, digests = BatchFolder(here / "outbox", batch.name), Digests(lambda: False)
     planner = Planner(folder, ledger, executor, digests, jobs=lambda: itertools.islice(batch.jobs(), 10_000))
     # What reads the head of a picture is loaded first: its modules take megabytes, whatever the jobs.
-    check_header(here / "photos/a.jpg")
+    read_size(here / "photos/a.jpg")
     # A tenth of them is enough to see what each one keeps.
     tracemalloc.start()
     runs = sum(planned.run for planned in plan_jobs(planner, lambda: itertools.islice(batch.jobs(), 10_000)))

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.spec.recipe import Recipe
-from pipeline.spec.schedule import at_level, level_sizes, steps_at, total_steps
+from pipeline.spec.schedule import at_level, fit_size, level_sizes, steps_at, total_steps
 
 
 def test_level_sizes_of_the_default_are_half_the_pixels_each() -> None:
@@ -76,3 +76,17 @@ def test_the_last_steps_repeat() -> None:
     assert [steps_at(recipe, level) for level in range(5)] == [50, 20, 20, 20, 20]
     assert total_steps(recipe) == 130
     assert total_steps(Recipe(size=512, pyramid=0, steps=(50, 20))) == 50
+
+
+@pytest.mark.parametrize(
+    ("size", "edge", "square", "expected"),
+    [
+        ((640, 480), 512, False, (512, 384)),
+        ((480, 640), 512, False, (384, 512)),
+        ((100, 100), 512, False, (512, 512)),
+        ((640, 480), 512, True, (512, 512)),
+        ((10_000, 3), 512, False, (512, 1)),
+    ],
+)
+def test_fit_size(size: tuple[int, int], edge: int, square: bool, expected: tuple[int, int]) -> None:
+    assert fit_size(size, edge, square) == expected

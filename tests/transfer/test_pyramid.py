@@ -6,7 +6,7 @@ from small_requests import recipe_for
 from pipeline.errors import ImageError
 from pipeline.spec.recipe import Recipe
 from pipeline.spec.schedule import steps_at
-from pipeline.transfer.pyramid import fit_size, plan_levels, style_size
+from pipeline.transfer.pyramid import plan_levels, style_size
 from pipeline.vgg.encoder import smallest_side
 
 
@@ -74,20 +74,6 @@ def test_the_error_says_that_no_size_is_enough():
     with pytest.raises(ImageError, match="short side") as caught:
         plan_levels(Recipe(), (300_000, 20))
     assert caught.value.next_step == ("No size up to 65536 is enough; crop the picture, or set square: true.")
-
-
-@pytest.mark.parametrize(
-    ("size", "edge", "square", "expected"),
-    [
-        ((640, 480), 512, False, (512, 384)),
-        ((480, 640), 512, False, (384, 512)),
-        ((100, 100), 512, False, (512, 512)),
-        ((640, 480), 512, True, (512, 512)),
-        ((10_000, 3), 512, False, (512, 1)),
-    ],
-)
-def test_fit_size(size, edge, square, expected):
-    assert fit_size(size, edge, square) == expected
 
 
 @pytest.mark.parametrize(

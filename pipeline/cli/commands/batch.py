@@ -168,7 +168,7 @@ def plan_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
     folder, digests = BatchFolder(settings.outbox, batch.name), Digests(lambda: False)
     with closing(LedgerCopy(settings.state_dir)) as ledger:
         planner, estimate = Planner(folder, ledger, executor, digests, options, batch.jobs), Estimate(ledger)
-        for decision in plan_jobs(planner, batch.jobs, executor.any_checkpoints()):
+        for decision in plan_jobs(planner, batch.jobs, executor.any_checkpoints(), settings.max_megapixels):
             print_result(json.dumps(decision_object(decision)) if as_json else decision_line(decision))
             failing += decision.fails
             if decision.run:
