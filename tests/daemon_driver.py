@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,12 +35,13 @@ from pipeline.cli import signals
 from pipeline.cli.commands import showing
 from pipeline.cli.eventlog import EventLog
 from pipeline.cli.logs import JsonFormatter, LineHandler, logging_to
-from pipeline.errors import DiskError, PipelineError
+from pipeline.errors import DiskError, PipelineError, UsageError
 from pipeline.execution import pool
 from pipeline.execution.executors import Executor
 from pipeline.execution.worker import WorkerExecutor
 from pipeline.spec.config import Config
 from pipeline.spec.jobs import JobResult
+from pipeline.storage.control import Control, Drop
 from pipeline.storage.files import Disk
 from pipeline.storage.ledger import Ledger
 from pipeline.watch import daemon, events
@@ -70,6 +71,9 @@ class Setup:
     `break_events`: with "limit" no watch can be had; with "emitter" or "reader" those threads of the observer
     end at SIGUSR1. With `no_sync` nothing waits for the disk, and there are no points, which are all
     remembered. With `page` the page is served, and someone looks at it.
+
+    `asks` lists [kind of an event, a part of its text, method of Control, path of a drop]: at the first such
+    event this is asked of the daemon, which looks after every step.
     """
 
     config: str
@@ -94,6 +98,7 @@ class Setup:
     break_events: str = ""
     no_sync: bool = False
     page: bool = False
+    asks: list[list[str]] = field(default_factory=list)
 
 
 class Hooks:
@@ -232,7 +237,7 @@ def make_executor(setup: Setup, config: Config, tick: Callable[[], None]) -> Exe
     if setup.worker:
         watch = config.watch
         return WorkerExecutor(make, watch.job_timeout_s, watch.worker_max_jobs, tick, tick_s=0.01, stop_s=2.0)
-    return make()
+    return make(after_step=lambda job, step: tick()) if setup.asks else make()
 
 
 class Vanishing:
@@ -302,6 +307,23 @@ def let_someone_look(log: EventLog) -> None:
     vars(log)["notify"] = notify
 
 
+class Asking(EventLog):
+    """A log that asks something of the daemon when a certain event comes."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(for_programs=True)
+        self.asks = list(setup.asks)
+        self.control = Control(Path(setup.config).parent / "inbox")
+
+    def notify(self, kind: str, text: str, **facts: object) -> None:
+        super().notify(kind, text, **facts)
+        for ask in [each for each in self.asks if each[0] == kind and each[1] in text]:
+            self.asks.remove(ask)
+            method = getattr(self.control, ask[2])
+            with suppress(UsageError):  # too late
+                method(Drop(ask[3])) if ask[3] else method()
+
+
 def no_observer() -> BaseObserver:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -319,6 +341,8 @@ def main(setup: Setup) -> int:
     """Run the command `watch`; return its exit code."""
     if setup.vanish:
         log: EventLog = LogThatMounts(setup)
+    elif setup.asks:
+        log = Asking(setup)
     else:
         log = ClockJump(setup.clock_jump_s) if setup.clock_jump_s else EventLog(for_programs=True)
     daemon.FIRST_PAUSE_S = setup.first_pause_s

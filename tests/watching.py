@@ -22,6 +22,7 @@ from fakes import QUICK, picture_bytes
 from PIL import Image
 
 from pipeline.storage.files import TEMPORARY_PREFIX
+from pipeline.storage.paths import HIDDEN, claimed_folder
 from pipeline.watch.markers import MARKER_SUFFIX
 
 DRIVER = Path(__file__).with_name("daemon_driver.py")
@@ -143,7 +144,7 @@ class Watched:
         self.archive = folder / "archive"
         self.quarantine = folder / "quarantine"
         self.state = folder / "state"
-        self.claimed = self.inbox / ".style-pipeline" / "claimed"
+        self.claimed = claimed_folder(self.inbox)
         self.inputs: Counter[bytes] = Counter()
         self.watch = {
             "settle_s": 0.06, "settle_max_s": 0.5, "rescan_s": 0.1, "notify": mode, "min_free_mb": 0,
@@ -204,7 +205,8 @@ class Watched:
         files = [
             path for root in roots for path in root.rglob("*") if path.is_file() and not path.is_symlink()
         ]
-        styles = self.inbox / "styles"
+        styles, control = self.inbox / "styles", self.inbox / HIDDEN / "control"
+        files = [path for path in files if control not in path.parents]
         files = [path for path in files if not path.name.startswith(TEMPORARY_PREFIX)]  # no file yet
         files = [path for path in files if not (path.name.startswith(".") and path.suffix == MARKER_SUFFIX)]
         return [path for path in files if path.name not in own and styles not in path.parents]

@@ -13,7 +13,7 @@ from ..errors import DiskError, PipelineError, Unexpected
 from ..spec.text import one_line
 from ..threads import sleep_while_waiting
 from ..version import VERSION
-from .commands import batch, flags, hooks, information, picture, serve, sheet, trial, watch, weights
+from .commands import batch, control, flags, hooks, information, picture, serve, sheet, trial, watch, weights
 from .commands.help import SET_UP, WATCH, Commands
 from .commands.output import print_result, say
 from .streams import guarded, open_closed_streams
@@ -26,7 +26,17 @@ app = Commands(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (picture.app, batch.app, trial.app, sheet.app, watch.app, serve.app, hooks.app, information.app):
+for group in (
+    picture.app,
+    batch.app,
+    trial.app,
+    sheet.app,
+    watch.app,
+    control.app,
+    serve.app,
+    hooks.app,
+    information.app,
+):
     app.add_typer(group)
 app.add_typer(weights.app, name="weights", rich_help_panel=SET_UP)
 app.add_typer(watch.service, name="service", rich_help_panel=WATCH)

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 from ..errors import UsageError
 from .files import Disk, disk_errors, inode_of, is_inside, read_json_object, walk
-from .paths import HIDDEN, claimed_folder
+from .paths import HIDDEN, claimed_folder, control_folder
 
 PAUSED = "paused.json"
 
@@ -67,7 +67,7 @@ class Control:
 
     def __init__(self, inbox: Path, disk: Disk | None = None) -> None:
         self.inbox = inbox
-        self.folder = inbox / HIDDEN / "control"
+        self.folder = control_folder(inbox)
         self.disk = disk or Disk()
 
     # The pause

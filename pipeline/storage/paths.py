@@ -30,6 +30,11 @@ def claimed_folder(inbox: Path) -> Path:
     return inbox / HIDDEN / "claimed"
 
 
+def control_folder(inbox: Path) -> Path:
+    """Return the folder of requests to the daemon of an inbox."""
+    return inbox / HIDDEN / "control"
+
+
 @dataclass(frozen=True)
 class BatchPaths:
     """The paths of a batch's files: pictures in its folder, logs and records in `logs/`."""

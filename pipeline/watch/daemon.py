@@ -6,20 +6,21 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ..errors import LockedError, MachineError, UsageError
 from ..spec.config import Config
 from ..spec.text import one_line
 from ..storage.files import Disk, disk_errors
 from ..storage.ledger import open_ledger
+from .backlog import Backlog
 from .claims import Claim
 from .events import Waker
 from .folders import check_apart, check_unmoved
 from .heartbeat import BEAT_S, Display, Heartbeat, Notify, Queue
-from .intake import Backlog, Rejected
+from .intake import Rejected
 from .owner import Owner
-from .processor import Blocked, Done, Failed, Unfinished
+from .processor import Blocked, Cancelled, Done, Failed, Unfinished
 from .reading import FAULTS, StopNow
 from .service import ServiceManager
 from .setup import Context, MakeExecutor, Setup, WatchOptions
@@ -48,6 +49,7 @@ class Tally:
     quarantined: int = 0
     left: int = 0
     out_of_time: bool = False
+    cancelled: int = 0
 
 
 @dataclass
@@ -181,12 +183,16 @@ class Daemon:
         if once and setup.watcher.is_empty and not self.backlog.pending:
             self._is_finished = True  # nothing to do, so the worker need not start
             return
-        if not once:
+        is_paused = setup.requests.is_paused
+        if not once and not is_paused:
             setup.announce()
         self.context.sheets.renew_if_due(setup.executor, setup.config)
-        if (drop := setup.intake.next()) is not None:
+        if is_paused:
+            setup.executor.close()  # its memory is free meanwhile
+        elif (drop := setup.intake.next()) is not None:
             self._process(drop)
-        elif once and setup.watcher.has_scanned and not setup.watcher.is_still_settling():
+            return
+        if once and setup.watcher.has_scanned and not setup.watcher.is_still_settling():
             self._is_finished = True
         elif not self._is_over():
             setup.watcher.schedule.wait(BEAT_S)
@@ -205,7 +211,7 @@ class Daemon:
             self.context.sheets.renew_all(self.setup.executor, self.setup.config)
 
     def _tick(self) -> None:
-        """Scan the inbox if that is due, and give a heartbeat. Called while the worker works, too."""
+        """Scan the inbox if that is due, obey requests, and give a heartbeat; while the worker works, too."""
         if self.context.should_stop():
             if not self._is_stopping:
                 self._is_stopping = True
@@ -215,6 +221,8 @@ class Daemon:
                 raise StopNow  # a running job is stopped by the runner, and leaves a checkpoint
         try:
             self.setup.watcher.scan_if_due()
+            self.setup.requests.read()
+            self.tally.cancelled += self.setup.requests.obey()
         except MachineError as error:
             self._scan_fault = error  # raised when the job is over
         self._beat()
@@ -240,9 +248,11 @@ class Daemon:
     def _process(self, drop: Claim | Rejected) -> None:
         """Process a drop, and count its outcome."""
         claim = drop.claim if isinstance(drop, Rejected) else drop
+        self.heartbeat.working_on(str(claim.relative), claim.id)
         try:
             self.setup.announce()  # with `once` not before: drops that wait for a style need no encoder
-            outcome = self.setup.processor.process(drop)
+            with self.setup.requests.working_on(claim):
+                outcome = self.setup.processor.process(drop)
         except StopNow:
             self.backlog.add(claim)  # so that it counts as left
             raise
@@ -254,9 +264,14 @@ class Daemon:
                 self.tally.done += 1
             case Failed():
                 self.tally.quarantined += 1
+            case Cancelled():
+                self.tally.cancelled += 1
             case Unfinished(out_of_time):
                 self.tally.out_of_time |= out_of_time
-                self.backlog.left.append(claim)
+                if out_of_time or self.context.is_over():
+                    self.backlog.left.append(claim)
+                else:
+                    self.backlog.pending.insert(0, claim)  # stopped by a pause
         self.setup.watcher.schedule.file_moved_out()
 
     def _put_off(self, claim: Claim, reason: str, lock: LockedError | None) -> None:
@@ -312,10 +327,11 @@ class Daemon:
         tally.left = len(self.backlog) + self.setup.watcher.left_count
         if deadline is not None and deadline.over and not self._is_finished and tally.left:
             tally.out_of_time = True
-        text = (
-            f"ended: {tally.done} done, {tally.quarantined} quarantined, {tally.left} left for the next time"
+        ended = f"{tally.done} done, {tally.quarantined} quarantined"
+        ended += f", {tally.cancelled} cancelled" if tally.cancelled else ""
+        self.heartbeat.notify(
+            "ended", f"ended: {ended}, {tally.left} left for the next time", **asdict(tally)
         )
-        self.heartbeat.notify("ended", text, done=tally.done, quarantined=tally.quarantined, left=tally.left)
         self._beat(last=True)
 
 

@@ -19,7 +19,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserverVFS
 
-from ..storage.paths import HIDDEN
+from ..storage.paths import HIDDEN, control_folder
 
 POLLING_S = 1
 ENOUGH_WAKE_UPS = 2
@@ -167,7 +167,7 @@ class Waker:
         if make is None:
             make = _polling_observer if self._mode == "polling" else Observer
         observer = self._observer = make()
-        handler = _Handler(self._folder / HIDDEN, self.set)
+        handler = _Handler(self._folder, self.set)
         observer.schedule(handler, str(self._folder), recursive=True, event_filter=EVENTS)
         observer.start()
         self._threads = (observer, *observer.emitters)
@@ -189,15 +189,19 @@ class Waker:
 
 
 class _Handler(events.FileSystemEventHandler):
-    """Calls `wake` for everything that happens outside of `hidden`; a claim moves a file into it."""
+    """Calls `wake` for what happens in an inbox, but not in its hidden folder: a claim moves a file there.
 
-    def __init__(self, hidden: Path, wake: Callable[[], None]) -> None:
-        self._hidden = str(hidden)
+    Requests are written there, too, and do wake.
+    """
+
+    def __init__(self, inbox: Path, wake: Callable[[], None]) -> None:
+        self._hidden = str(inbox / HIDDEN)
+        self._control = str(control_folder(inbox))
         self._wake = wake
 
     def on_any_event(self, event: events.FileSystemEvent) -> None:
         path = os.fsdecode(event.dest_path or event.src_path)
-        if path != self._hidden and not path.startswith(self._hidden + os.sep):
+        if path.startswith(self._control + os.sep) or not f"{path}{os.sep}".startswith(self._hidden + os.sep):
             self._wake()
 
 

@@ -82,6 +82,8 @@ class Heartbeat:
         self._next = 0.0
         self._job_began = clock()
         self._unwritten = ""
+        self._is_paused_by_user = False
+        self._drop = {"path": "", "id": ""}
         self._notified: set[tuple[str, str]] = set()
         self._encoder = EncoderInfo("", "")
         self.state: dict[str, Any] = {
@@ -121,7 +123,8 @@ class Heartbeat:
 
     def job_started(self, job: Job, name: str) -> None:
         self._job_began = self.clock()
-        self.state["running"] = {"name": name, "step": 0, "steps": total_steps(job.recipe), "seconds": 0.0}
+        progress = {"step": 0, "steps": total_steps(job.recipe), "seconds": 0.0}
+        self.state["running"] = {"name": name, **self._drop, **progress}
         self.display.job_started(job, name)
 
     def job_step(self, name: str, progress: StepProgress) -> None:
@@ -166,6 +169,21 @@ class Heartbeat:
         if self.state["paused"]:
             self.state["paused"] = ""
             self.notify("resumed", "resumed")
+
+    def working_on(self, path: str, id: str) -> None:
+        """Note which drop the jobs that begin now are made of."""
+        self._drop = {"path": path, "id": id}
+
+    def paused_by_user(self, paused: bool) -> None:
+        """Note that a person paused the daemon, or ended that pause."""
+        if paused == self._is_paused_by_user:
+            return
+        self._is_paused_by_user = paused
+        if paused:
+            text = "paused by a user; nothing is begun until `style-pipeline resume`"
+            self.notify("paused_by_user", text)
+        else:
+            self.notify("resumed_by_user", "resumed by a user")
 
     def beat(self, queue: Queue, watching: bool, broken: Mapping[str, str], last: bool = False) -> None:
         """Give a heartbeat, about once a second however often this is called, and the `last` in any case."""

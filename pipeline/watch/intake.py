@@ -9,11 +9,13 @@ from pathlib import Path
 
 from ..errors import ImageError, JobError, PipelineError
 from ..spec.text import one_line
+from .backlog import Backlog
 from .claims import Claim
 from .heartbeat import Heartbeat
 from .inbox import Identity, Seen, identity_of
 from .originals import Originals
 from .reading import FAULTS, Reader
+from .requests import Requests
 from .routes import Router, Waiting
 from .watcher import Watcher
 
@@ -29,26 +31,6 @@ class Rejected:
     error: PipelineError
 
 
-@dataclass
-class Backlog:
-    """Claims that are not finished: those that get a turn again, and those left for the next run."""
-
-    pending: list[Claim] = field(default_factory=list)
-    left: list[Claim] = field(default_factory=list)
-    not_before: dict[str, float] = field(default_factory=dict)  # when the next turn is, by id
-
-    def __len__(self) -> int:
-        return len(self.pending) + len(self.left)
-
-    def add(self, claim: Claim, not_before: float = 0.0) -> None:
-        self.pending.append(claim)
-        self.not_before[claim.id] = not_before
-
-    def remove(self, claim: Claim) -> None:
-        self.pending.remove(claim)
-        self.not_before.pop(claim.id, None)
-
-
 class NotTaken(Exception):
     """A drop stays in the inbox for now; the text says why."""
 
@@ -62,6 +44,7 @@ class Intake:
     reader: Reader
     originals: Originals
     backlog: Backlog
+    requests: Requests
     heartbeat: Heartbeat
     is_over: Callable[[], bool]
     by_age: bool
@@ -71,7 +54,7 @@ class Intake:
         """Return what to work on now, claimed; None if nothing can be taken now.
 
         Manifests with mistakes come first, so that people learn of them at once; then what was claimed
-        before, then what has settled.
+        before, then what has settled; of each, what people put first.
         """
         self._check_styles()
         return self._invalid_manifest() or self._pending_claim() or self._settled_drop()
@@ -103,7 +86,7 @@ class Intake:
         return None
 
     def _pending_claim(self) -> Claim | None:
-        for claim in self.backlog.pending:
+        for claim in self.requests.in_order(self.backlog.pending):
             if self.watcher.clock() < self.backlog.not_before.get(claim.id, 0.0):
                 continue
             if reason := self._waits_for(claim.relative):
@@ -114,7 +97,7 @@ class Intake:
         return None
 
     def _settled_drop(self) -> Claim | Rejected | None:
-        while not self.is_over() and (seen := self.watcher.next_ready()) is not None:
+        while not self.is_over() and (seen := self.watcher.next_ready(self.requests.rank)) is not None:
             try:
                 return self._take(seen)
             except NotTaken as reason:

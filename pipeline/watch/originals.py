@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from ..batch.summary import Summary
@@ -92,12 +93,7 @@ class Originals:
 
     def reject(self, claim: Claim, report: Mapping[str, Any], identity: Identity | None = None) -> None:
         """Quarantine an original. `identity` is that of its file in the inbox, if that was read there."""
-        identities = {identity, identity_of(claim.path)}
-        place = self.quarantine.add(claim, report)
-        self.ledger.finish(claim.id, "quarantined", time.time())
-        for read in identities:
-            if read is not None:
-                self.reader.forget_attempts(read)
+        place = self._quarantine(claim, report, identity)
         name, error, next_step = one_line(claim.relative), report["error"], report["next_step"]
         reason = _sentence(error.removeprefix(f"{self.claims.inbox / claim.relative}: "))
         self.notify(
@@ -109,6 +105,27 @@ class Originals:
             next_step=next_step,
             where=str(place),
         )
+
+    def give_up(self, claim: Claim) -> None:
+        """Quarantine the original of a drop that was cancelled."""
+        bring_back = f"`style-pipeline retry {claim.id}` brings it back"
+        report = self.quarantine.report(claim.id)  # one that failed just before has its own
+        if not report:
+            error = f"{self.claims.inbox / claim.relative}: cancelled."
+            report = new_report(error, f"{bring_back}.", cancelled=True)
+        place, name = self._quarantine(claim, report), one_line(claim.relative)
+        text = f"cancelled {name}; it is in {one_line(place)}, and {bring_back}"
+        self.notify("cancelled", text, path=str(claim.relative), id=claim.id, where=str(place))
+
+    def _quarantine(self, claim: Claim, report: Mapping[str, Any], identity: Identity | None = None) -> Path:
+        """Move an original to the quarantine; return where it is."""
+        identities = {identity, identity_of(claim.path)}
+        place = self.quarantine.add(claim, report)
+        self.ledger.finish(claim.id, "quarantined", time.time())
+        for read in identities:
+            if read is not None:
+                self.reader.forget_attempts(read)
+        return place
 
 
 def new_report(error: str, next_step: str, **more: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from .inbox import identity_of
 from .intake import Rejected
 from .originals import Originals, new_report, report_of_error, report_of_summary
 from .reading import FAULTS, Reader
+from .requests import Requests
 from .routes import Plan, Router, Waiting, manifest_jobs
 from .sheets import Sheets
 from .watcher import Watcher
@@ -45,8 +46,13 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Cancelled:
+    """A person cancelled a drop, and it is quarantined. What was made of it stays."""
+
+
+@dataclass(frozen=True)
 class Unfinished:
-    """Some jobs of a drop were stopped, or not begun because of the deadline: the next run resumes it."""
+    """Some jobs of a drop were stopped, or not begun because of the deadline: it is to be resumed."""
 
     out_of_time: bool = False
 
@@ -59,7 +65,7 @@ class Blocked:
     lock: LockedError | None = None
 
 
-Outcome = Done | Failed | Unfinished | Blocked
+Outcome = Done | Failed | Cancelled | Unfinished | Blocked
 
 
 @dataclass(frozen=True)
@@ -115,11 +121,14 @@ class Processor:
     reader: Reader
     batches: Batches
     originals: Originals
+    requests: Requests
     is_over: Callable[[], bool]
     sheets: Sheets
 
     def process(self, drop: Claim | Rejected) -> Outcome:
         """Run the jobs of a drop, then archive, leave, delete or quarantine its original.
+
+        One that is stopped because it was cancelled is quarantined, too.
 
         Raises:
             MachineError, LockedError, WorkerLost: a fault that is not the drop's; it stays claimed.
@@ -130,6 +139,10 @@ class Processor:
             self.originals.reject(drop.claim, report, drop.identity)
             return Failed(report)
         outcome = self._run(drop)
+        if isinstance(outcome, Unfinished | Blocked) and self.requests.is_cancelled(drop):
+            self.batches.folders.check_there()
+            self.requests.give_up(drop)
+            return Cancelled()
         if isinstance(outcome, Failed):
             self.batches.folders.check_there()  # it may have failed because a folder went away
             self.originals.reject(drop, outcome.report)

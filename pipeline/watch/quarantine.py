@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..spec.names import composed
+from ..storage.control import Control
 from ..storage.files import Disk, disk_errors, is_inside, read_json_object
 from ..storage.ledger import Ledger
 from ..storage.paths import HIDDEN
@@ -102,6 +103,8 @@ class Quarantine:
         """
         home = self.inbox / str(quarantined.report["path"])
         self._check_stays_inside(quarantined, home)
+        # Else a cancel that the daemon obeyed, and died before it could note that, would be obeyed again.
+        Control(self.inbox, self.disk).withdraw(str(quarantined.report["path"]))
         with disk_errors(home):
             try:
                 self.disk.move(quarantined.file, home)

@@ -76,6 +76,11 @@ class Settling:
         settled.sort(key=lambda pair: (pair[0], pair[1].since))
         return [file.seen for _, file in settled if self._is_ready(file)]
 
+    def settled(self, relative: Path) -> Seen | None:
+        """Return a file if it has settled, even if it is marked unreadable."""
+        file = self._followed.get(relative)
+        return file.seen if file is not None and file.settled is not None else None
+
     @property
     def waiting(self) -> int:
         """The number of files that are followed and not ready."""
@@ -113,10 +118,11 @@ class Settling:
         file = self._current(seen)
         return file is not None and self._age(file) >= self._settle_max_s
 
-    def forget(self, seen: Seen) -> None:
-        """Stop following a file; if a scan finds it again, it starts again."""
-        if self._current(seen):
+    def forget(self, seen: Seen) -> bool:
+        """Stop following a file, and tell whether it was ready; if a scan finds it again, it starts again."""
+        if file := self._current(seen):
             del self._followed[seen.relative]
+        return file is not None and self._is_ready(file)
 
     def _current(self, seen: Seen) -> _Followed | None:
         file = self._followed.get(seen.relative)

@@ -12,18 +12,21 @@ from ..batch.planner import RunOptions
 from ..execution.executors import Executor
 from ..spec.config import Config
 from ..spec.text import counted
+from ..storage.control import Control
 from ..storage.files import Disk
 from ..storage.ledger import Ledger
+from .backlog import Backlog
 from .claims import Claims
 from .events import Waker
 from .folders import Folders
 from .heartbeat import Heartbeat
-from .intake import Backlog, Intake
+from .intake import Intake
 from .originals import Originals
 from .owner import Owner
 from .processor import Batches, Processor
 from .quarantine import Quarantine
 from .reading import Reader
+from .requests import Requests
 from .routes import Router
 from .sheets import Sheets
 from .watcher import Watcher
@@ -79,11 +82,14 @@ class Setup:
         beat: Callable[[], None],
     ) -> None:
         watch, options, disk, ledger = config.watch, context.options, context.disk, context.ledger
-        heartbeat, notify, is_over = context.heartbeat, context.heartbeat.notify, context.is_over
+        heartbeat, notify = context.heartbeat, context.heartbeat.notify
 
         def should_stop() -> bool:
             beat()
-            return context.should_stop()
+            return context.should_stop() or self.requests.must_stop
+
+        def is_over() -> bool:
+            return context.is_over() or self.requests.must_stop
 
         run_options = RunOptions(
             False, config.max_failures, config.max_attempts, options.deadline, keep_times=config.keep_times
@@ -100,11 +106,13 @@ class Setup:
         reader = Reader(watch.inbox, executor, router, ledger, notify, config.max_attempts)
         self.batches = Batches(self.folders, ledger, executor, heartbeat, run_options, should_stop, disk)
         self.originals = Originals(claims, quarantine, ledger, reader, notify, watch.originals)
+        control = Control(watch.inbox, disk)
+        self.requests = Requests(control, watcher, self.originals, backlog, heartbeat)
         self.intake = Intake(
-            watcher, router, reader, self.originals, backlog, heartbeat, is_over, options.once
+            watcher, router, reader, self.originals, backlog, self.requests, heartbeat, is_over, options.once
         )
         self.processor = Processor(
-            watcher, router, reader, self.batches, self.originals, is_over, context.sheets
+            watcher, router, reader, self.batches, self.originals, self.requests, is_over, context.sheets
         )
         self.was_interrupted = False  # by a fault, so that a claim may be anywhere
         self._is_prepared = self._is_announced = False
@@ -112,6 +120,7 @@ class Setup:
     def prepare(self) -> None:
         """Make the folders, and resume what an earlier process left claimed."""
         self.originals.make_folders()
+        self.requests.control.make_folder()
         self.folders.mark_outbox()
         self.batches.repair()
         self._recover()

@@ -15,6 +15,7 @@ from ..batch.estimate import Speeds
 from ..errors import DiskError
 from ..spec.config import Config
 from ..spec.text import counted, duration, shortened
+from ..storage.control import Control
 from ..storage.files import Disk
 from ..storage.ledger import Ledger
 from .inbox import Seen, scan_inbox
@@ -36,7 +37,7 @@ RECENT_S = 5.0
 LABEL_WIDTH = len("quarantined") + 2
 HOUR_S = 3600.0
 MONTH_S = 30 * 24 * HOUR_S
-ITS_TURN = "its turn"
+ITS_TURN, CANCELLED = "its turn", "to be cancelled"
 EVENTS = {True: "watched", False: "stopped", None: "not watched yet"}
 
 
@@ -53,18 +54,22 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     """Return what is known of an inbox as plain data: its daemon (`read_daemon_status`) and its files.
 
     `done` counts drops finished in the last 30 days, `throughput_per_hour` those in the last hour. `waits`
-    names what lies in the inbox and why, and `eta_s` says how long its pictures will take; `unused` names
+    names what lies in the inbox and why, what people put `first` at its beginning, and `eta_s` says how long
+    its pictures will take; `begun` are files that were taken and are not being made now. `unused` names
     styles that are not used, and why.
     """
     watch, now = config.watch, time.time()
     state = ledger.read_daemon(watch.inbox)
+    daemon, claimed = read_daemon_status(config, state, now), ledger.claimed(watch.inbox)
+    running = daemon["running"] or {}
     done = [row for row in ledger.finished_since(watch.inbox, now - MONTH_S) if row.state == "done"]
     waits, unused = read_waiting(config, ledger, state)
     quarantined = Quarantine(watch.inbox, watch.quarantine_dir, Disk()).files()
     return {
-        **read_daemon_status(config, state, now),
-        "claimed": len(ledger.claimed(watch.inbox)),
-        "waits": [{"path": one.path, "reason": one.reason} for one in waits],
+        **daemon,
+        "claimed": len(claimed),
+        "begun": [{"id": row.id, "path": str(row.path)} for row in claimed if row.id != running.get("id")],
+        "waits": [{"path": one.path, "reason": one.reason, "first": one.first} for one in waits],
         "eta_s": round(sum(one.seconds for one in waits)),
         "unused": [{"path": one.path, "reason": one.reason} for one in unused],
         "done": len(done),
@@ -74,6 +79,8 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
                 "id": one.id,
                 "path": one.report["path"],
                 "error": shortened(str(one.report.get("error", "")), MAX_ERROR),
+                "next_step": shortened(str(one.report.get("next_step", "")), MAX_ERROR),
+                "cancelled": one.report.get("cancelled") is True,
             }
             for one in quarantined
         ],
@@ -84,7 +91,8 @@ def read_daemon_status(config: Config, state: Mapping[str, Any], now: float) -> 
     """Return what is known of a daemon itself; `state` is the last that it wrote.
 
     `alive` says whether a process holds the inbox now, or gave a heartbeat just now while the inbox is
-    away, and its lock with it. Times are in seconds, and those of the day as `time()` has them.
+    away, and its lock with it. `paused` is a fault of the machine, and `paused_by_user` when someone paused
+    it, which outlives the process. Times are in seconds, and those of the day as `time()` has them.
     """
     owner = Owner(config.watch.inbox, Disk())
     unseen = not os.path.lexists(owner.lock_path)
@@ -99,6 +107,7 @@ def read_daemon_status(config: Config, state: Mapping[str, Any], now: float) -> 
         "device": state.get("device", ""),
         "watching": state.get("watching"),
         "paused": state.get("paused", "") if alive else "",
+        "paused_by_user": Control(config.watch.inbox).paused_since(),
         "waiting": state.get("waiting", 0) if alive else None,
         "settling": state.get("settling", 0) if alive else None,
         "running": state.get("running") if alive else None,
@@ -107,15 +116,19 @@ def read_daemon_status(config: Config, state: Mapping[str, Any], now: float) -> 
 
 @dataclass(frozen=True)
 class Wait:
-    """A file of the inbox and why it waits. `seconds` is what its pictures will take; 0 if unknown."""
+    """A file of the inbox and why it waits. `seconds` is what its pictures will take; 0 if unknown.
+
+    `first`: someone put it before the others.
+    """
 
     path: str
     reason: str
     seconds: float = 0.0
+    first: bool = False
 
 
 def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tuple[list[Wait], list[Wait]]:
-    """Return what waits, in the order of paths, and styles that are not used.
+    """Return what waits, in the order of paths after what was put first, and styles that are not used.
 
     `state` is the last that a daemon wrote.
     """
@@ -129,6 +142,7 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tu
     markers = Markers(watch.inbox, disk)
     broken, beat_s, router = state.get("broken", {}), state.get("beat", math.inf), Router(config, {})
     settle_s, speeds = watch.settle_s or default_settle_s(watch.inbox), Speeds(ledger)
+    requests = Control(watch.inbox).requests()
 
     @cache  # many pictures lie in one folder, and it alone decides what they ask for
     def asked(folder: Path) -> Waiting | float:
@@ -139,14 +153,20 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tu
         if scan.markers and markers.is_done(seen.relative):
             continue
         name = str(seen.relative)
+        asked_for = {one.kind for one in requests if one.is_about(seen.relative, "", seen.identity.inode)}
         wait = 0.0 if router.is_manifest(seen.relative) else asked(seen.relative.parent)
-        reason = broken.get(name)
-        if reason and seen.identity.ctime_ns / 1e9 <= beat_s:  # unchanged since
-            waits.append(Wait(name, f"to become a whole picture: {reason}"))
+        reason, seconds = broken.get(name), 0.0
+        if "cancel" in asked_for:
+            reason = CANCELLED
+        elif reason and seen.identity.ctime_ns / 1e9 <= beat_s:  # unchanged since
+            reason = f"to become a whole picture: {reason}"
         elif isinstance(wait, Waiting):
-            waits.append(Wait(name, wait.reason))
+            reason = wait.reason
         else:
-            waits.append(Wait(name, "to settle" if _age_s(seen) < settle_s else ITS_TURN, wait))
+            reason, seconds = "to settle" if _age_s(seen) < settle_s else ITS_TURN, wait
+        waits.append(Wait(name, reason, seconds, "first" in asked_for))
+    order = [one.path for one in requests if one.kind == "first"]
+    waits.sort(key=lambda one: order.index(one.path) if one.first else len(order))
     return waits, [Wait(str(path), reason) for path, reason in unused_styles(scan.styles)]
 
 
@@ -211,11 +231,16 @@ def _daemon_rows(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         claimed = status["claimed"]
         begun = f"; {counted(claimed, 'file')} begun, to be resumed when it starts" if claimed else ""
         yield "daemon", f"not running{begun}"
+    if (since := status["paused_by_user"]) is not None:
+        ago = duration(max(0.0, time.time() - since))
+        yield "paused", f"by a user, {ago} ago; `style-pipeline resume` ends the pause"
     if status["paused"]:
         yield "paused", status["paused"]
     if run := status["running"]:
         left = f", about {duration(run['left_s'])} left" if "left_s" in run else ""
         yield "running", f"{run['name']}, step {run['step']} of {run['steps']}{left}"
+    for one in status["begun"][:MAX_LISTED]:
+        yield "begun", f"{one['path']}, to be resumed"
 
 
 def _waiting_rows(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -225,6 +250,7 @@ def _waiting_rows(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     eta = f", about {duration(status['eta_s'])} of work" if status["eta_s"] else ""
     yield "waits", f"{counted(len(waits), 'file')}{eta}"
-    yield from (("", f"{one['path']}: {one['reason']}") for one in waits[:MAX_LISTED])
+    for one in waits[:MAX_LISTED]:
+        yield "", f"{one['path']}: {one['reason']}{', first' if one['first'] else ''}"
     if len(waits) > MAX_LISTED:
         yield "", f"and {len(waits) - MAX_LISTED} more"

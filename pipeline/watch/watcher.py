@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -53,7 +52,7 @@ class Watcher:
         self.settling_count = 0
         self._scan = Scan()
         self._files: list[Seen] = []
-        self._ready: deque[Seen] = deque()
+        self._ready: list[Seen] = []
         self._first: dict[Path, Identity] | None = None  # what the first scan found
         self._began = clock()
         self._scans = 0
@@ -111,7 +110,7 @@ class Watcher:
         before = set(self.settling.ready)
         self.settling.observe(files)
         ready = self.settling.ready
-        self._ready, self.settled_count = deque(ready), len(ready)
+        self._ready, self.settled_count = list(ready), len(ready)
         self.settling_count = self.settling.waiting
         for seen in ready:
             if seen not in before and not self.settling.is_overdue(seen):
@@ -148,9 +147,17 @@ class Watcher:
         """What `next_ready` will give."""
         return tuple(self._ready)
 
-    def next_ready(self) -> Seen | None:
-        """Return the next settled file of this scan, or None when each was given."""
-        return self._ready.popleft() if self._ready else None
+    def next_ready(self, rank: Callable[[Seen], int]) -> Seen | None:
+        """Return the next settled file of this scan, the one of lowest rank; None when each was given."""
+        if not self._ready:
+            return None
+        seen = min(self._ready, key=rank)
+        self._ready.remove(seen)
+        return seen
+
+    def settled(self, relative: Path) -> Seen | None:
+        """Return a file that has settled, whether it is a whole picture or not."""
+        return self.settling.settled(relative)
 
     def is_still_settling(self) -> bool:
         """Tell whether something there since the first scan may settle soon: what `--once` waits for."""
@@ -182,8 +189,7 @@ class Watcher:
 
     def forget(self, seen: Seen) -> None:
         """Note that a settled file was taken."""
-        self.settling.forget(seen)
-        self.settled_count -= 1
+        self.settled_count -= self.settling.forget(seen)
 
 
 def notify_mode(watch: WatchConfig) -> Literal["native", "polling", "off"]:

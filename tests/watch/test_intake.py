@@ -14,10 +14,11 @@ from watching import Watched
 
 from pipeline.spec.config import read_config
 from pipeline.storage.ledger import Ledger
+from pipeline.watch.backlog import Backlog
 from pipeline.watch.claims import Claim
 from pipeline.watch.events import Waker
 from pipeline.watch.heartbeat import Heartbeat
-from pipeline.watch.intake import Backlog, Rejected
+from pipeline.watch.intake import Rejected
 from pipeline.watch.owner import Owner
 from pipeline.watch.settling import OBSERVATIONS
 from pipeline.watch.setup import Context, Setup, WatchOptions

@@ -205,6 +205,7 @@ def test_a_daemon_whose_inbox_went_away_is_paused(
 
 
 def test_a_running_job_has_its_remaining_time(config: Config, ledger: Ledger, beating: Beating) -> None:
+    beating.heartbeat.working_on("a.png", "id")
     beating.heartbeat.job_started(JOB, "a--s")
     beating.beat()
     with held(config):
@@ -213,7 +214,8 @@ def test_a_running_job_has_its_remaining_time(config: Config, ledger: Ledger, be
         beating.heartbeat.job_step("a--s", step(25))
         beating.beat()
         status = read_status(config, ledger)
-        assert status["running"] == {"name": "a--s", "step": 25, "steps": 100, "seconds": 51, "left_s": 153}
+        times = {"step": 25, "steps": 100, "seconds": 51, "left_s": 153}
+        assert status["running"] == {"name": "a--s", "path": "a.png", "id": "id", **times}
         assert "running      a--s, step 25 of 100, about 3 min left" in status_lines(status)
         beating.heartbeat.job_finished(Finished(JOB, "a--s", "done"))
         beating.beat()
@@ -249,7 +251,8 @@ def test_what_was_quarantined_is_listed(config: Config, ledger: Ledger) -> None:
     report = {"error": "It broke.", "next_step": "Correct it."}
     Quarantine(watch.inbox, watch.quarantine_dir, Disk()).add(claim, report)
     status = read_status(config, ledger)
-    assert status["quarantined"] == [{"id": "ID", "path": "sub/a.png", "error": "It broke."}]
+    more = {"next_step": "Correct it.", "cancelled": False}
+    assert status["quarantined"] == [{"id": "ID", "path": "sub/a.png", "error": "It broke.", **more}]
     assert status_lines(status)[-2:] == ["quarantined  1", "             ID  sub/a.png: It broke."]
 
 
