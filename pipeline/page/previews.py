@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from ..errors import JobError, MachineError, PipelineError, WorkerLost
+from ..errors import JobError, PipelineError, WorkerLost
 from ..execution.executors import Executor
 from .thumbnails import Thumbnail, is_current, make_thumbnail
 
@@ -105,11 +105,9 @@ class Previews:
         except _Closing:
             pass
         except (JobError, WorkerLost) as error:  # the picture's fault
-            logger.debug("no thumbnail of %s: %s", wanted.candidates[0], error)
-        except MachineError as error:
-            logger.warning("a thumbnail cannot be made: %s", error)
+            logger.debug("no thumbnail: %s", error)
         except PipelineError as error:
-            logger.warning("no thumbnail of %s: %s", wanted.candidates[0], error)
+            logger.warning("a thumbnail cannot be made: %s", error)
         finally:
             made.set_result(is_made)
 

@@ -31,6 +31,8 @@ from .answers import Refusal
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 METHODS = SAFE_METHODS | {"POST", "PUT"}
+# What browsers say of requests that no other site, nor another port of this host, has caused.
+OUR_SITES = frozenset({"same-origin", "none"})
 # The only address below /api/ that needs no cookie: it gives one.
 SESSION_PATH = "/api/session"
 SHORTEST_TOKEN = 16
@@ -168,6 +170,8 @@ class Gate:
             return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} is not used here.")
         if method not in SAFE_METHODS and not _is_from_the_page(hosts[0], headers):
             return Refusal(HTTPStatus.FORBIDDEN, "This request does not come from the page itself.")
+        if path.startswith("/api/") and not OUR_SITES.issuperset(headers.getlist("sec-fetch-site")):
+            return Refusal(HTTPStatus.FORBIDDEN, "Another site must not read what the page shows.")
         if path.startswith("/api/") and path != SESSION_PATH and not self.sessions.has_cookie(headers):
             return Refusal(
                 HTTPStatus.UNAUTHORIZED,

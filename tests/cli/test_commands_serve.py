@@ -62,6 +62,19 @@ def test_serve_shows_the_outbox_until_a_signal_although_pages_are_open(outbox: P
         assert process.stderr.read() == ""
 
 
+def test_a_fault_of_the_machine_is_logged_as_one_line(outbox: Path) -> None:
+    with started("serve", "--port", "0") as (process, viewer):
+        ledger = outbox.parent / "state/ledger.sqlite3"
+        ledger.unlink(missing_ok=True)
+        ledger.mkdir()
+        assert "ledger" in viewer.ask("GET", "/api/state")[1]["problem"]["error"]
+        process.terminate()
+        process.wait(30)
+        assert process.stderr is not None
+        (line,) = process.stderr.read().splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d the page: .*ledger.*", line)
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_serve_stays_small_and_never_loads_torch(outbox: Path) -> None:
     for number in range(30):

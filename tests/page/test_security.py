@@ -129,6 +129,15 @@ def test_our_own_page_may(world: World, headers: dict[str, str | None]) -> None:
     assert world.site.state.watched.control.paused_since() is not None
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "", "other"])
+def test_no_other_site_reads_anything_even_with_the_cookie(world: World, site: str) -> None:
+    for target in ("/api/state", "/api/events", "/api/pictures/x/image"):
+        assert world.browser.get(target, **{"sec-fetch-site": site}).status == 403
+    assert world.browser.get("/", **{"sec-fetch-site": site}).status == 200  # a link to the page
+    assert world.browser.get("/api/state", **{"sec-fetch-site": "none"}).status == 200  # typed
+    assert world.browser.get("/api/state", **{"sec-fetch-site": None}).status == 200  # an old browser
+
+
 @pytest.mark.parametrize("method", ["OPTIONS", "DELETE", "PATCH", "TRACE", "CONNECT", "get", "PROPFIND"])
 def test_other_methods_are_refused(world: World, method: str) -> None:
     answer = world.browser.ask(method, "/api/state", {"origin": "http://evil.example"})

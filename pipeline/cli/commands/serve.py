@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import UsageError
-from . import flags
+from . import flags, showing
 from .help import LOOK, PAGE, Commands
 from .output import print_result
 
@@ -46,6 +46,7 @@ Token = Annotated[
 
 @app.command(examples=["style-pipeline serve --open"])
 def serve(
+    context: typer.Context,
     config: flags.ConfigPath = None,
     outbox: flags.Outbox = None,
     port: Port = None,
@@ -62,13 +63,19 @@ def serve(
     open_: Annotated[
         bool, typer.Option("--open", help="Open the page in the browser.", rich_help_panel=PAGE)
     ] = False,
+    verbose: flags.Verbose = False,
+    quiet: flags.Quiet = False,
 ) -> None:
     """Show an outbox and its inbox as a page in the browser."""
     from ..signals import stop_signal
 
     settings = with_page(flags.read_settings(config, outbox=outbox), port=port, host=host)
     stopping: SimpleQueue[None] = SimpleQueue()  # a handler may put into it whatever it interrupts
-    with stop_signal(lambda: stopping.put(None)) as stopped, show_page(settings, token) as address:
+    with (
+        showing.show_log(flags.log_level(context, verbose, quiet)),
+        stop_signal(lambda: stopping.put(None)) as stopped,
+        show_page(settings, token) as address,
+    ):
         print_result(f"The page: {address}")
         if open_:
             webbrowser.open(address)

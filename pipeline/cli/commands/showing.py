@@ -1,4 +1,4 @@
-"""Chooses how a run or a watched folder is shown: live on a terminal, else as lines."""
+"""Chooses how a run, a watched folder or a log is shown: live on a terminal, else as lines."""
 
 from __future__ import annotations
 
@@ -66,6 +66,15 @@ def show_lines(level: int) -> Iterator[None]:
     from ..logs import TIME, LineHandler, TextFormatter, logging_to
 
     with logging_to(LineHandler(_write_to_stderr, TextFormatter(datefmt=TIME)), level):
+        yield
+
+
+@contextmanager
+def show_log(level: int) -> Iterator[None]:
+    """Show the log alone, as lines to stderr."""
+    from ..logs import DATE_AND_TIME, LineHandler, TextFormatter, logging_to
+
+    with logging_to(LineHandler(_write_to_stderr, TextFormatter(datefmt=DATE_AND_TIME)), level):
         yield
 
 
