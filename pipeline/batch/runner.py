@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from typing import Any
 
-from ..errors import DiskError, PathError, WorkerLost
+from ..errors import DiskError, LockedError, PathError, WorkerLost
 from ..execution.executors import Executor
 from ..execution.lanes import Done, Lanes
 from ..spec.jobs import Job, JobResult, StepProgress, Task
@@ -33,8 +34,8 @@ class Runner:
     """Runs the jobs of one batch and publishes their results.
 
     `executor` resolves encoders. `workers` is called when the first job has to run, and returns the executors
-    that run jobs side by side; without it `executor` runs them. Ledger, outbox and observer are used by the
-    caller's thread alone.
+    that run jobs side by side; without it `executor` runs them. `merge` makes the summary of the batch from
+    that of the run. Ledger, outbox and observer are used by the caller's thread alone.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Runner:
         options: RunOptions = DEFAULTS,
         should_stop: Callable[[], bool] = lambda: False,
         workers: Callable[[], Sequence[Executor]] | None = None,
+        merge: Callable[[dict[str, Any]], dict[str, Any]] = lambda summary: summary,
     ) -> None:
         self.folder = folder
         self.ledger = ledger
@@ -54,6 +56,7 @@ class Runner:
         self.observer = observer
         self.options = options
         self.should_stop = should_stop
+        self.merge = merge
         self.digests = Digests(self.must_stop)
         self.publisher = Publisher(folder, ledger, executor, self.digests, options.keep_times)
         self._announced: set[str] = set()
@@ -73,7 +76,7 @@ class Runner:
             run.work_through(self._until_too_many_fail(group_jobs(jobs()), summary))
         except BaseException as error:
             summary.end_by(error)
-            with suppress(DiskError, PathError):  # the error that ended the run matters more
+            with suppress(DiskError, PathError, LockedError):  # the error that ended the run matters more
                 self._write_summary(summary, jobs, started)
             self.observer.batch_ended(summary, self.folder.path)
             raise
@@ -119,11 +122,12 @@ class Runner:
         """Write the outcome of every job. A run that made something, or tried to, is kept among the runs."""
         summary.finished, summary.seconds = now(), round(time.monotonic() - started, 3)
         summary.close(job.name for job in jobs())
-        whole = asdict(summary)
-        if summary.done + summary.failed + summary.interrupted:
-            pictures = [picture for picture in summary.pictures if picture["status"] != "skipped"]
-            self.folder.add_run({**whole, "pictures": pictures})
-        self.folder.write_summary(whole)
+        run = asdict(summary)
+        with self.folder.shards.merging():
+            if summary.done + summary.failed + summary.interrupted:
+                pictures = [picture for picture in summary.pictures if picture["status"] != "skipped"]
+                self.folder.add_run({**run, "pictures": pictures})
+            self.folder.write_summary(self.merge(run))
 
 
 class BatchRun:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..batch.estimate import Estimate
 from ..batch.planner import Decision
 from ..batch.summary import Finished, Summary
+from ..spec.batches import Batch
 from ..spec.jobs import StepProgress
 from ..spec.text import counted, duration, first_few
 
@@ -82,8 +85,18 @@ def estimate_line(estimate: Estimate, total: int, failing: int) -> str:
     return f"{'; '.join(parts)}."
 
 
+def shard_line(batch: Batch) -> str:
+    """Return what a shard has to do, and what said which it is."""
+    assert batch.shard is not None
+    origin = f", by {batch.shard.origin}" if batch.shard.origin else ""
+    all_of_them = counted(replace(batch, shard=None).count, "picture")
+    return f"{batch.shard}{origin}: {batch.count} of {all_of_them}"
+
+
 def summary_line(summary: Summary, folder: str) -> str:
     """Return the last line of a run."""
+    if not summary.jobs:
+        return f"Nothing to do: this shard of {folder} has no picture"
     them = "it" if summary.missing == 1 else "them"
     gone = f"{summary.missing} deleted or renamed since (--missing makes {them} again)"
     if summary.skipped == summary.jobs:

@@ -6,11 +6,13 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .jobs import Job, Masks, Style, output_name
 from .recipe import INIT_MODES, Recipe, merged_recipe
+from .shards import Shard
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Batch:
 
     The fields of a recipe come from `defaults`, the sweep, the pair and `overrides`; a later source wins.
     `notes` say what globs passed over and which names several styles have. Output names leave out the swept
-    values that are `usual`.
+    values that are `usual`. With a `shard` only its jobs are made and counted.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Batch:
     sweep: Sweep = field(default_factory=Sweep)
     notes: tuple[str, ...] = ()
     usual: Mapping[str, Any] = field(default_factory=dict)
+    shard: Shard | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -67,8 +70,14 @@ class Batch:
     @property
     def count(self) -> int:
         """The number of jobs, which may be too large for `len` until the manifest is checked."""
+        if self.shard is not None:
+            return self._count_in_shard
         pairs = sum(self.sweep.without(pair.fields).count for pair in self.pairs)
         return len(self.contents) * len(self.styles) * self.sweep.count + pairs
+
+    @cached_property
+    def _count_in_shard(self) -> int:
+        return sum(1 for _ in self.jobs())
 
     def input_paths(self) -> set[Path]:
         """Return the files that the jobs read, without making the jobs."""
@@ -81,6 +90,9 @@ class Batch:
 
     def jobs(self) -> Iterator[Job]:
         """Yield every job; those of one style and recipe come in a row, so that its targets are reused."""
+        return (job for job in self._all_jobs() if self.shard is None or self.shard.takes(job.name))
+
+    def _all_jobs(self) -> Iterator[Job]:
         swept = [pair for pair in self.pairs if self.sweep.fields.keys().isdisjoint(pair.fields)]
         others = [pair for pair in self.pairs if not self.sweep.fields.keys().isdisjoint(pair.fields)]
         for values in self.sweep:

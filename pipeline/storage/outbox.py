@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from ..errors import LockedError, PathError
+from ..errors import PathError
 from .files import TEMPORARY_PREFIX, Disk, inode_of, is_inside, walk
 from .older import OlderResults
 from .paths import LOCK, LOG, RECORD, BatchPaths, is_done, json_bytes, name_without_id
 from .places import Place, Places
+from .shards import Shards
 from .stage import Stage, staged_record
 from .temporary import remove_unlocked, sweep_unfinished
 
@@ -29,15 +28,16 @@ RUNS_KEPT, RUNS_BYTES = 100, 64 << 20
 
 
 class BatchFolder:
-    """One batch's folder in the outbox, which one process at a time writes to.
+    """One batch's folder in the outbox, which one process at a time writes to, or several shards of it.
 
     A result is staged whole and leaves the stage by renames. A staged result will be published, by the next
     owner of the lock if need be. If it takes the name of an older result, that one is moved to `older/`.
     """
 
-    def __init__(self, outbox: Path, batch: str, disk: Disk | None = None) -> None:
-        self.paths = BatchPaths(outbox / batch)
+    def __init__(self, outbox: Path, batch: str, disk: Disk | None = None, shard: str = "") -> None:
+        self.paths = BatchPaths(outbox / batch, shard)
         self.disk = disk or Disk()
+        self.shards = Shards(self.paths, self.disk)
         self.places = Places(self.paths)
         self.stage = Stage(self.paths, self.disk)
         self._older = OlderResults(self.paths, self.disk, self.stage)
@@ -174,7 +174,7 @@ class BatchFolder:
 
     def _check_same_folder(self) -> None:
         """Never make a new folder in place of one that was unmounted while a job ran."""
-        if self._lock_inode and inode_of(self.paths.lock) != self._lock_inode:
+        if self._lock_inode and inode_of(self.paths.own_lock) != self._lock_inode:
             raise FileNotFoundError(errno.ENOENT, "the folder went away since the job began")
 
     @contextmanager
@@ -185,40 +185,38 @@ class BatchFolder:
         unfinished files are removed.
 
         Raises:
-            LockedError: another process holds it.
+            LockedError: another process holds it, or works on the same shard.
             PathError: the folder's name cannot be used.
             DiskError: the folder cannot be made or repaired.
         """
-        lock = filelock.FileLock(self.paths.lock, timeout=0)
         with self.paths.errors():
             self.disk.make_folder(self.paths.logs)
-            try:
-                lock.acquire()
-            except filelock.Timeout as error:
-                raise LockedError(
-                    f"{self.path}: another process is working on this batch.",
-                    "Wait for it, or give this one another batch name.",
-                ) from error
-        self._lock_inode = inode_of(self.paths.lock)
+            lock = self.shards.acquire(lambda is_alone: self._repair(sweep, is_alone))
+        self._lock_inode = inode_of(self.paths.own_lock)
         try:
-            self._repair(sweep)
             yield
         finally:
             self._lock_inode = 0
             lock.release()
 
-    def _repair(self, sweep: bool) -> None:
-        """Only the holder of the lock writes here, so what is unfinished belongs to a dead process."""
+    def _repair(self, sweep: bool, is_alone: bool) -> None:
+        """Where only the holder of the lock writes, what is unfinished belongs to a dead process."""
+        stages = [self.stage]
+        if is_alone:
+            stages += [
+                Stage(each, self.disk)
+                for each in (BatchPaths(self.path), *self.shards.stages())
+                if each.stage != self.paths.stage
+            ]
         with self.paths.errors():
-            results, foreign = self.stage.scan()
-            self.left_alone = tuple(f"{path}: is not a result, and is left alone." for path in foreign)
-            for staged in results:
-                self._end_staged(staged)
-            for path in _unfinished(self.path if sweep else self.stage.folder):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    remove_unlocked(path)
+            self.left_alone = ()
+            for stage in stages:
+                results, foreign = stage.scan()
+                self.left_alone += tuple(f"{path}: is not a result, and is left alone." for path in foreign)
+                for staged in results:
+                    self._end_staged(staged)
+            for folder in [self.path] if sweep and is_alone else [stage.folder for stage in stages]:
+                _remove_unfinished(folder)
             sweep_unfinished(self.path.parent)
 
     def _end_staged(self, staged: Path) -> None:
@@ -237,11 +235,16 @@ def batch_names(outbox: Path) -> list[str]:
     return sorted(path.parent.name for path in outbox.glob(f"*/{LOCK}"))
 
 
-def _unfinished(folder: Path) -> Iterator[Path]:
-    """Find unfinished files and folders at any depth. `rglob` takes twice as long among 100,000 results."""
+def _remove_unfinished(folder: Path) -> None:
+    """Remove unfinished files and folders at any depth. `rglob` takes twice as long among 100,000 results."""
     for entry in walk(folder, strict=False):
-        if entry.name.startswith(TEMPORARY_PREFIX):
-            yield Path(entry.path)
+        if not entry.name.startswith(TEMPORARY_PREFIX):
+            continue
+        path = Path(entry.path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            remove_unlocked(path)
 
 
 def log_bytes(header: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:

@@ -37,9 +37,13 @@ def control_folder(inbox: Path) -> Path:
 
 @dataclass(frozen=True)
 class BatchPaths:
-    """The paths of a batch's files: pictures in its folder, logs and records in `logs/`."""
+    """The paths of a batch's files: pictures in its folder, logs and records in `logs/`.
+
+    With `shard`, I-of-N, they are those that a process has which makes this shard of the batch.
+    """
 
     folder: Path
+    shard: str = ""
 
     @property
     def logs(self) -> Path:
@@ -47,11 +51,20 @@ class BatchPaths:
 
     @property
     def stage(self) -> Path:
-        return self.folder / ".staged"
+        return self.shards / f"{self.shard}.staged" if self.shard else self.folder / ".staged"
+
+    @property
+    def shards(self) -> Path:
+        return self.folder / ".shards"
 
     @property
     def lock(self) -> Path:
         return self.folder / LOCK
+
+    @property
+    def own_lock(self) -> Path:
+        """The lock that a process holds while it works on the batch, or on its shard."""
+        return self.shards / f"{self.shard}.lock" if self.shard else self.lock
 
     def image(self, name: str, suffix: str) -> Path:
         return self.folder / f"{name}{suffix}"

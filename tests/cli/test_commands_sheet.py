@@ -11,6 +11,7 @@ from command_line import opened
 
 from pipeline.cli.commands.sheet import write_at_the_end
 from pipeline.spec.config import Config
+from pipeline.storage.outbox import BatchFolder
 
 PAGE = Path("outbox/night/index.html")
 
@@ -81,11 +82,11 @@ def test_jobs_that_were_not_begun_are_on_the_sheet(cli, night):
 
 
 def test_where_there_is_nothing_no_sheet_is_written(environment, capsys):
-    folder = Path("outbox/night")
-    (folder / "logs").mkdir(parents=True)
+    folder = BatchFolder(Path("outbox"), "night")
+    folder.paths.logs.mkdir(parents=True)
     write_at_the_end(Config(), folder, in_a_hurry=False, err=False)
     assert capsys.readouterr() == ("", "")
-    assert [path.name for path in folder.iterdir()] == ["logs"]
+    assert [path.name for path in folder.path.iterdir()] == ["logs"]
 
 
 @pytest.mark.parametrize("problem", ["someone's file", "a bug"])

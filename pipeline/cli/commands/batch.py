@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -14,7 +16,7 @@ import typer
 from ...errors import DeadlineError, Interrupted, UsageError
 from ...spec.text import are, counted
 from . import flags
-from .help import LIMITS, MAKE, Commands
+from .help import LIMITS, MAKE, WHAT, Commands
 from .hooks import telling_hooks
 from .output import check_printed, print_result, say
 from .sheet import write_at_the_end
@@ -25,15 +27,18 @@ if TYPE_CHECKING:
     from ...batch.summary import Summary
     from ...spec.batches import Batch
     from ...spec.config import Config
+    from ...storage.outbox import BatchFolder
     from ..display import Display
 
 app = Commands(MAKE)
+logger = logging.getLogger(__name__)
 
 
 @app.command(
     examples=[
         "style-pipeline run overnight.yaml --dry-run",
         "style-pipeline run overnight.yaml --until 06:30",
+        "style-pipeline run overnight.yaml --shard 1/8",
     ]
 )
 def run(
@@ -45,6 +50,14 @@ def run(
     preset: flags.Preset = None,
     assignments: flags.Assignments = None,
     dry_run: flags.DryRun = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Make the I-th of N parts, beside N - 1 other processes; auto: as the scheduler says.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     max_failures: Annotated[
         int | None,
         typer.Option(
@@ -67,6 +80,7 @@ def run(
     from ...batch.deadline import read_deadline
     from ...batch.planner import RunOptions
     from ...spec.manifest import read_manifest
+    from ...spec.shards import read_shard
 
     _check_is_no_picture(manifest)
     settings = flags.read_settings(
@@ -74,6 +88,8 @@ def run(
     )
     fields = flags.recipe_fields(preset, assignments)
     batch = read_manifest(manifest, settings.recipe, fields, exclusions=settings.exclusions())
+    if shard is not None:
+        batch = replace(batch, shard=read_shard(shard, os.environ))
     options = RunOptions(
         force, settings.max_failures, settings.max_attempts, missing=missing, keep_times=settings.keep_times
     )
@@ -97,44 +113,47 @@ def _check_is_no_picture(manifest: Path) -> None:
 
 def run_batch(settings: Config, batch: Batch, options: RunOptions, level: int, as_json: bool) -> None:
     """Run a batch, show its progress, write its sheet, tell its hooks, and set the exit code."""
+    from ...storage.outbox import BatchFolder
     from ..display import Display
-    from ..sentences import failure_lines, summary_line
+    from ..sentences import failure_lines, shard_line, summary_line
 
-    folder = settings.outbox / batch.name
+    folder = BatchFolder(settings.outbox, batch.name, shard=batch.shard.label if batch.shard else "")
     with show_lines(level), telling_hooks(settings, is_run=True) as hooks:
+        if batch.shard is not None:
+            logger.info(shard_line(batch))
         with show_run(settings, len(batch), level, as_json) as display:
-            summary, stopped = _run_batch(settings, batch, options, Display(display, hooks))
+            summary, stopped = _run_batch(settings, folder, batch, options, Display(display, hooks))
         if summary.failed > 1:
             say(*failure_lines(summary), err=True)
-        say(summary_line(summary, str(folder)), err=as_json)
+        say(summary_line(summary, str(folder.path)), err=as_json)
         write_at_the_end(settings, folder, in_a_hurry=summary.stopped, err=as_json)
     _end(summary, stopped, options)
 
 
 def _run_batch(
-    settings: Config, batch: Batch, options: RunOptions, display: Display
+    settings: Config, folder: BatchFolder, batch: Batch, options: RunOptions, display: Display
 ) -> tuple[Summary, list[int]]:
     """Run a batch; return its summary, and the signal that stopped it if there was one."""
+    from ...batch.merge import Merge
     from ...batch.runner import Runner
     from ...execution.executors import InProcessExecutor
     from ...execution.pool import batch_executors
     from ...storage.ledger import Ledger
-    from ...storage.outbox import BatchFolder
     from ..signals import stop_signal
 
     executor = InProcessExecutor(settings)
     workers = partial(batch_executors, settings, len(batch), executor)
-    folder = BatchFolder(settings.outbox, batch.name)
+    merge = {"merge": Merge(folder, batch)} if batch.shard else {}
     with (
         stop_signal(display.stopping, with_hang_up=True) as stopped,
         closing(Ledger(settings.state_dir)) as ledger,
         folder.locked(),
     ):
-        runner = Runner(folder, ledger, executor, display, options, lambda: bool(stopped), workers)
+        runner = Runner(folder, ledger, executor, display, options, lambda: bool(stopped), workers, **merge)
         try:
             summary = runner.run(batch.jobs, len(batch))
         except BaseException:
-            write_at_the_end(settings, folder.path, in_a_hurry=True, err=True)
+            write_at_the_end(settings, folder, in_a_hurry=True, err=True)
             raise
         for text in folder.left_alone:
             display.notify("ignored", text)
@@ -162,7 +181,7 @@ def plan_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
     from ...execution.executors import InProcessExecutor
     from ...storage.ledger import LedgerCopy
     from ...storage.outbox import BatchFolder
-    from ..sentences import decision_line, decision_object, estimate_line
+    from ..sentences import decision_line, decision_object, estimate_line, shard_line
 
     executor, failing = InProcessExecutor(settings), 0
     folder, digests = BatchFolder(settings.outbox, batch.name), Digests(lambda: False)
@@ -175,5 +194,6 @@ def plan_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
                 encoder = decision.job.recipe.encoder
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
                 estimate.add(decision.job.recipe, name, decision.steps_taken)
-    say(*batch.notes, estimate_line(estimate, len(batch), failing), err=as_json)
+    lines = [shard_line(batch)] if batch.shard else []
+    say(*batch.notes, *lines, estimate_line(estimate, len(batch), failing), err=as_json)
     check_printed()

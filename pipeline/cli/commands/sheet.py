@@ -14,6 +14,7 @@ from .output import print_result, say
 
 if TYPE_CHECKING:
     from ...spec.config import Config
+    from ...storage.outbox import BatchFolder
 
 app = Commands(LOOK)
 
@@ -53,12 +54,17 @@ def sheet(
     print_result(image or write_sheet(folder, _moved(settings)))
 
 
-def write_at_the_end(settings: Config, folder: Path, in_a_hurry: bool, err: bool) -> None:
-    """Write the sheet of a run that ends, if something changed. Whatever is wrong with it is a warning."""
+def write_at_the_end(settings: Config, folder: BatchFolder, in_a_hurry: bool, err: bool) -> None:
+    """Write the sheet of a run that ends, if something changed. Whatever is wrong with it is a warning.
+
+    Of several shards, the last to end takes its time for the thumbnails.
+    """
     from ...page.sheet import renew_sheet
 
     try:
-        path = renew_sheet(folder, _moved(settings), IN_A_HURRY_S if in_a_hurry else AT_THE_END_S)
+        with folder.shards.merging():
+            limit_s = IN_A_HURRY_S if in_a_hurry or folder.shards.not_ended() else AT_THE_END_S
+            path = renew_sheet(folder.path, _moved(settings), limit_s)
     except UsageError:
         return  # there is nothing to show
     except Exception as error:
