@@ -111,10 +111,7 @@ function card(index, isInGrid) {
     made.append(statusNote(picture));
   }
   const caption = element("span", { className: "caption" });
-  const style = picture.styles?.[0]?.thumb;
-  if (style && !isInGrid && stylesDiffer) {
-    caption.append(element("img", { alt: "", src: style, loading: "lazy", decoding: "async" }));
-  }
+  if (!isInGrid && stylesDiffer) caption.append(...styleImages(picture));
   if (picture.difference && !isInGrid) caption.append(element("b", {}, picture.difference));
   caption.append(element("span", { title: picture.name }, picture.name));
   made.append(caption);
@@ -167,9 +164,8 @@ function gridHeads(columns) {
   const withVariants = columns.some(({ label }) => label);
   for (const { group, label, place } of columns) {
     if (group.label && !starts.has(group)) {
-      const style = data.pictures[group.picture]?.styles?.[0]?.thumb;
       const head = element("span", { className: "group", role: "columnheader" },
-        style ? element("img", { alt: "", src: style }) : "", element("span", {}, group.label));
+        ...styleImages(data.pictures[group.picture]), element("span", {}, group.label));
       head.style.gridColumn = `${place} / span ${group.columns.length}`;
       head.style.gridRow = "1";
       line.append(head);
@@ -187,10 +183,20 @@ function gridHeads(columns) {
 
 function rowHead(row) {
   const picture = data.pictures[row.picture];
-  const thumb = { styles: picture.styles?.[0]?.thumb, contents: picture.content }[data.rowsAre];
+  const images = { styles: styleImages, contents: contentImages }[data.rowsAre]?.(picture) ?? [];
   return element("div", { className: "rowhead", role: "rowheader" },
-    thumb ? element("img", { alt: "", src: thumb, loading: "lazy", decoding: "async" }) : "",
-    element("p", { className: "label" }, row.label));
+    element("div", { className: "sources" }, ...images), element("p", { className: "label" }, row.label));
+}
+
+const small = (source) => element("img", { alt: "", src: source, loading: "lazy", decoding: "async" });
+
+function contentImages(picture) {
+  return picture.content ? [small(picture.content)] : [];
+}
+
+// The first styles of a blend stand for it.
+function styleImages(picture) {
+  return (picture?.styles ?? []).filter((style) => style.thumb).slice(0, 2).map((style) => small(style.thumb));
 }
 
 function buildWall() {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,29 @@ def test_nothing_moves_for_those_who_do_not_like_it(visit: Open, sheet: Path, mo
         return transitionDuration.split(", ").some(time => parseFloat(time) > 0) || animationName !== "none";
     })""")
     assert moving == (motion == "no-preference")
+
+
+def trial(folder: Path, *styles: str, **recipe: list[Any]) -> Path:
+    """Write the sheet of one content in several styles, each with the values of some recipe fields."""
+    photo = draw(folder / "me.png", "navy")
+    combinations = [dict(zip(recipe, values, strict=True)) for values in itertools.product(*recipe.values())]
+    for style, fields in itertools.product(styles, combinations):
+        name = "--".join(["me", style, *(f"{key}-{value}" for key, value in fields.items())])
+        add_record(folder / "try-me", photo, draw(folder / f"{style}.png", "pink"), name=name, recipe=fields)
+    return write_sheet(folder / "try-me")
+
+
+def test_a_content_that_all_pictures_share_stands_above_them(visit: Open, tmp_path: Path) -> None:
+    seen = visit(trial(tmp_path, "x", "y", "z"))
+    (figure,) = seen.page.locator("#head figure").all()
+    assert figure.inner_text().split() == ["Photograph", "me.png"]
+    assert seen.pixel(figure, 0.1, 0.5) == pytest.approx(NAVY, abs=3)
+    assert seen.page.locator(".card .caption img").count() == 3
+
+
+def test_so_does_a_style_and_the_values_of_two_fields_are_a_grid(visit: Open, tmp_path: Path) -> None:
+    seen = visit(trial(tmp_path, "x", strength=[0.5, 2], seed=[1, 2, 3]))
+    assert seen.page.locator("#head figcaption").all_inner_texts() == ["Photograph\nme.png", "Style\nx.png"]
+    assert seen.page.get_by_role("columnheader").all_inner_texts() == ["seed 1", "seed 2", "seed 3"]
+    assert seen.page.get_by_role("rowheader").all_inner_texts() == ["strength 0.5", "strength 2"]
+    assert seen.page.locator(".row .card").count() == 6
