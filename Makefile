@@ -16,7 +16,7 @@ strips: .venv/installed
 
 # In two halves side by side: daemons and commands that are started as processes, and the rest.
 PROCESSES = $(wildcard $(patsubst %,tests/*/test_%.py,claims commands_batch commands_watch commands_watched \
-	daemon_styles docs events faults_* owner power_loss quarantine worker worker_process))
+	daemon_styles docs events faults_* owner power_loss quarantine shards_faults worker worker_process))
 
 test: .venv/installed-dev
 	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-processes test-rest

@@ -19,8 +19,9 @@ from .files import Disk, read_json_object
 from .locks import is_locked
 from .paths import BatchPaths, json_bytes
 
-# How many seconds a shard waits until others have begun, or have written what they share.
-GATE_S, MERGE_S = 60.0, 600.0
+# How many seconds a shard waits for another that begins, and may have much to sweep, or that writes what they
+# share.
+PATIENCE_S = 600.0
 _LABEL = re.compile(r"(\d+)-of-(\d+)")
 
 
@@ -46,7 +47,7 @@ class Shards:
         lock = self._lock(self.paths.lock, "another process is working on this batch")
         with _released_on_error(lock):
             if self.paths.shards.is_dir():
-                with self._briefly("gate", GATE_S):
+                with self._briefly("gate"):
                     self._refuse_beside(self._running())
                 for part in self.paths.shards.glob("*.json"):
                     self.disk.remove(part)
@@ -55,7 +56,7 @@ class Shards:
 
     def _acquire_shard(self, prepare: Callable[[bool], None]) -> filelock.BaseFileLock:
         self.disk.make_folder(self.paths.shards)
-        with self._briefly("gate", GATE_S):
+        with self._briefly("gate"):
             whole = self._lock(self.paths.lock, "another process is working on this batch")
             try:
                 own = self._lock(self.paths.own_lock, "another process is working on this shard")
@@ -93,15 +94,15 @@ class Shards:
         return [path.stem for path in locks if _LABEL.fullmatch(path.stem) and is_locked(path)]
 
     @contextmanager
-    def _briefly(self, name: str, limit_s: float) -> Iterator[None]:
+    def _briefly(self, name: str) -> Iterator[None]:
         """Hold a lock that every shard takes for a moment."""
         try:
-            with filelock.FileLock(self.paths.shards / f"{name}.lock", timeout=limit_s):
+            with filelock.FileLock(self.paths.shards / f"{name}.lock", timeout=PATIENCE_S):
                 yield
         except filelock.Timeout as error:
             raise LockedError(
-                f"{self.paths.folder}: another shard of it has been busy for {limit_s:.0f} seconds.",
-                "Run the same command again; if nothing runs, delete the folder .shards in it.",
+                f"{self.paths.folder}: another shard of it has been busy for {PATIENCE_S:.0f} seconds.",
+                "Run the same command again when that one has ended.",
             ) from error
 
     @contextmanager
@@ -110,7 +111,7 @@ class Shards:
         if not self.paths.shard:
             yield
             return
-        with self._briefly("merge", MERGE_S):
+        with self._briefly("merge"):
             yield
 
     def write_part(self, summary: Mapping[str, Any]) -> None:

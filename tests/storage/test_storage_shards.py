@@ -115,7 +115,7 @@ def test_the_summaries_of_shards_are_those_of_their_last_runs(tmp_path: Path) ->
 def test_what_shards_share_is_written_by_one_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "MERGE_S", 0.01)
+    monkeypatch.setattr(shards, "PATIENCE_S", 0.01)
     with ExitStack() as stack:
         folders = [shard(tmp_path, label) for label in ("1-of-2", "2-of-2")]
         for folder in folders:
