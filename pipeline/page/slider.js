@@ -22,10 +22,13 @@ export function comparison(picture) {
   };
   slider.addEventListener("input", move);
   move();
-  box.append(
-    element("img", { className: "before", alt: `Photograph: ${picture.contentName ?? ""}`, src: picture.content }),
+  const photograph = element("img", { className: "before", alt: `Photograph: ${picture.contentName ?? ""}`, src: picture.content });
+  const over = [photograph,
     element("span", { className: "tag left", "aria-hidden": "true" }, "before"),
     element("span", { className: "tag right", "aria-hidden": "true" }, "after"),
-    element("span", { className: "edge" }), slider);
+    element("span", { className: "edge" }), slider];
+  // Without the photograph there is nothing to compare with.
+  photograph.addEventListener("error", () => over.forEach((one) => one.remove()));
+  box.append(...over);
   return box;
 }

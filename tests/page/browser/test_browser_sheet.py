@@ -57,6 +57,15 @@ def test_it_moves_with_its_folder(visit: Open, sheet: Path) -> None:
     assert_cut(seen, 0.5)
 
 
+def test_without_the_photograph_there_is_no_slider(visit: Open, sheet: Path) -> None:
+    for thumbnail in (sheet.parent / ".thumbs").glob("content-*"):
+        thumbnail.unlink()
+    seen = visit(sheet)
+    open_first(seen).wait_for(state="detached")
+    assert seen.pixel(seen.page.locator(".compare"), 0.1, 0.2) == pytest.approx(OLIVE, abs=3)
+    seen.forgive("ERR_FILE_NOT_FOUND")
+
+
 def test_the_slider_follows_the_mouse(visit: Open, sheet: Path) -> None:
     seen = visit(sheet)
     open_first(seen)
