@@ -3,7 +3,8 @@
 import { describe, duration, element, roughly, visible, when } from "./dom.js";
 import { lossCurves } from "./curves.js";
 
-const WARM = 4;
+const WARM = 4; // so many steps tell how long the others take
+const CANCELLED = "to be cancelled";
 
 // Show up to four pictures side by side; those that cannot be shown leave.
 export function showFaces(place, addresses) {
@@ -133,6 +134,7 @@ export function updateWait(made, wait) {
   showFaces(thumb, wait.faces);
   const styles = wait.styles.length ? wait.styles.join(", ") : wait.folder || "every style";
   text.lastChild.textContent = visible([styles, waitsFor(wait.reason)].filter(Boolean).join(" · "));
+  if (wait.reason === CANCELLED) return buttons.replaceChildren();
   const [first, cancel] = ["first", "cancel"].map((what) => `/api/waiting/${wait.id}/${what}`);
   buttons.replaceChildren(
     wait.isNext ? "" : titled(action("First", wait.name, first), "Paint this one next"), action("Cancel", wait.name, cancel));

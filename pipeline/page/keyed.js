@@ -4,10 +4,13 @@
 // item is there, so that what has the focus keeps it; `make` is called for a new item, `update` for every changed one.
 export function keyed(list, items, make, update = () => {}) {
   const known = new Map([...list.children].map((child) => [child.dataset.id, child]));
+  const seen = new Set();
   const hadFocus = list.contains(document.activeElement) ? document.activeElement : null;
   let last = null;
   for (const item of items) {
     const id = String(item.id);
+    if (seen.has(id)) continue; // it was read twice, on its way from one place to another
+    seen.add(id);
     const text = JSON.stringify(item);
     let child = known.get(id);
     known.delete(id);

@@ -91,21 +91,27 @@ function showTrouble() {
 
 function showSections() {
   const { inbox, failed, failedCount, running } = state;
-  at("styles").hidden = !inbox;
+  hide("styles", !inbox);
   if (inbox) styles.show(state.styles);
   showWelcome();
   keyed(at("runs"), running, makeRun, updateRun);
-  at("running").hidden = !running.length;
+  hide("running", !running.length);
   showWaiting();
-  at("failed").hidden = !failedCount;
+  hide("failed", !failedCount);
   keyed(at("failures"), failed, makeFailure);
   at("failed-title").textContent = failedCount > 1 ? `Failed (${failedCount.toLocaleString()})` : "Failed";
   at("retry-all").hidden = failed.filter((one) => one.canRetry).length < 2;
   at("failures-more").textContent = failedCount > failed.length ? `The newest ${failed.length} are shown.` : "";
   gallery.show(state);
-  at("done").hidden = !at("welcome").hidden;
+  hide("done", !at("welcome").hidden);
   const folders = [["Finished pictures", state.outbox], ["Dropped photos", inbox]].filter(([, path]) => path);
   at("foot").replaceChildren(...folders.map(([what, path]) => element("p", {}, `${what}: `, element("code", {}, path))));
+}
+
+// What has the focus must not vanish with its section.
+function hide(name, isHidden) {
+  if (isHidden && at(name).contains(document.activeElement)) at("head").querySelector("h1").focus({ preventScroll: true });
+  at(name).hidden = isHidden;
 }
 
 function showWelcome() {
@@ -133,7 +139,7 @@ function showWaiting() {
   const shown = showsAllWaiting ? waiting : waiting.slice(0, FEW_WAITING);
   const rows = shown.map((wait, place) => ({ ...wait, faces: faces(wait), isNext: place === 0 }));
   keyed(at("queue"), rows, makeWait, updateWait);
-  at("waiting").hidden = !waitingCount && !uploads.count;
+  hide("waiting", !waitingCount && !uploads.count);
   at("waiting-title").textContent = waitingCount > 1 ? `Waiting (${waitingCount.toLocaleString()})` : "Waiting";
   at("show-all").hidden = showsAllWaiting || waiting.length <= FEW_WAITING;
   at("show-all").textContent = `Show all ${waitingCount.toLocaleString()}`;
@@ -213,7 +219,7 @@ function begin() {
       if (!state) return;
       state.running = running;
       keyed(at("runs"), running, makeRun, updateRun);
-      at("running").hidden = !running.length;
+      hide("running", !running.length);
       showHead();
     },
     lost: () => {

@@ -136,6 +136,7 @@ def test_what_failed_says_why_and_can_be_tried_again(page: Page, visit: Open) ->
     failure = seen.page.locator("#failures li")
     failure.wait_for()
     assert "me.png: told to fail." in failure.inner_text()
+    failure.get_by_text("Tell it not to.").wait_for()
     seen.assert_accessible()
     daemon.stop()
     page.watch().until("watching")
