@@ -14,6 +14,7 @@ from ..watch.heartbeat import Queue
 from .sentences import finished_object
 
 STOPPING = "Stopping after the current step; once more to stop at once."
+PAUSED = "Paused by a user; `style-pipeline resume` ends the pause."
 
 
 class Display:

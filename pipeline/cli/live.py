@@ -16,7 +16,7 @@ from ..spec.recipe import Recipe
 from ..spec.schedule import total_steps
 from ..spec.text import duration, one_line
 from ..watch.heartbeat import Queue
-from .display import STOPPING, Display
+from .display import PAUSED, STOPPING, Display
 from .rows import Row, progress_table
 from .sentences import losses
 
@@ -76,7 +76,7 @@ class LiveRows(Display):
         self._running: dict[str, Row] = {}  # by the names of their jobs
         self._encoder = ""
         self._queue = ""
-        self._stopping = False
+        self._stopping = self._paused = False
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> LiveRows:
@@ -113,6 +113,8 @@ class LiveRows(Display):
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
         self._stopping |= kind == "stopping"
+        if kind in {"paused_by_user", "resumed_by_user"}:
+            self._paused = kind == "paused_by_user"
         if kind == "paused":  # a fault of the machine, which ended the jobs that ran
             self._running.clear()
 
@@ -125,9 +127,8 @@ class LiveRows(Display):
         shown: RenderableType = progress_table(rows, self.console.width)
         if not rows:
             shown = Text(self._queue or "starting", no_wrap=True, overflow="ellipsis")
-        if self._stopping:
-            return Group(Text(STOPPING, no_wrap=True, overflow="ellipsis"), shown)
-        return shown
+        notice = STOPPING if self._stopping else PAUSED if self._paused else ""
+        return Group(Text(notice, no_wrap=True, overflow="ellipsis"), shown) if notice else shown
 
     def _rows(self) -> list[Row]:
         rows = list(self._running.values())  # they may change while they are drawn

@@ -18,9 +18,9 @@ MOST_NAMED = 5
 
 def unfinished_drops(status: Mapping[str, Any]) -> list[Drop]:
     """Return the drops that `read_status` found waiting, begun or being made."""
-    running = status["running"]
+    running = status["running"] or {}
     return [
-        *([Drop(running["path"], running["id"], running["name"])] if running and running["id"] else []),
+        *([Drop(running["path"], running["id"], running["name"])] if running.get("id") else []),
         *(Drop(one["path"], one["id"]) for one in status["begun"]),
         *(Drop(one["path"]) for one in status["waits"]),
     ]

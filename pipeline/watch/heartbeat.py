@@ -125,6 +125,7 @@ class Heartbeat:
         self._job_began = self.clock()
         progress = {"step": 0, "steps": total_steps(job.recipe), "seconds": 0.0}
         self.state["running"] = {"name": name, **self._drop, **progress}
+        self._next = 0.0  # so that whoever asks now learns of it
         self.display.job_started(job, name)
 
     def job_step(self, name: str, progress: StepProgress) -> None:
@@ -141,6 +142,8 @@ class Heartbeat:
         self.display.worker_lost(job, error)
 
     def job_finished(self, finished: Finished) -> None:
+        if self.running is not None:
+            self._next = 0.0
         self.state["running"] = None
         self.display.job_finished(finished)
 
@@ -186,7 +189,10 @@ class Heartbeat:
             self.notify("resumed_by_user", "resumed by a user")
 
     def beat(self, queue: Queue, watching: bool, broken: Mapping[str, str], last: bool = False) -> None:
-        """Give a heartbeat, about once a second however often this is called, and the `last` in any case."""
+        """Give a heartbeat, about once a second however often this is called, and the `last` in any case.
+
+        The beginning and the end of a job are told at once.
+        """
         if self.clock() < self._next and not last:
             return
         self._next = self.clock() + BEAT_S

@@ -188,13 +188,14 @@ def examine_daemon(config: Config, ledger: Ledger) -> list[Check]:
     """Check that a daemon runs, gives heartbeats, sees events, and has free space."""
     status = read_daemon_status(config, ledger.read_daemon(config.watch.inbox), time.time())
     age = status["last_beat_s"]
+    pause = status["paused"] or ("none" if status["paused_by_user"] is None else "by a user")
     checks = [
         Check("daemon", "is running" if status["alive"] else "nobody watches the inbox", status["alive"]),
         Check(
             "heartbeat", f"{age} s ago" if age is not None else "none yet", age is not None and age < LATE_S
         ),
         Check("events", EVENTS[status["watching"]], status["watching"] is not False),
-        Check("pause", status["paused"] or "none", not status["paused"]),
+        Check("pause", pause, not status["paused"]),
     ]
     free_needed = config.watch.min_free_mb << 20
     folders = (config.watch.inbox, config.outbox, config.state_dir)

@@ -150,6 +150,18 @@ def test_the_live_watch_shows_queue_and_job() -> None:
     assert shown(live, 80)[0].startswith("Stopping after the current step")
 
 
+def test_the_live_watch_says_that_someone_paused_it() -> None:
+    live = LiveRows(console(80, terminal=True)[0])
+    live.notify("paused_by_user", "paused by a user")
+    assert shown(live, 80)[0].startswith("Paused by a user; `style-pipeline resume`")
+    live.notify("stopping", "stopping")
+    assert shown(live, 80)[0].startswith("Stopping after the current step")
+    live = LiveRows(console(80, terminal=True)[0])
+    live.notify("paused_by_user", "paused by a user")
+    live.notify("resumed_by_user", "resumed by a user")
+    assert shown(live, 80) == ["starting"]
+
+
 @pytest.mark.parametrize("width", [200, 80, 50, 20])
 @pytest.mark.parametrize("name", ["wedding/day1/a-very-long-name--starry_night", "字" * 40, "a--s"])
 def test_the_row_of_the_live_watch_fits(name: str, width: int) -> None:

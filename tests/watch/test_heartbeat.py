@@ -32,6 +32,21 @@ def test_beats_come_at_most_once_a_second(beating: Beating, ledger: Ledger, conf
     assert len(beating.manager.messages) == 2
 
 
+def test_the_beginning_and_the_end_of_a_job_are_told_at_once(
+    beating: Beating, ledger: Ledger, config: Config
+) -> None:
+    beating.beat()
+    for tell, running in (
+        (lambda: beating.heartbeat.job_started(JOB, "a--s"), True),
+        (lambda: beating.heartbeat.job_finished(Finished(JOB, "a--s", "done")), False),
+    ):
+        tell()
+        beating.heartbeat.beat(QUEUE, True, {})
+        assert (ledger.read_daemon(config.watch.inbox)["running"] is not None) == running
+        beating.heartbeat.job_step("a--s", step(3)) if running else None
+    assert len(beating.shown.queues) == 3
+
+
 def test_a_queue_in_a_few_words() -> None:
     assert str(QUEUE) == "3 waiting, 2 settling, 5 done, 1 quarantined"
 
