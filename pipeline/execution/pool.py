@@ -67,7 +67,7 @@ def plan_workers(config: Config, jobs: int) -> list[WorkerPlan]:
         DeviceError: the configured device is not here.
     """
     from ..transfer.devices import plan_device, same_devices
-    from ..transfer.memory import share_bytes
+    from ..transfer.memory import processes_that_fit, share_bytes
 
     cores = usable_cores()
     device = plan_device(config.device)
@@ -75,7 +75,7 @@ def plan_workers(config: Config, jobs: int) -> list[WorkerPlan]:
     if config.workers != "auto":
         count = config.workers
     elif device.device == "cpu":
-        count = min(cores, CPU_WORKERS)
+        count = min(cores, CPU_WORKERS, processes_that_fit(config.memory_bytes) or cores)
     else:
         count = GPU_WORKERS * len(devices)
     count = max(1, min(count, jobs))

@@ -17,6 +17,7 @@ def config() -> Config:
 
 def test_workers_share_the_cores(config, monkeypatch) -> None:
     monkeypatch.setattr("pipeline.execution.pool.usable_cores", lambda: 8)
+    monkeypatch.setattr("pipeline.transfer.memory._system_bytes", lambda: None)
 
     def planned(jobs: int, workers: int | str = "auto") -> list[int]:
         plans = plan_workers(config.model_copy(update={"workers": workers}), jobs)
@@ -28,6 +29,20 @@ def test_workers_share_the_cores(config, monkeypatch) -> None:
     assert planned(1) == [8]
     assert planned(100, 3) == [3, 3, 2]
     assert planned(100, 16) == [1] * 16
+
+
+@pytest.mark.parametrize(
+    ("free_mb", "memory_mb", "count"),
+    [(9000, "auto", 4), (1100, "auto", 2), (9000, 1600, 3), (9000, 700, 1), (300, "auto", 1)],
+)
+def test_there_are_no_more_workers_than_fit_the_memory(
+    config, monkeypatch, free_mb, memory_mb, count
+) -> None:
+    monkeypatch.setattr("pipeline.execution.pool.usable_cores", lambda: 8)
+    monkeypatch.setattr("pipeline.transfer.memory._system_bytes", lambda: free_mb << 20)
+    limited = config.model_copy(update={"memory_mb": memory_mb})
+    assert len(plan_workers(limited, 100)) == count
+    assert len(plan_workers(limited.model_copy(update={"workers": 5}), 100)) == 5
 
 
 def test_workers_share_the_memory(config, monkeypatch) -> None:

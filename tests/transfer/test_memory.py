@@ -16,6 +16,7 @@ CPU, GPU = (DevicePlan(device, "", "bfloat16", 0) for device in ("cpu", "cuda:0"
 def nothing_taken(monkeypatch):
     monkeypatch.setattr(memory, "own_bytes", lambda: 0)
     monkeypatch.setattr(memory, "others_bytes", lambda: 0)
+    monkeypatch.setattr(memory, "LIBRARY_BYTES", 0)
 
 
 def test_memory_grows_with_pixels_width_precision_and_history():
@@ -108,10 +109,11 @@ def test_a_limit_counts_what_a_process_and_the_others_have(monkeypatch):
     """Not what it keeps for the next picture: that is seen as the least it ever had."""
     monkeypatch.setattr(memory, "free_bytes", lambda plan: 10_000)
     monkeypatch.setattr(memory, "own_bytes", lambda: 200)
-    monkeypatch.setattr(memory, "others_bytes", lambda: 300)
+    monkeypatch.setattr(memory, "others_bytes", lambda: 250)
+    monkeypatch.setattr(memory, "LIBRARY_BYTES", 50)
     model = MemoryModel(CPU, share_bytes=450, limit_bytes=1000)
-    assert model.free_bytes() == 1000 - 200 - 300
-    assert model.free_bytes(alone=False) == 450 - 200
+    assert model.free_bytes() == 1000 - 200 - 250 - 50
+    assert model.free_bytes(alone=False) == 450 - 200 - 50
     monkeypatch.setattr(memory, "own_bytes", lambda: 700)
     assert model.free_bytes() == 500
     monkeypatch.setattr(memory, "others_bytes", lambda: 2000)
