@@ -114,6 +114,8 @@ def _find(
     photo: Path, styles: Sequence[Path], exclusions: Exclusions
 ) -> tuple[Path, tuple[Style, ...], tuple[str, ...]]:
     """Return the photo, the styles without it, for it may lie in their folder, and notes."""
+    if photo.expanduser().is_dir():
+        raise UsageError(f"{photo}: is a folder; a trial takes one photo.", "For several, use `run`.")
     resolver = Resolver(Path.cwd(), exclusions)
     contents = resolver.contents([str(photo)])
     found = resolver.styles([_entry(path) for path in styles])

@@ -106,7 +106,7 @@ def test_values_that_make_no_sense_are_refused(here: Path, problem: Any, message
     ("photo", "styles", "message"),
     [
         ("photos/A.jpg", ["styles"], "photos/A.jpg: no such file; there is 'a.jpg'."),
-        ("photos", ["styles"], "photos: is a folder; name its pictures, as in photos/*.jpg."),
+        ("photos", ["styles"], "photos: is a folder; a trial takes one photo."),
         ("photos/[ac].jpg", ["styles"], "photos/[ac].jpg: expected one picture; 2 match."),
         ("photos/a.jpg", ["no"], "no: no such file."),
         ("photos/a.jpg", ["photos/a.jpg"], "photos/a.jpg: is the only style, too."),
