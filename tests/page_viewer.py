@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -46,13 +47,18 @@ class Viewer:
         connection.request(method, target, body or None, {**SAME_ORIGIN, "Cookie": self.cookie})
         return connection.getresponse()
 
-    def states(self) -> Iterator[dict[str, Any]]:
-        """Yield each state that the page streams, until it ends the stream."""
+    def states(self, most_quiet: float = 3) -> Iterator[dict[str, Any]]:
+        """Yield each state that the page streams, until it ends the stream.
+
+        It says every 15 s that nothing changes; so often is too long for a test.
+        """
         with closing(self.connect()) as connection:
             answer = self.send(connection, "GET", "/api/events")
             assert answer.status == 200, answer.read()
-            name = ""
+            name, quiet = "", 0
             for line in answer:
+                quiet += line == b":\n"  # a comment, of an idle stream
+                assert quiet < most_quiet, "nothing changes any more"
                 if line.startswith(b"event: "):
                     name = line.decode().strip().removeprefix("event: ")
                 elif line.startswith(b"data: ") and name == "state":
@@ -62,7 +68,7 @@ class Viewer:
         """Read the stream until the page ends, however it does."""
         try:
             self.sign_in()
-            for _ in self.states():
+            for _ in self.states(math.inf):
                 pass
         except (OSError, HTTPException):
             return
