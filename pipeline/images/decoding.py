@@ -12,13 +12,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile
 
 from .colorspaces import declared_colors
+from .exif import orientation_of
 from .metadata import NO_METADATA, Metadata, read_metadata
 from .profiles import to_srgb_8, to_srgb_16
 from .samples import on_white, possible_whites, split_alpha, to_8_bits, to_16_bits, upright
 
+# How a picture becomes upright, by its orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 EIGHT_BITS = "only 8 of its 16 bits are used"
 
 # Magic number, width, height and the sample that is full light.
@@ -59,10 +70,10 @@ def decode_pillow(image: Image.Image, samples_HWC: NDArray[np.uint16] | None = N
     if samples_HWC is None and image.mode.startswith(("I", "F")):
         samples_HWC, notes = _grey_samples(image)
     if samples_HWC is None:
-        found = _from_8_bits(ImageOps.exif_transpose(_without_false_alpha(image)), declared.profile)
+        found = _from_8_bits(_upright(_without_false_alpha(image)), declared.profile)
     else:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-        found = decode_samples(upright(samples_HWC, orientation), declared.profile, transparent)
+        samples_HWC = upright(samples_HWC, orientation_of(image))
+        found = decode_samples(samples_HWC, declared.profile, transparent)
     profile = declared.profile if declared.can_be_kept else b""
     return replace(found, metadata=metadata, profile=profile, notes=(*notes, *declared.notes, *found.notes))
 
@@ -95,6 +106,12 @@ def _from_8_bits(image: Image.Image, profile: bytes) -> Decoded:
         return Decoded(image, notes=notes)
     image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
     return Decoded(image, alpha_HW=np.asarray(alpha), notes=notes)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its metadata says. Pillow's own function fails on damage in the rest of it."""
+    turn = _TURNS.get(orientation_of(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def _without_false_alpha(image: Image.Image) -> Image.Image:

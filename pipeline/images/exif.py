@@ -72,6 +72,15 @@ def kept_exif(image: Image.Image) -> Exif:
         return Exif(notes=("its EXIF cannot be read and is left out",))
 
 
+def orientation_of(image: Image.Image) -> int:
+    """Return the orientation that a picture's metadata gives, 1 to 8; 1, upright, if it cannot be read."""
+    try:
+        found = image.getexif().get(TAGS.Orientation)
+    except Exception:  # as above
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
 def tiff_exif(data: bytes, offset: int) -> Exif:
     """Return the same for the IFD at an offset of a TIFF."""
     return _kept(io.BytesIO(data), offset)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from . import iptc, jpeg, xmp
-from .exif import NO_EXIF, Exif, kept_exif, tiff_exif, with_resolution
+from .exif import NO_EXIF, Exif, kept_exif, orientation_of, tiff_exif, with_resolution
 from .ifd import TAGS
 from .resolution import Dpi, plausible, upright
 from .tiff import Page
@@ -49,12 +49,11 @@ def read_metadata(image: Image.Image) -> Metadata:
     """Return the metadata of a picture that Pillow has read, by the names that Pillow gives it."""
     exif, info = kept_exif(image), image.info
     packet, data_sets = info.get("xmp"), info.get("iptc")
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
     return Metadata(
         exif,
         packet if isinstance(packet, bytes) else b"",
         data_sets if isinstance(data_sets, bytes) else b"",
-        upright(plausible(info.get("dpi")) or exif.dpi, orientation),
+        upright(plausible(info.get("dpi")) or exif.dpi, orientation_of(image)),
     )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_files import encoded, halves, tiff_file
-from PIL import ExifTags, Image, PngImagePlugin
+from picture_files import camera_exif, encoded, halves, tiff_file
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 from xmp_packets import (
     KEPT,
     KEPT_NAMES,
@@ -220,3 +220,25 @@ def test_no_damaged_metadata_fails_a_picture(source: str, place: int, noise: byt
     assert found.image.size == (40, 20)
     kept, _ = keep(found.metadata, "webp")
     encode_image(PIXELS[:2, :2], "webp", 95, {}, kept)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1_000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_no_damaged_exif_fails_a_picture(damage: list[tuple[int, int]]) -> None:
+    """Pillow writes EXIF anew when it turns a picture, and cannot where that is damaged."""
+    exif = camera_exif().tobytes()
+    data = bytearray(encoded(halves(), "JPEG", exif=exif))
+    start = data.index(b"Exif\0\0") + 6
+    for place, value in damage:
+        data[start + place % (len(exif) - 6)] = value
+    found = decode_picture(bytes(data), "p")
+    assert sorted(found.image.size) == [20, 40]
+    keep(found.metadata, "jpeg")
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_pictures_are_turned_as_pillow_turns_them(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encoded(Image.fromarray(PIXELS), "PNG", exif=exif.tobytes())
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert decode_picture(data, "p.png").image.tobytes() == expected.tobytes()
