@@ -225,6 +225,8 @@ function begin() {
     lost: () => {
       isLost = true;
       document.body.classList.add("lost");
+      at("doing").textContent = "Not connected.";
+      document.title = `Not connected – ${NAME}`;
       showTrouble();
     },
     refused: refuse,

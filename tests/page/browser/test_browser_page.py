@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from batch_records import add_record, draw
 from fakes import picture_bytes
 from page_world import Page, drop
 from visits import PHONE, Visit
@@ -250,3 +252,39 @@ def test_tab_goes_through_the_page_in_its_order(seen: Visit) -> None:
         "button Add a style: choose a picture",
         "a me.pngs · 0.5 s",
     ]
+
+
+@pytest.fixture
+def many(watched: Watched, tmp_path: Path) -> None:
+    """A batch of seventy pictures."""
+    style = draw(tmp_path / "styles/monet.png", "pink")
+    for number in range(70):
+        time = f"2030-01-02T03:{number // 60:02}:{number % 60:02}+00:00"
+        content = draw(tmp_path / f"photos/{number:02}.png", "navy")
+        add_record(watched.outbox / "night", content, style, finished=time)
+
+
+@pytest.mark.usefixtures("many")
+def test_older_pictures_are_shown_on_request(page: Page, visit: Open) -> None:
+    seen = visit(page.address)
+    cards = seen.page.locator("#pictures .card")
+    cards.nth(59).wait_for()
+    assert cards.count() == 60
+    assert seen.page.locator("#done-title").inner_text() == "Done (70)"
+    seen.page.get_by_role("button", name="Show older pictures").click()
+    cards.nth(69).wait_for()
+    names = cards.locator("b").all_text_contents()
+    assert names == [f"{number:02}.png" for number in reversed(range(70))]
+    assert seen.page.get_by_role("button", name="Show older pictures").is_hidden()
+    cards.nth(59).click()
+    seen.page.get_by_role("button", name="Next picture").click()
+    seen.page.get_by_role("heading", name="09--monet").wait_for()
+    assert seen.page.locator("#viewer-place").inner_text() == "61 of 70"
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_nothing_moves_for_those_who_do_not_like_it(page: Page, visit: Open, motion: str) -> None:
+    seen = visit(page.address, reduced_motion=motion)
+    seen.page.locator("#pictures .card").first.wait_for()
+    assert seen.has_motion() == (motion == "no-preference")

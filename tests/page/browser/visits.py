@@ -70,6 +70,15 @@ class Visit:
         }""")
         )
 
+    def has_motion(self) -> bool:
+        """Return whether anything would move: an animation, or a transition that takes time."""
+        found = self.page.evaluate("""() => [...document.querySelectorAll("*")].some(one => {
+            const {transitionDuration, animationName} = getComputedStyle(one);
+            const takesTime = transitionDuration.split(", ").some(time => parseFloat(time) > 0);
+            return takesTime || animationName !== "none";
+        })""")
+        return bool(found)
+
     def assert_accessible(self) -> None:
         """Hold the page, as it is now, to the rules of axe-core."""
         if not AXE.is_file():
