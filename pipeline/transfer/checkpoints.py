@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .headers import CHECKPOINT_FORMAT
-from .tensor_files import DamagedError, read_tensor_file, tensor_bytes, write_tensor_bytes
+from .tensor_files import DamagedError, read_tensor_file, write_tensor_file
 
 # Begins the names of the optimiser's tensors in a file.
 OPTIMIZER = "optimizer."
@@ -70,15 +70,10 @@ class RunState:
         )
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Return the tensors, and the rest as JSON under `state`."""
+        """Return the tensors themselves, and the rest as JSON under `state`."""
         named = {"canvas": self.canvas, "best": self.best}
         named |= {f"{OPTIMIZER}{name}": tensor for name, tensor in (self.optimizer or {}).items()}
-        # Copies: safetensors refuses tensors that share memory.
-        tensors = {
-            name: tensor.detach().to("cpu", copy=True).contiguous()
-            for name, tensor in named.items()
-            if tensor is not None
-        }
+        tensors = {name: tensor for name, tensor in named.items() if tensor is not None}
         plain = {
             "level": self.level,
             "step": self.step,
@@ -115,7 +110,7 @@ def write_checkpoint(path: Path, state: RunState) -> None:
     """
     tensors, metadata = state.to_tensors()
     metadata |= {"format": CHECKPOINT_FORMAT, "key": path.stem}
-    write_tensor_bytes(path, tensor_bytes(tensors, metadata))
+    write_tensor_file(path, tensors, metadata)
 
 
 def read_checkpoint(path: Path) -> RunState | None:

@@ -43,9 +43,8 @@ def picture_bytes(recipe: Recipe, channels: Mapping[str, int], width: int, heigh
     `channels` maps the convolutions of the network to their widths; `itemsize` is that of its dtype in bytes.
     """
     pixels = (width + 2 * recipe.margin) * (height + 2 * recipe.margin)
-    # A checkpoint holds the history twice more, as tensors and as bytes, but no feature maps.
-    transient = max(feature_bytes(channels, itemsize), 2 * history_bytes(recipe))
-    return round(pixels * (transient + history_bytes(recipe) + CANVAS_BYTES * CANVASES))
+    features = feature_bytes(channels, itemsize)
+    return round(pixels * (features + history_bytes(recipe) + CANVAS_BYTES * CANVASES))
 
 
 def feature_bytes(channels: Mapping[str, int], itemsize: int) -> float:

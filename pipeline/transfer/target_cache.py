@@ -18,7 +18,7 @@ from torch import Tensor
 from ..storage.files import make_private
 from .losses import Moments
 from .targets import StyleTargets
-from .tensor_files import DamagedError, read_tensor_file, tensor_bytes, write_tensor_bytes
+from .tensor_files import DamagedError, read_tensor_file, write_tensor_file
 
 FORMAT_VERSION = "3"
 # Targets take seconds; a process that holds a lock for longer hangs, and the others no longer wait for it.
@@ -139,10 +139,10 @@ class TargetCache:
             return
         tensors = {f"{name}.mean": m.mean for name, m in targets.layers.items()}
         tensors |= {f"{name}.second": m.second for name, m in targets.layers.items()}
-        data = tensor_bytes(tensors, {"key": key, "format": FORMAT_VERSION})
+        metadata = {"key": key, "format": FORMAT_VERSION}
         with suppress(OSError):
-            self._evict(len(data))
-            write_tensor_bytes(self.directory / f"{key}.safetensors", data)
+            self._evict(sum(tensor.nbytes for tensor in tensors.values()))
+            write_tensor_file(self.directory / f"{key}.safetensors", tensors, metadata)
 
     def _evict(self, needed: int) -> None:
         """Delete the oldest entries until `needed` bytes fit into the cache."""

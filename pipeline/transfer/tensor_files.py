@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ..storage.files import make_private
 from ..storage.temporary import published
 
+# How safetensors calls the types of numbers.
+_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+}
 # The key, in a file's metadata, of the sha256 over everything else.
 _CHECKSUM = "sha256"
 
@@ -23,20 +32,47 @@ class DamagedError(Exception):
     """A file is not as it was written. The message continues a sentence that begins with the file's name."""
 
 
-def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return a file's bytes, for tensors on the CPU that share no memory."""
-    return save(dict(tensors), metadata={**metadata, _CHECKSUM: _checksum(tensors, metadata)})
-
-
-def write_tensor_bytes(path: Path, data: bytes) -> None:
+def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a file, whole or not at all. A missing folder is created with access for its owner only.
+
+    The tensors are not copied: those of a large picture would need as much memory again.
 
     Raises:
         OSError: it cannot be written.
     """
     make_private(path.parent)
     with published(path) as file:
-        file.write(data)
+        file.write(_header(tensors, {**metadata, _CHECKSUM: _checksum(tensors, metadata)}))
+        for name in _order(tensors):
+            file.write(_raw(tensors[name]))
+
+
+def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return what precedes the tensors, as the format of safetensors says."""
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    start = 0
+    for name in _order(tensors):
+        tensor = tensors[name]
+        end = start + tensor.nbytes
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+        start = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _order(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors, those of the widest numbers first, so that all are aligned."""
+    return sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+
+
+def _raw(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor; they are its own if it lies on the CPU without gaps."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def read_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -62,5 +98,5 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+        digest.update(_raw(tensor))
     return digest.hexdigest()

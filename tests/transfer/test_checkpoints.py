@@ -8,7 +8,7 @@ import torch
 
 from pipeline.transfer.checkpoints import LossRow, RunState, read_checkpoint, write_checkpoint
 from pipeline.transfer.headers import CHECKPOINT_FORMAT
-from pipeline.transfer.tensor_files import DamagedError, read_tensor_file, tensor_bytes, write_tensor_bytes
+from pipeline.transfer.tensor_files import DamagedError, read_tensor_file, write_tensor_file
 
 SHAPES, STEPS = [(4, 6), (8, 12)], [5, 3]
 ROWS = [LossRow(step, 6, 3.0, 1.0, 1.5, 0.5, {"relu1_1": 1.5}, 0.1 * step) for step in range(1, 8)]
@@ -68,12 +68,10 @@ def test_a_checkpoint_of_another_job_or_version_is_found(path):
     with pytest.raises(DamagedError, match="another job"):
         read_checkpoint(other)
     tensors, metadata = read_tensor_file(other)
-    write_tensor_bytes(path, tensor_bytes(tensors, {**metadata, "key": "key", "format": "3"}))
+    write_tensor_file(path, tensors, {**metadata, "key": "key", "format": "3"})
     with pytest.raises(DamagedError, match="another version"):
         read_checkpoint(path)
-    write_tensor_bytes(
-        path, tensor_bytes(tensors, {"key": "key", "format": CHECKPOINT_FORMAT, "state": '{"level": 1}'})
-    )
+    write_tensor_file(path, tensors, {"key": "key", "format": CHECKPOINT_FORMAT, "state": '{"level": 1}'})
     with pytest.raises(DamagedError, match="damaged"):
         read_checkpoint(path)
     path.unlink()

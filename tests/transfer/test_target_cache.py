@@ -13,7 +13,7 @@ from small_targets import same, targets
 
 from pipeline.transfer.target_cache import FORMAT_VERSION, ColorMatch, StyleKey, TargetCache
 from pipeline.transfer.targets import StyleTargets, stack_targets
-from pipeline.transfer.tensor_files import tensor_bytes, write_tensor_bytes
+from pipeline.transfer.tensor_files import write_tensor_file
 
 CHANNELS = {"relu1_1": 4}
 
@@ -101,14 +101,14 @@ MEAN, SECOND = torch.zeros(1, 4), torch.zeros(1, 4, 4)
 )
 def test_an_entry_of_other_layers_shapes_or_types_is_a_miss(folder, tensors):
     metadata = {"key": "k", "format": FORMAT_VERSION}
-    write_tensor_bytes(folder / "k.safetensors", tensor_bytes(tensors, metadata))
+    write_tensor_file(folder / "k.safetensors", tensors, metadata)
     assert not TargetCache(folder).fetch("k", CHANNELS, targets)[1]
     assert same(TargetCache(folder).fetch("k", CHANNELS, never)[0], targets())
 
 
 def test_an_entry_of_another_version_is_a_miss(folder):
     tensors = {"relu1_1.mean": MEAN, "relu1_1.second": SECOND}
-    write_tensor_bytes(folder / "k.safetensors", tensor_bytes(tensors, {"key": "k", "format": "2"}))
+    write_tensor_file(folder / "k.safetensors", tensors, {"key": "k", "format": "2"})
     assert not TargetCache(folder).fetch("k", CHANNELS, targets)[1]
 
 
