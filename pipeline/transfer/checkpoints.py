@@ -48,10 +48,10 @@ class RunState:
     rows: list[LossRow] = field(default_factory=list)
 
     def detached(self) -> RunState:
-        """Return the same state with copies of the canvas and the optimiser's tensors."""
-        canvas = None if self.canvas is None else self.canvas.clone()
+        """Return the same state with copies of its tensors."""
+        canvas, best = (None if each is None else each.clone() for each in (self.canvas, self.best))
         optimizer = self.optimizer and {name: tensor.clone() for name, tensor in self.optimizer.items()}
-        return replace(self, canvas=canvas, optimizer=optimizer)
+        return replace(self, canvas=canvas, best=best, optimizer=optimizer)
 
     def fits(self, shapes: Sequence[tuple[int, int]], steps: Sequence[int]) -> bool:
         """Return whether a job can have this state, given the (rows, columns) and the steps of its levels."""

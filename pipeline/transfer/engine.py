@@ -103,6 +103,8 @@ class StyleTransfer:
         )
         every = self.recipe.snapshot_every
         stepper = self._stepper(level, pictures)
+        for picture in pictures:  # the stepper has copies
+            picture.state = replace(picture.state, canvas=None, best=None, optimizer=None)
         LevelRun(level, pictures, stepper, self.hooks, steps_before, total_steps, every).run()
 
     def _start(self, index: int, picture: PictureRun) -> RunState:

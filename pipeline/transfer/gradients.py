@@ -30,6 +30,9 @@ from .losses import (
 )
 from .tiles import Box
 
+# Values of a picture whose pixel losses are computed at once, to bound the memory.
+STRIP = 1 << 22
+
 
 @dataclass(frozen=True)
 class ContentTarget:
@@ -186,19 +189,45 @@ def pixel_gradient(
     image_BCHW: Tensor, tv_weight: float, tv_chroma: float, range_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weighted total variation and range losses (B), and the gradient of their sum (BCHW)."""
-    scaled_BCHW = scale_chroma(image_BCHW, tv_chroma**0.5)
-    gradient = torch.zeros_like(image_BCHW)
-    tv_B = image_BCHW.new_zeros(len(image_BCHW))
-    for dim in (2, 3):
+    B, C, rows, columns = image_BCHW.shape
+    # Weights of a squared difference of rows, and of columns, and of a squared distance from the range.
+    shares = (
+        tv_weight / max(1, C * (rows - 1) * columns),
+        tv_weight / max(1, C * rows * (columns - 1)),
+        range_weight / (C * rows * columns),
+    )
+    gradient_BCHW = torch.empty_like(image_BCHW)
+    tv_B, outside_B = image_BCHW.new_zeros(B), image_BCHW.new_zeros(B)
+    at_once = max(1, STRIP // (C * columns))
+    for top in range(0, rows, at_once):
+        # Its rows, and one beside them, where there is one.
+        above, bottom = max(0, top - 1), min(top + at_once, rows)
+        strip_BCHW = image_BCHW[:, :, above : bottom + 1]
+        inner = slice(top - above, bottom - above)
+        tv, outside, gradient_BCHW[:, :, top:bottom] = _strip_gradient(
+            strip_BCHW, inner, shares, tv_chroma**0.5
+        )
+        tv_B += tv
+        outside_B += outside
+    return tv_B, outside_B, gradient_BCHW
+
+
+def _strip_gradient(
+    strip_BCHW: Tensor, inner: slice, shares: tuple[float, float, float], chroma: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `pixel_gradient` does, for some inner rows of a strip; its other rows are neighbours."""
+    scaled_BCHW = scale_chroma(strip_BCHW, chroma)
+    gradient = torch.zeros_like(strip_BCHW)
+    tv_B = strip_BCHW.new_zeros(len(strip_BCHW))
+    for dim, share in ((2, shares[0]), (3, shares[1])):
         steps = scaled_BCHW.diff(dim=dim)
-        share = tv_weight / steps[0].numel()
-        tv_B += share * steps.square().flatten(1).sum(1)
+        tv_B += share * steps[:, :, inner].square().flatten(1).sum(1)
         gradient.narrow(dim, 1, steps.shape[dim]).add_(steps, alpha=2 * share)
         gradient.narrow(dim, 0, steps.shape[dim]).sub_(steps, alpha=2 * share)
-    outside = image_BCHW - image_BCHW.clamp(0, 1)
-    share = range_weight / outside[0].numel()
-    gradient = scale_chroma(gradient, tv_chroma**0.5).add(outside, alpha=2 * share)
-    return tv_B, share * outside.square().flatten(1).sum(1), gradient
+    pixels_BCHW = strip_BCHW[:, :, inner]
+    outside = pixels_BCHW - pixels_BCHW.clamp(0, 1)
+    gradient = scale_chroma(gradient[:, :, inner], chroma).add(outside, alpha=2 * shares[2])
+    return tv_B, shares[2] * outside.square().flatten(1).sum(1), gradient
 
 
 def sum_of_squares(values_BCHW: Tensor) -> Tensor:

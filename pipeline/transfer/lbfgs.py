@@ -23,6 +23,9 @@ CURVATURE = 1e-8
 # A loss above this multiple of the best comes from a step that was far too long.
 OVERSHOOT = 2.0
 
+# Numbers of a canvas that move at once, to bound the memory.
+CHUNK = 1 << 24
+
 STATE = (
     "SY", "products", "valid", "newest", "gamma", "learning_rate", "fresh", "last", "best_BN", "best_loss_B"
 )  # fmt: skip
@@ -68,8 +71,8 @@ class LBFGS:
 
     def _keep_best(self, canvas_BN: Tensor, loss_B: Tensor) -> None:
         better_B = loss_B < self.best_loss_B
-        self.best_loss_B.copy_(torch.where(better_B, loss_B, self.best_loss_B))
-        self.best_BN.copy_(torch.where(better_B[:, None], canvas_BN, self.best_BN))
+        torch.where(better_B, loss_B, self.best_loss_B, out=self.best_loss_B)
+        torch.where(better_B[:, None], canvas_BN, self.best_BN, out=self.best_BN)
 
     def _update_last(self, gradient_BN: Tensor) -> None:
         """Complete the pair of the last step; it becomes zeros where its curvature is of no use."""
@@ -101,10 +104,12 @@ class LBFGS:
         first_B = (1 / torch.linalg.vector_norm(gradient_BN, 1, dim=1)).clamp(max=1)
         length_B1 = (self.learning_rate * torch.where(self.fresh, first_B, 1.0))[:, None]
         weights_BP = -length_B1 * self._weights(by_gradient_BP)
-        step_BN = (weights_BP[:, None] @ self.SY)[:, 0]
-        step_BN.addcmul_(gradient_BN, -length_B1 * self.gamma[:, None])
-        self.last_s.copy_(step_BN)
-        canvas_BN += step_BN
+        for start in range(0, canvas_BN.shape[1], CHUNK):
+            part = slice(start, start + CHUNK)
+            step_BN = (weights_BP[:, None] @ self.SY[:, :, part])[:, 0]
+            step_BN.addcmul_(gradient_BN[:, part], -length_B1 * self.gamma[:, None])
+            self.last_s[:, part] = step_BN
+            canvas_BN[:, part] += step_BN
 
     def _weights(self, by_gradient_BP: Tensor) -> Tensor:
         """Return the weight of every vector in the direction (BP); the gradient's own weight is gamma.
@@ -130,7 +135,7 @@ class LBFGS:
         return torch.zeros_like(weights).scatter_(1, order, weights)
 
     def _return_to_best(self, canvas_BN: Tensor, overshot_B: Tensor) -> None:
-        canvas_BN.copy_(torch.where(overshot_B[:, None], self.best_BN, canvas_BN))
+        torch.where(overshot_B[:, None], self.best_BN, canvas_BN, out=canvas_BN)
         self.valid.masked_fill_(overshot_B[:, None], 0)
         self.gamma.masked_fill_(overshot_B, 1)
         self.learning_rate.copy_(torch.where(overshot_B, self.learning_rate / 2, self.learning_rate))

@@ -83,7 +83,7 @@ class LevelRun:
                 return
             self._checkpoint_if_due()
         for picture, state in self._states(self.stepper.best()):
-            picture.state = state
+            picture.state = state.detached()
 
     def _take_step(self) -> None:
         number = self.steps_before + self.step + 1
@@ -125,10 +125,10 @@ class LevelRun:
         picture.state.rows.append(row)
 
     def _diverged(self, picture: PictureRun, step: int, what: str) -> Outcome:
-        best = self.stepper.best()[self.pictures.index(picture)]
+        slot = self.pictures.index(picture)
         # There is no best at a level's first step; the level's start is what the coarser levels made.
-        canvas = picture.state.canvas if best["best"] is None else best["best"]
-        state = replace(picture.state, step=step - 1, canvas=canvas, optimizer=None, **best)
+        canvas, best = self.stepper.best_or_start(slot), self.stepper.best()[slot]
+        state = replace(picture.state, step=step - 1, canvas=canvas, **best).detached()
         error = DivergedError(
             f"{what} at step {self.steps_before + step}.",
             "Lower learning_rate or style_weight; the last good canvas is kept as the checkpoint.",

@@ -19,6 +19,7 @@ from .canvas import Parametrisation
 from .checkpoints import RunState
 from .explicit import ExplicitObjective
 from .graphs import CudaGraph
+from .lbfgs import LBFGS
 from .network import frozen_network
 from .objective import Objective, ReferenceObjective
 from .optimizers import build_optimizer
@@ -61,13 +62,18 @@ class Stepper:
         self.objective = choose_objective(encoder, recipe, batch, dtype, plan)
         self.canvas_BCHW = torch.empty_like(content_BCHW, memory_format=torch.contiguous_format)
         self.canvas_BN = self.canvas_BCHW.view(len(content_BCHW), -1)
-        self.best_BCHW = torch.empty_like(self.canvas_BCHW)
-        self.best_loss_B = self.canvas_BN.new_empty(len(content_BCHW))
         self.optimizer = build_optimizer(recipe, self.canvas_BN)
+        self.best_BCHW, self.best_loss_B = self._best_buffers()
         self.names: tuple[str, ...] = ()
         captures = content_BCHW.is_cuda and isinstance(self.objective, ExplicitObjective)
         self._graph = CudaGraph() if captures else None
         self._begin(batch.states)
+
+    def _best_buffers(self) -> tuple[Tensor, Tensor]:
+        """Return where the best canvases and their losses are kept: L-BFGS has a place for them."""
+        if isinstance(self.optimizer, LBFGS):
+            return self.optimizer.best_BN.view_as(self.canvas_BCHW), self.optimizer.best_loss_B
+        return torch.empty_like(self.canvas_BCHW), self.canvas_BN.new_empty(len(self.canvas_BN))
 
     def load(self, batch: MicroBatch) -> None:
         """Replace the pictures with others of the same recipe and size."""
@@ -97,7 +103,8 @@ class Stepper:
 
     def _step(self) -> Tensor:
         losses, gradient_BCHW = self.objective.evaluate(self.image)
-        self._keep_best(losses.total)
+        if not isinstance(self.optimizer, LBFGS):  # which keeps it itself
+            self._keep_best(losses.total)
         gradient_BN = self.parametrisation.canvas_gradient(gradient_BCHW).contiguous()
         self.optimizer.step(self.canvas_BN, losses.total, gradient_BN.view_as(self.canvas_BN))
         named = losses.by_name()
@@ -110,18 +117,21 @@ class Stepper:
         return self.parametrisation.to_image(self.canvas_BCHW)
 
     def best(self) -> list[dict[str, Any]]:
-        """Return every picture's `best` and `best_loss`, as fields of RunState; copies."""
-        bests = self.best_BCHW.clone()
+        """Return every picture's `best` and `best_loss`, as fields of RunState; views, as in `current`."""
         return [
-            {"best": None if math.isinf(loss) else bests[i : i + 1], "best_loss": loss}
+            {"best": None if math.isinf(loss) else self.best_BCHW[i : i + 1], "best_loss": loss}
             for i, loss in enumerate(self.best_loss_B.tolist())
         ]
+
+    def best_or_start(self, slot: int) -> Tensor:
+        """Return a copy of a picture's best canvas; before its first step that is where it starts."""
+        return self.best_BCHW[slot : slot + 1].clone()
 
     def current(self) -> list[dict[str, Any]]:
         """Return every picture's `canvas`, `optimizer`, `best` and `best_loss`, as fields of RunState.
 
-        Canvas and optimiser are views, which the next step changes: a copy of the history would need as much
-        memory as everything else.
+        They are views, which the next step changes: a copy of the history would need as much memory as
+        everything else.
         """
         optimizer = self.optimizer.state_dict()
         return [
@@ -135,8 +145,8 @@ class Stepper:
 
     def _keep_best(self, loss_B: Tensor) -> None:
         better_B = loss_B < self.best_loss_B
-        self.best_loss_B.copy_(torch.where(better_B, loss_B, self.best_loss_B))
-        self.best_BCHW.copy_(torch.where(better_B[:, None, None, None], self.canvas_BCHW, self.best_BCHW))
+        torch.where(better_B, loss_B, self.best_loss_B, out=self.best_loss_B)
+        torch.where(better_B[:, None, None, None], self.canvas_BCHW, self.best_BCHW, out=self.best_BCHW)
 
 
 def choose_objective(

@@ -9,6 +9,7 @@ import torch
 from tiny import random_image
 from torch import Tensor
 
+from pipeline.transfer import gradients
 from pipeline.transfer.gradients import (
     FeatureGradient,
     bures_gradient,
@@ -92,7 +93,9 @@ def test_moments_gradient() -> None:
 
 
 @pytest.mark.parametrize("chroma", [1.0, 4.0])
-def test_pixel_gradient(chroma: float) -> None:
+@pytest.mark.parametrize("strip", [1, 3 * 48 * 7, 1 << 22], ids=["rows", "strips", "whole"])
+def test_pixel_gradient(chroma: float, strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradients, "STRIP", strip)
     image = torch.cat([random_image(seed=seed) for seed in (1, 2)]).double() * 1.4 - 0.2
 
     def losses(pixels: Tensor) -> Tensor:
