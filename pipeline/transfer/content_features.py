@@ -14,22 +14,23 @@ from ..spec.recipe import Recipe
 from ..vgg.encoder import convolution_of, poolings_before
 from .gradients import ContentTarget, content_divisor, sum_of_squares
 from .segments import Segment, segments
-from .sweep import Network, Tile, V, cut, sweep
+from .sweep import Network, Tile, V, channels_last, sweep
 from .tiles import TilePlan, whole
 
 
 class ContentFeatures(Generic[V]):
     """The targets of the content layers.
 
-    Features of the first segment are many, and quickly computed: they are recomputed for every tile. Those
-    of later segments are kept in the network's dtype.
+    Features of the first segment are many, and quickly computed: they are recomputed for every tile, from
+    the picture in the network's dtype. Those of later segments are kept.
     """
 
     @torch.no_grad()
     def __init__(self, network: Network[V], recipe: Recipe, image_BCHW: Tensor, plan: TilePlan) -> None:
         self.network = network
-        self.image_BCHW = image_BCHW
+        self.positions = whole(image_BCHW)
         self.recomputed = _up_to(segments(tuple(network.channels))[0], recipe)
+        self._normalised_BCHW = network.normalised(image_BCHW) if self.recomputed else None
         self._kept: dict[str, Tensor] = {}
         self._divisors: dict[str, Tensor] = {}
         squares: dict[str, Tensor] = {}
@@ -42,13 +43,13 @@ class ContentFeatures(Generic[V]):
                     inner.of(self._kept_map(layer, features_BCHW)).copy_(features_BCHW)
         for layer, squares_B in squares.items():
             channels = network.channels[convolution_of(layer)]
-            positions = whole(image_BCHW).pooled(poolings_before(layer)).area
+            positions = self.positions.pooled(poolings_before(layer)).area
             self._divisors[layer] = content_divisor(squares_B, channels, positions, recipe.loss)
 
     def _kept_map(self, layer: str, features_BCHW: Tensor) -> Tensor:
         """Return the map of a whole layer, for features like these."""
         if layer not in self._kept:
-            box = whole(self.image_BCHW).pooled(poolings_before(layer))
+            box = self.positions.pooled(poolings_before(layer))
             shape = (*features_BCHW.shape[:2], box.rows, box.columns)
             self._kept[layer] = features_BCHW.new_empty(shape).contiguous(memory_format=torch.channels_last)
         return self._kept[layer]
@@ -61,8 +62,8 @@ class ContentFeatures(Generic[V]):
                 for layer, map_BCHW in self._kept.items()
                 if convolution_of(layer) in tile.segment.convolutions
             }
-        elif self.recomputed is not None:
-            x = cut(self.network, tile, self.image_BCHW)
+        elif self.recomputed is not None and self._normalised_BCHW is not None:
+            x = channels_last(tile.window.of(self._normalised_BCHW))
             found = self.network.run(self.recomputed, x, keep=False).features
             features = {layer: found[layer] for layer in self._divisors if layer in found}
         else:

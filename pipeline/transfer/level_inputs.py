@@ -65,7 +65,7 @@ class RequestInputs:
         self.cache = cache
         self.device = device
         self.cache_hits = self.cache_misses = 0
-        self._last: tuple[Level, LevelInputs] | None = None
+        self._last: tuple[tuple[int, int], StyleTargets] | None = None
 
     def first_image(self, level: Level) -> Tensor:
         return first_image(self.request, level)
@@ -74,21 +74,21 @@ class RequestInputs:
         return recolor(self.request, image_BCHW)
 
     def at(self, level: Level) -> LevelInputs:
-        # The parts of the last level have one size, and the same inputs.
-        if self._last is None or self._last[0].size != level.size:
-            self._last = level, self._compute(level)
-        return self._last[1]
+        # The parts of the last level have one size, and the same targets. A content is not kept: it is large.
+        if self._last is None or self._last[0] != level.size:
+            self._last = level.size, self._style(level)
+        content_BCHW = network_image(self.request, self.request.content, level.size)
+        return LevelInputs(content_BCHW.to(self.device), self._last[1])
 
-    def _compute(self, level: Level) -> LevelInputs:
+    def _style(self, level: Level) -> StyleTargets:
         request = self.request
-        content_BCHW = network_image(request, request.content, level.size).to(self.device)
         targets = [self._targets(index, level) for index in range(len(request.styles))]
         if request.regions is None:
             # The spectra of a blend are not blends of spectra; they are computed from its moments.
             style = blend_targets(targets, [share for _, share in request.styles])
         else:
             style = replace(stack_targets(targets), masks=request.regions.masks(*level.size))
-        return LevelInputs(content_BCHW, style.to(self.device))
+        return style.to(self.device)
 
     def _targets(self, index: int, level: Level) -> StyleTargets:
         recipe, style = self.request.recipe, self.request.styles[index][0]

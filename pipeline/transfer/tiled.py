@@ -27,7 +27,7 @@ from .segments import Segment, segments
 from .style_terms import MomentGradient, StyleTerm, style_terms
 from .sweep import Network, Tile, V, channels_last, cut, sweep, tiles_of
 from .targets import StyleTargets
-from .tiles import Box, TilePlan, whole
+from .tiles import Box, TilePlan
 
 
 class TiledObjective(Generic[V]):
@@ -140,7 +140,7 @@ class TiledObjective(Generic[V]):
     def _part(self, layer: str, box: Box, window: Box, features_BCHW: Tensor) -> _Part | None:
         """Return what of a box has a style loss, or None, given a layer's features in a window."""
         halvings = poolings_before(layer)
-        with_style = whole(self.content.image_BCHW).pooled(halvings).grown(-(self.recipe.margin >> halvings))
+        with_style = self.content.positions.pooled(halvings).grown(-(self.recipe.margin >> halvings))
         part = box.common(with_style)
         if not part.area:
             return None
