@@ -13,6 +13,7 @@ from ..spec.recipe import Recipe
 from ..vgg.encoder import convolution_of, poolings_before
 from .cgroups import memory_left
 from .devices import DevicePlan
+from .segments import segments
 from .usage import address_space_left, others_bytes, own_bytes
 
 # Bytes of a canvas per pixel.
@@ -21,6 +22,8 @@ CANVAS_BYTES = 3 * 4
 CANVASES = 12
 # Temporary buffers of a pass, each as large as the largest feature map.
 BUFFERS = 7
+# Styles larger than that are analysed in tiles of so many pixels, whose windows are somewhat larger.
+STYLE_TILE, STYLE_BORDER = 1024, 64
 # Bytes of a style's pixel beside its features: as float32, normalised, and while its palette is matched.
 STYLE_PIXEL_BYTES = 60
 # What libraries allocate in a process when it makes its first picture, beside that. Measured: 30 to 115 MB.
@@ -63,7 +66,12 @@ def style_bytes(channels: Mapping[str, int], layers: Iterable[str], size: tuple[
     """Estimate what the analysis of one style of (width, height) pixels needs: feature maps in float32."""
     largest = max(map_size(name, count) for name, count in channels.items())
     kept = sum(map_size(layer, channels[convolution_of(layer)]) for layer in layers)
-    return round(size[0] * size[1] * (4 * max(3 * largest, kept + 2 * largest) + STYLE_PIXEL_BYTES))
+    # A segment's input and output are kept whole; the first pair is the largest.
+    ends = [each for each in segments(tuple(channels)) if each.following][:2]
+    whole = sum(map_size(each.following, channels[each.convolutions[-1]]) for each in ends)
+    window = min(size[0], STYLE_TILE + STYLE_BORDER) * min(size[1], STYLE_TILE + STYLE_BORDER)
+    in_window = 4 * max(3 * largest, kept + 2 * largest)
+    return round(window * in_window + size[0] * size[1] * (4 * whole + STYLE_PIXEL_BYTES))
 
 
 def map_size(layer: str, channels: int) -> float:

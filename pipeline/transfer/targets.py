@@ -11,8 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..vgg.encoder import Encoder
+from ..vgg.encoder import Encoder, poolings_before
 from .losses import Moments, moments
+from .memory import STYLE_TILE
+from .segments import segments
+from .sweep import AutogradNetwork, sweep
+from .tiles import square_tiles, whole
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,23 @@ class StyleTargets:
 
 
 @torch.no_grad()
-def gram_targets(encoder: Encoder, style_image_BCHW: Tensor, layers: Sequence[str]) -> StyleTargets:
-    """Compute the style targets of a picture; they are returned on the CPU."""
-    features = encoder(style_image_BCHW)
-    computed = {layer: moments(features[layer]) for layer in layers}
-    return StyleTargets(computed).to(torch.device("cpu"))
+def gram_targets(
+    encoder: Encoder, style_image_BCHW: Tensor, layers: Sequence[str], edge: int = STYLE_TILE
+) -> StyleTargets:
+    """Compute the style targets of a picture, in tiles of `edge` pixels; they are returned on the CPU."""
+    network = AutogradNetwork(encoder)
+    computed: dict[str, Moments] = {}
+    plan = square_tiles(segments(tuple(encoder.channels)), edge)
+    for tile, values in sweep(network, plan, style_image_BCHW):
+        for layer in (each for each in layers if each in values.features):
+            inner, window = tile.at(layer)
+            if not inner.area:
+                continue
+            share = inner.area / whole(style_image_BCHW).pooled(poolings_before(layer)).area
+            found = moments(inner.within(window).of(values.features[layer]))
+            part = Moments(found.mean * share, found.second * share)
+            computed[layer] = computed[layer].plus(part) if layer in computed else part
+    return StyleTargets({layer: computed[layer] for layer in layers}).to(torch.device("cpu"))
 
 
 def blend_targets(targets: Sequence[StyleTargets], weights: Sequence[float]) -> StyleTargets:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 from ..spec.recipe import Recipe
 from ..vgg.encoder import convolution_of
-from .memory import CANVAS_BYTES, CANVASES, feature_bytes, history_bytes, map_size, picture_bytes
+from .memory import CANVAS_BYTES, feature_bytes, history_bytes, map_size, picture_bytes
 from .segments import Segment, segments
-from .tiles import Box, TilePlan, TileSize
+from .tiles import Box, TilePlan, TileSize, square_tiles
 
 # Tiles are never made smaller than this, in pixels, to save memory: their borders would be most of the work.
 SMALLEST = 256
+# Tensors as large as the canvas, beside the history of L-BFGS, and bytes for any picture: measured.
+TILED_CANVASES = 9
+FIXED_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,7 @@ class PictureMemory:
 
     def square(self, edge: int) -> TilePlan:
         """Return square tiles of about `edge` pixels."""
-        sizes = {}
-        for segment in self.segments:
-            side = max(1, (edge >> segment.depth) // segment.stride) * segment.stride
-            sizes[segment.depth] = TileSize(side, side)
-        return TilePlan(sizes)
+        return square_tiles(self.segments, edge)
 
     def largest(self, limit_bytes: int) -> TilePlan:
         """Return the tiles of least work that need at most `limit_bytes`; the smallest if none does."""
@@ -125,8 +124,8 @@ class PictureMemory:
             for layer in recipe.content_layers
             if convolution_of(layer) not in self.segments[0].convolutions
         )
-        canvases = history_bytes(recipe) + CANVAS_BYTES * CANVASES
-        return self.canvas.area * (self.itemsize * kept + canvases)
+        canvases = history_bytes(recipe) + CANVAS_BYTES * TILED_CANVASES
+        return FIXED_BYTES + self.canvas.area * (self.itemsize * kept + canvases)
 
     def _output(self, segment: Segment) -> float:
         """Return the values of a segment's output per pixel."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -92,3 +92,12 @@ class TilePlan:
     def tiles(self, segment: Segment, box: Box) -> Iterator[Box]:
         """Divide the input of a segment into tiles."""
         return self.sizes[segment.depth].divide(box)
+
+
+def square_tiles(parts: Sequence[Segment], edge: int) -> TilePlan:
+    """Return square tiles of about `edge` pixels for all segments of a network."""
+    sizes = {}
+    for segment in parts:
+        side = max(1, (edge >> segment.depth) // segment.stride) * segment.stride
+        sizes[segment.depth] = TileSize(side, side)
+    return TilePlan(sizes)

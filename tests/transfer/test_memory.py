@@ -36,7 +36,9 @@ def test_memory_of_a_style_grows_with_its_pixels_and_what_is_kept_of_it():
     first = [f"relu{block}_1" for block in range(1, 6)]
     plain = style_bytes(VGG, first, (700, 500))
     assert 769 * 350_000 < plain < 1.5 * 769 * 350_000
-    assert style_bytes(VGG, first, (1400, 500)) == 2 * plain
+    assert abs(style_bytes(VGG, first, (1000, 700)) - 2 * plain) <= 1
+    # Larger ones are analysed in tiles.
+    assert style_bytes(VGG, first, (4096, 4096)) < 0.3 * 4096**2 / 350_000 * plain
     assert 769 * 350_000 < style_bytes(VGG, ["relu4_1"], (700, 500)) < plain
     assert style_bytes(VGG, ["conv1_1", "conv1_2", "relu5_1"], (700, 500)) > 1025 * 350_000
     assert style_bytes({"conv1_1": 16}, ["relu1_1"], (700, 500)) < 0.4 * plain

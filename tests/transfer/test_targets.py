@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from small_targets import same, targets
 from tiny import random_image, tiny_encoder
@@ -14,6 +15,19 @@ def test_targets_are_the_moments_of_the_features():
     computed = gram_targets(encoder, image, ["relu2_1"])
     expected = moments(encoder(image)["relu2_1"])
     assert torch.equal(computed.layers["relu2_1"].second, expected.second)
+
+
+@pytest.mark.parametrize("size", [(149, 227), (64, 96), (37, 101)])
+@pytest.mark.parametrize("edge", [32, 48, 80])
+def test_targets_in_tiles_are_those_of_the_whole_picture(size: tuple[int, int], edge: int) -> None:
+    encoder, image = tiny_encoder(Recipe()).double(), random_image(*size).double()
+    layers = list(Recipe().style_layers)
+    tiled, whole = gram_targets(encoder, image, layers, edge), gram_targets(encoder, image, layers)
+    for layer in layers:
+        torch.testing.assert_close(tiled.layers[layer].mean, whole.layers[layer].mean, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(
+            tiled.layers[layer].second, whole.layers[layer].second, rtol=1e-12, atol=1e-14
+        )
 
 
 def test_a_blend_is_the_weighted_mean():

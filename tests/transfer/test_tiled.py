@@ -9,10 +9,12 @@ from tiny import random_image, tiny_encoder
 from torch import Tensor
 
 from pipeline.spec.recipe import Recipe
+from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.explicit import ExplicitObjective
 from pipeline.transfer.network import frozen_network
 from pipeline.transfer.objective import Objective, ReferenceObjective
 from pipeline.transfer.segments import segments
+from pipeline.transfer.stepper import MicroBatch, Stepper
 from pipeline.transfer.sweep import AutogradNetwork
 from pipeline.transfer.targets import StyleTargets, gram_targets
 from pipeline.transfer.tiled import TiledObjective
@@ -132,3 +134,35 @@ def test_in_bfloat16_it_is_as_near_as_rounding_allows(name: str) -> None:
     tiled_losses, tiled_gradient = tiled.evaluate(image)
     assert_same(tiled_losses, losses, 1e-3)
     assert distance(tiled_gradient, gradient) < 1e-2
+
+
+def painted(recipe: Recipe, image: Tensor, target: Tensor, tiles: tuple[int, int] | None) -> Tensor:
+    """What some steps make of an image in the style of `target`, in tiles or whole."""
+    encoder = tiny_encoder(recipe).double()
+    targets = gram_targets(encoder, target, list(recipe.style_layers))
+    batch = MicroBatch(image, targets, [RunState(canvas=image)])
+    plan = None if tiles is None else plan_of(encoder, *tiles)
+    stepper = Stepper(encoder, recipe, batch, torch.float64, plan)
+    for _ in range(12):
+        stepper.step()
+    return stepper.best_BCHW
+
+
+def test_a_painting_in_its_own_style_stays_as_it_is() -> None:
+    """The identity test of Galerne et al. 2024: content and style are the same painting."""
+    recipe = Recipe(margin=0, tv_weight=0.0)
+    image = random_image(150, 170).double()
+    result = painted(recipe, image, image, (32, 48))
+    assert float((result - image).abs().max()) < 1e-6
+
+
+def test_the_result_has_no_seams() -> None:
+    """Steps over tile borders are as large as elsewhere, and as without tiles."""
+    recipe = Recipe(margin=0, tv_weight=0.0, optimizer="adam", learning_rate=0.01)
+    image, target = random_image(160, 192).double(), random_image(160, 192, seed=5).double()
+    tiled, whole = painted(recipe, image, target, (32, 48)), painted(recipe, image, target, None)
+    assert float((tiled - image).abs().mean()) > 1e-2  # something was painted
+    assert distance(tiled, whole) < 1e-6
+    energy = (tiled - image).diff(dim=2).square().mean((0, 1, 3))
+    at_borders = energy[31::32].mean()
+    assert 0.5 < float(at_borders / energy.mean()) < 2
