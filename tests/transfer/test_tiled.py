@@ -145,7 +145,7 @@ def painted(recipe: Recipe, image: Tensor, target: Tensor, tiles: tuple[int, int
     stepper = Stepper(encoder, recipe, batch, torch.float64, plan)
     for _ in range(12):
         stepper.step()
-    return stepper.best_BCHW
+    return stepper.canvas_BCHW
 
 
 def test_a_painting_in_its_own_style_stays_as_it_is() -> None:
