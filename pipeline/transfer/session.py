@@ -156,8 +156,9 @@ class Session:
         # Fewer pictures, or without other processes beside them, may fit as they are, which is faster.
         if tiles.off or not (tiles.edge or (pictures == 1 and alone)):
             raise OutOfMemory(foreseen=True)
-        free = self.memory.free_bytes(alone) or FREE_IF_UNKNOWN
-        tiling = Tiling(round(USABLE * free) >> tiles.halved, tiles.edge >> tiles.halved)
+        free = self.memory.free_bytes(alone)
+        limit_bytes = round(USABLE * (FREE_IF_UNKNOWN if free is None else free))
+        tiling = Tiling(limit_bytes >> tiles.halved, tiles.edge >> tiles.halved)
         estimate = last.tiled(tiling.in_tiles(last))
         if not self.memory.fits(estimate, pictures, alone):
             raise OutOfMemory(foreseen=True)

@@ -16,9 +16,8 @@ from .tiles import Box, TilePlan, TileSize, square_tiles
 
 # Tiles are never made smaller than this, in pixels, to save memory: their borders would be most of the work.
 SMALLEST = 256
-# Tensors as large as the canvas, beside the history of L-BFGS, and bytes for any picture: measured.
+# Tensors as large as the canvas, beside the history of L-BFGS. Measured at 4 megapixels.
 TILED_CANVASES = 9
-FIXED_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class PictureMemory:
             if convolution_of(layer) not in self.segments[0].convolutions
         )
         canvases = history_bytes(recipe) + CANVAS_BYTES * TILED_CANVASES
-        return FIXED_BYTES + self.canvas.area * (self.itemsize * kept + canvases)
+        return self.canvas.area * (self.itemsize * kept + canvases)
 
     def _output(self, segment: Segment) -> float:
         """Return the values of a segment's output per pixel."""
