@@ -71,10 +71,14 @@ class Previews:
         self._failed[path, wanted] = time.monotonic() + RETRY_S
         return None
 
-    def close(self) -> None:
-        """End the process and the thread; whoever waits for a thumbnail gets none."""
+    def stop(self) -> None:
+        """Make no more: whoever waits for a thumbnail gets none."""
         self._is_closing = True
         self._wanted.put(None)
+
+    def close(self) -> None:
+        """End the process and the thread."""
+        self.stop()
         self._thread.join()
 
     def _work(self) -> None:

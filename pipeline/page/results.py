@@ -90,21 +90,23 @@ class Results:
         self._by_id: dict[str, Result] = {}
         self._done: list[Result] = []  # from old to new, as are those that failed
         self._failed: list[Result] = []
+        self._is_stale = True  # some batch has changed since the last time
 
     def refresh(self) -> None:
         """Read what has changed.
 
         Raises:
-            DiskError: the outbox cannot be read.
+            DiskError: the outbox cannot be read. What was read counts the next time.
         """
         with disk_errors(self.outbox, "cannot be read"):
-            batches = {
-                name: self._batches.get(name) or _BatchIndex(self.outbox / name)
-                for name in _batch_folders(self.outbox)
-            }
-            changed = [batch.refresh(self.most) for batch in batches.values()]
-        if any(changed) or batches.keys() != self._batches.keys():
-            self._batches = batches
+            names = _batch_folders(self.outbox)
+            for gone in self._batches.keys() - set(names):
+                del self._batches[gone]
+                self._is_stale = True
+            for name in names:
+                batch = self._batches.setdefault(name, _BatchIndex(self.outbox / name))
+                self._is_stale |= batch.refresh(self.most)
+        if self._is_stale:
             self._sort()
 
     def _sort(self) -> None:
@@ -113,6 +115,7 @@ class Results:
         self._by_id = {result.id: result for result in newest}
         self._done = [result for result in newest if result.is_done]
         self._failed = [result for result in newest if not result.is_done]
+        self._is_stale = False
 
     def get(self, id: str) -> Result | None:
         return self._by_id.get(id)
@@ -174,11 +177,13 @@ class _BatchIndex:
         self._images = _Tree(folder)
         # What was read of each record, by the names of the jobs; None: it is not a record.
         self._read: dict[str, tuple[Stamp, Result | None]] = {}
+        self._is_stale = True  # a file has changed since the last time
 
     def refresh(self, most: int) -> bool:
         """Read what has changed; return whether anything has."""
-        changed = [tree.refresh() for tree in (self._records, self._images)]
-        if not any(changed):
+        for tree in (self._records, self._images):
+            self._is_stale |= tree.refresh()
+        if not self._is_stale:
             return False
         stamps = {path.removesuffix(".json"): stamp for path, stamp in self._records.files.items()}
         newest = sorted(stamps, key=lambda name: stamps[name])[-most:]
@@ -189,6 +194,7 @@ class _BatchIndex:
             for name, (_, result) in self._read.items()
             if result is not None and (result.image in images or not result.is_done)
         }
+        self._is_stale = False
         return True
 
     def _read_if_changed(self, name: str, stamp: Stamp) -> tuple[Stamp, Result | None]:

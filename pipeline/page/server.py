@@ -112,14 +112,14 @@ def _uvicorn_config(application: ASGIApp) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """A server that ends its streams first, so that open pages do not keep it from ending."""
+    """A server that first ends what it keeps open, so that open pages do not keep it from ending."""
 
     def __init__(self, site: Site, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.site = site
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.site.streams.close()
+        self.site.stop()
         await super().shutdown(sockets)
 
     @contextmanager

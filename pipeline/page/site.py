@@ -40,6 +40,11 @@ class Site:
         """Call a function that reads or changes the state, in the thread for that."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, function, *arguments)
 
+    def stop(self) -> None:
+        """End what keeps requests open."""
+        self.streams.close()
+        self.previews.stop()
+
     def close(self) -> None:
         self.previews.close()
         self._reader.shutdown(cancel_futures=True)

@@ -94,7 +94,7 @@ class Uploads:
         if not is_picture(name):
             raise Refusal(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                f"{name}: has not the name of a picture.",
+                f"{name}: is not named as a picture.",
                 "Drop a picture, such as a JPEG, PNG, WebP or TIFF file.",
             )
         safe = safe_name(stem) + suffix

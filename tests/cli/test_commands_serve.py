@@ -92,6 +92,7 @@ def test_serve_stays_small_and_never_loads_torch(outbox: Path) -> None:
         assert not [name for name in ("libtorch", "numpy", "_imaging") if name in loaded]
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
 def test_a_killed_serve_ends_its_own_process_and_loses_nothing(outbox: Path) -> None:
     with started("serve", "--port", "0") as (process, viewer):
         (done,) = viewer.ask("GET", "/api/state")[1]["done"]

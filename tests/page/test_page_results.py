@@ -216,6 +216,27 @@ def test_all_about_a_result_is_read_on_demand(outbox: Path) -> None:
     assert results.read(result) is None
 
 
+def test_a_fault_in_the_middle_hides_nothing_for_good(outbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for batch in ("a", "b", "c"):
+        add(outbox, batch, 100, batch=batch)
+        for folder in (outbox / batch, outbox / batch / "logs"):
+            os.utime(folder, (100, 100))
+    original = results_module.read_picture
+    broken = {"b"}
+
+    def reading(paths, name, **options):
+        if name in broken:
+            raise OSError(5, "Input/output error")
+        return original(paths, name, **options)
+
+    monkeypatch.setattr(results_module, "read_picture", reading)
+    results = Results(outbox)
+    with pytest.raises(DiskError, match="Input/output"):
+        results.refresh()
+    broken.clear()
+    assert sorted(names(results)) == ["a", "b", "c"]
+
+
 def test_an_outbox_that_is_not_there_is_empty_and_one_that_cannot_be_read_is_a_fault(
     outbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
