@@ -101,13 +101,14 @@ class LivePictures:
         return shown.written <= min(each.written for each in list(self._shown.values()))
 
     def _try(self, write: Callable[[], None]) -> None:
-        """Write something; a job does not depend on its being shown."""
+        """Write something. Whatever goes wrong is logged, once: a job does not depend on its being shown."""
         try:
             write()
-        except OSError as error:
-            if str(error) != self._fault:
-                logger.warning("live pictures cannot be written: %s", error)
-            self._fault = str(error)
+        except Exception as error:
+            fault = f"{type(error).__name__}: {error}"
+            if fault != self._fault:
+                logger.warning("live pictures cannot be written: %s", fault)
+            self._fault = fault
 
 
 def seconds_left(prepared: Prepared, progress: Progress) -> float | None:

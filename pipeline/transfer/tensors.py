@@ -44,13 +44,17 @@ def resized(image_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def shrunk(image_BCHW: Tensor, long_edge: int) -> Tensor:
-    """Scale a batch down until its long edge has so many pixels, where it is; the result is on the CPU."""
+    """Scale a batch down until its long edge has at most so many pixels; the result is on the CPU."""
+    factor = max(image_BCHW.shape[2:]) // long_edge
+    if factor > 1:  # most of it where the batch is: of all scaling, every device can do this
+        image_BCHW = F.avg_pool2d(image_BCHW, factor, ceil_mode=True)
+    image_BCHW = image_BCHW.detach().float().cpu()
     rows, columns = image_BCHW.shape[2:]
     share = long_edge / max(rows, columns)
-    if share < 1:
-        size = max(1, round(rows * share)), max(1, round(columns * share))
-        image_BCHW = F.interpolate(image_BCHW, size, mode="bilinear", antialias=True)
-    return image_BCHW.detach().float().cpu()
+    if share >= 1:
+        return image_BCHW
+    size = max(1, round(rows * share)), max(1, round(columns * share))
+    return F.interpolate(image_BCHW, size, mode="bilinear", antialias=True)
 
 
 def to_pixels(image_BCHW: Tensor, bits: int) -> NDArray[Any]:

@@ -139,16 +139,17 @@ def test_pictures_that_share_a_tensor_take_turns(looked_at, make_task) -> None:
     assert read_live(looked_at.config.state_dir) == []
 
 
-def test_a_job_is_made_even_if_it_cannot_be_shown(looked_at, make_task, monkeypatch, caplog) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), NotImplementedError("not on mps")])
+def test_a_job_is_made_even_if_it_cannot_be_shown(looked_at, make_task, monkeypatch, caplog, error) -> None:
+    def refuse(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr(storage.LiveFolder, "write", full)
+    monkeypatch.setattr(storage.LiveFolder, "write", refuse)
     viewer = Viewer(looked_at, PICTURE_S)
     (result,) = looked_at.run([make_task(1)], viewer, lambda: False)
     assert result.status == "done"
     assert [record.getMessage() for record in caplog.records if "live" in record.getMessage()] == [
-        "live pictures cannot be written: [Errno 28] No space left on device"
+        f"live pictures cannot be written: {type(error).__name__}: {error}"
     ]
 
 

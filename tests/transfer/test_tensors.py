@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from pipeline.transfer.tensors import (
     resized,
     scaled,
+    shrunk,
     side_by_side,
     to_image,
     to_pixels,
@@ -66,3 +68,18 @@ def test_scaled_knows_the_range_of_what_it_is_given():
         np.ones((2, 3), np.float32),
     ):
         assert (scaled(channel_HW, (5, 4)) == np.ones((4, 5), np.float32)).all()
+
+
+@pytest.mark.parametrize("size", [(20, 30), (40, 60), (64, 60), (97, 1000), (3, 2000), (40, 3)], ids=str)
+def test_a_batch_is_shrunk_to_a_long_edge_and_shows_the_same(size: tuple[int, int]) -> None:
+    ramp_HW = torch.linspace(0, 1, size[1]).expand(size)
+    image_BCHW = torch.stack([ramp_HW, 1 - ramp_HW, torch.full(size, 0.25)])[None]
+    small_BCHW = shrunk(image_BCHW, 40)
+    assert max(small_BCHW.shape[2:]) == min(40, max(size))
+    assert abs(small_BCHW.shape[3] / small_BCHW.shape[2] - size[1] / size[0]) < 0.05 * size[1] / size[0] or (
+        min(small_BCHW.shape[2:]) == 1
+    )
+    assert (small_BCHW.mean((2, 3)) - image_BCHW.mean((2, 3))).abs().max() < 0.02
+    assert (small_BCHW[0, 2] - 0.25).abs().max() < 1e-6
+    steps = small_BCHW[0, 0].mean(0).diff()
+    assert (steps > 0).all()
