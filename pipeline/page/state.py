@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,16 +55,17 @@ class State:
 
     def read(self) -> dict[str, Any]:
         """Return the whole state. A fault of the machine is part of it: what could be read is there."""
-        problem: PipelineError | None = None
+        problems: list[PipelineError] = []
         status: Status | None = None
         jobs: list[Live] = []
-        try:
+        with _noting(problems):
             self.results.refresh()
+        with _noting(problems):
             status = self._read_status()
+        with _noting(problems):
             jobs = self._look()
             self._shown = names_of_daemon(jobs) or self._shown
-        except PipelineError as error:
-            problem = error
+        problem = problems[0] if problems else None
         self._log(problem)
         done, mark = self.results.done(PAGE_SIZE)
         return {
@@ -142,6 +145,15 @@ class State:
     def waiting_drop(self, id: str) -> Drop | None:
         waiting = waiting_files(self.watched.read_status())
         return next((Drop(one["path"], one["drop"]) for one in waiting if one["id"] == id), None)
+
+
+@contextmanager
+def _noting(problems: list[PipelineError]) -> Iterator[None]:
+    """Add the error that ends the block to a list."""
+    try:
+        yield
+    except PipelineError as error:
+        problems.append(error)
 
 
 def _style_card(style: StyleFile) -> dict[str, Any]:

@@ -228,6 +228,19 @@ def test_a_fault_of_the_machine_is_part_of_the_state_and_logged_once(
     assert caplog.text.count("ledger: cannot be used.") == 1
 
 
+def test_an_outbox_that_cannot_be_read_does_not_hide_the_daemon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise DiskError("outbox: cannot be read.", "Mount it.")
+
+    monkeypatch.setattr(world.site.state.results, "refresh", fail)
+    world.status |= {"alive": True, "paused": "outbox: is gone."}
+    state = world.state()
+    assert state["problem"] == {"error": "outbox: cannot be read.", "nextStep": "Mount it."}
+    assert (state["daemon"]["state"], state["daemon"]["text"]) == ("fault", "outbox: is gone.")
+
+
 def test_finished_pictures_come_in_pages(world: World) -> None:
     photo, style = photo_and_style(world)
     for number in range(PAGE_SIZE + 2):
