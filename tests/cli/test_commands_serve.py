@@ -176,7 +176,7 @@ def test_the_address_is_opened_in_a_browser_on_request(outbox: Path, monkeypatch
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 128 + signal.SIGTERM
-    assert capsys.readouterr().out == f"The page: {opened[0]}\n"
+    assert capsys.readouterr().out == f"The page: {opened[0]}\nCtrl-C ends it.\n"
 
 
 def test_what_the_page_retries_is_what_the_command_retries(studio: Studio) -> None:

@@ -76,7 +76,7 @@ def serve(
         stop_signal(lambda: stopping.put(None)) as stopped,
         show_page(settings, token) as address,
     ):
-        print_result(f"The page: {address}")
+        print_result(f"The page: {address}", "Ctrl-C ends it.")
         if open_:
             webbrowser.open(address)
         stopping.get()
