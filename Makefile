@@ -15,8 +15,8 @@ strips: .venv/installed
 	$(BIN)/python examples/strips.py
 
 # In two halves side by side: daemons and commands that are started as processes, and the rest.
-PROCESSES = $(wildcard $(patsubst %,tests/*/test_%.py,claims commands_batch commands_watch commands_watched \
-	daemon_styles docs events faults_* owner power_loss quarantine shards_faults worker worker_process))
+PROCESSES = $(wildcard $(patsubst %,tests/*/test_%.py,claims commands_batch commands_serve commands_watch commands_watched \
+	daemon_styles docs events faults_* owner page_commands power_loss quarantine shards_faults worker worker_process))
 
 test: .venv/installed-dev
 	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-processes test-rest

@@ -13,6 +13,9 @@ from test_faults_disk import ERRNOS, fail_at
 from watching import Daemon, Forks, Watched, wait_until
 
 LOOKED_AT = Scenario(setup={"page": True})
+PAGE = (28, "the page on: SIGKILL at any point, faults of the disk, signals, uploads cut off")
+
+pytestmark = pytest.mark.case(*PAGE)
 
 
 def viewer_of(daemon: Daemon) -> Viewer:
