@@ -16,6 +16,8 @@ from .tiles import Box, TilePlan, TileSize, square_tiles
 
 # Tiles are never made smaller than this, in pixels, to save memory: their borders would be most of the work.
 SMALLEST = 256
+# Larger windows save little: at 64 megapixels, windows of this size process 1.1 times the picture's pixels.
+ENOUGH_BYTES = 1 << 30
 # Tensors as large as the canvas, beside the history of L-BFGS. Measured at 4 megapixels.
 TILED_CANVASES = 9
 
@@ -91,7 +93,7 @@ class PictureMemory:
         """Return the tiles of least work that need at most `limit_bytes`; the smallest if none does."""
         sizes = dict(self.square(SMALLEST).sizes)
         for segment in self.segments:
-            free = limit_bytes - self._beside(segment)
+            free = min(limit_bytes - self._beside(segment), ENOUGH_BYTES)
             if found := _least_work(segment, self._input(segment), int(free / self._per_position(segment))):
                 sizes[segment.depth] = found
         return TilePlan(sizes)

@@ -167,6 +167,18 @@ def test_tiles_of_a_given_size_are_always_used(executor, make_task) -> None:
     assert np.abs(pixels(tiled) - pixels(whole)).max() <= 2
 
 
+def test_a_picture_in_tiles_that_was_stopped_comes_out_as_if_it_had_not_been(executor, make_task) -> None:
+    executor.config = executor.config.model_copy(update={"tiles": 64})
+    task = make_task(1, size=150, steps=5)
+    (whole,) = run(executor, [task])
+    executor.forget(task.key)
+    looks = iter([False, False, False, True])
+    assert run(executor, [task], lambda: next(looks, True))[0].status == "stopped"
+    (resumed,) = run(executor, [task])
+    assert (resumed.status, resumed.resumed_from_step) == ("done", 3)
+    assert resumed.image == whole.image
+
+
 def test_an_unexpected_error_fails_its_own_job_only(executor, make_task, monkeypatch) -> None:
     culprit = make_task(2)
 
