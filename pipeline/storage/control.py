@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 from ..errors import UsageError
 from .files import Disk, disk_errors, inode_of, is_inside, read_json_object, walk
 from .paths import HIDDEN, claimed_folder, control_folder
+from .temporary import published, sweep_unfinished
 
 PAUSED = "paused.json"
 
@@ -59,7 +61,7 @@ class Request:
 
 
 class Control:
-    """The requests to the daemon of an inbox, who need not run now.
+    """The requests to the daemon of an inbox, which need not run now. Any number of processes may write them.
 
     Every method raises DiskError where the system refuses. Those that write raise UsageError in a folder
     that no daemon has watched, as an empty mount point is.
@@ -132,15 +134,17 @@ class Control:
             raise UsageError(
                 f"{drop.path or drop.id}: neither waits nor is being made.", "See `style-pipeline status`."
             )
-        digest = hashlib.sha256((found.id or found.path).encode(errors="surrogateescape")).hexdigest()
+        digest = hashlib.sha256(os.fsencode(found.id or found.path)).hexdigest()
         facts = {"path": found.path, "id": found.id, "inode": found.inode, "asked": time.time_ns()}
         self._put(f"{kind}-{digest[:16]}.json", facts)
 
     # For the daemon
 
     def make_folder(self) -> None:
+        """Make the folder, and remove what was left half written in it."""
         with self._disk_errors():
             self.disk.make_folder(self.folder)
+            sweep_unfinished(self.folder)
 
     def listing(self) -> Listing:
         """Return what tells whether anything changed, which is quick."""
@@ -174,9 +178,8 @@ class Control:
 
     def _put(self, name: str, facts: dict[str, Any]) -> None:
         self._check_watched()
-        with self._disk_errors():
-            # ASCII: names need not be valid UTF-8.
-            self.disk.put(self.folder / name, (json.dumps(facts) + "\n").encode())
+        with self._disk_errors(), published(self.folder / name) as file:
+            file.write((json.dumps(facts) + "\n").encode())  # ASCII: names need not be valid UTF-8
 
     def _check_watched(self) -> None:
         """Refuse to make the folder by which a daemon recognises its inbox."""
@@ -187,7 +190,8 @@ class Control:
             )
 
     def _disk_errors(self) -> AbstractContextManager[None]:
-        return disk_errors(self.folder, next_step="Run this as the user that the daemon runs as.")
+        advice = "Run this as the user that the daemon runs as, and check that its disk is not full."
+        return disk_errors(self.folder, next_step=advice)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,26 @@ def test_an_empty_mount_point_does_not_become_a_watched_folder(tmp_path: Path) -
     assert control.paused_since() is None
     assert control.requests() == []
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_many_may_ask_at_once(control: Control) -> None:
+    put(control.inbox / "a.png")
+
+    def ask(number: int) -> None:
+        for act in (control.pause, lambda: control.cancel(Drop("a.png")), control.resume, control.requests):
+            act()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(40)))
+    assert asked(control) == [("cancel", "a.png", "")]
+    assert [path.name for path in control.folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_a_killed_command_left_is_removed_when_a_daemon_starts(control: Control) -> None:
+    left = put(control.folder / ".unfinished-0")
+    assert control.requests() == []
+    control.make_folder()
+    assert not left.exists()
 
 
 def test_a_folder_that_is_a_file_is_said(control: Control) -> None:
