@@ -73,10 +73,12 @@ class Requests:
 
     def give_up(self, claim: Claim) -> None:
         """Quarantine the original of a drop that was cancelled."""
+        self._give_up(claim, [request for request in self._cancelled if _is_about(request, claim)])
+
+    def _give_up(self, claim: Claim, requests: list[Request]) -> None:
         self.originals.give_up(claim)
-        for request in self._cancelled:
-            if _is_about(request, claim):
-                self.control.remove(request)
+        for request in requests:
+            self.control.remove(request)
         self.watcher.schedule.file_moved_out()
 
     # What waits
@@ -105,7 +107,7 @@ class Requests:
             if self._is_running(request):
                 continue
             if claim := self._claim(request):
-                self.give_up(claim)
+                self._give_up(claim, [request])
                 given_up += 1
             elif not self._waits(request):
                 self._refuse(request, "It is finished, or not there any more.")

@@ -237,6 +237,9 @@ def test_what_waits_is_cancelled_while_another_picture_is_made(watching: Watchin
     watching.at["a--s", 2] = lambda: seen.append(watching.quarantined())
     assert watching.run() == Tally(done=1, cancelled=2)
     assert seen == [{"b.png": True, "monet/c.png": True}]
+    assert len(watching.shown.texts("cancelled")) == 2
+    assert watching.shown.texts("refused") == []
+    assert watching.control.requests() == []
     assert watching.executor.ran == ["a"]
     watching.watched.assert_promises()
 
