@@ -1,4 +1,4 @@
-// The cards of what is made, waits, failed and is done. Buttons carry what they do and to what: see `actions` in page.js.
+// The cards of what runs, waits, has failed and is done. A button carries the path that it posts to; page.js does that.
 
 import { describe, duration, element, roughly, visible, when } from "./dom.js";
 import { lossCurves } from "./curves.js";
@@ -43,10 +43,10 @@ export function makeRun() {
     where: element("p", { className: "where" }),
     curves: element("div", { className: "curves" }),
   };
+  const pace = element("div", { className: "pace" }, parts.left, parts.cancel);
   const made = element("li", { className: "run" },
     element("div", { className: "canvas-box" }, parts.picture),
-    element("div", { className: "text" }, parts.title, parts.inputs, element("div", { className: "pace" }, parts.left, parts.cancel),
-      parts.bar, parts.where, parts.curves));
+    element("div", { className: "text" }, parts.title, parts.inputs, pace, parts.bar, parts.where, parts.curves));
   made.parts = parts;
   return made;
 }
@@ -62,7 +62,8 @@ function updateInputs(made, run) {
   picture.alt = visible(`${name} ${run.styleName ? `in the style ${run.styleName}` : ""}, as it is now`);
   bar.setAttribute("aria-label", visible(`Steps of ${name}`));
   const plus = element("span", { "aria-hidden": "true" }, "+");
-  inputs.replaceChildren(...(run.styleName ? [thumb(run.content), plus, thumb(run.style), element("span", {}, run.styleName)] : []));
+  const pair = [thumb(run.content), plus, thumb(run.style), element("span", {}, run.styleName)];
+  inputs.replaceChildren(...(run.styleName ? pair : []));
   cancel.replaceChildren(run.canCancel ? action("Cancel", name, `/api/running/${run.id}/cancel`) : "");
 }
 

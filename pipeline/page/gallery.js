@@ -4,7 +4,7 @@
 import { at, visible } from "./dom.js";
 import { asInSheet, makePicture } from "./cards.js";
 import { parts } from "./details.js";
-import { keyed } from "./keyed.js";
+import { keyed, remade } from "./keyed.js";
 import { sayError } from "./notices.js";
 import { get } from "./server.js";
 import { comparison } from "./slider.js";
@@ -34,9 +34,7 @@ export class Gallery {
     this.newest = done;
     this.next = this.cursor ?? doneNext;
     const { pictures } = this;
-    keyed(at("pictures"), pictures, makePicture, (made, picture) => {
-      if (made.shows) made.replaceChildren(...makePicture(picture).children);
-    });
+    keyed(at("pictures"), pictures, makePicture, remade(makePicture));
     at("done-title").textContent = doneCount > 1 ? `Done (${doneCount.toLocaleString()})` : "Done";
     at("done-empty").textContent = pictures.length ? "" : "Finished pictures appear here, the newest first.";
     at("older").hidden = !this.next;

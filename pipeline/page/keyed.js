@@ -29,3 +29,13 @@ export function keyed(list, items, make, update = () => {}) {
   if (hadFocus.isConnected) hadFocus.focus(); // it was moved
   else list.closest("section")?.querySelector("h2")?.focus({ preventScroll: true });
 }
+
+// An `update` for cards that are simply made again.
+export function remade(make) {
+  return (child, item) => {
+    if (child.shows === undefined) return; // it has just been made
+    const made = make(item);
+    child.className = made.className;
+    child.replaceChildren(...made.children);
+  };
+}

@@ -9,7 +9,8 @@ const MOST = 3;
 export function say(text, more = "", { isError = false } = {}) {
   const place = at("notices");
   const close = element("button", { type: "button", "aria-label": "Dismiss this message" }, "\u2715");
-  const made = element("div", { className: isError ? "notice bad" : "notice" }, element("p", {}, text, more ? ` ${more}` : ""), close);
+  const words = element("p", {}, text, more ? ` ${more}` : "");
+  const made = element("div", { className: isError ? "notice bad" : "notice" }, words, close);
   if (isError) made.setAttribute("role", "alert");
   close.addEventListener("click", () => made.remove());
   // An open dialog covers the rest of the page.

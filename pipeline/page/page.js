@@ -3,7 +3,7 @@
 import { at, counted, element, roughly, visible } from "./dom.js";
 import { makeFailure, makeRun, makeWait, timeLeft, updateRun, updateWait } from "./cards.js";
 import { Gallery } from "./gallery.js";
-import { keyed } from "./keyed.js";
+import { keyed, remade } from "./keyed.js";
 import { say, sayError } from "./notices.js";
 import { follow, get, post, signIn } from "./server.js";
 import { Styles } from "./styles.js";
@@ -98,8 +98,9 @@ function showSections() {
   hide("running", !running.length);
   showWaiting();
   hide("failed", !failedCount);
-  keyed(at("failures"), failed, makeFailure);
-  at("failed-title").textContent = failedCount > 1 ? `Failed (${failedCount.toLocaleString()})` : "Failed";
+  keyed(at("failures"), failed, makeFailure, remade(makeFailure));
+  const title = failed.some((one) => one.cancelled) ? "Failed or cancelled" : "Failed";
+  at("failed-title").textContent = failedCount > 1 ? `${title} (${failedCount.toLocaleString()})` : title;
   at("retry-all").hidden = failed.filter((one) => one.canRetry).length < 2;
   at("failures-more").textContent = failedCount > failed.length ? `The newest ${failed.length} are shown.` : "";
   gallery.show(state);
@@ -120,7 +121,8 @@ function showWelcome() {
   if (!isNew || at("welcome").dataset.shows === `${state.inbox} ${state.styles.length > 0}`) return;
   at("welcome").dataset.shows = `${state.inbox} ${state.styles.length > 0}`;
   const steps = [
-    ["Add a style", "A picture of a painting, a drawing or a pattern. It stays here for all photos to come.", state.styles.length > 0],
+    ["Add a style", "A picture of a painting, a drawing or a pattern. It stays here for all photos to come.",
+      state.styles.length > 0],
     ["Drop photos on it", "Or click the style to choose them.", false],
     ["Watch them being painted", "They appear below while they are made, and stay there when they are done.", false],
   ];

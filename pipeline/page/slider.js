@@ -22,7 +22,8 @@ export function comparison(picture) {
   };
   slider.addEventListener("input", move);
   move();
-  const photograph = element("img", { className: "before", alt: `Photograph: ${picture.contentName ?? ""}`, src: picture.content });
+  const alt = `Photograph: ${picture.contentName ?? ""}`;
+  const photograph = element("img", { className: "before", alt, src: picture.content });
   const over = [photograph,
     element("span", { className: "tag left", "aria-hidden": "true" }, "before"),
     element("span", { className: "tag right", "aria-hidden": "true" }, "after"),

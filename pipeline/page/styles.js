@@ -110,14 +110,20 @@ export class Styles {
   }
 }
 
+const PURPOSES = {
+  style: "choose photos to paint in this style",
+  every: "choose photos to paint in every style",
+  new: "choose a picture",
+};
+
 function fill(made, tile) {
-  const [button, face] = [made.firstChild, made.firstChild.firstChild];
-  showFaces(face, tile.kind === "style" ? [tile.thumb] : tile.thumbs ?? []);
+  const button = made.firstChild;
+  showFaces(button.firstChild, tile.kind === "style" ? [tile.thumb] : tile.thumbs ?? []);
   const isClosed = tile.kind === "style" && !tile.canDrop;
   made.classList.toggle("closed", isClosed);
   button.disabled = isClosed;
   button.title = tile.reason ?? "";
   button.lastChild.textContent = visible(tile.name);
-  const purposes = { style: "choose photos to paint in this style", every: "choose photos to paint in every style", new: "choose a picture" };
-  if (purposes[tile.kind]) button.setAttribute("aria-label", visible(`${tile.name}: ${isClosed ? tile.reason : purposes[tile.kind]}`));
+  const purpose = isClosed ? tile.reason : PURPOSES[tile.kind];
+  if (purpose) button.setAttribute("aria-label", visible(`${tile.name}: ${purpose}`));
 }

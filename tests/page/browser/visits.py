@@ -14,7 +14,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
 
-PATIENCE_MS = 15_000
+PATIENCE_MS = 30_000
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 # `make test-browser` fetches it where it can.
 AXE = Path(sys.prefix) / "share/axe.min.js"
