@@ -14,7 +14,7 @@ from ..vgg.encoder import convolution_of, poolings_before
 from .cgroups import memory_left
 from .devices import DevicePlan
 from .segments import segments
-from .usage import address_space_left, others_bytes, own_bytes
+from .usage import others_bytes, own_bytes
 
 # Bytes of a canvas per pixel.
 CANVAS_BYTES = 3 * 4
@@ -182,9 +182,9 @@ def free_bytes(plan: DevicePlan) -> int | None:
 
 
 def _system_bytes() -> int | None:
-    """Return what the system and the limits of this process leave of its memory."""
-    left = (_available_bytes(), memory_left(), address_space_left())
-    return min((b for b in left if b is not None), default=None)
+    """Return what the system and the control groups leave of its memory."""
+    # Not what `ulimit -v` leaves: an allocation beyond that fails, which does no harm.
+    return min((b for b in (_available_bytes(), memory_left()) if b is not None), default=None)
 
 
 def processes_that_fit(limit_bytes: int | None = None) -> int | None:

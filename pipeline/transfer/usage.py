@@ -1,4 +1,4 @@
-"""What processes take of the system's memory, and what the limits of a process leave to it. See proc(5)."""
+"""What processes take of the system's memory. See proc(5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 SYSTEM = Path("/")
 PROC = "proc"
 # Fields of statm, counted in pages.
-SIZE, RESIDENT, SHARED = 0, 1, 2
+RESIDENT, SHARED = 1, 2
 
 
 def own_bytes(pid: int | str = "self", system: Path = SYSTEM) -> int:
@@ -28,17 +28,6 @@ def others_bytes(system: Path = SYSTEM) -> int:
     root = os.getpid() if parent is None or parent.pid is None else parent.pid
     family = {root, *_children(root, system)} - {os.getpid()}
     return sum(own_bytes(pid, system) for pid in family)
-
-
-def address_space_left(system: Path = SYSTEM) -> int | None:
-    """Return what `ulimit -v` leaves to this process, or None if there is no such limit."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    fields = _statm("self", system)
-    return max(0, limit - fields[SIZE]) if fields and limit != resource.RLIM_INFINITY else None
 
 
 def _children(pid: int, system: Path) -> set[int]:

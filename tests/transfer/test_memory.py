@@ -150,8 +150,3 @@ def test_processes_share_a_limit_without_what_the_first_one_has(monkeypatch):
     assert memory.share_bytes(DevicePlan("cuda:0", "", "bfloat16", 90), 2, 60) == 30
     monkeypatch.setattr(memory, "free_bytes", lambda plan: None)
     assert memory.share_bytes(CPU, 4, 1000) == 200
-
-
-def test_a_limit_on_addresses_counts_as_memory(monkeypatch):
-    monkeypatch.setattr(memory, "address_space_left", lambda: 5)
-    assert memory.free_bytes(CPU) == 5

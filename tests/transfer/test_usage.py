@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.transfer import usage
-from pipeline.transfer.usage import address_space_left, others_bytes, own_bytes
+from pipeline.transfer.usage import others_bytes, own_bytes
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -47,14 +47,6 @@ def test_the_others_are_who_started_this_process_and_whom_that_started(tmp_path,
     parent = SimpleNamespace(pid=root) if is_worker else None
     monkeypatch.setattr(usage.multiprocessing, "parent_process", lambda: parent)
     assert others_bytes(tmp_path) == ((10 if is_worker else 20) + 30) * PAGE
-
-
-def test_the_limit_on_addresses_counts_what_is_mapped(tmp_path, monkeypatch):
-    resource = pytest.importorskip("resource")
-    process(tmp_path, "self", 100, 40)
-    for limit, left in ((150 * PAGE, 50 * PAGE), (90 * PAGE, 0), (resource.RLIM_INFINITY, None)):
-        monkeypatch.setattr(resource, "getrlimit", lambda kind, limit=limit: (limit, limit))
-        assert address_space_left(tmp_path) == left
 
 
 @linux
