@@ -40,7 +40,7 @@ function showHead() {
   } else if (daemon) {
     facts.push(daemon.state === "idle" && waitingCount ? DOING.working : DOING[daemon.state]);
   } else {
-    facts.push("Ready to show what a run makes.");
+    facts.push("Nothing is running.");
   }
   if (run && timeLeft(run)) facts.push(timeLeft(run));
   if (waitingCount) facts.push(`${waitingCount.toLocaleString()} waiting${waitingSeconds ? `, ${roughly(waitingSeconds)}` : ""}`);
@@ -130,7 +130,8 @@ function showWelcome() {
     element("li", { className: isOver ? "over" : "" }, element("b", {}, title), element("span", {}, text))));
   at("welcome").replaceChildren(
     element("h2", { id: "welcome-title", tabIndex: -1 }, state.inbox ? "Paint your photos" : "No pictures yet"),
-    state.inbox ? list : element("p", { className: "hint" }, "The pictures of a run appear here as they are made."));
+    state.inbox ? list : element("p", { className: "hint" }, "The pictures of a run appear here while they are made. "
+      + "To drop photos on this page and have them painted, start it with ", element("code", {}, "style-pipeline watch --page"), "."));
 }
 
 function showWaiting() {
