@@ -23,7 +23,7 @@ CANVASES = 12
 # Temporary buffers of a pass, each as large as the largest feature map.
 BUFFERS = 7
 # Styles larger than that are analysed in tiles of so many pixels, whose windows are somewhat larger.
-STYLE_TILE, STYLE_BORDER = 1024, 64
+STYLE_TILE, STYLE_BORDER = 512, 64
 # Bytes of a style's pixel beside its features: as float32, normalised, and while its palette is matched.
 STYLE_PIXEL_BYTES = 60
 # What libraries allocate in a process when it makes its first picture, beside that. Measured: 30 to 115 MB.
@@ -37,6 +37,8 @@ OUT_OF_MEMORY_MESSAGES = (
     "can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "MPS backend out of memory",
+    "could not create a primitive",  # oneDNN, which has no memory for the code that it generates
+    "could not create a memory",
 )
 
 
