@@ -51,9 +51,9 @@ from pipeline.vgg.weightfile import weights_digest
 # What the pictures are for: the layers and losses of `default`.
 RECIPE = Recipe(margin=0)
 STYLE_TAPS = tuple("conv" + layer[4:] for layer in RECIPE.style_layers)
-# Multiples of 16, as matrix units take them. In the compressed VGG-19 that taught the bundled network, all
-# other channels are zero for every picture.
-WIDTHS = (16, 16, 32, 32, 64, 48, 48, 48, 80, 80, 64, 128, 112)
+# Those of the bundled network: a narrow first block, which costs most, and wide layers that a style is taken
+# from. Multiples of 8, as matrix units take them.
+WIDTHS = (16, 24, 48, 64, 128, 96, 96, 128, 256, 192, 192, 192, 256)
 
 # Slope for negative values when comparing: some recipes tap before the ReLU, but what passes it matters most.
 LEAK = 0.1
@@ -409,7 +409,7 @@ def read_options() -> argparse.Namespace:
     default = ",".join(map(str, WIDTHS))
     add("--widths", type=layer_widths, default=default, help="channels, conv1_1 to conv5_1 (%(default)s)")
     add("--resume", action="store_true", help="continue a stopped run of the same settings")
-    add("--steps", type=positive, default=3000)
+    add("--steps", type=positive, default=4000)
     add("--batch", type=positive, default=8)
     add("--side", type=crop_side, default=128, help="crop side in pixels")
     add("--learning-rate", type=float, default=6e-3, help="over the weights' own size")
