@@ -38,7 +38,7 @@ class JpegFile:
 
 def read_segments(data: bytes) -> JpegFile:
     """Read a JPEG's metadata, and hide from Pillow what it may refuse the picture for."""
-    xmp, iptc, dpi, is_damaged = b"", bytearray(), None, False
+    xmp, dpi, resources = b"", None, list[bytes]()
     hidden: bytearray | None = None
     for marker, start, end in _segments(data):
         if marker == _APP0 and data.startswith(_JFIF, start) and end - start >= 12:
@@ -48,13 +48,12 @@ def read_segments(data: bytes) -> JpegFile:
         elif marker == _APP1 and data.startswith(_XMP, start) and not xmp:
             xmp = data[start + len(_XMP) : end]
         elif marker == _APP13 and data.startswith(_RESOURCES, start):
-            found, is_whole = _iptc_in(data[start + len(_RESOURCES) : end])
-            iptc += found
-            is_damaged |= not is_whole
+            resources.append(data[start + len(_RESOURCES) : end])
             hidden = hidden or bytearray(data)
             hidden[start : start + len(_RESOURCES)] = bytes(len(_RESOURCES))
-    notes = ("some of its image resources are damaged and are left out",) if is_damaged else ()
-    return JpegFile(data if hidden is None else bytes(hidden), xmp, bytes(iptc), dpi, notes)
+    iptc, is_whole = _iptc_of_segments(resources)
+    notes = () if is_whole else ("some of its image resources are damaged and are left out",)
+    return JpegFile(data if hidden is None else bytes(hidden), xmp, iptc, dpi, notes)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -69,6 +68,18 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             return
         yield marker, place + 4, place + 2 + length
         place += 2 + length
+
+
+def _iptc_of_segments(segments: list[bytes]) -> tuple[bytes, bool]:
+    """Return the IPTC in all segments of image resources, and whether all resources are whole.
+
+    A resource that is too long for one segment continues in the next.
+    """
+    found = [_iptc_in(each) for each in segments]
+    if all(is_whole for _, is_whole in found):
+        return b"".join(iptc for iptc, _ in found), True
+    joined = _iptc_in(b"".join(segments))
+    return joined if joined[1] else (b"".join(iptc for iptc, _ in found), False)
 
 
 def _iptc_in(resources: bytes) -> tuple[bytes, bool]:

@@ -59,6 +59,21 @@ def test_resources_with_names_and_odd_lengths() -> None:
     assert read_segments(halves_of).iptc == DATA + DATA
 
 
+def test_resources_that_continue_in_the_next_segment() -> None:
+    whole = resource(0x040C, b"preview") + resource(0x0404, DATA)
+    for cut in range(1, len(whole)):
+        parts = whole[:cut], whole[cut:]
+        found = read_segments(with_segments(PLAIN, *(segment(0xED, RESOURCES + part) for part in parts)))
+        assert (found.iptc, found.notes) == (DATA, ())
+
+
+def test_a_damaged_segment_costs_no_other() -> None:
+    bad, good = RESOURCES + b"8BIM\x04\x04\xff", RESOURCES + resource(0x0404, DATA)
+    found = read_segments(with_segments(PLAIN, segment(0xED, bad), segment(0xED, good)))
+    assert found.iptc == DATA
+    assert len(found.notes) == 1
+
+
 @pytest.mark.parametrize(
     "bad",
     [
