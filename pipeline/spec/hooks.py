@@ -9,20 +9,20 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from .events import EventKind
-from .models import ConfigPath, Seconds, StrictModel, listed
+from .models import ConfigPath, Seconds, StrictModel, expand_home, listed
 
-# Signs by which one recognises a command that was written for a shell.
-SHELL_SIGNS = "|&;<>$`*"
+# A command with one of these characters was written for a shell.
+SHELL_CHARACTERS = "|&;<>$`*"
 
 
 def _words(value: Any) -> Any:
     """Split text into words as a shell does; a list has its words already."""
     if not isinstance(value, str):
         return value
-    if sign := next((sign for sign in value if sign in SHELL_SIGNS), ""):
+    if found := next((each for each in value if each in SHELL_CHARACTERS), ""):
         raise ValueError(
-            f"'{sign}' needs a shell, and none runs this command: for one, write [sh, -c, '...']; to pass "
-            "the sign on as it is, write a list of words, such as [program, first, second]"
+            f"'{found}' needs a shell, and none runs this command: for one, write [sh, -c, '...']; to pass "
+            "the character to the program, write a list of words, such as [program, first, second]"
         )
     try:
         return shlex.split(value)
@@ -35,7 +35,13 @@ def _check_words(words: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("expected a program and its arguments, such as [program, first, second]")
     if any("\0" in word for word in words):
         raise ValueError("a command cannot hold the character NUL")
+    if _is_path(words[0]):
+        expand_home(Path(words[0]))
     return words
+
+
+def _is_path(program: str) -> bool:
+    return "/" in program
 
 
 EventKinds = Annotated[
@@ -66,7 +72,7 @@ class Hook(StrictModel):
     def resolved(self, folder: Path) -> Hook:
         """Return the same hook with absolute paths; relative ones start at `folder`."""
         program, *arguments = self.run
-        if "/" in program:
+        if _is_path(program):
             program = str(folder.resolve() / Path(program).expanduser())
         paths = {"run": (program, *arguments), "folder": (folder / self.folder).resolve()}
         return self.model_copy(update=paths)

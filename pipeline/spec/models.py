@@ -62,12 +62,17 @@ def expecting(what: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-def _expand_home(path: Path) -> Path:
+def expand_home(path: Path) -> Path:
+    """Return a path with `~` replaced.
+
+    Raises:
+        ValueError: there is no such user.
+    """
     try:
         return path.expanduser()
     except RuntimeError as error:
         raise ValueError(str(error)) from error
 
 
-ConfigPath = Annotated[Path, AfterValidator(_expand_home)]
+ConfigPath = Annotated[Path, AfterValidator(expand_home)]
 Seconds = Annotated[float, Field(gt=0, le=1e7)]
