@@ -126,7 +126,7 @@ def _find(
     (content,) = contents
     left = tuple(style for style in dict.fromkeys(found) if style.images[0][0] != content)
     if not left:
-        raise UsageError(f"{photo}: is the only style, too.", "Name other pictures with --styles.")
+        raise UsageError(f"{photo}: is the only style found.", "Name other pictures with --styles.")
     return content, left, (*resolver.notes, *shared_names(left))
 
 

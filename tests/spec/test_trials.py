@@ -109,7 +109,7 @@ def test_values_that_make_no_sense_are_refused(here: Path, problem: Any, message
         ("photos", ["styles"], "photos: is a folder; a trial takes one photo."),
         ("photos/[ac].jpg", ["styles"], "photos/[ac].jpg: expected one picture; 2 match."),
         ("photos/a.jpg", ["no"], "no: no such file."),
-        ("photos/a.jpg", ["photos/a.jpg"], "photos/a.jpg: is the only style, too."),
+        ("photos/a.jpg", ["photos/a.jpg"], "photos/a.jpg: is the only style found."),
         ("no.jpg", ["nowhere"], "no.jpg: no such file.\nnowhere: no such file."),
     ],
 )
