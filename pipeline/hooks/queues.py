@@ -59,6 +59,7 @@ class HookQueue:
 
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
+        self.failures = 0
         self._waiting: deque[Event] = deque()
         self._lock = threading.Lock()
         self._has_thread = self._is_telling = False
@@ -82,9 +83,7 @@ class HookQueue:
                     self._warn(f"does not keep up: {MOST_WAITING} events wait, and the oldest are left out")
             self._waiting.append(event)
             if not self._has_thread:
-                self._has_thread = True
-                name = "style-pipeline hook"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
+                self._start()
 
     def close(self) -> None:
         """Tell no more than what waits, and that only while the command keeps to its time limit."""
@@ -95,19 +94,30 @@ class HookQueue:
         self._ending.set()
         self._leave_out("they were not told before the end")
 
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._work, name="style-pipeline hook", daemon=True).start()
+            self._has_thread = True
+        except RuntimeError as error:  # the system allows no more threads
+            self._waiting.clear()
+            self._warn(f"1 event left out: {error}")
+
     def _work(self) -> None:
         while (event := self._next()) is not None:
-            ended = run_command(
-                self.hook.run,
-                event.data(),
-                self.hook.folder,
-                self.hook.timeout_s,
-                event.variables(),
-                self._ending.is_set,
-            )
+            ended = self._run(event)
+            self.failures += bool(ended.problem)
             self._log(event, ended)
             if ended.was_late and self._closing.is_set():
                 self._leave_out("the command hangs, and style-pipeline ends")
+
+    def _run(self, event: Event) -> Ended:
+        hook, must_end = self.hook, self._ending.is_set
+        try:
+            return run_command(
+                hook.run, event.data(), hook.folder, hook.timeout_s, event.variables(), must_end
+            )
+        except Exception as error:  # a bug; if the thread died of it, `close` would wait forever
+            return Ended(f"unexpected {type(error).__name__}: {error}")
 
     def _next(self) -> Event | None:
         """Return the next event; without one, the thread ends."""
@@ -172,6 +182,11 @@ class HookQueues:
     def pending(self) -> int:
         return sum(queue.pending for queue in (*self._former, *self._queues))
 
+    @property
+    def failures(self) -> int:
+        """How often a command of the current hooks has failed."""
+        return sum(queue.failures for queue in self._queues)
+
     def close(self, must_hurry: Callable[[], bool] = lambda: False) -> None:
         """Wait until every event was told, but no longer than `STOP_S` from when `must_hurry` says so."""
         queues = [*self._former, *self._queues]
@@ -202,9 +217,9 @@ def check_hooks(hooks: Sequence[Hook]) -> None:
     for hook in hooks:
         program = hook.run[0]
         if not hook.folder.is_dir():
-            problems.append(f"hooks: {hook.folder}: is no folder to run {program} in.")
+            problems.append(f"hooks: {hook.folder}: is not a folder, so {program} cannot run in it.")
         if shutil.which(program) is None:
-            where = "is no program" if os.path.dirname(program) else "is no program on the PATH"
+            where = "is not a program" if os.path.dirname(program) else "not found on the PATH"
             problems.append(f"hooks: {program}: {where}.")
     if problems:
         raise UsageError.of_lines(problems, "Install it, make it executable, or correct config.yaml.")

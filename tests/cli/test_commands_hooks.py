@@ -104,7 +104,7 @@ def test_a_hook_that_cannot_be_run_is_found_before_anything_begins(studio, night
     studio.drop("c.png")
     code, _, err = studio.cli(*command.split())
     assert code == 2
-    assert "hooks: no-such-program: is no program on the PATH." in err
+    assert "hooks: no-such-program: not found on the PATH." in err
     assert not Path("outbox").exists()
 
 
@@ -128,6 +128,14 @@ def test_hooks_are_listed_and_tried(studio) -> None:
     assert kinds() == [("failed", "photo--monet"), ("paused", "inbox")]
     assert studio.cli("hooks", "done")[0] == 2
     assert "No hooks for resumed" in studio.cli("hooks", "resumed")[2]
+
+
+def test_a_trial_of_a_hook_that_fails_fails(studio) -> None:
+    configure({"when": "done", "run": "true"}, {"when": ["done", "failed"], "run": "false"})
+    for event in ("done", "failed"):
+        code, out, err = studio.cli("hooks", event)
+        assert (code, out) == (1, "")
+        assert "it ended with exit code 1" in err
 
 
 @pytest.mark.parametrize("kind", EVERYTHING)

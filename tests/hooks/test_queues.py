@@ -91,6 +91,36 @@ def test_telling_does_not_wait_and_a_hook_that_hangs_delays_no_other(commands: C
     assert hooks.pending == 0
 
 
+def test_a_system_without_another_thread_costs_events_and_no_more(
+    commands: Commands, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    hooks = HookQueues([hook()])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        hooks.tell(event("1"))
+    assert log() == ["hook tell: 1 event left out: can't start new thread"]
+    hooks.tell(event("2"))
+    hooks.close()
+    assert commands.told == [("tell", "2")]
+
+
+def test_the_end_comes_although_a_command_fails_in_an_unexpected_way(
+    commands: Commands, log: Callable[[], list[str]]
+) -> None:
+    def fail(name: str, must_end: Callable[[], bool]) -> Ended:
+        raise TypeError("a bug")
+
+    commands.answer = fail
+    hooks = HookQueues([hook()])
+    hooks.tell(event("1"))
+    hooks.close()
+    assert hooks.failures == 1
+    assert log() == ["hook tell (done, 1): unexpected TypeError: a bug"]
+
+
 def test_a_full_queue_leaves_out_the_oldest_and_says_so(
     commands: Commands, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,9 +300,9 @@ def test_programs_that_are_not_there_are_found_before_anything_begins(environmen
             [hook("no-such-program"), hook(str(tell)), hook("true", folder="absent"), hook("sh")],
         )
     assert caught.value.lines == (
-        "hooks: no-such-program: is no program on the PATH.",
-        f"hooks: {tell}: is no program.",
-        "hooks: absent: is no folder to run true in.",
+        "hooks: no-such-program: not found on the PATH.",
+        f"hooks: {tell}: is not a program.",
+        "hooks: absent: is not a folder, so true cannot run in it.",
     )
     tell.chmod(0o755)
     check_hooks([hook(str(tell)), hook("sh")])

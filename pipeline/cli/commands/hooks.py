@@ -46,6 +46,8 @@ def hooks(
         queues.close(lambda: bool(stopped))
     if stopped:
         raise typer.Exit(128 + stopped[0])
+    if queues.failures:
+        raise typer.Exit(1)
 
 
 @contextmanager
