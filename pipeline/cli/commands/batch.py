@@ -111,13 +111,18 @@ def _check_is_no_picture(manifest: Path) -> None:
         )
 
 
+def _folder_of(batch: Batch, settings: Config) -> BatchFolder:
+    from ...storage.outbox import BatchFolder
+
+    return BatchFolder(settings.outbox, batch.name, shard=batch.shard.label if batch.shard else "")
+
+
 def run_batch(settings: Config, batch: Batch, options: RunOptions, level: int, as_json: bool) -> None:
     """Run a batch, show its progress, write its sheet, tell its hooks, and set the exit code."""
-    from ...storage.outbox import BatchFolder
     from ..display import Display
     from ..sentences import failure_lines, shard_line, summary_line
 
-    folder = BatchFolder(settings.outbox, batch.name, shard=batch.shard.label if batch.shard else "")
+    folder = _folder_of(batch, settings)
     with show_lines(level), telling_hooks(settings, is_run=True) as hooks:
         if batch.shard is not None:
             logger.info(shard_line(batch))
@@ -180,11 +185,10 @@ def plan_batch(settings: Config, batch: Batch, options: RunOptions, as_json: boo
     from ...batch.planner import Planner, plan_jobs
     from ...execution.executors import InProcessExecutor
     from ...storage.ledger import LedgerCopy
-    from ...storage.outbox import BatchFolder
     from ..sentences import decision_line, decision_object, estimate_line, shard_line
 
     executor, failing = InProcessExecutor(settings), 0
-    folder, digests = BatchFolder(settings.outbox, batch.name), Digests(lambda: False)
+    folder, digests = _folder_of(batch, settings), Digests(lambda: False)
     with closing(LedgerCopy(settings.state_dir)) as ledger:
         planner, estimate = Planner(folder, ledger, executor, digests, options, batch.jobs), Estimate(ledger)
         for decision in plan_jobs(planner, batch.jobs, executor.any_checkpoints(), settings.max_megapixels):
