@@ -201,7 +201,7 @@ def test_a_configuration_that_is_read_again_brings_its_hooks(tmp_path: Path) -> 
     daemon.until("device")
     watched.configure(hooks=[{"when": "done", "run": "no-such-program"}])
     daemon.signal(signal.SIGHUP)
-    assert "no program on the PATH" in daemon.until("reload")["text"]
+    assert "not found on the PATH" in daemon.until("reload")["text"]
     watched.configure(hooks=[{"when": "done", "run": TELL}])
     daemon.signal(signal.SIGHUP)
     daemon.until("reload", text="the configuration was read again")
