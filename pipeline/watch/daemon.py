@@ -268,10 +268,11 @@ class Daemon:
                 self.tally.cancelled += 1
             case Unfinished(out_of_time):
                 self.tally.out_of_time |= out_of_time
-                if out_of_time or self.context.is_over():
+                is_paused, once = self.setup.requests.is_paused, self.context.options.once
+                if out_of_time or self.context.is_over() or (once and not is_paused):
                     self.backlog.left.append(claim)
                 else:
-                    self.backlog.pending.insert(0, claim)  # stopped by a pause
+                    self.backlog.pending.insert(0, claim)  # stopped by a pause, which may be over already
         self.setup.watcher.schedule.file_moved_out()
 
     def _put_off(self, claim: Claim, reason: str, lock: LockedError | None) -> None:
