@@ -87,6 +87,8 @@ def test_an_upload_is_in_the_inbox_whole_or_not_at_all_however_the_page_ends(tmp
     watched = Watched(tmp_path, settle_s=100)  # all stays in the inbox
     daemon = watched.start(page=True)
     viewer = viewer_of(daemon)
+    # The page is there first, and takes nothing for a folder that nobody watches.
+    wait_until((watched.inbox / ".style-pipeline").is_dir, "the daemon watches its inbox")
     photo = picture_bytes("me") * 1000
     connection = viewer.connect()
     connection.putrequest("PUT", "/api/photos?name=cut.png")
