@@ -80,7 +80,7 @@ def _palettes(request: Request, size: tuple[int, int]) -> list[Tensor]:
     where = [visible_HW]
     if request.regions is not None:
         where = [_region(mask_HW, visible_HW) for mask_HW in request.regions.masks(*small)[0]]
-    limited = map(limited_palette, [content_BCHW] * len(where), small_BCHW, where)
+    limited = [limited_palette(content_BCHW, *each) for each in zip(small_BCHW, where, strict=True)]
     return [own if other is None else other for own, other in zip(large_BCHW, limited, strict=True)]
 
 

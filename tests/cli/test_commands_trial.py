@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_a_second_try_makes_only_what_is_new(cli, paintings):
     code, out, _ = cli("try", "me.png", "--styles", paintings / "a.png", "--strengths", "1,2", *SMALL)
     assert (code, out.startswith("1 done, 1 there already")) == (0, True)
     assert pictures() == {"me--a.png", "me--b.png", "me--a--strength-2.png"}
+
+
+def test_a_try_gives_the_time_of_the_photo_if_the_configuration_says_so(cli, paintings):
+    Path("config.yaml").write_text("keep_times: true\n")
+    os.utime("me.png", ns=(10**18, 10**18))
+    code, _, err = cli("try", "me.png", "--styles", paintings / "a.png", *SMALL)
+    assert code == 0, err
+    assert (FOLDER / "me--a.png").stat().st_mtime_ns == 10**18
 
 
 def test_without_styles_those_of_the_watched_folder_are_tried(cli, paintings):

@@ -78,7 +78,6 @@ def run(
 ) -> None:
     """Make the pictures of a manifest that do not exist yet."""
     from ...batch.deadline import read_deadline
-    from ...batch.planner import RunOptions
     from ...spec.manifest import read_manifest
     from ...spec.shards import read_shard
 
@@ -90,9 +89,7 @@ def run(
     batch = read_manifest(manifest, settings.recipe, fields, exclusions=settings.exclusions())
     if shard is not None:
         batch = replace(batch, shard=read_shard(shard, os.environ))
-    options = RunOptions(
-        force, settings.max_failures, settings.max_attempts, missing=missing, keep_times=settings.keep_times
-    )
+    options = options_of(settings, force, missing)
     if dry_run:
         plan_batch(settings, batch, options, as_json)
     else:
@@ -109,6 +106,15 @@ def _check_is_no_picture(manifest: Path) -> None:
             f"{manifest}: is {what}; `run` expects a manifest, a YAML file that names contents and styles.",
             "For one picture: `style-pipeline stylize CONTENT STYLE`. The README shows a manifest.",
         )
+
+
+def options_of(settings: Config, force: bool, missing: bool) -> RunOptions:
+    """Return how a batch is run, by the configuration and the flags."""
+    from ...batch.planner import RunOptions
+
+    return RunOptions(
+        force, settings.max_failures, settings.max_attempts, missing=missing, keep_times=settings.keep_times
+    )
 
 
 def _folder_of(batch: Batch, settings: Config) -> BatchFolder:

@@ -10,7 +10,7 @@ import typer
 
 from ...errors import UsageError
 from . import flags
-from .batch import plan_batch, run_batch
+from .batch import options_of, plan_batch, run_batch
 from .help import MAKE, WHAT, Commands
 
 if TYPE_CHECKING:
@@ -71,14 +71,13 @@ def try_(
 ) -> None:
     """Try every style of a folder on one photo, small and quickly."""
     from ...batch.deadline import read_deadline
-    from ...batch.planner import RunOptions
     from ...spec.trials import read_trial
 
     settings = flags.read_settings(config, outbox=outbox, device=device, workers=workers)
     fields = flags.recipe_fields(preset, assignments)
     places, exclusions = styles or [_library(settings)], settings.exclusions()
     batch = read_trial(photo, places, settings.recipe, fields, strengths, seeds, exclusions)
-    options = RunOptions(force, settings.max_failures, settings.max_attempts, missing=missing)
+    options = options_of(settings, force, missing)
     if dry_run:
         plan_batch(settings, batch, options, as_json)
     else:
