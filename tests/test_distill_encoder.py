@@ -112,6 +112,30 @@ def test_a_repeated_network_is_pruned_to_itself(distill, capsys):
     assert apart.amin(0).max() < 0.02
 
 
+def test_deep_layers_are_trained_on_top_of_an_earlier_student(distill):
+    save_file(tiny_weights(width=6), "teacher.safetensors")
+    first, _ = distill("teacher.safetensors", f"--widths={NARROW}", out="first")
+    wider = ",".join(["3"] * 9 + ["4"] * 4)
+    options = ("teacher.safetensors", f"--widths={wider}", "--start=first.safetensors", "--seed=1")
+    second, reports = distill(*options, "--train-from=conv4_2")
+    for name in pruning.NETWORK:
+        same = [torch.equal(first[f"{name}.{part}"], second[f"{name}.{part}"]) for part in ("weight", "bias")]
+        assert all(same) == (name < "conv4_2"), name
+    assert reports[0]["layers"]["features, photographs"]["conv1_1"] < 0.01
+    with pytest.raises(SystemExit, match=r"first.safetensors has 3 channels in conv4_2, --widths says 4"):
+        distill(*options, "--train-from=conv4_3")
+    with pytest.raises(SystemExit, match=r"--start and --train-from go together"):
+        distill(*options)
+
+
+def test_the_channels_of_a_student_are_found():
+    teacher = tiny_weights(width=6)
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    student, kept = pruning.prune(teacher, images, dict.fromkeys(pruning.NETWORK, 4))
+    found = pruning.matching_channels({k: v for k, v in student.items() if k < "conv2"}, teacher, images)
+    assert found == {name: kept[name] for name in ("conv1_1", "conv1_2")}
+
+
 def test_channels_are_chosen_by_what_they_explain():
     rows = torch.randn(3, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rows = torch.stack([0.1 * rows[0], rows[1], 2 * rows[1], 0 * rows[0], rows[2] + rows[1]])

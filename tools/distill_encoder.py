@@ -10,6 +10,9 @@ style transfer looks at: crops of photographs and paintings, those with noise an
 canvases half way through a stylisation with the student itself. Two things count: the features, of every
 layer, and the style loss between the statistics of student and teacher at the style layers.
 
+--start takes the layers below --train-from from a student made before and trains only those from there on: a
+cheap way to improve the deep layers of a good student.
+
 The teacher is a checkpoint in torchvision's format (`features.0.weight`, ...) or a safetensors file with
 `conv1_1.weight`, .... Every Nth picture is kept for validation. Everything random follows from --seed and
 the step, so that --resume continues a stopped run as if it had not been stopped.
@@ -32,7 +35,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pruning import NETWORK, TAPS, Tensors, prune, run_network
+from pruning import NETWORK, TAPS, Tensors, matching_channels, prune, run_network
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
@@ -299,7 +302,22 @@ def begin(weights: Tensors, crops: Crops, args: argparse.Namespace) -> Run:
     calibration = crops.batch(args.calibration, args.seed)
     # A channel that is zero on photographs may be active on a canvas.
     calibration = torch.cat([calibration, stylised(weights, calibration[: args.batch], args.seed)])
-    return Run(*prune(weights, calibration, args.widths), canvases=calibration[:0])
+    if not args.start:
+        return Run(*prune(weights, calibration, args.widths), canvases=calibration[:0])
+    earlier = layers_below(args.train_from, args.start, args.widths)
+    stand_for = matching_channels(earlier, weights, calibration[: -args.batch])
+    student, kept = prune(weights, calibration, args.widths, stand_for)
+    return Run(student | earlier, kept, canvases=calibration[:0])
+
+
+def layers_below(layer: str, path: Path, widths: Mapping[str, int]) -> Tensors:
+    """Return the weights of the layers below `layer` of the student in `path`."""
+    earlier = read_convolutions(path, TAPS)
+    names = NETWORK[: NETWORK.index(layer)]
+    for name in names:
+        if (width := len(earlier[f"{name}.bias"])) != widths[name]:
+            raise SystemExit(f"{path} has {width} channels in {name}, --widths says {widths[name]}.")
+    return {f"{name}.{part}": earlier[f"{name}.{part}"] for name in names for part in ("weight", "bias")}
 
 
 def report(run: Run, loss: float | None, errors: Errors, seconds: float) -> None:
@@ -312,9 +330,14 @@ def report(run: Run, loss: float | None, errors: Errors, seconds: float) -> None
 
 def steps(run: Run, teacher: Teacher, crops: Crops, args: argparse.Namespace) -> Iterator[float | None]:
     """Train to the last step; stop for a report, with the loss, at the start and when one is due."""
-    run.student = {key: value.detach().requires_grad_() for key, value in run.student.items()}
+    fixed = NETWORK[: NETWORK.index(args.train_from)]
+    run.student = {
+        key: value.detach().requires_grad_(key.split(".")[0] not in fixed)
+        for key, value in run.student.items()
+    }
+    trained = [value for value in run.student.values() if value.requires_grad]
     # Rates relative to each tensor's size: the pruned weights are nearly right, and some layers' are small.
-    groups = [{"params": [v], "size": float(v.detach().square().mean().sqrt())} for v in run.student.values()]
+    groups = [{"params": [v], "size": float(v.detach().square().mean().sqrt())} for v in trained]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     if run.optimizer is None:
         yield None
@@ -408,6 +431,13 @@ def read_options() -> argparse.Namespace:
     add("--out", type=student_file, required=True, help="where to write the student (float16 safetensors)")
     default = ",".join(map(str, WIDTHS))
     add("--widths", type=layer_widths, default=default, help="channels, conv1_1 to conv5_1 (%(default)s)")
+    add(
+        "--start",
+        type=Path,
+        metavar="STUDENT",
+        help="student that keeps its layers below --train-from",
+    )
+    add("--train-from", choices=NETWORK, default=NETWORK[0], help="first layer to train (%(default)s)")
     add("--resume", action="store_true", help="continue a stopped run of the same settings")
     add("--steps", type=positive, default=4000)
     add("--batch", type=positive, default=8)
@@ -425,6 +455,8 @@ def read_options() -> argparse.Namespace:
 
 def main() -> None:
     args = read_options()
+    if bool(args.start) != (args.train_from != NETWORK[0]):
+        raise SystemExit("--start and --train-from go together: give both, or neither.")
     try:
         train(args)
     except DiskError as error:

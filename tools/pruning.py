@@ -3,7 +3,7 @@
 In every layer the channels stay from which all of the layer's outputs are best rebuilt, and the rebuilding is
 folded into the weights of the layer above. Whole channels stay, so the ReLU is where it was.
 
-Shapes in names: B pictures, C channels, K of them kept, H rows, W columns.
+Shapes in names: B pictures, C channels, K of them kept, H rows, W columns, M positions of all pictures.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ def convolve(weights: Tensors, name: str, x: Tensor) -> Tensor:
 
 
 def run_network(weights: Tensors, image_BCHW: Tensor) -> Tensors:
-    """Return the output of every convolution, before its ReLU."""
+    """Return the output of every convolution that `weights` has, in order, before its ReLU."""
     mean, std = (torch.tensor(part)[:, None, None] for part in (IMAGENET_MEAN, IMAGENET_STD))
     x = ((image_BCHW - mean) / std).contiguous(memory_format=torch.channels_last)
     outputs = {}
     for name in NETWORK:
+        if f"{name}.weight" not in weights:
+            break
         if name.endswith("_1") and name != "conv1_1":
             x = F.max_pool2d(x, 2)
         outputs[name] = convolve(weights, name, x)
@@ -44,11 +46,14 @@ def run_network(weights: Tensors, image_BCHW: Tensor) -> Tensors:
 
 @torch.no_grad()
 def prune(
-    teacher: Tensors, image_BCHW: Tensor, widths: Mapping[str, int]
+    teacher: Tensors,
+    image_BCHW: Tensor,
+    widths: Mapping[str, int],
+    given: Mapping[str, list[int]] | None = None,
 ) -> tuple[Tensors, dict[str, list[int]]]:
     """Return the student, and which of the teacher's channels each of its layers has.
 
-    `widths` are at most the teacher's.
+    `widths` are at most the teacher's. `given` names the channels of some layers; the others are chosen.
     """
     student, kept = {}, {}
     rebuild, offset = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
@@ -59,7 +64,7 @@ def prune(
         received = torch.eye(len(mean), dtype=torch.float64)
         if name not in TAPS and above is not None:
             received = torch.einsum("oihw,ojhw->ij", *[teacher[f"{above}.weight"].double()] * 2)
-        chosen = choose_channels(covariance, widths[name], received)
+        chosen = (given or {}).get(name) or choose_channels(covariance, widths[name], received)
         student[f"{name}.weight"] = torch.einsum("oihw,ik->okhw", weight[chosen], rebuild).float()
         student[f"{name}.bias"] = (bias[chosen] + weight[chosen].sum((2, 3)) @ offset).float()
         rebuild = rebuilding(covariance, chosen)
@@ -82,6 +87,19 @@ def channel_statistics(weights: Tensors, image_BCHW: Tensor) -> dict[str, tuple[
         mean = second[:-1, -1]
         statistics[name] = (mean, second[:-1, :-1] - torch.outer(mean, mean))
     return statistics
+
+
+@torch.no_grad()
+def matching_channels(student: Tensors, teacher: Tensors, image_BCHW: Tensor) -> dict[str, list[int]]:
+    """Return, for every layer of `student`, the teacher's channels that its own are nearest to."""
+    distances: dict[str, Tensor] = {}
+    for batch in image_BCHW.split(8):
+        theirs = run_network(teacher, batch)
+        for name, ours in run_network(student, batch).items():
+            ours_CM, theirs_CM = (x.transpose(0, 1).flatten(1) for x in (ours, theirs[name]))
+            squared = theirs_CM.square().sum(1) - 2 * ours_CM @ theirs_CM.T
+            distances[name] = distances.get(name, torch.zeros(())) + squared
+    return {name: distance.argmin(1).tolist() for name, distance in distances.items()}
 
 
 def choose_channels(covariance_CC: Tensor, count: int, received_CC: Tensor) -> list[int]:
