@@ -31,6 +31,8 @@ MOST_WAITING = 1000
 STOP_S = 3.0
 # Seconds after which someone who waits for hooks is told so.
 PATIENCE_S = 1.0
+# While it waits for hooks, it asks this often whether it must hurry.
+LOOK_S = 0.1
 # Lengths of a command in the log, and of a variable in the environment of one.
 LABEL, VARIABLE = 60, 2000
 
@@ -62,7 +64,8 @@ class HookQueue:
         self.failures = 0
         self._waiting: deque[Event] = deque()
         self._lock = threading.Lock()
-        self._has_thread = self._is_telling = False
+        self._thread: threading.Thread | None = None
+        self._is_telling = False
         self._closing = threading.Event()
         self._ending = threading.Event()
         self._left_out = 0
@@ -82,7 +85,7 @@ class HookQueue:
                 if self._left_out == 1:
                     self._warn(f"does not keep up: {MOST_WAITING} events wait, and the oldest are left out")
             self._waiting.append(event)
-            if not self._has_thread:
+            if self._thread is None:
                 self._start()
 
     def close(self) -> None:
@@ -94,10 +97,16 @@ class HookQueue:
         self._ending.set()
         self._leave_out("they were not told before the end")
 
+    def join(self, seconds: float) -> None:
+        """Wait until nothing is left to tell, for at most so many seconds."""
+        if (thread := self._thread) is not None:
+            thread.join(seconds)
+
     def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name="style-pipeline hook", daemon=True)
         try:
-            threading.Thread(target=self._work, name="style-pipeline hook", daemon=True).start()
-            self._has_thread = True
+            thread.start()
+            self._thread = thread
         except RuntimeError as error:  # the system allows no more threads
             self._waiting.clear()
             self._warn(f"1 event left out: {error}")
@@ -128,7 +137,7 @@ class HookQueue:
             if self._left_out:
                 self._warn(f"did not keep up: {counted(self._left_out, 'event')} left out")
             self._left_out = 0
-            self._has_thread = False
+            self._thread = None
             return None
 
     def _leave_out(self, why: str) -> None:
@@ -199,12 +208,17 @@ class HookQueues:
             if time.monotonic() >= patient_until:
                 patient_until = math.inf
                 logger.info("waiting for hooks to be told of %s", counted(pending, "event"))
-            time.sleep(0.02)
+            _join(queues, LOOK_S)
         for queue in queues:
             queue.end()
-        until = time.monotonic() + TERM_S + KILL_S + 1.0
-        while self.pending and time.monotonic() < until:
-            time.sleep(0.02)
+        _join(queues, TERM_S + KILL_S + 1.0)
+
+
+def _join(queues: Sequence[HookQueue], seconds: float) -> None:
+    """Wait until nothing is left to tell in any of the queues, for at most so many seconds."""
+    until = time.monotonic() + seconds
+    for queue in queues:
+        queue.join(max(0.0, until - time.monotonic()))
 
 
 def check_hooks(hooks: Sequence[Hook]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, dataclass
 
 from ..errors import LockedError, MachineError, UsageError
@@ -23,7 +23,7 @@ from .owner import Owner
 from .processor import Blocked, Cancelled, Done, Failed, Unfinished
 from .reading import FAULTS, StopNow
 from .service import ServiceManager
-from .setup import Context, MakeExecutor, Setup, WatchOptions
+from .setup import Beside, Context, MakeExecutor, Setup, WatchOptions
 from .sheets import Renew, Sheets
 from .system import is_network_file_system
 from .watcher import notify_mode
@@ -126,10 +126,11 @@ class Daemon:
                     self.setup.prepare()
                 if not self.context.options.once:
                     self._check_sheets()
-                self._notify_start(self.waker.start())
-                self.heartbeat.service.ready()
-                self._work()
-                self._renew_sheets()
+                with self.context.beside():
+                    self._notify_start(self.waker.start())
+                    self.heartbeat.service.ready()
+                    self._work()
+                    self._renew_sheets()
             finally:
                 self.heartbeat.service.stopping()
                 self.waker.close()
@@ -345,6 +346,7 @@ def watch_inbox(
     should_stop: Callable[[], bool] = lambda: False,
     reread: Callable[[], Config | None] = lambda: None,
     renew_sheet: Renew | None = None,
+    beside: Beside = nullcontext,
 ) -> Tally:
     """Run a daemon with a ledger and a heartbeat of its own. Parameters as for `Context` and `Daemon`.
 
@@ -361,6 +363,14 @@ def watch_inbox(
             heartbeat.notify("ledger", note)
         sheets = Sheets(renew_sheet)
         context = Context(
-            options, ledger, heartbeat, waker, make_executor, should_stop, Disk(), sheets=sheets
+            options,
+            ledger,
+            heartbeat,
+            waker,
+            make_executor,
+            should_stop,
+            Disk(),
+            sheets=sheets,
+            beside=beside,
         )
         return Daemon(config, context, reread).run()

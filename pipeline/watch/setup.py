@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,7 @@ from .sheets import Sheets
 from .watcher import Watcher
 
 MakeExecutor = Callable[[Config, Callable[[], None]], Executor]
+Beside = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Context:
     """What stays the same while a daemon lives.
 
     `make_executor` gets a configuration, and a function that is called all the time while a job runs.
+    `beside` is entered once drops can be taken, and left at the end.
     """
 
     options: WatchOptions
@@ -59,6 +62,7 @@ class Context:
     disk: Disk = field(default_factory=Disk)
     clock: Callable[[], float] = time.monotonic
     sheets: Sheets = field(default_factory=Sheets)
+    beside: Beside = nullcontext
 
     def is_over(self) -> bool:
         """Whether to begin nothing any more."""

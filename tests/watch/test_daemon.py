@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +14,7 @@ import pytest
 from fakes import FakeExecutor, Recorder, picture_bytes
 from watching import Watched
 
-from pipeline.errors import DiskError
+from pipeline.errors import DiskError, MachineError
 from pipeline.spec.config import Config, read_config
 from pipeline.spec.jobs import EncoderInfo, Job
 from pipeline.storage.ledger import Ledger
@@ -79,6 +79,37 @@ def test_a_style_that_is_replaced_while_jobs_run_is_waited_for(tmp_path: Path) -
     assert shown.statuses == {"a--s": "skipped", "a--t": "done"}
     assert (tally.done, tally.quarantined, tally.left) == (1, 0, 0)
     watched.assert_promises()
+
+
+@pytest.mark.parametrize("fault", [None, MachineError("the port is in use")])
+def test_what_runs_beside_the_work_begins_when_drops_can_be_taken_and_ends_with_it(
+    tmp_path: Path, fault: MachineError | None
+) -> None:
+    watched, shown = Watched(tmp_path), Shown()
+    watched.drop("a.png")
+
+    @contextmanager
+    def beside() -> Iterator[None]:
+        assert watched.claimed.is_dir()
+        if fault:
+            raise fault
+        yield
+        assert shown.statuses == {"a--s": "done"}
+        shown.notify("beside", "ended")
+
+    def watch() -> Tally:
+        config, waker = read_config(watched.folder / "config.yaml"), Waker(watched.inbox, "off")
+        return watch_inbox(
+            config, WatchOptions(once=True), shown, lambda config, tick: FakeExecutor(), waker, beside=beside
+        )
+
+    if fault:
+        with pytest.raises(MachineError, match="in use"):
+            watch()
+        assert watched.images() == []
+    else:
+        watch()
+        assert shown.texts("beside") == ["ended"]
 
 
 @pytest.mark.parametrize("pausing", [False, True])

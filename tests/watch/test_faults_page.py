@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from watching import Daemon, Forks, Watched, wait_until
 
 LOOKED_AT = Scenario(setup={"page": True})
 PAGE = (28, "the page on: SIGKILL at any point, faults of the disk, signals, uploads cut off")
+# A quiet machine takes less than two seconds, a busy one more; an upload that stalls is given 30.
+END_S = 10
 
 pytestmark = pytest.mark.case(*PAGE)
 
@@ -22,6 +27,20 @@ def viewer_of(daemon: Daemon) -> Viewer:
     viewer = Viewer(daemon.until("page")["address"])
     viewer.sign_in()
     return viewer
+
+
+@contextmanager
+def stalled_upload(viewer: Viewer, watched: Watched, name: str) -> Iterator[None]:
+    """Send all of a picture but its last byte, and keep the connection open."""
+    photo = picture_bytes(name) * 1000
+    headers = {"Sec-Fetch-Site": "same-origin", "Cookie": viewer.cookie, "Content-Length": str(len(photo))}
+    with closing(viewer.connect()) as connection:
+        connection.putrequest("PUT", f"/api/photos?name={name}")
+        for header in headers.items():
+            connection.putheader(*header)
+        connection.endheaders(photo[:-1])
+        wait_until(lambda: any(watched.inbox.glob(".unfinished-*")), "the upload has begun")
+        yield
 
 
 @pytest.mark.parametrize("step", [31, pytest.param(4, marks=pytest.mark.faults)])
@@ -63,6 +82,24 @@ def test_a_signal_ends_a_daemon_although_pages_are_open(number: int, tmp_path: P
         assert all("daemon" in state for state in stream)  # and each comes to its end
 
 
+def test_a_signal_ends_a_daemon_at_once_whatever_goes_on(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    daemon = watched.start(page=True, worker=True, faults={"slow": "wait"})
+    viewer = viewer_of(daemon)
+    streams = [viewer.states() for _ in range(5)]
+    watched.drop("slow.png")
+    for stream in streams:
+        assert next(state for state in stream if state["running"])
+    with stalled_upload(viewer, watched, "cut.png"):
+        began = time.monotonic()
+        assert daemon.stop() == 128 + signal.SIGTERM
+        assert time.monotonic() - began < END_S
+    for stream in streams:
+        assert all("daemon" in state for state in stream)
+    assert not any(watched.inbox.glob(".unfinished-*"))
+    watched.assert_promises()
+
+
 def test_what_is_sent_to_the_page_is_painted_and_nothing_is_lost(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     daemon = watched.start(page=True)
@@ -87,23 +124,11 @@ def test_an_upload_is_in_the_inbox_whole_or_not_at_all_however_the_page_ends(tmp
     watched = Watched(tmp_path, settle_s=100)  # all stays in the inbox
     daemon = watched.start(page=True)
     viewer = viewer_of(daemon)
-    # The page is there first, and takes nothing for a folder that nobody watches.
-    wait_until((watched.inbox / ".style-pipeline").is_dir, "the daemon watches its inbox")
     photo = picture_bytes("me") * 1000
-    connection = viewer.connect()
-    connection.putrequest("PUT", "/api/photos?name=cut.png")
-    for name, value in {
-        "Sec-Fetch-Site": "same-origin",
-        "Cookie": viewer.cookie,
-        "Content-Length": len(photo),
-    }.items():
-        connection.putheader(name, str(value))
-    connection.endheaders(photo[:-1])
-    wait_until(lambda: any(watched.inbox.glob(".unfinished-*")), "the upload has begun")
-    assert viewer.ask("PUT", "/api/photos?name=whole.png", photo)[0] == 201
-    watched.inputs[photo] += 1
-    daemon.kill()
-    connection.close()
+    with stalled_upload(viewer, watched, "cut.png"):
+        assert viewer.ask("PUT", "/api/photos?name=whole.png", photo)[0] == 201
+        watched.inputs[photo] += 1
+        daemon.kill()
     assert [path.read_bytes() for path in watched.originals()] == [photo]
     again = watched.start(page=True)  # it sweeps what the other left
     again.until("page")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = Commands(WATCH)
 
-# How long `cancel` waits for the daemon, and how often it looks.
+# How long `cancel` waits for the daemon, and how often it looks: a process that removes a file tells nobody.
 PATIENCE_S, LOOK_S = 10.0, 0.1
 RESUME = "`style-pipeline resume`"
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,6 +88,7 @@ def watch(
 
     silence_watchdog()
     settings = read()
+    paged = with_page(settings, port=port)
     options = WatchOptions(once, read_deadline(for_, until), flags.recipe_fields(preset, assignments))
     waker = Waker(settings.watch.inbox, notify_mode(settings.watch))
     with (
@@ -94,11 +96,17 @@ def watch(
         telling_hooks(settings) as hooks,
         stop_signal(waker.set) as stopped,
         reload_signal(waker.set, read) as reread,
-        page_beside(with_page(settings, port=port), token, shown.notify) if page else nullcontext(),
     ):
-        display = Display(shown, hooks)
         tally = watch_inbox(
-            settings, options, display, watch_executor, waker, lambda: bool(stopped), reread, renew_in_time
+            settings,
+            options,
+            Display(shown, hooks),
+            watch_executor,
+            waker,
+            lambda: bool(stopped),
+            reread,
+            renew_in_time,
+            partial(page_beside, paged, token, shown.notify) if page else nullcontext,
         )
         if stopped:
             hooks.stopping()
