@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,15 +41,11 @@ logger = logging.getLogger(__name__)
         "style-pipeline run overnight.yaml --shard 1/8",
     ]
 )
+@flags.with_batch_flags
 def run(
     context: typer.Context,
     manifest: Annotated[Path, typer.Argument(help="YAML manifest of contents and styles.")],
-    config: flags.ConfigPath = None,
-    outbox: flags.Outbox = None,
-    device: flags.Device = None,
-    preset: flags.Preset = None,
-    assignments: flags.Assignments = None,
-    dry_run: flags.DryRun = False,
+    given: flags.BatchFlags,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -67,34 +63,18 @@ def run(
             rich_help_panel=LIMITS,
         ),
     ] = None,
-    force: flags.Force = False,
-    missing: flags.Missing = False,
-    as_json: flags.AsJson = False,
-    for_: flags.For = None,
-    until: flags.Until = None,
-    workers: flags.Workers = None,
-    verbose: flags.Verbose = False,
-    quiet: flags.Quiet = False,
 ) -> None:
     """Make the pictures of a manifest that do not exist yet."""
-    from ...batch.deadline import read_deadline
     from ...spec.manifest import read_manifest
     from ...spec.shards import read_shard
 
     _check_is_no_picture(manifest)
-    settings = flags.read_settings(
-        config, outbox=outbox, device=device, max_failures=max_failures, workers=workers
-    )
-    fields = flags.recipe_fields(preset, assignments)
+    settings = batch_settings(given, max_failures=max_failures)
+    fields = flags.recipe_fields(given.preset, given.assignments)
     batch = read_manifest(manifest, settings.recipe, fields, exclusions=settings.exclusions())
     if shard is not None:
         batch = replace(batch, shard=read_shard(shard, os.environ))
-    options = options_of(settings, force, missing)
-    if dry_run:
-        plan_batch(settings, batch, options, as_json)
-    else:
-        level = flags.log_level(context, verbose, quiet)
-        run_batch(settings, batch, replace(options, deadline=read_deadline(for_, until)), level, as_json)
+    make(context, settings, batch, given)
 
 
 def _check_is_no_picture(manifest: Path) -> None:
@@ -108,13 +88,31 @@ def _check_is_no_picture(manifest: Path) -> None:
         )
 
 
-def options_of(settings: Config, force: bool, missing: bool) -> RunOptions:
-    """Return how a batch is run, by the configuration and the flags."""
+def batch_settings(given: flags.BatchFlags, **more: Any) -> Config:
+    """Read the configuration; `more` are flags that only one command has. Errors as in `read_settings`."""
+    return flags.read_settings(
+        given.config, outbox=given.outbox, device=given.device, workers=given.workers, **more
+    )
+
+
+def make(context: typer.Context, settings: Config, batch: Batch, given: flags.BatchFlags) -> None:
+    """Make a batch, or with --dry-run say what would be made."""
+    from ...batch.deadline import read_deadline
     from ...batch.planner import RunOptions
 
-    return RunOptions(
-        force, settings.max_failures, settings.max_attempts, missing=missing, keep_times=settings.keep_times
+    options = RunOptions(
+        given.force,
+        settings.max_failures,
+        settings.max_attempts,
+        deadline=read_deadline(given.for_, given.until),
+        missing=given.missing,
+        keep_times=settings.keep_times,
     )
+    if given.dry_run:
+        _plan_batch(settings, batch, options, given.as_json)
+    else:
+        level = flags.log_level(context, given.verbose, given.quiet)
+        _run_batch(settings, batch, options, level, given.as_json)
 
 
 def _folder_of(batch: Batch, settings: Config) -> BatchFolder:
@@ -123,7 +121,7 @@ def _folder_of(batch: Batch, settings: Config) -> BatchFolder:
     return BatchFolder(settings.outbox, batch.name, shard=batch.shard.label if batch.shard else "")
 
 
-def run_batch(settings: Config, batch: Batch, options: RunOptions, level: int, as_json: bool) -> None:
+def _run_batch(settings: Config, batch: Batch, options: RunOptions, level: int, as_json: bool) -> None:
     """Run a batch, show its progress, write its sheet, tell its hooks, and set the exit code."""
     from ..display import Display
     from ..sentences import failure_lines, shard_line, summary_line
@@ -133,7 +131,7 @@ def run_batch(settings: Config, batch: Batch, options: RunOptions, level: int, a
         if batch.shard is not None:
             logger.info(shard_line(batch))
         with show_run(settings, len(batch), level, as_json) as display:
-            summary, stopped = _run_batch(settings, folder, batch, options, Display(display, hooks))
+            summary, stopped = _run_jobs(settings, folder, batch, options, Display(display, hooks))
         if summary.failed > 1:
             say(*failure_lines(summary), err=True)
         say(summary_line(summary, str(folder.path)), err=as_json)
@@ -141,7 +139,7 @@ def run_batch(settings: Config, batch: Batch, options: RunOptions, level: int, a
     _end(summary, stopped, options)
 
 
-def _run_batch(
+def _run_jobs(
     settings: Config, folder: BatchFolder, batch: Batch, options: RunOptions, display: Display
 ) -> tuple[Summary, list[int]]:
     """Run a batch; return its summary, and the signal that stopped it if there was one."""
@@ -184,7 +182,7 @@ def _end(summary: Summary, stopped: list[int], options: RunOptions) -> None:
         raise typer.Exit(1)
 
 
-def plan_batch(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
+def _plan_batch(settings: Config, batch: Batch, options: RunOptions, as_json: bool) -> None:
     """Print what a run would do, without writing anything."""
     from ...batch.digests import Digests
     from ...batch.estimate import Estimate

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,10 +79,10 @@ DryRun = Annotated[
     typer.Option("--dry-run", help="Print what would be made, and why; write nothing.", rich_help_panel=WHAT),
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Make everything, also what exists already.", rich_help_panel=WHAT)
+    bool, typer.Option("--force", help="Make everything, even what exists already.", rich_help_panel=WHAT)
 ]
 Missing = Annotated[
-    bool, typer.Option("--missing", help="Also make again what was deleted or renamed.", rich_help_panel=WHAT)
+    bool, typer.Option("--missing", help="Also make what was deleted or renamed.", rich_help_panel=WHAT)
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per job.", rich_help_panel=OUTPUT)
@@ -98,6 +102,44 @@ Verbose = Annotated[
     bool, typer.Option("--verbose", help="Log every step and other details.", rich_help_panel=OUTPUT)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Log only warnings and errors.", rich_help_panel=OUTPUT)]
+
+
+@dataclass(frozen=True)
+class BatchFlags:
+    """The flags that `run` and `try` share."""
+
+    config: ConfigPath = None
+    outbox: Outbox = None
+    device: Device = None
+    preset: Preset = None
+    assignments: Assignments = None
+    dry_run: DryRun = False
+    force: Force = False
+    missing: Missing = False
+    as_json: AsJson = False
+    for_: For = None
+    until: Until = None
+    workers: Workers = None
+    verbose: Verbose = False
+    quiet: Quiet = False
+
+
+def with_batch_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of BatchFlags as flags, and pass them on as its parameter `given`.
+
+    Typer reads flags from a function's signature, and has no groups of them.
+    """
+    own, shared = (inspect.signature(each, eval_str=True).parameters for each in (command, BatchFlags))
+
+    @wraps(command)
+    def call(**values: Any) -> None:
+        given = BatchFlags(**{name: values.pop(name) for name in shared})
+        command(**values, given=given)
+
+    flags = [flag for name in own for flag in (shared.values() if name == "given" else [own[name]])]
+    by_keyword = [flag.replace(kind=inspect.Parameter.KEYWORD_ONLY) for flag in flags]
+    vars(call)["__signature__"] = inspect.Signature(by_keyword)
+    return call
 
 
 def log_level(context: typer.Context, verbose: bool, quiet: bool) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from ...errors import UsageError
 from . import flags
-from .batch import options_of, plan_batch, run_batch
+from .batch import batch_settings, make
 from .help import MAKE, WHAT, Commands
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ app = Commands(MAKE)
         "style-pipeline try me.jpg --styles styles --strengths 0.5,1,2",
     ],
 )
+@flags.with_batch_flags
 def try_(
     context: typer.Context,
     photo: Annotated[Path, typer.Argument(help="The picture to try styles on.")],
@@ -42,7 +42,7 @@ def try_(
         str,
         typer.Option(
             metavar="0.5,1,...",
-            help="Try each style with these values of `strength`, too.",
+            help="Try each style with each of these values of `strength`.",
             rich_help_panel=WHAT,
         ),
     ] = "",
@@ -54,36 +54,18 @@ def try_(
             rich_help_panel=WHAT,
         ),
     ] = "",
-    config: flags.ConfigPath = None,
-    outbox: flags.Outbox = None,
-    device: flags.Device = None,
-    preset: flags.Preset = None,
-    assignments: flags.Assignments = None,
-    dry_run: flags.DryRun = False,
-    force: flags.Force = False,
-    missing: flags.Missing = False,
-    as_json: flags.AsJson = False,
-    for_: flags.For = None,
-    until: flags.Until = None,
-    workers: flags.Workers = None,
-    verbose: flags.Verbose = False,
-    quiet: flags.Quiet = False,
+    *,
+    given: flags.BatchFlags,
 ) -> None:
     """Try every style of a folder on one photo, small and quickly."""
-    from ...batch.deadline import read_deadline
     from ...spec.trials import read_trial
 
-    settings = flags.read_settings(config, outbox=outbox, device=device, workers=workers)
-    fields = flags.recipe_fields(preset, assignments)
+    settings = batch_settings(given)
+    settings = settings.model_copy(update={"hooks": ()})  # someone is here and looks
+    fields = flags.recipe_fields(given.preset, given.assignments)
     places, exclusions = styles or [_library(settings)], settings.exclusions()
     batch = read_trial(photo, places, settings.recipe, fields, strengths, seeds, exclusions)
-    options = options_of(settings, force, missing)
-    if dry_run:
-        plan_batch(settings, batch, options, as_json)
-    else:
-        level = flags.log_level(context, verbose, quiet)
-        settings = settings.model_copy(update={"hooks": ()})  # someone is here and looks
-        run_batch(settings, batch, replace(options, deadline=read_deadline(for_, until)), level, as_json)
+    make(context, settings, batch, given)
 
 
 def _library(settings: Config) -> Path:
