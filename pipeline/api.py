@@ -201,7 +201,7 @@ def _run(
     from .transfer.tensors import to_image
 
     def report(progress: Progress) -> None:
-        if on_progress is not None:
+        if on_progress is not None and not progress.tiles:
             on_progress(step_progress(progress))
 
     session, halved = executor.session(), 0

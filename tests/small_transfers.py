@@ -14,6 +14,7 @@ from pipeline.transfer.engine import LevelInputs, StyleTransfer
 from pipeline.transfer.pyramid import Level
 from pipeline.transfer.reports import Hooks, Outcome, Progress
 from pipeline.transfer.targets import gram_targets
+from pipeline.transfer.tiles import OnTile, ignore_tile
 from pipeline.vgg.encoder import Encoder
 
 LEVELS = [Level(32, 32, 6), Level(46, 40, 5)]
@@ -52,7 +53,7 @@ class Inputs:
     dtype: torch.dtype = torch.float32
     factor: float = 1.0
 
-    def at(self, level: Level) -> LevelInputs:
+    def at(self, level: Level, on_tile: OnTile = ignore_tile) -> LevelInputs:
         seeds = (10 + self.index, 20 + self.index)
         content = random_image(level.height, level.width, seed=seeds[0]).to(self.dtype)
         image = random_image(seed=seeds[1]).to(self.dtype)

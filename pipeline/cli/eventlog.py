@@ -59,10 +59,16 @@ class EventLog(Display):
 
     def job_step(self, name: str, progress: StepProgress) -> None:
         due = time.monotonic() - self._logged_at >= STEP_EVERY_S or progress.snapshot is not None
-        total, parts = losses(progress)
+        facts: dict[str, object] = {"name": name, "step": progress.step, "steps": progress.steps}
+        if progress.tiles:
+            what = progress.tile_text
+            facts |= {"tile": progress.tile, "tiles": progress.tiles}
+        else:
+            total, parts = losses(progress)
+            what = f"{total} ({parts})"
+            facts["loss"] = progress.loss
         size = f"{progress.width} x {progress.height}"
-        text = f"step {progress.step}/{progress.steps} of {name}  {total} ({parts})  {size}"
-        facts = {"name": name, "step": progress.step, "steps": progress.steps, "loss": progress.loss}
+        text = f"step {progress.step}/{progress.steps} of {name}  {what}  {size}"
         self._log(logging.INFO if due else logging.DEBUG, "step", text, facts)
 
     def worker_lost(self, job: Job, error: WorkerLost) -> None:

@@ -103,8 +103,9 @@ class LiveRows(Display):
     def job_step(self, name: str, progress: StepProgress) -> None:
         if name in self._running:
             left = "" if progress.left_s is None else f"{duration(progress.left_s)} left"
-            more = f"{progress.width} x {progress.height}", *losses(progress)
-            self._running[name] = Row(one_line(name), progress.step, progress.steps, left, more)
+            details = progress.tile_text, f"{progress.width} x {progress.height}", *losses(progress)
+            more, begun = tuple(filter(None, details)), progress.tile / (progress.tiles or 1)
+            self._running[name] = Row(one_line(name), progress.step, progress.steps, left, more, begun)
 
     def job_finished(self, finished: Finished) -> None:
         was_running = self._running.pop(finished.name, None) is not None
@@ -133,7 +134,7 @@ class LiveRows(Display):
     def _rows(self) -> list[Row]:
         rows = list(self._running.values())  # they may change while they are drawn
         if self.forecast is not None:
-            seconds = self.forecast.remaining_seconds(sum(row.done / row.total for row in rows))
+            seconds = self.forecast.remaining_seconds(sum((row.done + row.begun) / row.total for row in rows))
             left = "" if seconds is None else f"{duration(seconds)} left"
             return [Row("batch", self.forecast.finished, self.forecast.total, left), *rows]
         if rows and self._queue:

@@ -20,13 +20,17 @@ FREE = 4
 
 @dataclass(frozen=True)
 class Row:
-    """The progress of a job or a batch, its remaining time, and further details, most important first."""
+    """The progress of a job or a batch, its remaining time, and further details, most important first.
+
+    `begun` is the part of the next step that is done.
+    """
 
     name: str
     done: int
     total: int
     left: str = ""
     more: tuple[str, ...] = ()
+    begun: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def progress_table(rows: Sequence[Row], width: int) -> Table:
         name.truncate(widths.name, overflow="ellipsis")
         bar: list[RenderableType] = []
         if widths.bar:
-            bar = [ProgressBar(max(row.total, 1), row.done, widths.bar)]
+            bar = [ProgressBar(max(row.total, 1), row.done + row.begun, widths.bar)]
         more = [row.more[i] if i < len(row.more) else "" for i in range(widths.more)]
         left = Text(row.left)
         left.truncate(widths.left)

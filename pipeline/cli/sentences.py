@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ..batch.estimate import Estimate
@@ -15,8 +16,10 @@ from ..spec.text import counted, duration, first_few
 MOST_FAULTS = 10
 
 
-def losses(progress: StepProgress) -> tuple[str, str]:
-    """Return the total loss, and the losses of content and style."""
+def losses(progress: StepProgress) -> tuple[str, ...]:
+    """Return the total loss, and the losses of content and style; nothing before the first step."""
+    if math.isnan(progress.loss):
+        return ()
     return f"loss {progress.loss:.4g}", f"content {progress.content:.3g}, style {progress.style:.3g}"
 
 

@@ -69,12 +69,13 @@ class LivePictures:
         self._fault = ""
 
     def step(self, prepared: Prepared, progress: Progress, left_s: float | None) -> None:
-        """Note a step, and write the job's picture if that is due."""
+        """Note a step or a tile, and write how the job looks if that is due."""
         shown = self._shown.get(prepared.task.key)
         if shown is None:
             earlier = [_losses(row) for row in prepared.state.rows]
             shown = self._shown[prepared.task.key] = _Shown(prepared, earlier)
-        shown.losses.append(_losses(progress.row))
+        if progress.row is not None and not progress.tiles:
+            shown.losses.append(_losses(progress.row))
         if not self._is_due(shown):
             return
         began = self.clock()
@@ -112,11 +113,18 @@ class LivePictures:
 
 
 def seconds_left(prepared: Prepared, progress: Progress) -> float | None:
-    """Return about how many seconds a job still takes; a step takes as long as its level has pixels."""
-    rows = prepared.state.rows
-    took_s = progress.row.seconds - (rows[-1].seconds if rows else 0.0)
+    """Return about how many seconds a job still takes; a step takes as long as its level has pixels.
+
+    Nothing is known before the first step of a run.
+    """
+    rows, row = prepared.state.rows, progress.row
     made = _work(prepared, progress.step) - _work(prepared, rows[-1].step if rows else 0)
-    return took_s * (_work(prepared, progress.steps) - _work(prepared, progress.step)) / made
+    if row is None or not made:
+        return None
+    took_s = row.seconds - (rows[-1].seconds if rows else 0.0)
+    begun = progress.tile / progress.tiles if progress.tiles else 0.0
+    left = _work(prepared, progress.steps) - _work(prepared, progress.step)
+    return took_s * (left - begun * progress.width * progress.height) / made
 
 
 def _losses(row: LossRow) -> tuple[float, ...]:
@@ -134,9 +142,10 @@ def _work(prepared: Prepared, steps: int) -> int:
 
 
 def _live(shown: _Shown, progress: Progress, left_s: float | None) -> Live:
-    prepared, row = shown.prepared, progress.row
+    prepared = shown.prepared
     task, job = prepared.task, prepared.task.job
     sizes = list(dict.fromkeys(level.size for level in prepared.levels))
+    rows = thinned(shown.losses)
     return Live(
         key=task.key,
         batch=job.batch,
@@ -151,9 +160,11 @@ def _live(shown: _Shown, progress: Progress, left_s: float | None) -> Live:
         height=progress.height,
         step=progress.step,
         steps=progress.steps,
-        seconds=row.seconds,
+        seconds=progress.row.seconds if progress.row else 0.0,
         left_s=left_s,
-        losses=dict(zip(COLUMNS, zip(*thinned(shown.losses), strict=True), strict=True)),
+        losses={name: tuple(row[i] for row in rows) for i, name in enumerate(COLUMNS)},
+        tile=progress.tile,
+        tiles=progress.tiles,
     )
 
 
@@ -164,8 +175,10 @@ def thinned(rows: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
     return [rows[round(i * (len(rows) - 1) / (POINTS - 1))] for i in range(POINTS)]
 
 
-def _picture(shown: _Shown, progress: Progress) -> bytes:
-    """Return the canvas as a JPEG, in the colours of the result."""
+def _picture(shown: _Shown, progress: Progress) -> bytes | None:
+    """Return the canvas as a JPEG, in the colours of the result; None within a step: it has not changed."""
+    if progress.read_image is None:
+        return None
     from ..transfer.color_policy import final_colors
     from ..transfer.tensors import shrunk, to_image
 

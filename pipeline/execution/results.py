@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -154,12 +155,12 @@ def step_progress(
         progress.steps,
         progress.width,
         progress.height,
-        row.total,
-        row.content,
-        row.style,
+        *(math.nan,) * 3 if row is None else (row.total, row.content, row.style),
         snapshot,
         key,
         left_s,
+        progress.tile,
+        progress.tiles,
     )
 
 

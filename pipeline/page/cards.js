@@ -88,15 +88,21 @@ export function updateRun(made, run) {
     }, () => {});
   }
   made.classList.toggle("begins", !run.picture);
-  if (run.steps) [bar.max, bar.value] = [run.steps, run.step];
+  if (run.steps) [bar.max, bar.value] = [run.steps, stepsMade(run)];
   else bar.removeAttribute("value");
   left.textContent = timeLeft(run) || "Getting ready";
   const level = run.levels > 1 && run.level ? `level ${run.level} of ${run.levels}` : "";
   const size = run.width && run.height ? `${run.width} × ${run.height}` : "";
   const step = run.steps ? `step ${run.step.toLocaleString()} of ${run.steps.toLocaleString()}` : "";
-  where.textContent = [step, level, size].filter(Boolean).join(" · ");
+  const tile = run.tiles ? `tile ${run.tile.toLocaleString()} of ${run.tiles.toLocaleString()}` : "";
+  where.textContent = [step, tile, level, size].filter(Boolean).join(" · ");
   const drawing = liveCurves(run.losses);
   curves.replaceChildren(...drawing);
+}
+
+// The steps of a running picture, with the part of the next one that is made.
+export function stepsMade(run) {
+  return run.step + (run.tiles ? run.tile / run.tiles : 0);
 }
 
 // How long a running picture will take, once it has got going: its first steps are slow.

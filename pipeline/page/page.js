@@ -1,7 +1,7 @@
 // The page: it follows what the server says, and shows it.
 
 import { at, counted, element, roughly, visible } from "./dom.js";
-import { makeFailure, makeRun, makeWait, timeLeft, updateRun, updateWait } from "./cards.js";
+import { makeFailure, makeRun, makeWait, stepsMade, timeLeft, updateRun, updateWait } from "./cards.js";
 import { Gallery } from "./gallery.js";
 import { keyed, remade } from "./keyed.js";
 import { say, sayError } from "./notices.js";
@@ -45,7 +45,7 @@ function showHead() {
   if (run && timeLeft(run)) facts.push(timeLeft(run));
   if (waitingCount) facts.push(`${waitingCount.toLocaleString()} waiting${waitingSeconds ? `, ${roughly(waitingSeconds)}` : ""}`);
   at("doing").textContent = visible(facts.join(" · "));
-  const share = run?.steps ? `${Math.floor((100 * run.step) / run.steps)} % ` : "";
+  const share = run?.steps ? `${Math.floor((100 * stepsMade(run)) / run.steps)} % ` : "";
   if (!gallery.viewer.isOpen) document.title = visible(run ? `${share}${run.contentName || run.name} – ${NAME}` : NAME);
   showControl();
 }

@@ -103,9 +103,11 @@ class EncoderInfo:
 
 @dataclass(frozen=True)
 class StepProgress:
-    """A step of the job `key`. `snapshot` holds the bytes of a file where the recipe asks for one.
+    """How far the job `key` is: after `step` of its `steps`, or within the next one.
 
-    `left_s` is about how many seconds the job still takes, if that is known.
+    The losses are those of that step, nan before the first. `snapshot` holds the bytes of a file where the
+    recipe asks for one. `left_s` is about how many seconds the job still takes, if that is known. Within a
+    step that takes long, `tile` of its `tiles` are computed; after a step both are 0.
     """
 
     step: int
@@ -118,6 +120,13 @@ class StepProgress:
     snapshot: bytes | None = None
     key: str = ""
     left_s: float | None = None
+    tile: int = 0
+    tiles: int = 0
+
+    @property
+    def tile_text(self) -> str:
+        """How far the step is, in words; "" after a step."""
+        return f"tile {self.tile} of {self.tiles}" if self.tiles else ""
 
 
 @dataclass(frozen=True)

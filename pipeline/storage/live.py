@@ -37,8 +37,9 @@ class Live:
 
     `name` is the name that it asks for in its batch, and `drop` the id of its claim, if it has one. Levels
     count from 1, `width` and `height` are those of the level. `losses` has a series for each of COLUMNS, with
-    the last step at its end. `updated` is the `time()` at which this was written. `picture` is the file of
-    the canvas, a JPEG, and `version` changes with it.
+    the last step at its end. Within a step that takes long, `tile` of its `tiles` are computed. `updated` is
+    the `time()` at which this was written. `picture` is the file of the canvas, a JPEG, and `version` changes
+    with it.
     """
 
     key: str
@@ -57,6 +58,8 @@ class Live:
     seconds: float
     left_s: float | None
     losses: Mapping[str, tuple[float, ...]]
+    tile: int = 0
+    tiles: int = 0
     updated: float = field(default_factory=time.time)
     picture: Path | None = None
     version: int = 0
@@ -109,13 +112,14 @@ class LiveFolder:
         self.folder = self.parent / f"{os.getpid()}-{secrets.token_hex(4)}"
         self._lock = filelock.FileLock(self.folder / LOCK)
 
-    def write(self, live: Live, picture: bytes) -> None:
-        """Replace what is known of a job, and its picture."""
+    def write(self, live: Live, picture: bytes | None) -> None:
+        """Replace what is known of a job, and its picture unless that is None."""
         self._open()
         facts = {name: getattr(live, name) for name in WRITTEN}
         facts |= {"content": str(live.content), "losses": dict(live.losses)}
         facts["styles"] = [(str(path), share) for path, share in live.styles]
-        self._replace(f"{live.key}.jpg", picture)
+        if picture is not None:
+            self._replace(f"{live.key}.jpg", picture)
         self._replace(f"{live.key}.json", json.dumps(facts).encode())  # ASCII: paths need not be valid UTF-8
 
     def remove(self, key: str) -> None:

@@ -15,7 +15,7 @@ from ..vgg.encoder import convolution_of, poolings_before
 from .gradients import ContentTarget, content_divisor, sum_of_squares
 from .segments import Segment, segments
 from .sweep import Network, Tile, V, channels_last, sweep
-from .tiles import TilePlan, whole
+from .tiles import OnTile, TilePlan, ignore_tile, whole
 
 
 class ContentFeatures(Generic[V]):
@@ -26,15 +26,25 @@ class ContentFeatures(Generic[V]):
     """
 
     @torch.no_grad()
-    def __init__(self, network: Network[V], recipe: Recipe, image_BCHW: Tensor, plan: TilePlan) -> None:
+    def __init__(
+        self,
+        network: Network[V],
+        recipe: Recipe,
+        image_BCHW: Tensor,
+        plan: TilePlan,
+        on_tile: OnTile = ignore_tile,
+    ) -> None:
         self.network = network
         self.positions = whole(image_BCHW)
-        self.recomputed = _up_to(segments(tuple(network.channels))[0], recipe)
+        parts = segments(tuple(network.channels))
+        self.recomputed = _up_to(parts[0], recipe)
         self._normalised_BCHW = network.normalised(image_BCHW) if self.recomputed else None
         self._kept: dict[str, Tensor] = {}
         self._divisors: dict[str, Tensor] = {}
         squares: dict[str, Tensor] = {}
-        for tile, values in sweep(network, plan, image_BCHW):
+        tiles = plan.count(parts, self.positions)
+        for number, (tile, values) in enumerate(sweep(network, plan, image_BCHW), 1):
+            on_tile(number, tiles)
             for layer in (each for each in recipe.content_layers if each in values.features):
                 inner, window = tile.at(layer)
                 features_BCHW = inner.within(window).of(values.features[layer])

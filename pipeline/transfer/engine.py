@@ -28,7 +28,8 @@ from .reports import SILENT, Hooks, Outcome
 from .stepper import MicroBatch, Stepper, StepperCache
 from .targets import StyleTargets, stack_targets
 from .tile_planning import PictureMemory, Tiling
-from .tiles import TilePlan
+from .tile_progress import TileReports
+from .tiles import OnTile, TilePlan, ignore_tile
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class LevelInputs:
 class PictureInputs(Protocol):
     """What one picture is optimised from and against."""
 
-    def at(self, level: Level) -> LevelInputs:
+    def at(self, level: Level, on_tile: OnTile = ignore_tile) -> LevelInputs:
         """Return what the picture is optimised against at a level."""
 
     def first_image(self, level: Level) -> Tensor:
@@ -102,7 +103,8 @@ class StyleTransfer:
             sum(each.steps for each in levels) for levels in (self.levels[:index], self.levels)
         )
         every = self.recipe.snapshot_every
-        stepper = self._stepper(level, pictures)
+        on_tile = TileReports(level, pictures, self.hooks, steps_before, total_steps)
+        stepper = self._stepper(level, pictures, on_tile)
         for picture in pictures:  # the stepper has copies
             picture.state = replace(picture.state, canvas=None, best=None, optimizer=None)
         LevelRun(level, pictures, stepper, self.hooks, steps_before, total_steps, every).run()
@@ -118,15 +120,15 @@ class StyleTransfer:
             return replace(state, canvas=self.parametrisation.to_padded_canvas(inputs.first_image(level)))
         return state
 
-    def _stepper(self, level: Level, pictures: Sequence[PictureRun]) -> Stepper:
-        inputs = [self.inputs[picture.index].at(level) for picture in pictures]
+    def _stepper(self, level: Level, pictures: Sequence[PictureRun], on_tile: OnTile) -> Stepper:
+        inputs = [self.inputs[picture.index].at(level, on_tile) for picture in pictures]
         content_BCHW = self.parametrisation.pad(torch.cat([each.content_BCHW for each in inputs]))
         style = stack_targets([each.style for each in inputs])
         if style.masks is not None:
             style = replace(style, masks=self.parametrisation.pad(style.masks))
         batch = MicroBatch(content_BCHW, style, [picture.state for picture in pictures])
         recipe, plan = at_level(self.recipe, max(level.size)), self._tile_plan(level)
-        return self.steppers.fetch(self.encoder, recipe, batch, self.dtype, plan)
+        return self.steppers.fetch(self.encoder, recipe, batch, self.dtype, plan, on_tile)
 
     def _tile_plan(self, level: Level) -> TilePlan | None:
         if self.tiling is None:

@@ -18,6 +18,7 @@ from .pyramid import Level, style_size
 from .request import Picture, Request
 from .target_cache import ColorMatch, StyleKey, TargetCache
 from .targets import StyleTargets, blend_targets, gram_targets, stack_targets
+from .tiles import OnTile, ignore_tile
 
 
 def first_image(request: Request, level: Level) -> Tensor:
@@ -73,16 +74,16 @@ class RequestInputs:
     def next_image(self, image_BCHW: Tensor) -> Tensor:
         return recolor(self.request, image_BCHW)
 
-    def at(self, level: Level) -> LevelInputs:
+    def at(self, level: Level, on_tile: OnTile = ignore_tile) -> LevelInputs:
         # The parts of the last level have one size, and the same targets. A content is not kept: it is large.
         if self._last is None or self._last[0] != level.size:
-            self._last = level.size, self._style(level)
+            self._last = level.size, self._style(level, on_tile)
         content_BCHW = network_image(self.request, self.request.content, level.size)
         return LevelInputs(content_BCHW.to(self.device), self._last[1])
 
-    def _style(self, level: Level) -> StyleTargets:
+    def _style(self, level: Level, on_tile: OnTile) -> StyleTargets:
         request = self.request
-        targets = [self._targets(index, level) for index in range(len(request.styles))]
+        targets = [self._targets(index, level, on_tile) for index in range(len(request.styles))]
         if request.regions is None:
             # The spectra of a blend are not blends of spectra; they are computed from its moments.
             style = blend_targets(targets, [share for _, share in request.styles])
@@ -90,14 +91,14 @@ class RequestInputs:
             style = replace(stack_targets(targets), masks=request.regions.masks(*level.size))
         return style.to(self.device)
 
-    def _targets(self, index: int, level: Level) -> StyleTargets:
+    def _targets(self, index: int, level: Level, on_tile: OnTile) -> StyleTargets:
         recipe, style = self.request.recipe, self.request.styles[index][0]
         key = style_key(self.request, style, level, self.weights_digest)
 
         def compute() -> StyleTargets:
             try:
                 image_BCHW = style_image(self.request, style, key.size, level.size).to(self.device)
-                return gram_targets(self.encoder, image_BCHW, key.layers)
+                return gram_targets(self.encoder, image_BCHW, key.layers, on_tile=on_tile)
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
                     raise OutOfMemory(LargeStyle(index, key.size)) from error

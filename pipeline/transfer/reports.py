@@ -15,9 +15,11 @@ from .checkpoints import LossRow, RunState
 
 @dataclass(frozen=True)
 class Progress:
-    """A step of the batch's picture `index`. `image_BCHW` is a snapshot where the recipe asks for one.
+    """How far the batch's picture `index` is: after a step, or within the next one, or before the first.
 
-    `read_image` returns the picture (BCHW) as this step left it, perhaps a view that the next step changes.
+    `row` has the losses of the last step. After a step, `read_image` returns the picture (BCHW) as the step
+    left it, perhaps a view that the next step changes, and `image_BCHW` is a snapshot where the recipe asks
+    for one. Within a step, or before the first, `tile` of `tiles` are computed; after a step both are 0.
     """
 
     index: int
@@ -25,17 +27,20 @@ class Progress:
     steps: int
     width: int
     height: int
-    row: LossRow
-    read_image: Callable[[], Tensor]
+    row: LossRow | None = None
+    read_image: Callable[[], Tensor] | None = None
     image_BCHW: Tensor | None = None
+    tile: int = 0
+    tiles: int = 0
 
 
 @dataclass(frozen=True)
 class Hooks:
     """What a run calls on its way.
 
-    `on_progress` gets every picture after every step, on a GPU after several of them. `on_checkpoint` gets
-    the index and the state of every running picture about every `checkpoint_s` seconds.
+    `on_progress` gets every picture after every step, on a GPU after several of them, and in long steps after
+    tiles. `on_checkpoint` gets the index and the state of every running picture about every `checkpoint_s`
+    seconds.
     """
 
     on_progress: Callable[[Progress], None] = lambda progress: None

@@ -26,7 +26,7 @@ from .optimizers import build_optimizer
 from .sweep import AutogradNetwork
 from .targets import StyleTargets
 from .tiled import TiledObjective
-from .tiles import TilePlan
+from .tiles import OnTile, TilePlan, ignore_tile
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,12 @@ class Stepper:
         batch: MicroBatch,
         dtype: torch.dtype,
         plan: TilePlan | None = None,
+        on_tile: OnTile = ignore_tile,
     ) -> None:
         content_BCHW = batch.content_BCHW
         self.recipe = recipe
         self.parametrisation = Parametrisation(recipe)
-        self.objective = choose_objective(encoder, recipe, batch, dtype, plan)
+        self.objective = choose_objective(encoder, recipe, batch, dtype, plan, on_tile)
         self.canvas_BCHW = torch.empty_like(content_BCHW, memory_format=torch.contiguous_format)
         self.canvas_BN = self.canvas_BCHW.view(len(content_BCHW), -1)
         self.optimizer = build_optimizer(recipe, self.canvas_BN)
@@ -150,7 +151,12 @@ class Stepper:
 
 
 def choose_objective(
-    encoder: Encoder, recipe: Recipe, batch: MicroBatch, dtype: torch.dtype, plan: TilePlan | None
+    encoder: Encoder,
+    recipe: Recipe,
+    batch: MicroBatch,
+    dtype: torch.dtype,
+    plan: TilePlan | None,
+    on_tile: OnTile,
 ) -> Objective:
     """Return what evaluates the pictures of a batch: by autograd or our own pass, whole or in tiles."""
     arguments = (recipe, batch.content_BCHW, batch.style)
@@ -161,8 +167,8 @@ def choose_objective(
             return ReferenceObjective(encoder, *arguments)
         return ExplicitObjective(encoder, *arguments, dtype)
     if by_autograd:
-        return TiledObjective(AutogradNetwork(encoder), *arguments, plan)
-    return TiledObjective(frozen_network(encoder, dtype), *arguments, plan)
+        return TiledObjective(AutogradNetwork(encoder), *arguments, plan, on_tile)
+    return TiledObjective(frozen_network(encoder, dtype), *arguments, plan, on_tile)
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
@@ -186,10 +192,11 @@ class StepperCache:
         batch: MicroBatch,
         dtype: torch.dtype,
         plan: TilePlan | None = None,
+        on_tile: OnTile = ignore_tile,
     ) -> Stepper:
         """Return a stepper for these pictures; it may be one fetched before, which then loses its own."""
         if plan is not None or not batch.content_BCHW.is_cuda or recipe.precision == "reference":
-            return Stepper(encoder, recipe, batch, dtype, plan)
+            return Stepper(encoder, recipe, batch, dtype, plan, on_tile)
         key = (encoder, recipe.batch_key(), batch.content_BCHW.shape, batch.style.regions, dtype)
         if kept := self._kept.get(key):
             kept.load(batch)

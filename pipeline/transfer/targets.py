@@ -16,7 +16,7 @@ from .losses import Moments, moments
 from .memory import STYLE_TILE
 from .segments import segments
 from .sweep import AutogradNetwork, sweep
-from .tiles import square_tiles, whole
+from .tiles import OnTile, ignore_tile, square_tiles, whole
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,20 @@ class StyleTargets:
 
 @torch.no_grad()
 def gram_targets(
-    encoder: Encoder, style_image_BCHW: Tensor, layers: Sequence[str], edge: int = STYLE_TILE
+    encoder: Encoder,
+    style_image_BCHW: Tensor,
+    layers: Sequence[str],
+    edge: int = STYLE_TILE,
+    on_tile: OnTile = ignore_tile,
 ) -> StyleTargets:
     """Compute the style targets of a picture, in tiles of `edge` pixels; they are returned on the CPU."""
     network = AutogradNetwork(encoder)
     computed: dict[str, Moments] = {}
-    plan = square_tiles(segments(tuple(encoder.channels)), edge)
-    for tile, values in sweep(network, plan, style_image_BCHW):
+    parts = segments(tuple(encoder.channels))
+    plan = square_tiles(parts, edge)
+    tiles = plan.count(parts, whole(style_image_BCHW))
+    for number, (tile, values) in enumerate(sweep(network, plan, style_image_BCHW), 1):
+        on_tile(number, tiles)
         for layer in (each for each in layers if each in values.features):
             inner, window = tile.at(layer)
             if not inner.area:

@@ -27,13 +27,14 @@ from .segments import Segment, segments
 from .style_terms import MomentGradient, StyleTerm, style_terms
 from .sweep import Network, Tile, V, channels_last, cut, sweep, tiles_of
 from .targets import StyleTargets
-from .tiles import Box, TilePlan
+from .tiles import Box, OnTile, TilePlan, ignore_tile, whole
 
 
 class TiledObjective(Generic[V]):
     """Evaluates what the other objectives do, in tiles.
 
-    `targets` are of one style for all pictures, or of one for each, along B.
+    `targets` are of one style for all pictures, or of one for each, along B. `on_tile` is called after every
+    tile of each pass of an evaluation, and of the analysis of the content.
     """
 
     def __init__(
@@ -43,18 +44,23 @@ class TiledObjective(Generic[V]):
         content_BCHW: Tensor,
         targets: StyleTargets,
         plan: TilePlan,
+        on_tile: OnTile = ignore_tile,
     ) -> None:
         self.network = network
         self.recipe = recipe
         self.plan = plan
         self.segments = segments(tuple(network.channels))
         self.styles = style_terms(recipe, targets, len(content_BCHW))
-        self.content = ContentFeatures(network, recipe, content_BCHW, plan)
+        self.content = ContentFeatures(network, recipe, content_BCHW, plan, on_tile)
+        self._on_tile = on_tile
+        self._tiles = 2 * plan.count(self.segments, whole(content_BCHW))
+        self._tile = 0
 
     @torch.no_grad()
     def evaluate(self, image_BCHW: Tensor) -> tuple[Losses, Tensor]:
         """Return the losses and the gradient of each picture's total with respect to its pixels."""
         recipe = self.recipe
+        self._tile = 0
         inputs: list[Tensor] = []
         moments = self._moments(image_BCHW, inputs)
         style: dict[str, Tensor] = {}
@@ -81,6 +87,7 @@ class TiledObjective(Generic[V]):
                 if (part := self._part(layer, inner, window, values.features[layer])) is not None:
                     found = part.term.moments(part.features_BCHW)
                     moments[layer] = moments[layer].plus(found) if layer in moments else found
+            self._count_tile()
         return moments
 
     def _styled(self, features: Mapping[str, Tensor]) -> list[str]:
@@ -112,7 +119,12 @@ class TiledObjective(Generic[V]):
                 tile.inner.of(by_input).copy_(gradient)
             else:
                 tile.inner.of(by_input).zero_()
+            self._count_tile()
         return by_input
+
+    def _count_tile(self) -> None:
+        self._tile += 1
+        self._on_tile(self._tile, self._tiles)
 
     def _by_features(
         self,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import Tensor
 
 from .segments import Segment
+
+# Called with the number of tiles that are computed, and the number of all, after each of them.
+OnTile: TypeAlias = Callable[[int, int], None]
+
+
+def ignore_tile(tile: int, tiles: int) -> None:
+    """Do nothing after a tile."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,10 @@ class TilePlan:
     def tiles(self, segment: Segment, box: Box) -> Iterator[Box]:
         """Divide the input of a segment into tiles."""
         return self.sizes[segment.depth].divide(box)
+
+    def count(self, parts: Sequence[Segment], picture: Box) -> int:
+        """Return how many tiles the inputs of all segments have, given the box of the picture."""
+        return sum(1 for segment in parts for _ in self.tiles(segment, picture.pooled(segment.depth)))
 
 
 def square_tiles(parts: Sequence[Segment], edge: int) -> TilePlan:

@@ -129,7 +129,10 @@ class Heartbeat:
         self.display.job_started(job, name)
 
     def job_step(self, name: str, progress: StepProgress) -> None:
-        self.state["running"] |= {
+        before = self.state["running"]
+        self.state["running"] = {
+            **{fact: before[fact] for fact in before if fact not in {"tile", "tiles"}},
+            **({"tile": progress.tile, "tiles": progress.tiles} if progress.tiles else {}),
             "step": progress.step,
             "steps": progress.steps,
             "seconds": round(self.clock() - self._job_began, 1),

@@ -239,7 +239,8 @@ def _daemon_rows(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "paused", status["paused"]
     if run := status["running"]:
         left = f", about {duration(run['left_s'])} left" if "left_s" in run else ""
-        yield "running", f"{run['name']}, step {run['step']} of {run['steps']}{left}"
+        tile = f", tile {run['tile']} of {run['tiles']}" if run.get("tiles") else ""
+        yield "running", f"{run['name']}, step {run['step']} of {run['steps']}{tile}{left}"
     for one in status["begun"][:MAX_LISTED]:
         yield "begun", f"{one['path']}, to be resumed"
 

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,18 @@ def test_one_line_per_event() -> None:
         "[1/3] done a--s in 12.3 s: /out/night/a--s.png",
         "skipped 1, done already",
         "[3/3] failed a--s: /in/a.png: no picture. Look at it.",
+    ]
+
+
+def test_a_tile_of_a_long_step_is_logged_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.cli.eventlog.STEP_EVERY_S", 0.0)
+    log = RunLog(total=1)
+    with logged() as lines:
+        log.job_step("a--s", StepProgress(0, 7, 64, 48, nan, nan, nan, tile=3, tiles=8))
+        log.job_step("a--s", StepProgress(1, 7, 64, 48, 0.5, 0.2, 0.3))
+    assert lines == [
+        "step 0/7 of a--s  tile 3 of 8  64 x 48",
+        "step 1/7 of a--s  loss 0.5 (content 0.2, style 0.3)  64 x 48",
     ]
 
 

@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import re
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,24 @@ def test_the_live_display_shows_batch_step_size_and_loss() -> None:
         live.job_finished(make_finished("skipped", "b--s"))
         assert "2/2" in shown(live)[0]
     assert file.getvalue().endswith("\x1b[2K")  # erased
+
+
+def test_a_step_that_takes_long_shows_its_tile() -> None:
+    screen, _ = console(width=120, terminal=True)
+    live = LiveRows(screen)
+    live.job_started(make_job(), "a--s")
+    live.job_step("a--s", StepProgress(0, 9, 64, 48, nan, nan, nan, tile=1, tiles=8))
+    (job,) = shown(live)
+    assert "0/9" in job
+    assert "tile 1 of 8" in job
+    assert "nan" not in job
+    live.job_step("a--s", StepProgress(4, 9, 64, 48, 0.5, 0.2, 0.3, tile=4, tiles=8))
+    (half,) = live._rows()
+    assert half.done + half.begun == 4.5
+    live.job_step("a--s", StepProgress(5, 9, 64, 48, 0.5, 0.2, 0.3))
+    (job,) = shown(live)
+    assert "5/9" in job
+    assert "tile" not in job
 
 
 @pytest.mark.parametrize(("width", "bar"), [(60, 12), (80, 15), (100, 15), (120, 15)])

@@ -23,6 +23,7 @@ from pipeline.storage import live as storage
 from pipeline.storage.live import Live, look, read_live
 from pipeline.transfer.checkpoints import LossRow, RunState
 from pipeline.transfer.pyramid import Level
+from pipeline.transfer.reports import Progress
 
 
 class Clock:
@@ -170,7 +171,7 @@ def test_time_left_counts_pixels_and_only_the_steps_of_this_run() -> None:
     def left_s(earlier: list[tuple[int, float]], step: int, seconds: float) -> float:
         rows = [LossRow(number, 20, 1, 1, 1, 1, {}, at_s) for number, at_s in [*earlier, (step, seconds)]]
         prepared = Namespace(levels=levels, state=RunState(rows=rows[:-1]))
-        return seconds_left(prepared, Namespace(row=rows[-1], step=step, steps=7))
+        return seconds_left(prepared, Progress(0, step, 7, 20, 10, rows[-1]))
 
     assert left_s([], 2, 2.0) == 2 + 3 * 2
     assert left_s([], 6, 16.0) == 16 / 8 * 2
@@ -185,3 +186,38 @@ def test_a_long_curve_keeps_its_ends() -> None:
     gaps = np.diff([row[0] for row in short])
     assert gaps.max() - gaps.min() <= 1
     assert thinned(rows[:POINTS]) == rows[:POINTS]
+
+
+def test_a_tile_shows_how_far_a_long_step_is(looked_at, make_task, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.transfer.tile_progress.TILE_EVERY_S", 0.0)
+    looked_at.config = looked_at.config.model_copy(update={"tiles": 64})
+    viewer, told = Viewer(looked_at, PICTURE_S), []
+
+    def on_step(progress: StepProgress) -> None:
+        look(looked_at.config.state_dir)
+        viewer(progress)
+        told.append(progress)
+
+    (result,) = looked_at.run([make_task(1, size=96, steps=3)], on_step, lambda: False)
+    assert result.status == "done"
+    steps = [progress for progress in told if not progress.tiles]
+    assert [progress.step for progress in steps] == [1, 2, 3]
+    first, *_, last = [progress for progress in told if progress.tiles]
+    assert (first.step, first.tile, first.left_s) == (0, 1, None)
+    assert np.isnan(first.loss)
+    assert (last.step, last.tile) == (2, last.tiles)
+    assert last.loss == steps[1].loss
+    assert last.left_s == pytest.approx(0.0, abs=1e-6)
+    within = [live for lives in viewer.seen for live in lives if live.tiles]
+    assert {live.step for live in within} == {0, 1, 2}
+    assert all(len(live.losses["total"]) == live.step for live in within)
+    assert all((live.picture is None) == (live.step == 0) for live in within)
+
+
+def test_time_left_counts_the_tiles_of_the_next_step() -> None:
+    levels = [Level(10, 10, 4), Level(20, 20, 2)]
+    prepared = Namespace(levels=levels, state=RunState())
+    row = LossRow(4, 10, 1, 1, 1, 1, {}, 4.0)
+    progress = Progress(0, 4, 6, 20, 20, row, tile=3, tiles=4)
+    assert seconds_left(prepared, progress) == pytest.approx(4.0 * (2 - 0.75))
+    assert seconds_left(prepared, Progress(0, 0, 6, 10, 10, tile=3, tiles=4)) is None

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,15 @@ def test_a_running_job_has_its_remaining_time(config: Config, ledger: Ledger, be
         times = {"step": 25, "steps": 100, "seconds": 51, "left_s": 153}
         assert status["running"] == {"name": "a--s", "path": "a.png", "id": "id", **times}
         assert "running      a--s, step 25 of 100, about 3 min left" in status_lines(status)
+        beating.heartbeat.job_step("a--s", replace(step(25), tile=3, tiles=8))
+        beating.beat()
+        status = read_status(config, ledger)
+        assert (status["running"]["tile"], status["running"]["tiles"]) == (3, 8)
+        running = "running      a--s, step 25 of 100, tile 3 of 8, about 3 min left"
+        assert running in status_lines(status)
+        beating.heartbeat.job_step("a--s", step(26))
+        beating.beat()
+        assert "tile" not in read_status(config, ledger)["running"]
         beating.heartbeat.job_finished(Finished(JOB, "a--s", "done"))
         beating.beat()
         assert read_status(config, ledger)["running"] is None
