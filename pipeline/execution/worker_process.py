@@ -208,8 +208,6 @@ def serve(connection: Connection, make: Callable[[], Executor], log_level: int) 
     while (request := channel.receive()) != CLOSE:
         channel.send(_answer(executor, channel, *request))
     executor.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(0)  # an orderly end of the interpreter takes a second with PyTorch, and does nothing more
 
 
