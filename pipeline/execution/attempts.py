@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -64,12 +65,14 @@ class Attempt:
     """Jobs that run together, and what was changed to make them fit: tiles, L-BFGS's history, or the device.
 
     `halved` is how often the memory for tiles was halved; 0 is no tiles if the estimate says that it fits.
+    `freed`: it was tried before, and then memory was freed that was kept for later jobs.
     """
 
     group: Sequence[Prepared]
     history: int | None = None
     device: str = ""
     halved: int = 0
+    freed: bool = False
 
     def recipe(self, recipe: Recipe) -> Recipe:
         return recipe if self.history is None else recipe.model_copy(update={"history": self.history})
@@ -83,6 +86,8 @@ class Attempt:
 
     def smaller(self, refusal: Refusal) -> list[Attempt]:
         """Return what to try instead: in order halves, tiles, a shorter history, the CPU; or nothing."""
+        if self.freed:
+            return replace(self, freed=False).smaller(refusal)
         count = len(self.group)
         if count > 1:
             # Any of them may have caused an unexpected error, so each runs alone.
@@ -101,15 +106,32 @@ class Attempt:
             return [replace(self, history=SHORT_HISTORY, halved=0)]
         return [Attempt(self.group, device="cpu")] if refusal.device != "cpu" else []
 
+    def resumed(self, resume: Callable[[Prepared], Prepared]) -> list[Attempt]:
+        """Return the same attempt from the last checkpoints of its jobs, which may not be of one step."""
+        jobs = [resume(each) for each in self.group]
+        return [replace(self, group=list(alike)) for _, alike in itertools.groupby(jobs, likeness)]
+
+
+def likeness(prepared: Prepared) -> object:
+    """Return what jobs that share a tensor agree in: recipe, size, number of regions, steps, history."""
+    state, request = prepared.state, prepared.request
+    regions = len(request.styles) if request.regions else 0
+    # Beside another history, or none, a job would lose its own.
+    history = [(name, tuple(tensor.shape)) for name, tensor in (state.optimizer or {}).items()]
+    key = prepared.task.job.recipe.batch_key()
+    return key, regions, *prepared.levels, state.level, state.step, *history
+
 
 def run_attempts(
     group: Sequence[Prepared],
     run: Callable[[Attempt], list[Outcome]],
     session: Callable[[str], Session],
+    resume: Callable[[Prepared], Prepared],
 ) -> list[Made]:
     """Run jobs together; while they do not fit, or fail together, run them with less.
 
-    `session` returns the session of a device, the configured one for "".
+    `session` returns the session of a device, the configured one for "". `resume` returns a job with the
+    state of its last checkpoint, from which it continues where an attempt fails in the middle.
 
     Raises:
         MachineError: the machine's fault, not a job's.
@@ -118,26 +140,19 @@ def run_attempts(
     attempts = [Attempt(group)]
     while attempts:
         attempt = attempts.pop(0)
-        tried = _try(attempt, run, session(attempt.device))
+        tried = _run(attempt, run, session(attempt.device))
         if not isinstance(tried, Refusal):
             made += tried
-        elif smaller := attempt.smaller(tried):
-            attempts = [*smaller, *attempts]
-        else:
+            continue
+        could_free = session(attempt.device).free_memory()
+        if could_free and not tried.unexpected and not attempt.freed:
+            following = [replace(attempt, freed=True)]
+        elif not (following := attempt.smaller(tried)):
             made.append(tried.result(attempt.group[0]))
+        if not tried.foreseen:
+            following = [each for one in following for each in one.resumed(resume)]
+        attempts = [*following, *attempts]
     return made
-
-
-def _try(
-    attempt: Attempt, run: Callable[[Attempt], list[Outcome]], session: Session
-) -> list[Outcome] | Refusal:
-    """Run an attempt; once more where memory could be freed that was kept for later jobs."""
-    tried = _run(attempt, run, session)
-    if isinstance(tried, Refusal) and session.free_memory() and not tried.unexpected:
-        tried = _run(attempt, run, session)
-        if isinstance(tried, Refusal):
-            session.free_memory()
-    return tried
 
 
 def _run(

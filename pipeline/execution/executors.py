@@ -17,8 +17,14 @@ from ..spec.jobs import EncoderInfo, JobResult, StepProgress, Task
 from ..spec.recipe import Recipe
 from ..storage.files import disk_errors
 from ..storage.temporary import sweep_unfinished
-from .attempts import Attempt, run_attempts
-from .checkpoints import checkpoint_folder, checkpoint_path, remove_old_checkpoints, write_state
+from .attempts import Attempt, likeness, run_attempts
+from .checkpoints import (
+    checkpoint_folder,
+    checkpoint_path,
+    read_state,
+    remove_old_checkpoints,
+    write_state,
+)
 from .encoders import converted_dir, resolve_encoder
 from .inputs import Prepared, prepare
 from .live import LivePictures, seconds_left
@@ -183,7 +189,8 @@ class InProcessExecutor:
                     results.update({each.task.key: JobResult("stopped") for each in group})
                     continue
                 run = partial(self._stylize, on_step=on_step, should_stop=should_stop)
-                finished = threads.map(self._finish, group, run_attempts(group, run, self.session))
+                made = run_attempts(group, run, self.session, self._resumed)
+                finished = threads.map(self._finish, group, made)
                 results.update({each.task.key: result for each, result in zip(group, finished, strict=True)})
         return [results[task.key] for task in tasks]
 
@@ -199,6 +206,14 @@ class InProcessExecutor:
             raise
         except Exception as error:  # a bug, here or in a library: the other jobs still run
             return unexpected_failure(task.job, error)
+
+    def _resumed(self, prepared: Prepared) -> Prepared:
+        """Return a job with the state of its last checkpoint."""
+        task = prepared.task
+        state, notes = read_state(task.job, prepared.levels, checkpoint_path(self.config, task.key))
+        for note in notes:
+            logger.warning("%s", note)
+        return replace(prepared, state=state)
 
     def _stylize(
         self,
@@ -304,13 +319,8 @@ class InProcessExecutor:
 
 
 def _alike(prepared: Sequence[Prepared]) -> list[list[Prepared]]:
-    """Group jobs that can share a tensor: they agree in recipe, size, number of regions and steps taken."""
+    """Group jobs that can share a tensor."""
     groups: dict[object, list[Prepared]] = {}
     for each in prepared:
-        state = each.state
-        regions = len(each.request.styles) if each.request.regions else 0
-        # Beside another history, or none, a job would lose its own.
-        history = [(name, tuple(tensor.shape)) for name, tensor in (state.optimizer or {}).items()]
-        alike = (each.task.job.recipe.batch_key(), regions, *each.levels, state.level, state.step, *history)
-        groups.setdefault(alike, []).append(each)
+        groups.setdefault(likeness(each), []).append(each)
     return list(groups.values())

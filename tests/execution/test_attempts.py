@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_jobs import pixels, run
 
 from pipeline.execution.attempts import Attempt, Refusal
@@ -17,6 +18,7 @@ from pipeline.spec.jobs import Task
 from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.memory import LargeStyle, OutOfMemory
 from pipeline.transfer.session import Session
+from pipeline.transfer.stepper import Stepper
 
 
 class Cramped:
@@ -239,3 +241,66 @@ def test_what_fits_nowhere_names_the_device_it_was_tried_on_last(executor, make_
     monkeypatch.setattr(gpu, "device", replace(gpu.device, device="cuda:0"))
     (result,) = run(executor, [make_task(1)])
     assert "do not fit the memory of cpu." in result.error
+
+
+class FailsAt:
+    """Lets an allocation fail in a step, the first time that it is taken; counts the steps of every run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+        self.taken: list[int] = []
+        self.failed = False
+        take = Stepper.step
+
+        def step_or_fail(stepper: Stepper) -> torch.Tensor:
+            self.taken[-1] += 1
+            if self.taken[-1] == step and not self.failed:
+                self.failed = True
+                raise MemoryError
+            return take(stepper)
+
+        stylize = Session.stylize
+
+        def stylize_and_count(session: Session, *arguments: Any) -> Any:
+            self.taken.append(0)
+            return stylize(session, *arguments)
+
+        monkeypatch.setattr(Stepper, "step", step_or_fail)
+        monkeypatch.setattr(Session, "stylize", stylize_and_count)
+
+
+def test_after_a_failed_allocation_a_job_continues_from_its_last_checkpoint(
+    executor, make_task, monkeypatch
+) -> None:
+    executor.config = executor.config.model_copy(update={"checkpoint_s": 0.0})
+    monkeypatch.setattr("pipeline.transfer.level_run.CHECKPOINT_SHARE", 0)
+    (whole,) = run(executor, [make_task(1, steps=8)])
+    executor.forget(make_task(1, steps=8).key)
+    failing = FailsAt(monkeypatch, 6)
+    (result,) = run(executor, [make_task(1, steps=8)])
+    assert failing.taken == [6, 3]
+    assert (result.status, result.resumed_from_step) == ("done", 0)
+    assert result.adjusted[0].startswith("tiles of ")
+    assert [row[0] for row in result.log_rows] == list(range(1, 9))
+    assert np.abs(pixels(result) - pixels(whole)).max() <= 2
+
+
+def test_pictures_whose_checkpoints_are_of_different_steps_continue_apart(
+    executor, make_task, monkeypatch
+) -> None:
+    """An allocation may fail after some of them were written."""
+    executor.config = executor.config.model_copy(update={"checkpoint_s": 0.0})
+    monkeypatch.setattr("pipeline.transfer.level_run.CHECKPOINT_SHARE", 0)
+    tasks = [make_task(number, steps=6) for number in (1, 2, 4)]
+    save, saved = executor._save, []
+
+    def save_or_fail(task: Task, state: RunState) -> None:
+        saved.append(state.step)
+        if len(saved) == 3 * 3 + 2:  # the second of three in the fourth step
+            raise MemoryError
+        save(task, state)
+
+    monkeypatch.setattr(executor, "_save", save_or_fail)
+    results = run(executor, tasks)
+    assert [result.status for result in results] == ["done"] * 3
+    assert [len(result.log_rows) for result in results] == [6] * 3
+    assert [result.micro_batch for result in results] == [1, 1, 1]
