@@ -110,17 +110,15 @@ class Tile:
     inner: Box
     window: Box
 
+    @classmethod
+    def of(cls, segment: Segment, inner: Box, box: Box, border: int) -> Tile:
+        """Return a tile with a border where the segment's input, which is as large as `box`, goes on."""
+        return cls(segment, inner, inner.grown(border).common(box))
+
     def at(self, layer: str) -> tuple[Box, Box]:
         """Return the tile and the window in positions of a layer inside the segment."""
         halvings = self.segment.halvings(layer)
         return self.inner.pooled(halvings), self.window.pooled(halvings)
-
-
-def tiles_of(plan: TilePlan, segment: Segment, map_BCHW: Tensor, border: int) -> Iterator[Tile]:
-    """Divide the input of a segment into tiles, each with a border where the map goes on."""
-    box = whole(map_BCHW)
-    for inner in plan.tiles(segment, box):
-        yield Tile(segment, inner, inner.grown(border).common(box))
 
 
 def cut(network: Network[V], tile: Tile, map_BCHW: Tensor) -> Tensor:
@@ -135,19 +133,30 @@ def channels_last(map_BCHW: Tensor) -> Tensor:
 
 
 def sweep(
-    network: Network[V], plan: TilePlan, image_BCHW: Tensor, inputs: list[Tensor] | None = None
+    network: Network[V],
+    plan: TilePlan,
+    image_BCHW: Tensor,
+    inputs: list[Tensor] | None = None,
+    kept: dict[Tile, V] | None = None,
 ) -> Iterator[tuple[Tile, V]]:
-    """Run the network forward, and yield every tile with its values; they have nothing for a backward pass.
+    """Run the network forward, and yield every tile with its values.
 
-    `inputs` gets the input of every segment, the first of which is the image itself.
+    `inputs` gets the input of every segment, the first of which is the image itself. `kept` gets the tiles
+    that are kept by the plan; the values of others, and of all without it, have nothing for a backward pass.
     """
     map_BCHW = image_BCHW
     for segment in segments(tuple(network.channels)):
         if inputs is not None:
             inputs.append(map_BCHW)
         output_BCHW = _empty_output(network, segment, map_BCHW)
-        for tile in tiles_of(plan, segment, map_BCHW, segment.forward_border):
-            values = network.run(segment, cut(network, tile, map_BCHW), keep=False)
+        keeping = 0 if kept is None else plan.kept.get(segment.depth, 0)
+        box = whole(map_BCHW)
+        for number, inner in enumerate(plan.tiles(segment, box)):
+            keep = number < keeping
+            tile = Tile.of(segment, inner, box, segment.gradient_border if keep else segment.forward_border)
+            values = network.run(segment, cut(network, tile, map_BCHW), keep)
+            if kept is not None and keep:
+                kept[tile] = values
             if output_BCHW is not None:
                 inner, window = tile.at(segment.following)
                 inner.of(output_BCHW).copy_(inner.within(window).of(values.output))

@@ -6,18 +6,20 @@ Rows and columns are positions of a segment's input unless they are said to be p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..spec.recipe import Recipe
 from ..vgg.encoder import convolution_of
 from .memory import CANVAS_BYTES, feature_bytes, history_bytes, map_size, picture_bytes
 from .segments import Segment, segments
+from .tile_work import activation_bytes, kept_tiles, work_factor
 from .tiles import Box, TilePlan, TileSize, square_tiles
 
 # Tiles are never made smaller than this, in pixels, to save memory: their borders would be most of the work.
 SMALLEST = 256
-# Larger windows save little: at 64 megapixels, windows of this size process 1.1 times the picture's pixels.
-ENOUGH_BYTES = 1 << 30
+# How large windows may be. Larger ones save little: at 64 megapixels, the largest of these process 1.1 times
+# the picture's pixels. Smaller ones leave memory for activations, which may save more.
+WINDOWS_BYTES = (1 << 30, 1 << 29, 1 << 28, 1 << 27)
 # Tensors as large as the canvas, beside the history of L-BFGS. Measured at 4 megapixels.
 TILED_CANVASES = 9
 
@@ -54,7 +56,11 @@ class Tiling:
         return None if not self.edge and memory.untiled <= self.limit_bytes else self.in_tiles(memory)
 
     def in_tiles(self, memory: PictureMemory) -> TilePlan:
-        return memory.square(self.edge) if self.edge else memory.largest(self.limit_bytes)
+        """Return the plan of least work."""
+        if self.edge:
+            return memory.keeping(memory.square(self.edge), self.limit_bytes)
+        plans = [memory.largest(self.limit_bytes, window_bytes) for window_bytes in WINDOWS_BYTES]
+        return min((memory.keeping(plan, self.limit_bytes) for plan in plans), key=memory.factor)
 
 
 def tile_notes(tiling: Tiling | None, last: PictureMemory) -> tuple[str, ...]:
@@ -81,19 +87,38 @@ class PictureMemory:
 
     def tiled(self, plan: TilePlan) -> int:
         """Estimate what the picture needs with these tiles, in bytes."""
-        return max(
-            round(self._beside(each) + self._window(each, plan.sizes[each.depth])) for each in self.segments
-        )
+        kept, needed = 0.0, 0
+        for segment in self.segments:
+            size = plan.sizes[segment.depth]
+            kept += plan.kept.get(segment.depth, 0) * self._kept_tile(segment, size)
+            needed = max(needed, round(kept + self._beside(segment) + self._window(segment, size)))
+        return needed
+
+    def keeping(self, plan: TilePlan, limit_bytes: int) -> TilePlan:
+        """Return a plan with as many activations kept as fit beside its tiles."""
+        sizes = {each: plan.sizes[each.depth] for each in self.segments}
+        free = {
+            each.depth: limit_bytes - self._beside(each) - self._window(each, size)
+            for each, size in sizes.items()
+        }
+        tiles = {each.depth: self._kept_tile(each, size) for each, size in sizes.items()}
+        return replace(plan, kept=kept_tiles(self.segments, plan, self.canvas, tiles, free))
+
+    def factor(self, plan: TilePlan | None) -> float:
+        """Return how many times the work of an untiled step one with a plan is; see `work_factor`."""
+        if plan is None:
+            return 1.0
+        return work_factor(plan, self.segments, self.channels, self.recipe.content_layers, self.canvas)
 
     def square(self, edge: int) -> TilePlan:
         """Return square tiles of about `edge` pixels."""
         return square_tiles(self.segments, edge)
 
-    def largest(self, limit_bytes: int) -> TilePlan:
+    def largest(self, limit_bytes: int, window_bytes: int = WINDOWS_BYTES[0]) -> TilePlan:
         """Return the tiles of least work that need at most `limit_bytes`; the smallest if none does."""
         sizes = dict(self.square(SMALLEST).sizes)
         for segment in self.segments:
-            free = min(limit_bytes - self._beside(segment), ENOUGH_BYTES)
+            free = min(limit_bytes - self._beside(segment), window_bytes)
             if found := _least_work(segment, self._input(segment), int(free / self._per_position(segment))):
                 sizes[segment.depth] = found
         return TilePlan(sizes)
@@ -107,10 +132,19 @@ class PictureMemory:
         return feature_bytes(channels, self.itemsize) * (1 << 2 * segment.depth)
 
     def _window(self, segment: Segment, size: TileSize) -> float:
-        """Return the bytes that the largest window takes."""
+        """Return the bytes that the largest window takes while it is computed."""
+        return self._positions(segment, size) * self._per_position(segment)
+
+    def _kept_tile(self, segment: Segment, size: TileSize) -> float:
+        """Return the bytes that the activations of a kept tile take at most."""
+        layers = {*self.recipe.content_layers, *self.recipe.style_layers}
+        each = activation_bytes(segment, self.channels, layers, self.itemsize)
+        return self._positions(segment, size) * each
+
+    def _positions(self, segment: Segment, size: TileSize) -> int:
+        """Return the positions of the largest window."""
         box, border = self._input(segment), 2 * segment.gradient_border
-        rows, columns = min(size.rows + border, box.rows), min(size.columns + border, box.columns)
-        return rows * columns * self._per_position(segment)
+        return min(size.rows + border, box.rows) * min(size.columns + border, box.columns)
 
     def _beside(self, segment: Segment) -> float:
         """Return the bytes beside a window while the gradient of a segment is computed."""

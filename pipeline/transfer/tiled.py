@@ -25,7 +25,7 @@ from .losses import Moments
 from .objective import Losses, weighted_losses
 from .segments import Segment, segments
 from .style_terms import MomentGradient, StyleTerm, style_terms
-from .sweep import Network, Tile, V, channels_last, cut, sweep, tiles_of
+from .sweep import Network, Tile, V, channels_last, cut, sweep
 from .targets import StyleTargets
 from .tiles import Box, OnTile, TilePlan, ignore_tile, whole
 
@@ -62,7 +62,8 @@ class TiledObjective(Generic[V]):
         recipe = self.recipe
         self._tile = 0
         inputs: list[Tensor] = []
-        moments = self._moments(image_BCHW, inputs)
+        kept: dict[Tile, V] = {}
+        moments = self._moments(image_BCHW, inputs, kept)
         style: dict[str, Tensor] = {}
         by_moments: dict[str, MomentGradient] = {}
         for layer, term in self.styles.items():
@@ -73,15 +74,15 @@ class TiledObjective(Generic[V]):
         content = {layer: torch.zeros_like(tv_B) for layer in recipe.content_layers}
         by_input: Tensor | None = None
         for segment in reversed(self.segments):
-            by_input = self._by_input(segment, inputs.pop(), by_input, by_moments, content)
+            by_input = self._by_input(segment, inputs.pop(), by_input, by_moments, content, kept)
         assert by_input is not None  # there is a segment
         gradient_BCHW.addcdiv_(by_input, self.network.std)
         return weighted_losses(recipe, content, style, tv_B, outside_B), gradient_BCHW
 
-    def _moments(self, image_BCHW: Tensor, inputs: list[Tensor]) -> dict[str, Moments]:
-        """Return the moments of every style layer; `inputs` gets the inputs of the segments."""
+    def _moments(self, image_BCHW: Tensor, inputs: list[Tensor], kept: dict[Tile, V]) -> dict[str, Moments]:
+        """Return the moments of every style layer; see `sweep` for `inputs` and `kept`."""
         moments: dict[str, Moments] = {}
-        for tile, values in sweep(self.network, self.plan, image_BCHW, inputs):
+        for tile, values in sweep(self.network, self.plan, image_BCHW, inputs, kept):
             for layer in self._styled(values.features):
                 inner, window = tile.at(layer)
                 if (part := self._part(layer, inner, window, values.features[layer])) is not None:
@@ -101,21 +102,26 @@ class TiledObjective(Generic[V]):
         by_output: Tensor | None,
         by_moments: Mapping[str, MomentGradient],
         content: dict[str, Tensor],
+        kept: dict[Tile, V],
     ) -> Tensor:
         """Return the gradient with respect to a segment's input, given that with respect to its output.
 
-        Add the losses of its content layers to those in `content`.
+        Add the losses of its content layers to those in `content`, and free what was `kept` of it.
         """
         network = self.network
         by_input = torch.empty_like(input_BCHW, dtype=network.dtype, memory_format=torch.channels_last)
-        for tile in tiles_of(self.plan, segment, input_BCHW, segment.gradient_border):
-            kept = network.run(segment, cut(network, tile, input_BCHW))
-            gradients = self._by_features(tile, kept.features, by_moments, content)
+        box = whole(input_BCHW)
+        for inner in self.plan.tiles(segment, box):
+            tile = Tile.of(segment, inner, box, segment.gradient_border)
+            values = kept.pop(tile, None)
+            if values is None:
+                values = network.run(segment, cut(network, tile, input_BCHW))
+            gradients = self._by_features(tile, values.features, by_moments, content)
             above: Tensor | None = None
             if by_output is not None:
                 above = channels_last(tile.at(segment.following)[1].of(by_output))
             if gradients or above is not None:
-                gradient = tile.inner.within(tile.window).of(network.backward(kept, gradients, above))
+                gradient = tile.inner.within(tile.window).of(network.backward(values, gradients, above))
                 tile.inner.of(by_input).copy_(gradient)
             else:
                 tile.inner.of(by_input).zero_()

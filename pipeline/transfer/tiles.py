@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from torch import Tensor
@@ -93,9 +93,14 @@ class TileSize:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """The tiles of each segment, by the segment's depth."""
+    """The tiles of each segment, by the segment's depth.
+
+    So many of the first tiles of a segment as `kept` says keep their activations from the forward pass for
+    the backward pass; the others are computed again.
+    """
 
     sizes: dict[int, TileSize]
+    kept: dict[int, int] = field(default_factory=dict)
 
     def tiles(self, segment: Segment, box: Box) -> Iterator[Box]:
         """Divide the input of a segment into tiles."""

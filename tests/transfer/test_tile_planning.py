@@ -58,4 +58,4 @@ def test_what_was_done_is_said_only_if_the_memory_asked_for_it() -> None:
     memory = memory_of(4000, 1000)
     assert tile_notes(None, memory) == tile_notes(Tiling(edge=512), memory) == ()
     (note,) = tile_notes(Tiling(memory.untiled * 2 // 3), memory)
-    assert note == "tiles of 1344 x 1032 pixels: the memory was too small for the whole picture"
+    assert note == "tiles of 1008 x 516 pixels: the memory was too small for the whole picture"

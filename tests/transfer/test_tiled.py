@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_explicit import RECIPES, assert_same, masked_targets, soft_masks
@@ -11,14 +13,14 @@ from torch import Tensor
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.explicit import ExplicitObjective
-from pipeline.transfer.network import frozen_network
+from pipeline.transfer.network import Activations, FrozenNetwork, frozen_network
 from pipeline.transfer.objective import Objective, ReferenceObjective
-from pipeline.transfer.segments import segments
+from pipeline.transfer.segments import Segment, segments
 from pipeline.transfer.stepper import MicroBatch, Stepper
 from pipeline.transfer.sweep import AutogradNetwork
 from pipeline.transfer.targets import StyleTargets, gram_targets
 from pipeline.transfer.tiled import TiledObjective
-from pipeline.transfer.tiles import TilePlan, TileSize
+from pipeline.transfer.tiles import TilePlan, TileSize, whole
 from pipeline.vgg.encoder import Encoder
 
 # Rows and columns, in pixels; the last is one strip.
@@ -70,6 +72,58 @@ def test_in_float64_the_gradient_is_the_untiled_one(
     untiled, tiled = pair(encoder, recipe, content, targets, tiles, torch.float64)
     losses, gradient = untiled.evaluate(1.2 * image - 0.1)
     tiled_losses, tiled_gradient = tiled.evaluate(1.2 * image - 0.1)
+    assert_same(tiled_losses, losses, 1e-10)
+    assert distance(tiled_gradient, gradient) < 1e-10
+
+
+class Counting(FrozenNetwork):
+    """Counts the segments that it computes, with and without what a backward pass needs."""
+
+    def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
+        super().__init__(encoder, dtype)
+        self.kept = self.dropped = 0
+
+    def run(self, segment: Segment, x: Tensor, keep: bool = True) -> Activations:
+        self.kept, self.dropped = self.kept + keep, self.dropped + (not keep)
+        return super().run(segment, x, keep)
+
+
+@pytest.mark.parametrize("kept", [{4: 99}, {4: 1, 3: 2}, {0: 99, 2: 99, 3: 99, 4: 99}, {0: 3}], ids=str)
+@pytest.mark.parametrize("style_loss", ["bures", "gram"])
+@pytest.mark.parametrize("pooling", ["max", "average"])
+def test_what_is_kept_is_not_computed_again_and_changes_nothing(
+    kept: dict[int, int], style_loss: str, pooling: str
+) -> None:
+    recipe, size = Recipe(margin=16, style_loss=style_loss, pooling=pooling), (131, 182)
+    encoder = tiny_encoder(recipe).double()
+    targets = masked_targets(encoder, recipe, soft_masks(1, 2, *size))
+    content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
+    losses, gradient = ExplicitObjective(encoder, recipe, content, targets, torch.float64).evaluate(image)
+    plan, network = plan_of(encoder, 32, 48), Counting(encoder, torch.float64)
+    parts = segments(tuple(encoder.channels))
+    box = whole(image)
+    counts = {part.depth: len(list(plan.tiles(part, box.pooled(part.depth)))) for part in parts}
+    tiled = TiledObjective(network, recipe, content, targets, replace(plan, kept=kept))
+    network.kept = network.dropped = 0
+    for _ in range(2):  # nothing is left of the first evaluation
+        tiled_losses, tiled_gradient = tiled.evaluate(image)
+        assert_same(tiled_losses, losses, 1e-10)
+        assert distance(tiled_gradient, gradient) < 1e-10
+    kept_tiles = sum(min(kept.get(depth, 0), count) for depth, count in counts.items())
+    assert network.kept == 2 * sum(counts.values())
+    # The content's features in the first segment are computed again, too.
+    assert network.dropped == 2 * (sum(counts.values()) - kept_tiles + counts[0])
+
+
+def test_the_reference_keeps_activations_too() -> None:
+    recipe, size = Recipe(), (101, 150)
+    encoder = tiny_encoder(recipe).double()
+    content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
+    targets = gram_targets(encoder, random_image(seed=2).double(), list(recipe.style_layers))
+    plan = replace(plan_of(encoder, 32, 48), kept={0: 2, 2: 99, 3: 1})
+    losses, gradient = ReferenceObjective(encoder, recipe, content, targets).evaluate(image)
+    tiled = TiledObjective(AutogradNetwork(encoder), recipe, content, targets, plan)
+    tiled_losses, tiled_gradient = tiled.evaluate(image)
     assert_same(tiled_losses, losses, 1e-10)
     assert distance(tiled_gradient, gradient) < 1e-10
 

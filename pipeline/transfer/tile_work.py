@@ -1,0 +1,93 @@
+"""How much a step computes in tiles, and which activations are kept so that it computes less.
+
+Work is counted in multiply-adds of the convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from ..vgg.encoder import convolution_of, starts_block
+from .segments import Segment
+from .sweep import Tile
+from .tiles import Box, TilePlan
+
+
+def convolution_works(channels: Mapping[str, int]) -> dict[str, int]:
+    """Return the multiply-adds of each convolution at one of its positions, given the channels of all."""
+    works, inputs = {}, 3
+    for name, outputs in channels.items():
+        works[name] = 9 * inputs * outputs
+        inputs = outputs
+    return works
+
+
+def work_factor(
+    plan: TilePlan,
+    parts: Sequence[Segment],
+    channels: Mapping[str, int],
+    content_layers: Iterable[str],
+    canvas: Box,
+) -> float:
+    """Return how many times the multiply-adds of an untiled step a step in tiles has.
+
+    The content's features in the first segment are recomputed, too.
+    """
+    works = convolution_works(channels)
+    content = {convolution_of(layer) for layer in content_layers}
+    untiled = tiled = 0.0
+    for segment in parts:
+        box = canvas.pooled(segment.depth)
+        shares = {name: works[name] / (1 << 2 * segment.halvings(name)) for name in segment.convolutions}
+        own = sum(shares.values())
+        untiled += 2 * box.area * own
+        in_content = 0.0
+        if segment.depth == 0 and (last := [n for n in segment.convolutions if n in content][-1:]):
+            names = segment.convolutions
+            in_content = sum(shares[name] for name in names[: names.index(last[0]) + 1])
+        for number, inner in enumerate(plan.tiles(segment, box)):
+            wide = Tile.of(segment, inner, box, segment.gradient_border).window.area
+            narrow = Tile.of(segment, inner, box, segment.forward_border).window.area
+            is_kept = number < plan.kept.get(segment.depth, 0)
+            tiled += wide * (own + in_content) + (wide if is_kept else narrow + wide) * own
+    return tiled / untiled
+
+
+def activation_bytes(
+    segment: Segment, channels: Mapping[str, int], layers: Collection[str], itemsize: int
+) -> float:
+    """Return what a tile keeps of the forward pass, per position of its window; `layers` have a loss."""
+    total = 0.0
+    for name, following in pairwise([*segment.convolutions, segment.following]):
+        values = channels[name] / (1 << 2 * segment.halvings(name))
+        total += itemsize * values * (2 if name in layers else 1)  # with and without its ReLU
+        if following and starts_block(following):
+            total += (itemsize + 8) * values / 4  # what is pooled, and the indices of max pooling
+    return total
+
+
+def kept_tiles(
+    parts: Sequence[Segment],
+    plan: TilePlan,
+    canvas: Box,
+    tile_bytes: Mapping[int, float],
+    free_bytes: Mapping[int, float],
+) -> dict[int, int]:
+    """Return how many tiles of each segment can be kept.
+
+    `tile_bytes` is what one takes at most, `free_bytes` what is free while the gradient of a segment is
+    computed, both by depth. The deepest come first: they save most for their memory, and are gone first.
+    """
+    free, kept = dict(free_bytes), dict[int, int]()
+    for segment in reversed(parts):
+        depth = segment.depth
+        # A segment's activations are there until its own gradient, so also during those of deeper ones.
+        spare = min(free[each.depth] for each in parts if each.depth >= depth)
+        count = sum(1 for _ in plan.tiles(segment, canvas.pooled(depth)))
+        if (fitting := min(count, int(spare / tile_bytes[depth]))) > 0:
+            kept[depth] = fitting
+        for each in parts:
+            if each.depth >= depth:
+                free[each.depth] -= kept.get(depth, 0) * tile_bytes[depth]
+    return kept
