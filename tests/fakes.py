@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from pipeline.batch.planner import Decision, Planner, RunOptions, plan_jobs
 from pipeline.batch.runner import Runner
 from pipeline.batch.summary import Finished, Summary
 from pipeline.errors import DeviceError, ImageError, WorkerLost
+from pipeline.execution.lanes import Lanes
 from pipeline.spec.batches import Batch
 from pipeline.spec.jobs import EncoderInfo, Job, JobResult, StepProgress, Task
 from pipeline.spec.manifest import read_manifest
@@ -250,8 +252,8 @@ class Workshop:
         folder, ledger = BatchFolder(self.outbox, batch.name, disk), Ledger(self.state)
         options_ = RunOptions(**options)
         executor = executor or FakeExecutor()
-        make = (lambda: workers) if workers else None
-        runner = Runner(folder, ledger, executor, recorder, options_, should_stop, make)
+        open_lanes = partial(Lanes, lambda: workers) if workers else None
+        runner = Runner(folder, ledger, executor, recorder, options_, should_stop, open_lanes)
         try:
             with folder.locked():
                 return Ran(runner.run(batch.jobs, len(batch)), recorder)

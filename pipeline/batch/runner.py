@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from ..errors import DiskError, LockedError, PathError, WorkerLost
 from ..execution.executors import Executor
-from ..execution.lanes import Done, Lanes
+from ..execution.lanes import Done, Lanes, OpenDispatch
 from ..spec.jobs import Job, JobResult, StepProgress, Task
 from ..spec.recipe import Recipe
 from ..storage.ledger import Ledger
@@ -33,9 +34,9 @@ GROUP_WINDOW = 1024
 class Runner:
     """Runs the jobs of one batch and publishes their results.
 
-    `executor` resolves encoders. `workers` is called when the first job has to run, and returns the executors
-    that run jobs side by side; without it `executor` runs them. `merge` makes the summary of the batch from
-    that of the run. Ledger, outbox and observer are used by the caller's thread alone.
+    `executor` resolves encoders and keeps checkpoints. `open_lanes` opens what runs jobs; without it
+    `executor` runs them. `merge` makes the summary of the batch from that of the run. Ledger, outbox and
+    observer are used by the caller's thread alone.
     """
 
     def __init__(
@@ -46,13 +47,13 @@ class Runner:
         observer: Observer,
         options: RunOptions = DEFAULTS,
         should_stop: Callable[[], bool] = lambda: False,
-        workers: Callable[[], Sequence[Executor]] | None = None,
+        open_lanes: OpenDispatch | None = None,
         merge: Callable[[dict[str, Any]], dict[str, Any]] = lambda summary: summary,
     ) -> None:
         self.folder = folder
         self.ledger = ledger
         self.executor = executor
-        self.workers = workers or (lambda: [executor])
+        self.open_lanes = open_lanes or partial(Lanes, lambda: [executor])
         self.observer = observer
         self.options = options
         self.should_stop = should_stop
@@ -131,7 +132,10 @@ class Runner:
 
 
 class BatchRun:
-    """The jobs that run now, and those that wait until nothing else runs. `last` is the last that ended."""
+    """The jobs that run now, and those that wait until they can run by themselves, after all others.
+
+    `last` is the last that ended.
+    """
 
     def __init__(self, runner: Runner, planner: Planner, summary: Summary) -> None:
         self.runner = runner
@@ -142,7 +146,7 @@ class BatchRun:
         self.last: Finished | None = None
         self._running: dict[str, Decision] = {}
         self._waiting: list[Job] = []
-        self._lanes = Lanes(runner.workers, self._on_step, runner.must_stop)
+        self._lanes = runner.open_lanes(self._on_step, runner.must_stop)
 
     def work_through(self, jobs: Iterable[Job]) -> None:
         """Keep every lane at work until all jobs have ended, or it is time to stop."""
@@ -151,14 +155,13 @@ class BatchRun:
             try:
                 while True:
                     if self._lanes.idle and (group := next(groups, None)):
-                        self._submit(group, alone=self._lanes.width == 1)
-                    elif self._lanes.busy:
-                        self._end(self._lanes.wait())
-                    elif self._waiting:
-                        for group in self._groups([self._waiting.pop(0)]):
-                            self._submit(group, alone=True)
-                    else:
+                        self._submit(group, alone=self._lanes.at_once == 1)
+                    elif self._lanes.idle and (group := self._next_waiting()):
+                        self._submit(group, alone=True)
+                    elif not self._lanes.busy:
                         return
+                    elif done := self._lanes.wait():
+                        self._end(done)
             except BaseException:
                 for decision in self._running.values():
                     self.summary.count(decision.finished("stopped"), self.runner.folder.path)
@@ -167,6 +170,15 @@ class BatchRun:
                 raise
 
     # Before they run
+
+    def _next_waiting(self) -> list[Decision] | None:
+        """Return a waiting job that can run by itself now, as a group of its own; None if there is none."""
+        if self._lanes.busy and self._lanes.at_once > 1:
+            return None
+        for _ in range(len(self._waiting)):  # one whose double still runs goes back to their end
+            if group := next(self._groups([self._waiting.pop(0)]), None):
+                return group
+        return None
 
     def _groups(self, jobs: Iterable[Job]) -> Iterator[list[Decision]]:
         """Yield the jobs that have to run, in groups that share a tensor."""
@@ -224,7 +236,7 @@ class BatchRun:
             return 0.0
         speed = self.ledger.speed(self.executor.encoder_info(job.recipe.encoder).name)
         # A square picture is the largest of its size; better to finish early than late.
-        seconds = speed[1] * megapixel_steps(job.recipe, 1.0) * self._lanes.width if speed else 0.0
+        seconds = speed[1] * megapixel_steps(job.recipe, 1.0) * self._lanes.at_once if speed else 0.0
         return seconds if seconds > deadline.left_s else 0.0
 
     def _submit(self, group: Sequence[Decision], alone: bool) -> None:
@@ -266,7 +278,7 @@ class BatchRun:
                     self.ledger.take_back(task.key)
                     self._waiting.append(decision.job)
                 else:
-                    self._finish(decision, result, at_once=1 if task.alone else self._lanes.width)
+                    self._finish(decision, result, at_once=1 if task.alone else self._lanes.at_once)
 
     def _lose(self, task: Task, lost: WorkerLost, by_itself: bool) -> None:
         """Let a job that lost its worker run again, unless it did so too often when it ran by itself."""

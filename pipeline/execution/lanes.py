@@ -1,4 +1,7 @@
-"""Lanes: executors side by side, each with a thread of its own, or a single one in the caller's thread."""
+"""Lanes: executors side by side, each with a thread of its own, or a single one in the caller's thread.
+
+`Dispatch` is what a batch needs of them; a Ray cluster offers the same.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 from ..spec.jobs import JobResult, StepProgress, Task
 from .executors import Executor
@@ -20,6 +23,43 @@ class Done:
     results: Sequence[JobResult] = ()
     error: BaseException | None = None
 
+
+class Dispatch(Protocol):
+    """Gives tasks to whatever runs them, and returns their results in the caller's thread.
+
+    Leaving it stops what still runs, which leaves checkpoints.
+    """
+
+    @property
+    def width(self) -> int:
+        """How many groups of tasks run at the same time."""
+
+    @property
+    def at_once(self) -> int:
+        """How many of them share a machine or a device."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it takes more tasks."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has tasks that have not ended."""
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Begin tasks, which may share a tensor. It has to be idle."""
+
+    def wait(self) -> Done | None:
+        """Return the tasks that end next, or None if it is idle again before."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+OnStep: TypeAlias = Callable[[StepProgress], None]
+ShouldStop: TypeAlias = Callable[[], bool]
+OpenDispatch: TypeAlias = Callable[[OnStep, ShouldStop], Dispatch]
 
 # A lane runs tasks on one executor, one group after another, and reports the end of each group as an event.
 Lane: TypeAlias = "SerialLane | ThreadedLane"
@@ -101,6 +141,11 @@ class Lanes:
     def width(self) -> int:
         """How many lanes there are."""
         return len(self._opened())
+
+    @property
+    def at_once(self) -> int:
+        """How many share this machine: all of them."""
+        return self.width
 
     @property
     def idle(self) -> bool:
