@@ -4,7 +4,7 @@ BIN = .venv/bin
 
 ISAS = isa-avx2 isa-avx512 isa-avx512-bf16 isa-native
 
-.PHONY: all demo strips test test-processes test-rest test-browser test-all test-faults test-isa $(ISAS) bench bench-gpu lint format types clean
+.PHONY: all demo strips test test-processes test-rest test-browser test-ray test-all test-faults test-isa $(ISAS) bench bench-gpu lint format types clean
 
 all: lint types test
 
@@ -38,6 +38,10 @@ test-browser: .venv/installed-dev
 .venv/share/axe.min.js:
 	@mkdir -p $(@D)
 	cd $(@D) && tar xzf "$$(npm pack --silent $(AXE))" --strip-components=1 package/axe.min.js && rm axe-core-*.tgz
+
+# On a Ray cluster of this machine: nodes, actors and the driver are killed.
+test-ray: .venv/installed-dev
+	$(BIN)/python -m pytest -q -rs -m ray tests/execution
 
 test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not gpu"

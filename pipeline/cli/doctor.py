@@ -7,14 +7,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DeviceError, DiskError, WeightsError
+from ..errors import DeviceError, DiskError, MachineError, WeightsError
 from ..execution.encoders import choose_encoder, own_vgg19, resolve_encoder
 from ..spec.config import Config
+from ..spec.text import counted
 from ..storage.files import Disk
 from ..version import VERSION
 from ..watch.status import Check
 
 if TYPE_CHECKING:
+    from ..execution.ray.survey import NodeReport
     from ..transfer.devices import DevicePlan
 
 ENOUGH_FREE_BYTES = 1 << 30
@@ -31,6 +33,45 @@ def examine(config: Config) -> list[Check]:
         *_weights(config),
         *(_folder(name, getattr(config, name)) for name in ("outbox", "state_dir", "cache_dir")),
     ]
+
+
+def examine_cluster(config: Config) -> list[Check]:
+    """Check a Ray cluster and each of its nodes."""
+    from ..execution.ray.survey import survey
+
+    try:
+        found = survey(config)
+    except MachineError as error:
+        return [Check("ray", str(error), ok=False)]
+    places = sum(len(report.places) for report in found.reports)
+    offer = f"{counted(len(found.reports), 'node')}, {counted(places, 'job')} at a time on {found.kind}"
+    return [
+        Check("ray", f"Ray {found.version} at {found.address}: {offer}", ok=places > 0),
+        Check("ray", _authentication(found.token)),
+        *map(_node, found.reports),
+    ]
+
+
+def _authentication(token: bool) -> str:
+    if token:
+        return "token authentication is on"
+    return "token authentication is off: whoever reaches its ports can run code; see docs/clusters.md"
+
+
+def _node(report: NodeReport) -> Check:
+    node, label = report.node, "node"
+    has = f"{node.host}: {node.cpus} CPU, {node.gpus} GPU"
+    if not report.places:
+        return Check(label, f"{has}; runs no jobs")
+    if report.fault:
+        return Check(label, f"{has}; {report.fault}", ok=False)
+    here = report.version == VERSION
+    wrong = "" if here else f", and {VERSION} is here: install the same version on all nodes"
+    return Check(
+        label,
+        f"{has}; {counted(len(report.places), 'job')} at a time; style-pipeline {report.version}{wrong}",
+        ok=here,
+    )
 
 
 def weights_lines(config: Config) -> list[str]:

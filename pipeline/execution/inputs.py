@@ -177,5 +177,10 @@ def read_picture(path: Path, digests: Mapping[Path, str] | None = None) -> Pictu
         raise ImageError(f"{str(path)!r}: not a path ({error}).", "Check how it is written.") from error
     sha256 = hashlib.sha256(data).hexdigest()
     if digests is not None and digests[path] != sha256:
-        raise JobError(f"{path}: the file changed while it was waiting.", "Run again to use it as it is now.")
+        raise changed_error(path)
     return Picture(decode_picture(data, str(path)), sha256)
+
+
+def changed_error(path: Path) -> JobError:
+    """Return the error of a job whose input is not any more what it was."""
+    return JobError(f"{path}: the file changed while it was waiting.", "Run again to use it as it is now.")

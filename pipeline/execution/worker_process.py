@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..errors import ImageError, MachineError, PipelineError, WorkerLost
 from ..spec.jobs import StepProgress
@@ -206,12 +206,21 @@ def serve(connection: Connection, make: Callable[[], Executor], log_level: int) 
     logging.getLogger(LOGGER).setLevel(log_level)
     executor = make()
     while (request := channel.receive()) != CLOSE:
-        channel.send(_answer(executor, channel, *request))
+        channel.send(answer(executor, channel, *request))
     executor.close()
     os._exit(0)  # an orderly end of the interpreter takes a second with PyTorch, and does nothing more
 
 
-def _answer(executor: Executor, channel: Channel, name: str, *arguments: Any) -> Answer:
+class Hooks(Protocol):
+    """What a running job calls."""
+
+    def send(self, progress: StepProgress, /) -> None: ...
+
+    def should_stop(self) -> bool: ...
+
+
+def answer(executor: Executor, channel: Hooks, name: str, *arguments: Any) -> Answer:
+    """Call a method of an executor, and return what it returns or raises."""
     try:
         hooks = (channel.send, channel.should_stop) if name == "run" else ()
         return Answer(getattr(executor, name)(*arguments, *hooks))

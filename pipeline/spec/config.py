@@ -159,6 +159,17 @@ class PageConfig(StrictModel):
     )
 
 
+class RayConfig(StrictModel):
+    """The Ray cluster that `executor: ray` uses."""
+
+    address: Annotated[str, Field(min_length=1)] = Field(
+        "auto", description="HOST:PORT of the head node; auto: RAY_ADDRESS, or the cluster of this machine"
+    )
+    ship: bool = Field(
+        False, description="send pictures to the nodes, which then need no file system in common"
+    )
+
+
 NamePattern = Annotated[str, Field(min_length=1)]
 NamePatterns = Annotated[
     tuple[NamePattern, ...], BeforeValidator(listed, json_schema_input_type=NamePattern | list[NamePattern])
@@ -193,6 +204,10 @@ class Config(StrictModel):
     ] = Field(
         "auto", description="processes that make pictures at the same time in `run`; auto: the fastest number"
     )
+    executor: Literal["local", "ray"] = Field(
+        "local", description="where `run` makes pictures: on this machine, or on a Ray cluster"
+    )
+    ray: RayConfig = Field(default_factory=RayConfig, description="the Ray cluster")
     micro_batch: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=1, le=256)],
         expecting("auto, or a whole number from 1 to 256"),

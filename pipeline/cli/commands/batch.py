@@ -7,7 +7,6 @@ import logging
 import os
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +17,7 @@ from ...spec.text import are, counted
 from . import flags
 from .help import LIMITS, MAKE, WHAT, Commands
 from .hooks import telling_hooks
+from .optional_address import WithOptionalAddress
 from .output import check_printed, print_result, say
 from .sheet import write_at_the_end
 from .showing import show_lines, show_run
@@ -39,7 +39,8 @@ logger = logging.getLogger(__name__)
         "style-pipeline run overnight.yaml --dry-run",
         "style-pipeline run overnight.yaml --until 06:30",
         "style-pipeline run overnight.yaml --shard 1/8",
-    ]
+    ],
+    cls=WithOptionalAddress,
 )
 @flags.with_batch_flags
 def run(
@@ -63,13 +64,15 @@ def run(
             rich_help_panel=LIMITS,
         ),
     ] = None,
+    ray: flags.Ray = None,
+    ray_ship: flags.RayShip = False,
 ) -> None:
     """Make the pictures of a manifest that do not exist yet."""
     from ...spec.manifest import read_manifest
     from ...spec.shards import read_shard
 
     _check_is_no_picture(manifest)
-    settings = batch_settings(given, max_failures=max_failures)
+    settings = flags.on_ray(batch_settings(given, max_failures=max_failures), ray, ray_ship)
     fields = flags.recipe_fields(given.preset, given.assignments)
     batch = read_manifest(manifest, settings.recipe, fields, exclusions=settings.exclusions())
     if shard is not None:
@@ -145,20 +148,27 @@ def _run_jobs(
     """Run a batch; return its summary, and the signal that stopped it if there was one."""
     from ...batch.merge import Merge
     from ...batch.runner import Runner
-    from ...execution.executors import InProcessExecutor
-    from ...execution.pool import batch_executors
+    from ...execution.backend import open_backend
     from ...storage.ledger import Ledger
     from ..signals import stop_signal
 
-    executor = InProcessExecutor(settings)
-    workers = partial(batch_executors, settings, len(batch), executor)
     merge = {"merge": Merge(folder, batch)} if batch.shard else {}
     with (
+        open_backend(settings) as backend,  # before the handlers of signals: Ray has some of its own
         stop_signal(display.stopping, with_hang_up=True) as stopped,
         closing(Ledger(settings.state_dir)) as ledger,
         folder.locked(),
     ):
-        runner = Runner(folder, ledger, executor, display, options, lambda: bool(stopped), workers, **merge)
+        runner = Runner(
+            folder,
+            ledger,
+            backend.executor,
+            display,
+            options,
+            lambda: bool(stopped),
+            backend.lanes(len(batch)),
+            **merge,
+        )
         try:
             summary = runner.run(batch.jobs, len(batch))
         except BaseException:
@@ -187,13 +197,14 @@ def _plan_batch(settings: Config, batch: Batch, options: RunOptions, as_json: bo
     from ...batch.digests import Digests
     from ...batch.estimate import Estimate
     from ...batch.planner import Planner, plan_jobs
-    from ...execution.executors import InProcessExecutor
+    from ...execution.backend import open_backend
     from ...storage.ledger import LedgerCopy
     from ..sentences import decision_line, decision_object, estimate_line, shard_line
 
-    executor, failing = InProcessExecutor(settings), 0
+    failing = 0
     folder, digests = _folder_of(batch, settings), Digests(lambda: False)
-    with closing(LedgerCopy(settings.state_dir)) as ledger:
+    with open_backend(settings) as backend, closing(LedgerCopy(settings.state_dir)) as ledger:
+        executor = backend.executor
         planner, estimate = Planner(folder, ledger, executor, digests, options, batch.jobs), Estimate(ledger)
         for decision in plan_jobs(planner, batch.jobs, executor.any_checkpoints(), settings.max_megapixels):
             print_result(json.dumps(decision_object(decision)) if as_json else decision_line(decision))

@@ -98,6 +98,23 @@ Workers = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Use a Ray cluster: HOST:PORT of its head node, or the one this machine is in.",
+        rich_help_panel=LIMITS,
+    ),
+]
+RayShip = Annotated[
+    bool,
+    typer.Option(
+        "--ray-ship",
+        help="Send pictures to the nodes, which then need no file system in common.",
+        rich_help_panel=LIMITS,
+    ),
+]
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="Log every step and other details.", rich_help_panel=OUTPUT)
 ]
@@ -178,6 +195,23 @@ def read_settings(path: Path | None, **flags: Any) -> Config:
         return Config.model_validate({**dict(settings), **given})
     except ValidationError as error:
         raise UsageError.of_lines([_as_option(problem) for problem in explain(error, Config)]) from error
+
+
+def on_ray(settings: Config, address: str | None, ship: bool = False) -> Config:
+    """Return the configuration with what `--ray` and `--ray-ship` say.
+
+    Raises:
+        UsageError: `--ray-ship` without a cluster.
+    """
+    if address is not None:
+        found = settings.ray.address if address == "auto" else address
+        cluster = settings.ray.model_copy(update={"address": found})
+        settings = settings.model_copy(update={"executor": "ray", "ray": cluster})
+    if not ship:
+        return settings
+    if settings.executor != "ray":
+        raise UsageError("--ray-ship needs a Ray cluster.", "Give --ray as well.")
+    return settings.model_copy(update={"ray": settings.ray.model_copy(update={"ship": True})})
 
 
 def _as_option(problem: str) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from . import complete, flags
 from .help import SET_UP, Commands
+from .optional_address import WithOptionalAddress
 from .output import print_checks, print_document, print_result
 
 app = Commands(SET_UP)
@@ -56,9 +57,13 @@ def schema(
     print_document(json.dumps(model.model_json_schema(), indent=2) + "\n")
 
 
-@app.command(examples=["style-pipeline doctor"])
-def doctor(config: flags.ConfigPath = None, device: flags.Device = None) -> None:
-    """Check this machine: Python, torch, devices, weights, folders."""
-    from ..doctor import examine
+@app.command(
+    examples=["style-pipeline doctor", "style-pipeline doctor --ray"],
+    cls=WithOptionalAddress,
+)
+def doctor(config: flags.ConfigPath = None, device: flags.Device = None, ray: flags.Ray = None) -> None:
+    """Check this machine: Python, torch, devices, weights, folders; with --ray, a cluster as well."""
+    from ..doctor import examine, examine_cluster
 
-    print_checks(examine(flags.read_settings(config, device=device)))
+    settings = flags.on_ray(flags.read_settings(config, device=device), ray)
+    print_checks([*examine(settings), *(examine_cluster(settings) if settings.executor == "ray" else ())])

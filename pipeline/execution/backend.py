@@ -1,0 +1,48 @@
+"""Where the jobs of a batch run: on this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from ..spec.config import Config
+from .encoders import own_vgg19
+from .executors import InProcessExecutor
+from .lanes import Lanes, OpenDispatch
+from .pool import batch_executors
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What resolves encoders and keeps checkpoints here, and what runs a number of jobs."""
+
+    executor: InProcessExecutor
+    lanes: Callable[[int], OpenDispatch]
+
+
+@contextmanager
+def open_backend(settings: Config) -> Iterator[Backend]:
+    """Yield where jobs run by the configuration; connect to the cluster if it is one.
+
+    Raises:
+        UsageError: Ray is not installed, or the configuration does not fit it.
+        MachineError: there is no such cluster.
+    """
+    if settings.executor == "local":
+        executor = InProcessExecutor(settings)
+        yield Backend(
+            executor, lambda jobs: partial(Lanes, partial(batch_executors, settings, jobs, executor))
+        )
+        return
+    from .ray.cluster import ClusterExecutor, choose_kind, connected, make_executor, read_nodes
+    from .ray.lanes import RayLanes
+
+    with connected(settings.ray.address):
+        kind = choose_kind(settings.device, read_nodes())
+        # Nodes have no imported weights of their own, but may have the same file.
+        config = settings.model_copy(update={"device": kind, "weights": own_vgg19(settings)})
+        cluster = ClusterExecutor(config)
+        lanes = partial(RayLanes, config=config, kind=kind, executor=cluster, make=make_executor)
+        yield Backend(cluster, lambda jobs: lanes)

@@ -1,0 +1,145 @@
+"""A Ray cluster: the connection to it, its nodes, and which actors they can hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, cast, get_args
+
+from ...errors import MachineError, UsageError
+from ...spec.config import Config
+from ..executors import Executor, InProcessExecutor
+from ..pool import CPU_WORKERS
+from .actor import Actor
+
+# Cores that a GPU's actor asks for, at most: for reading, resizing and writing pictures.
+CORES_PER_GPU = 4
+
+Kind = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that is alive, with what it offers in all."""
+
+    id: str
+    host: str
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """What one actor takes of a node; `beside` is how many actors share the node's memory."""
+
+    node: Node
+    cpus: int
+    gpus: int = 0
+    beside: int = 1
+
+
+def plan_places(node: Node, kind: Kind, workers: Literal["auto"] | int) -> list[Place]:
+    """Plan the actors of a node: one for each GPU, or several of few threads, as on one machine."""
+    if kind == "cuda":
+        return [Place(node, min(CORES_PER_GPU, node.cpus // node.gpus), gpus=1) for _ in range(node.gpus)]
+    count = min(node.cpus, CPU_WORKERS if workers == "auto" else workers)
+    return [Place(node, node.cpus // count, beside=count) for _ in range(count)]
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Connect this process to a cluster, and disconnect it in the end, which ends its actors.
+
+    Raises:
+        UsageError: Ray is not installed, or the address is of a kind that cannot be used.
+        MachineError: there is no such cluster, or it refuses.
+    """
+    if "://" in address:
+        raise UsageError(
+            f"{address}: expected the HOST:PORT of a cluster's head node, or auto.",
+            "Run this command on a node of the cluster, or submit it there with `ray job submit`.",
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError(
+            "Ray is not installed.", "Run `pip install 'style-pipeline[ray]'`, or run without --ray."
+        ) from error
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error")
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise MachineError(
+            f"There is no connection to a Ray cluster at {address} ({str(error).splitlines()[0]}).",
+            "Start one with `ray start --head --disable-usage-stats`, or give the HOST:PORT of one.",
+        ) from error
+    # What `log_to_driver` leaves: Ray's own lines about ends of processes, which the run reports in its way.
+    ray._private.worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def read_nodes() -> list[Node]:
+    """Return the nodes that are alive."""
+    import ray
+
+    found = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            cpus, gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
+            found.append(Node(node["NodeID"], node["NodeManagerHostname"], cpus, gpus))
+    return found
+
+
+def choose_kind(device: str, nodes: Sequence[Node]) -> Kind:
+    """Return the kind of device that jobs run on: GPUs if there are any, unless the user says otherwise.
+
+    Raises:
+        UsageError: it is no device of a cluster.
+    """
+    if device == "auto":
+        return "cuda" if any(node.gpus for node in nodes) else "cpu"
+    if device in get_args(Kind):
+        return cast(Kind, device)
+    raise UsageError(
+        f"device {device}: on a Ray cluster it is auto, cpu or cuda.", "Ray chooses which of the GPUs."
+    )
+
+
+class ClusterExecutor(InProcessExecutor):
+    """What the driver needs of an executor: it resolves encoders and keeps checkpoints. It runs no jobs.
+
+    `config.device` is the kind of device of the cluster, which this machine need not have.
+    """
+
+    def device_name(self) -> str:
+        return self.config.device
+
+
+def start_actor(
+    place: Place, make: Callable[[Place, Config], Executor], config: Config, log_level: int
+) -> Any:
+    """Start an actor, and return its handle at once. It waits for the node to have what it takes."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # Retries are the driver's: it alone knows how often a job may end its process.
+    remote = ray.remote(concurrency_groups={"control": 2}, max_restarts=0, max_task_retries=0)(Actor)
+    on_node = NodeAffinitySchedulingStrategy(place.node.id, soft=False)
+    options = {"num_cpus": place.cpus, "num_gpus": place.gpus, "scheduling_strategy": on_node}
+    return remote.options(**options).remote(partial(make, place), config, log_level)
+
+
+def make_executor(place: Place, config: Config) -> Executor:
+    """Return the executor of an actor; called in the actor."""
+    from ...transfer.devices import plan_device
+    from ...transfer.memory import share_bytes
+
+    settings = config.model_copy(update={"device": "cuda" if place.gpus else "cpu"})
+    share = share_bytes(plan_device(settings.device), place.beside, settings.memory_bytes)
+    return InProcessExecutor(settings, threads=max(1, place.cpus), share_bytes=share)
