@@ -114,6 +114,9 @@ class FakeExecutor:
     def micro_batch(self, recipe: Recipe) -> int:
         return self.width
 
+    def work_factor(self, recipe: Recipe) -> float:
+        return 1.0
+
     def run(
         self,
         tasks: Sequence[Task],

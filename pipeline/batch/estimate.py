@@ -36,12 +36,14 @@ class Estimate:
         self.seconds = 0.0
         self._speeds = Speeds(ledger)
         self._encoders: set[str] = set()
+        self._work_factor = 1.0
 
-    def add(self, recipe: Recipe, encoder: str, steps_taken: int = 0) -> None:
-        """Add a job, of which some steps may be taken already."""
+    def add(self, recipe: Recipe, encoder: str, steps_taken: int = 0, work_factor: float = 1.0) -> None:
+        """Add a job, of which some steps may be taken already; in tiles its steps compute more."""
         self.jobs += 1
-        self.seconds += self._speeds.seconds(recipe, encoder, steps_taken)
+        self.seconds += self._speeds.seconds(recipe, encoder, steps_taken) * work_factor
         self._encoders.add(encoder)
+        self._work_factor = max(self._work_factor, work_factor)
 
     @property
     def encoders(self) -> str:
@@ -51,10 +53,12 @@ class Estimate:
     @property
     def basis(self) -> str:
         """What the seconds are based on, in words."""
+        more = round(100 * (self._work_factor - 1))
+        tiles = f"; tiles, for which the memory asks, add {more} % to the work" if more else ""
         for encoder in sorted(self._encoders):
             if device := self._speeds.device(encoder):
-                return f"from the last picture made with {encoder} on {device}"
-        return "a guess: no speed was measured here yet"
+                return f"from the last picture made with {encoder} on {device}{tiles}"
+        return f"a guess: no speed was measured here yet{tiles}"
 
 
 def megapixel_steps(recipe: Recipe, aspect: float = 1.5, steps_taken: int = 0) -> float:

@@ -236,7 +236,10 @@ class BatchRun:
             return 0.0
         speed = self.ledger.speed(self.executor.encoder_info(job.recipe.encoder).name)
         # A square picture is the largest of its size; better to finish early than late.
-        seconds = speed[1] * megapixel_steps(job.recipe, 1.0) * self._lanes.at_once if speed else 0.0
+        if not speed:
+            return 0.0
+        work = megapixel_steps(job.recipe, 1.0) * self.executor.work_factor(job.recipe)
+        seconds = speed[1] * work * self._lanes.at_once
         return seconds if seconds > deadline.left_s else 0.0
 
     def _submit(self, group: Sequence[Decision], alone: bool) -> None:
@@ -310,7 +313,7 @@ class BatchRun:
     def _note(self, job: Job, result: JobResult, at_once: int) -> None:
         encoder = self.executor.encoder_info(job.recipe.encoder)
         self.summary.note(encoder, result)
-        work = megapixel_steps(job.recipe, result.width / result.height)
+        work = megapixel_steps(job.recipe, result.width / result.height) * result.work_factor
         if work >= ENOUGH_WORK:
             # The machine's time for one job, of several at once.
             seconds = result.step_seconds / result.micro_batch / at_once

@@ -38,6 +38,8 @@ T = TypeVar("T")
 DECODERS = 8
 # Pictures in one tensor on a GPU; what does not fit its memory is halved.
 GPU_MICRO_BATCH = 16
+# Pictures of this long edge, in pixels, need 2 GB: no tiles, unless it is configured.
+NEVER_TILED = 1024
 
 if TYPE_CHECKING:
     from ..transfer.checkpoints import RunState
@@ -63,6 +65,9 @@ class Executor(Protocol):
 
     def micro_batch(self, recipe: Recipe) -> int:
         """Return how many jobs of a recipe should run in one tensor here."""
+
+    def work_factor(self, recipe: Recipe) -> float:
+        """Return how many times the work of untiled steps a picture's is, where the memory asks for tiles."""
 
     def check(self, path: Path) -> None:
         """Decode a whole picture, and discard the pixels.
@@ -124,6 +129,7 @@ class InProcessExecutor:
         self._opening = threading.RLock()
         self._encoders: dict[str, tuple[EncoderWeights, str]] = {}
         self._sessions: dict[str, Session] = {}
+        self._work_factors: dict[str, float] = {}
         self._live = LivePictures(config.state_dir)
         if owns_process:
             from ..images.reading import allow_megapixels
@@ -159,6 +165,20 @@ class InProcessExecutor:
                 f"unexpected {type(error).__name__}: {error}",
                 "This is a fault in style-pipeline; please report it.",
             ) from error
+
+    def work_factor(self, recipe: Recipe) -> float:
+        if recipe.size <= NEVER_TILED and self.config.tiles == "auto" and not self.config.memory_bytes:
+            return 1.0
+        from ..transfer.devices import plan_device
+        from ..transfer.forecast import work_factor
+        from ..transfer.memory import MemoryModel
+
+        if (key := recipe.batch_key()) not in self._work_factors:
+            device = plan_device(self.config.device)
+            memory = MemoryModel(device, limit_bytes=self.config.memory_bytes)
+            weights, _ = self.resolve(recipe.encoder)
+            self._work_factors[key] = work_factor(recipe, weights, device, memory, self.tile_choice())
+        return self._work_factors[key]
 
     def any_checkpoints(self) -> bool:
         """Tell whether any job may be resumed."""

@@ -113,32 +113,18 @@ class LivePictures:
 
 
 def seconds_left(prepared: Prepared, progress: Progress) -> float | None:
-    """Return about how many seconds a job still takes; a step takes as long as its level has pixels.
-
-    Nothing is known before the first step of a run.
-    """
-    rows, row = prepared.state.rows, progress.row
-    made = _work(prepared, progress.step) - _work(prepared, rows[-1].step if rows else 0)
+    """Return about how many seconds a job still takes; nothing is known before the first step of a run."""
+    rows, row, work = prepared.state.rows, progress.row, progress.work
+    made = work.until(progress.step) - work.until(rows[-1].step if rows else 0)
     if row is None or not made:
         return None
     took_s = row.seconds - (rows[-1].seconds if rows else 0.0)
     begun = progress.tile / progress.tiles if progress.tiles else 0.0
-    left = _work(prepared, progress.steps) - _work(prepared, progress.step)
-    return took_s * (left - begun * progress.width * progress.height) / made
+    return took_s * (work.until(progress.steps) - work.until(progress.step + begun)) / made
 
 
 def _losses(row: LossRow) -> tuple[float, ...]:
     return row.step, row.size, row.total, row.content, row.style
-
-
-def _work(prepared: Prepared, steps: int) -> int:
-    """Return how many pixels the first steps compute."""
-    work = 0
-    for level in prepared.levels:
-        taken = min(steps, level.steps)
-        work += taken * level.width * level.height
-        steps -= taken
-    return work
 
 
 def _live(shown: _Shown, progress: Progress, left_s: float | None) -> Live:

@@ -52,6 +52,7 @@ def job_result(prepared: Prepared, outcome: Outcome) -> JobResult:
         resumed_from_step=len(prepared.state.rows),
         micro_batch=outcome.micro_batch,
         adjusted=outcome.adjusted,
+        work_factor=outcome.work_factor,
         notes=notes,
         versions=versions(),
     )

@@ -69,6 +69,9 @@ class WorkerExecutor:
     def micro_batch(self, recipe: Recipe) -> int:
         return int(self._ask(("micro_batch", recipe), self.timeout_s))
 
+    def work_factor(self, recipe: Recipe) -> float:
+        return float(self._ask(("work_factor", recipe), self.timeout_s))
+
     def check(self, path: Path) -> None:
         self._ask(("check", path), self.timeout_s)
 

@@ -134,7 +134,8 @@ class JobResult:
     """The outcome of a job. `image` holds the bytes of the file to publish when it is done.
 
     `micro_batch` is the number of pictures that shared its tensor, itself included. `adjusted` says what was
-    changed so that it fits the memory, `notes` which parts of its pictures could not be used.
+    changed so that it fits the memory, `notes` which parts of its pictures could not be used. `work_factor`
+    is how many times the work of untiled steps that of its steps was.
     """
 
     status: Literal["done", "failed", "stopped"]
@@ -152,6 +153,7 @@ class JobResult:
     resumed_from_step: int = 0
     micro_batch: int = 1
     adjusted: tuple[str, ...] = ()
+    work_factor: float = 1.0
     notes: tuple[str, ...] = ()
     out_of_memory: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)

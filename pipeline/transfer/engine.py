@@ -25,6 +25,7 @@ from .checkpoints import RunState
 from .level_run import LevelRun, PictureRun
 from .pyramid import Level
 from .reports import SILENT, Hooks, Outcome
+from .run_work import RunWork
 from .stepper import MicroBatch, Stepper, StepperCache
 from .targets import StyleTargets, stack_targets
 from .tile_planning import PictureMemory, Tiling
@@ -83,6 +84,7 @@ class StyleTransfer:
         self.steppers = steppers or StepperCache()
         self.tiling = tiling
         self.parametrisation = Parametrisation(recipe)
+        self.work = RunWork.of(levels, recipe, encoder.channels, dtype.itemsize, tiling)
 
     def run(self, states: Sequence[RunState]) -> list[Outcome]:
         """Optimise every picture from its state; all of them are at the same level and step."""
@@ -99,15 +101,13 @@ class StyleTransfer:
         level = self.levels[index]
         for picture in pictures:
             picture.state = self._start(index, picture)
-        steps_before, total_steps = (
-            sum(each.steps for each in levels) for levels in (self.levels[:index], self.levels)
-        )
+        steps_before = sum(each.steps for each in self.levels[:index])
         every = self.recipe.snapshot_every
-        on_tile = TileReports(level, pictures, self.hooks, steps_before, total_steps)
+        on_tile = TileReports(level, pictures, self.hooks, steps_before, self.work)
         stepper = self._stepper(level, pictures, on_tile)
         for picture in pictures:  # the stepper has copies
             picture.state = replace(picture.state, canvas=None, best=None, optimizer=None)
-        LevelRun(level, pictures, stepper, self.hooks, steps_before, total_steps, every).run()
+        LevelRun(level, pictures, stepper, self.hooks, steps_before, self.work, every).run()
 
     def _start(self, index: int, picture: PictureRun) -> RunState:
         """Return the state in which a picture starts a level, or resumes it."""

@@ -18,6 +18,7 @@ from ..errors import DivergedError
 from .checkpoints import LossRow, RunState
 from .pyramid import Level
 from .reports import Hooks, Outcome, Progress
+from .run_work import RunWork
 from .stepper import Stepper
 
 # On a GPU, losses are read once in this many steps: reading waits for the device.
@@ -42,7 +43,7 @@ class PictureRun:
 class LevelRun:
     """Takes a level's steps, reads their losses and reports them.
 
-    `steps_before` counts the steps of the coarser levels, `total_steps` those of all levels. A snapshot is
+    `steps_before` counts the steps of the coarser levels, `work` is that of all levels. A snapshot is
     taken every `snapshot_every` steps, or never if it is 0.
     """
 
@@ -53,14 +54,14 @@ class LevelRun:
         stepper: Stepper,
         hooks: Hooks,
         steps_before: int,
-        total_steps: int,
+        work: RunWork,
         snapshot_every: int,
     ) -> None:
         self.level = level
         self.pictures = pictures
         self.stepper = stepper
         self.hooks = hooks
-        self.steps_before, self.total_steps = steps_before, total_steps
+        self.steps_before, self.work = steps_before, work
         self.snapshot_every = snapshot_every
         self.step = pictures[0].state.step
         rows = pictures[0].state.rows
@@ -141,7 +142,7 @@ class LevelRun:
             image_BCHW = self.stepper.parametrisation.crop(snapshot_BCHW[slot : slot + 1])
         row, size, read_image = picture.state.rows[-1], self.level.size, partial(self._image, slot)
         self.hooks.on_progress(
-            Progress(picture.index, row.step, self.total_steps, *size, row, read_image, image_BCHW)
+            Progress(picture.index, row.step, self.work.steps, *size, self.work, row, read_image, image_BCHW)
         )
 
     def _image(self, slot: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import DivergedError
 from .checkpoints import LossRow, RunState
+from .run_work import RunWork
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Progress:
     `row` has the losses of the last step. After a step, `read_image` returns the picture (BCHW) as the step
     left it, perhaps a view that the next step changes, and `image_BCHW` is a snapshot where the recipe asks
     for one. Within a step, or before the first, `tile` of `tiles` are computed; after a step both are 0.
+    `work` is that of all steps.
     """
 
     index: int
@@ -27,6 +29,7 @@ class Progress:
     steps: int
     width: int
     height: int
+    work: RunWork
     row: LossRow | None = None
     read_image: Callable[[], Tensor] | None = None
     image_BCHW: Tensor | None = None
@@ -74,6 +77,8 @@ class Outcome:
     cache_hits: int = 0
     cache_misses: int = 0
     adjusted: tuple[str, ...] = ()
+    # How many times the work of untiled steps that of its steps was.
+    work_factor: float = 1.0
 
     @property
     def rows(self) -> list[LossRow]:

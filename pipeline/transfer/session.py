@@ -116,6 +116,7 @@ class Session:
                     cache_hits=each.cache_hits,
                     cache_misses=each.cache_misses,
                     adjusted=tile_notes(tiling, last),
+                    work_factor=transfer.work.factor,
                 )
                 for each, outcome in zip(inputs, outcomes, strict=True)
             ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .level_run import PictureRun
 from .pyramid import Level
 from .reports import Hooks, Progress
+from .run_work import RunWork
 
 # Seconds after which a tile is reported if nothing else was; quicker steps report none.
 TILE_EVERY_S = 2.0
@@ -19,12 +20,12 @@ class TileReports:
     """
 
     def __init__(
-        self, level: Level, pictures: Sequence[PictureRun], hooks: Hooks, steps_before: int, total_steps: int
+        self, level: Level, pictures: Sequence[PictureRun], hooks: Hooks, steps_before: int, work: RunWork
     ) -> None:
         self.level = level
         self.pictures = pictures
         self.hooks = hooks
-        self.steps_before, self.total_steps = steps_before, total_steps
+        self.steps_before, self.work = steps_before, work
         self._reported = hooks.clock()
 
     def __call__(self, tile: int, tiles: int) -> None:
@@ -44,5 +45,5 @@ class TileReports:
         step = row.step if row else self.steps_before
         size = self.level.size
         self.hooks.on_progress(
-            Progress(picture.index, step, self.total_steps, *size, row, tile=tile, tiles=tiles)
+            Progress(picture.index, step, self.work.steps, *size, self.work, row, tile=tile, tiles=tiles)
         )

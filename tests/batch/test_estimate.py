@@ -43,6 +43,10 @@ def test_an_estimate_learns_from_the_last_picture(workshop: Workshop) -> None:
     assert (seen.jobs, seen.seconds) == (4, pytest.approx(0.26 + TYPICAL["vgg19-slim"]))
     assert (seen.encoders, "cuda:0" in seen.basis) == ("vgg19 and vgg19-slim", True)
     assert Speeds(ledger).seconds(recipe, "another") == 0
+    assert "tiles" not in seen.basis
+    seen.add(recipe, "vgg19", work_factor=1.5)
+    assert seen.seconds == pytest.approx(0.26 + 0.15 + TYPICAL["vgg19-slim"])
+    assert seen.basis.endswith("; tiles, for which the memory asks, add 50 % to the work")
     ledger.close()
 
 

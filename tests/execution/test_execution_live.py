@@ -24,6 +24,7 @@ from pipeline.storage.live import Live, look, read_live
 from pipeline.transfer.checkpoints import LossRow, RunState
 from pipeline.transfer.pyramid import Level
 from pipeline.transfer.reports import Progress
+from pipeline.transfer.run_work import RunWork
 
 
 class Clock:
@@ -170,8 +171,8 @@ def test_time_left_counts_pixels_and_only_the_steps_of_this_run() -> None:
 
     def left_s(earlier: list[tuple[int, float]], step: int, seconds: float) -> float:
         rows = [LossRow(number, 20, 1, 1, 1, 1, {}, at_s) for number, at_s in [*earlier, (step, seconds)]]
-        prepared = Namespace(levels=levels, state=RunState(rows=rows[:-1]))
-        return seconds_left(prepared, Progress(0, step, 7, 20, 10, rows[-1]))
+        prepared = Namespace(state=RunState(rows=rows[:-1]))
+        return seconds_left(prepared, Progress(0, step, 7, 20, 10, RunWork(levels, [1.0, 1.0]), rows[-1]))
 
     assert left_s([], 2, 2.0) == 2 + 3 * 2
     assert left_s([], 6, 16.0) == 16 / 8 * 2
@@ -215,9 +216,9 @@ def test_a_tile_shows_how_far_a_long_step_is(looked_at, make_task, monkeypatch) 
 
 
 def test_time_left_counts_the_tiles_of_the_next_step() -> None:
-    levels = [Level(10, 10, 4), Level(20, 20, 2)]
-    prepared = Namespace(levels=levels, state=RunState())
+    work = RunWork([Level(10, 10, 4), Level(20, 20, 2)], [1.0, 1.5])
+    prepared = Namespace(state=RunState())
     row = LossRow(4, 10, 1, 1, 1, 1, {}, 4.0)
-    progress = Progress(0, 4, 6, 20, 20, row, tile=3, tiles=4)
-    assert seconds_left(prepared, progress) == pytest.approx(4.0 * (2 - 0.75))
-    assert seconds_left(prepared, Progress(0, 0, 6, 10, 10, tile=3, tiles=4)) is None
+    progress = Progress(0, 4, 6, 20, 20, work, row, tile=3, tiles=4)
+    assert seconds_left(prepared, progress) == pytest.approx(1.5 * 4.0 * (2 - 0.75))
+    assert seconds_left(prepared, Progress(0, 0, 6, 10, 10, work, tile=3, tiles=4)) is None

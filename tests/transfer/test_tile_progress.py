@@ -14,6 +14,7 @@ from pipeline.transfer.engine import StyleTransfer
 from pipeline.transfer.level_run import PictureRun
 from pipeline.transfer.pyramid import Level
 from pipeline.transfer.reports import Hooks, Outcome, Progress
+from pipeline.transfer.run_work import RunWork
 from pipeline.transfer.targets import gram_targets
 from pipeline.transfer.tile_planning import Tiling
 from pipeline.transfer.tile_progress import TILE_EVERY_S, TileReports
@@ -95,7 +96,7 @@ def test_a_picture_that_has_ended_is_not_reported() -> None:
     pictures = [PictureRun(0, RunState(rows=[row])), PictureRun(1, RunState(rows=[row]))]
     pictures[0] = replace(pictures[0], outcome=Outcome("stopped", pictures[0].state))
     hooks = Hooks(on_progress=seen.append, clock=Clock(TILE_EVERY_S))
-    reports = TileReports(LEVELS[1], pictures, hooks, 6, 11)
+    reports = TileReports(LEVELS[1], pictures, hooks, 6, RunWork(LEVELS, [1.0, 1.0]))
     reports(1, 8)
     reports(2, 8)
     assert [(p.index, p.step, p.tile, p.tiles) for p in seen] == [(1, 3, 2, 8)]

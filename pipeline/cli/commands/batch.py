@@ -210,9 +210,10 @@ def _plan_batch(settings: Config, batch: Batch, options: RunOptions, as_json: bo
             print_result(json.dumps(decision_object(decision)) if as_json else decision_line(decision))
             failing += decision.fails
             if decision.run:
-                encoder = decision.job.recipe.encoder
+                recipe = decision.job.recipe
+                encoder = recipe.encoder
                 name = executor.encoder_info(encoder).name if encoder == "auto" else encoder
-                estimate.add(decision.job.recipe, name, decision.steps_taken)
+                estimate.add(recipe, name, decision.steps_taken, executor.work_factor(recipe))
     lines = [shard_line(batch)] if batch.shard else []
     say(*batch.notes, *lines, estimate_line(estimate, len(batch), failing), err=as_json)
     check_printed()

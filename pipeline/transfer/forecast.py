@@ -1,0 +1,42 @@
+"""What is known of a run before it begins."""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import ImageError
+from ..spec.recipe import Recipe
+from ..vgg.encoder import Encoder
+from ..vgg.weights import EncoderWeights, read_weights
+from .devices import DevicePlan
+from .memory import MemoryModel
+from .pyramid import plan_levels
+from .run_work import RunWork
+from .session import TILES_USABLE
+from .tile_planning import PictureMemory, TileChoice, Tiling
+
+
+def work_factor(
+    recipe: Recipe, weights: EncoderWeights, device: DevicePlan, memory: MemoryModel, tiles: TileChoice
+) -> float:
+    """Return how many times the work of untiled steps those of a picture of 3 to 2 are.
+
+    It is 1 if the picture fits the memory, and if it fits not even in tiles.
+    """
+    # On another device a single picture is always tried untiled first, unless there is a limit.
+    is_tried = device.device != "cpu" and memory.limit_bytes is None
+    if tiles.off or (is_tried and not tiles.edge):
+        return 1.0
+    try:
+        levels = plan_levels(recipe, (3000, 2000))
+    except ImageError:
+        return 1.0
+    layers = sorted({*recipe.content_layers, *recipe.style_layers})
+    channels = Encoder(read_weights(weights, layers), layers).channels
+    itemsize = torch.finfo(getattr(torch, device.dtype)).bits // 8
+    last = PictureMemory(recipe, channels, *levels[-1].size, itemsize)
+    free_bytes = memory.free_bytes()
+    if not tiles.edge and (free_bytes is None or memory.fits(last.untiled, 1)):
+        return 1.0
+    tiling = Tiling(round(TILES_USABLE * (free_bytes or 0)), tiles.edge)
+    return RunWork.of(levels, recipe, channels, itemsize, tiling).factor
