@@ -3,6 +3,8 @@ import { parts } from "./details.js";
 import { comparison } from "./slider.js";
 import { Viewer } from "./viewer.js";
 
+const AT_ONCE = 60; // so many cards are made at a time
+
 const data = JSON.parse(document.getElementById("data").textContent);
 const WORDS = {
   missing: ["Not there", "It was made, and has been deleted or renamed since."],
@@ -97,6 +99,37 @@ function details(title, items) {
   return element("details", {}, element("summary", {}, title), element("ul", {}, ...items));
 }
 
+// With thousands of pictures, the page is shown before all of its cards are made, and their images are left to the
+// browser only when they come near: each that waits for being seen costs something in every frame.
+
+async function appendAll(place, items, make, atOnce = 1) {
+  for (const some of cutInto(items, atOnce)) {
+    place.append(...some.map(make));
+    await new Promise((resolve) => { setTimeout(resolve); });
+  }
+}
+
+function cutInto(items, length) {
+  const count = Math.ceil(items.length / length);
+  return Array.from({ length: count }, (_, index) => items.slice(index * length, (index + 1) * length));
+}
+
+const near = new IntersectionObserver((entries) => {
+  for (const { target } of entries.filter((entry) => entry.isIntersecting)) {
+    near.unobserve(target);
+    loadImages(target);
+  }
+}, { rootMargin: "200%" });
+
+function loadImages(place) {
+  for (const image of place.querySelectorAll("img[data-src]")) {
+    image.src = image.dataset.src;
+    image.removeAttribute("data-src");
+  }
+}
+
+addEventListener("beforeprint", () => loadImages(document));
+
 // Cards
 
 function card(index, isInGrid) {
@@ -105,7 +138,7 @@ function card(index, isInGrid) {
   if (picture.thumb) {
     const image = element("img", { alt: describe(picture), loading: "lazy", decoding: "async" });
     if (picture.width && picture.height) [image.width, image.height] = [picture.width, picture.height];
-    image.src = picture.thumb;
+    image.dataset.src = picture.thumb;
     made.append(image);
   } else {
     made.append(statusNote(picture));
@@ -145,17 +178,20 @@ function buildGrid() {
   grid.style.setProperty("--template", template.join(" "));
   grid.style.setProperty("--cell", `clamp(7rem, calc((100vw - 13vw - 8rem) / ${count} - .75rem), 20rem)`);
   grid.append(gridHeads(columns));
-  for (const row of data.rows) {
-    const line = element("div", { className: "line row", role: "row" }, rowHead(row));
-    row.cells.forEach((indices, place) => {
-      const cell = element("div", { className: "cell", role: "cell" }, ...indices.map((index) => card(index, true)));
-      if (!indices.length) cell.append(element("span", { className: "empty" }, element("span", { className: "unseen" }, "No picture")));
-      cell.style.gridColumn = String(columns[place].place);
-      line.append(cell);
-    });
-    grid.append(line);
-  }
-  return grid;
+  at("main").append(grid);
+  appendAll(grid, data.rows, (row) => gridRow(row, columns), Math.ceil(AT_ONCE / count));
+}
+
+function gridRow(row, columns) {
+  const line = element("div", { className: "line row", role: "row" }, rowHead(row));
+  row.cells.forEach((indices, place) => {
+    const cell = element("div", { className: "cell", role: "cell" }, ...indices.map((index) => card(index, true)));
+    if (!indices.length) cell.append(element("span", { className: "empty" }, element("span", { className: "unseen" }, "No picture")));
+    cell.style.gridColumn = String(columns[place].place);
+    line.append(cell);
+  });
+  near.observe(line);
+  return line;
 }
 
 function gridHeads(columns) {
@@ -178,6 +214,7 @@ function gridHeads(columns) {
       line.append(head);
     }
   }
+  near.observe(line);
   return line;
 }
 
@@ -188,7 +225,11 @@ function rowHead(row) {
     element("div", { className: "sources" }, ...images), element("p", { className: "label" }, row.label));
 }
 
-const small = (source) => element("img", { alt: "", src: source, loading: "lazy", decoding: "async" });
+function small(source) {
+  const image = element("img", { alt: "", loading: "lazy", decoding: "async" });
+  image.dataset.src = source;
+  return image;
+}
 
 function contentImages(picture) {
   return picture.content ? [small(picture.content)] : [];
@@ -200,8 +241,27 @@ function styleImages(picture) {
 }
 
 function buildWall() {
-  return element("div", { className: "wall" }, ...data.wall.map((index) => card(index, false)));
+  const wall = element("div", { className: "wall" });
+  at("main").append(wall);
+  let columns = columnsOf(wall);
+  const cut = () => cutInto(data.wall, columns * Math.ceil(AT_ONCE / columns));
+  appendAll(wall, cut(), (indices) => wallPart(indices.map((index) => card(index, false)), columns));
+  addEventListener("resize", () => {
+    if (columnsOf(wall) === columns || cards.size < order.length) return;
+    columns = columnsOf(wall);
+    wall.replaceChildren(...cut().map((indices) => wallPart(indices.map((index) => cards.get(index)), columns)));
+  });
 }
+
+// Some full rows of the wall.
+function wallPart(made, columns) {
+  const part = element("div", { className: "part" }, ...made);
+  part.style.containIntrinsicSize = `auto 1px auto ${15 * Math.ceil(made.length / columns)}rem`;
+  near.observe(part);
+  return part;
+}
+
+const columnsOf = (grid) => getComputedStyle(grid).gridTemplateColumns.split(" ").length;
 
 // The viewer
 
@@ -255,7 +315,7 @@ function step(by) {
 addEventListener("hashchange", follow);
 
 buildHead();
-if (data.rows.length) at("main").append(buildGrid());
+if (data.rows.length) buildGrid();
 if (data.rows.length && data.wall.length) at("main").append(element("h2", { className: "wall-title" }, "More"));
-if (data.wall.length) at("main").append(buildWall());
+if (data.wall.length) buildWall();
 follow();
