@@ -5,6 +5,7 @@ Shapes in names: B pictures, C channels, H rows, W columns; `image_BCHW` is sRGB
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..vgg.encoder import Encoder, convolution_of
 from .color_policy import network_image, recolor, style_image
 from .engine import LevelInputs
-from .memory import LargeStyle, OutOfMemory, is_out_of_memory
+from .memory import STYLE_TILE, LargeStyle, OutOfMemory, is_out_of_memory
 from .pyramid import Level, style_size
 from .request import Picture, Request
 from .target_cache import ColorMatch, StyleKey, TargetCache
@@ -50,7 +51,10 @@ def style_key(request: Request, style: Picture, level: Level, weights_digest: st
 
 
 class RequestInputs:
-    """The inputs of one request, computed when the engine asks for them; it counts what the cache had."""
+    """The inputs of one request, computed when the engine asks for them; it counts what the cache had.
+
+    Styles are analysed in tiles of `style_tile` pixels.
+    """
 
     def __init__(
         self,
@@ -59,12 +63,14 @@ class RequestInputs:
         weights_digest: str,
         cache: TargetCache,
         device: torch.device,
+        style_tile: int = STYLE_TILE,
     ) -> None:
         self.request = request
         self.encoder = encoder
         self.weights_digest = weights_digest
         self.cache = cache
         self.device = device
+        self.style_tile = style_tile
         self.cache_hits = self.cache_misses = 0
         self._last: tuple[tuple[int, int], StyleTargets] | None = None
 
@@ -98,10 +104,12 @@ class RequestInputs:
         def compute() -> StyleTargets:
             try:
                 image_BCHW = style_image(self.request, style, key.size, level.size).to(self.device)
-                return gram_targets(self.encoder, image_BCHW, key.layers, on_tile=on_tile)
+                return gram_targets(self.encoder, image_BCHW, key.layers, self.style_tile, on_tile)
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
-                    raise OutOfMemory(LargeStyle(index, key.size)) from error
+                    # A style that is no larger than the picture is not to blame: the picture needs more.
+                    is_large = math.prod(key.size) > math.prod(level.size)
+                    raise OutOfMemory(LargeStyle(index, key.size) if is_large else None) from error
                 raise
 
         channels = {layer: self.encoder.channels[convolution_of(layer)] for layer in recipe.style_layers}

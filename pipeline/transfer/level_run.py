@@ -23,8 +23,9 @@ from .stepper import Stepper
 
 # On a GPU, losses are read once in this many steps: reading waits for the device.
 READ_EVERY = 16
-# Checkpoints take at most this fraction of the time, as its reciprocal.
-CHECKPOINT_SHARE = 20
+# Checkpoints take at most this fraction of the time, as its reciprocal; where that would be less than one a
+# minute, they take up to the larger fraction.
+CHECKPOINT_SHARE, LARGER_SHARE, MINUTE_S = 20, 10, 60.0
 
 
 @dataclass
@@ -155,7 +156,8 @@ class LevelRun:
             self.hooks.on_checkpoint(picture.index, state)
         self._last_checkpoint = self.hooks.clock()
         took_s = self._last_checkpoint - started
-        self._checkpoint_s = max(self.hooks.checkpoint_s, CHECKPOINT_SHARE * took_s)
+        apart_s = min(CHECKPOINT_SHARE * took_s, max(MINUTE_S, LARGER_SHARE * took_s))
+        self._checkpoint_s = max(self.hooks.checkpoint_s, apart_s)
 
     def _states(self, fields: Sequence[Mapping[str, Any]]) -> list[tuple[PictureRun, RunState]]:
         """Return every running picture with its state, of which the stepper gives some `fields`."""

@@ -22,7 +22,7 @@ from .color_policy import final_colors, recolor_result
 from .devices import DevicePlan
 from .engine import StyleTransfer
 from .level_inputs import RequestInputs
-from .memory import LargeStyle, MemoryModel, OutOfMemory, is_out_of_memory, style_bytes
+from .memory import STYLE_TILE, LargeStyle, MemoryModel, OutOfMemory, is_out_of_memory, style_bytes
 from .pyramid import Level, plan_levels, style_size
 from .reports import SILENT, Hooks, Outcome
 from .request import Request
@@ -97,8 +97,9 @@ class Session:
             self._check_styles(requests, encoder, levels[-1], alone)
             last = PictureMemory(recipe, encoder.channels, *levels[-1].size, dtype.itemsize)
             tiling, estimate = self._fit(last, len(requests), alone, tiles)
+            style_tile = STYLE_TILE >> tiles.halved
             inputs = [
-                RequestInputs(request, encoder, weights.digest, self.cache, self._torch_device)
+                RequestInputs(request, encoder, weights.digest, self.cache, self._torch_device, style_tile)
                 for request in requests
             ]
             transfer = StyleTransfer(encoder, recipe, levels, inputs, hooks, dtype, steppers, tiling)

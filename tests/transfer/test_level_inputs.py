@@ -78,7 +78,10 @@ def test_a_matched_style_belongs_to_its_content(session, weights, color):
     assert image_of(first).tobytes() == image_of(again).tobytes()
 
 
-def test_a_style_that_did_not_fit_is_named(session, weights, monkeypatch):
+@pytest.mark.parametrize(("scale", "named"), [(2.0, LargeStyle(1, (128, 96))), (1.0, None)])
+def test_a_style_that_did_not_fit_is_named_if_it_is_larger_than_the_picture(
+    session, weights, monkeypatch, scale, named
+):
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -91,5 +94,5 @@ def test_a_style_that_did_not_fit_is_named(session, weights, monkeypatch):
     monkeypatch.setattr(level_inputs, "gram_targets", second_is_too_large)
     styles = [(picture(1), 0.5), (picture(2), 0.5)]
     with pytest.raises(OutOfMemory) as caught:
-        one(session, Request(picture(0), styles, recipe_for(size=64)), weights)
-    assert caught.value.style == LargeStyle(1, (64, 48))
+        one(session, Request(picture(0), styles, recipe_for(size=64, style_scale=scale)), weights)
+    assert caught.value.style == named

@@ -18,6 +18,15 @@ from pipeline.transfer.pyramid import Level
 from pipeline.transfer.reports import Progress
 
 
+class Clock:
+    """Stands still until it is moved."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_checkpoints_come_by_the_clock():
     now = iter(range(10_000))
     states: list[tuple[int, RunState]] = []
@@ -25,6 +34,28 @@ def test_checkpoints_come_by_the_clock():
     run_one(transfer_for(RECIPES["lbfgs"], **hooks, checkpoint_s=5.0))
     assert states
     assert all(index == 0 and state.optimizer is not None for index, state in states)
+
+
+@pytest.mark.parametrize(
+    ("write_s", "apart_s"),
+    [(0.1, 5.0), (1.0, 20.0), (3.0, 60.0), (5.0, 60.0), (9.0, 90.0)],
+)
+def test_checkpoints_are_a_minute_apart_unless_they_take_a_tenth_of_the_time(write_s, apart_s):
+    """However long a step takes: here half a second."""
+    clock, written = Clock(), []
+
+    def on_checkpoint(index: int, state: RunState) -> None:
+        written.append((clock.now, state.step))
+        clock.now += write_s
+
+    def on_progress(progress: Progress) -> None:
+        clock.now += 0.5
+
+    hooks = {"on_checkpoint": on_checkpoint, "on_progress": on_progress, "clock": clock, "checkpoint_s": 5.0}
+    levels = [Level(32, 32, int(2 * (apart_s + 10)))]
+    run_one(transfer_for(recipe_for(optimizer="adam"), levels, **hooks))
+    (first, _), (second, _), *_ = written
+    assert second - first - write_s == pytest.approx(apart_s)
 
 
 def test_progress_has_step_size_and_loss():

@@ -1,0 +1,95 @@
+"""Paints a picture in tiles in processes that kill themselves, one after another at each tile of a step.
+
+The processes are forked, as loading the libraries takes most of the time of a small picture. It writes how
+they ended, and whether the last one made the picture of one that was left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from small_jobs import small_task
+
+from pipeline.execution.executors import InProcessExecutor
+from pipeline.spec.config import read_config
+from pipeline.spec.jobs import Task
+from pipeline.transfer.tiled import TiledObjective
+
+# Steps of the picture, and the one in which processes die.
+STEPS, FATAL = 3, 2
+
+
+def die_at(fatal_evaluation: int, fatal_tile: int) -> None:
+    """Let this process die after a tile of an evaluation; both count from 1."""
+    evaluate, count_tile = TiledObjective.evaluate, TiledObjective._count_tile
+    evaluation = 0
+
+    def counted(self: TiledObjective[Any], image_BCHW: torch.Tensor) -> Any:
+        nonlocal evaluation
+        evaluation += 1
+        return evaluate(self, image_BCHW)
+
+    def counted_tile(self: TiledObjective[Any]) -> None:
+        count_tile(self)
+        if (evaluation, self._tile) == (fatal_evaluation, fatal_tile):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    TiledObjective.evaluate, TiledObjective._count_tile = counted, counted_tile  # type: ignore[method-assign]
+
+
+def paint(folder: Path, task: Task, path: Path) -> None:
+    torch.set_num_threads(1)
+    paths = {"cache_dir": folder / "cache", "state_dir": folder / "state"}
+    settings = {"device": "cpu", "tiles": 64, "checkpoint_s": 0.0, **paths}
+    executor = InProcessExecutor(read_config(None).model_copy(update=settings))
+    (result,) = executor.run([task], lambda progress: None, lambda: False)
+    assert result.status == "done", result.error
+    path.write_bytes(result.image)
+    path.with_suffix(".json").write_text(json.dumps(result.resumed_from_step))
+    executor.forget(task.key)
+
+
+def forked(work: Callable[[], None]) -> int:
+    """Do some work in a process of its own; return what ended it: 0, an exit code, or minus a signal."""
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main(folder: Path) -> None:
+    task = small_task(folder / "content.png", folder / "style.png", 1, size=80, steps=STEPS)
+    whole, killed = folder / "whole.png", folder / "killed.png"
+    assert forked(lambda: paint(folder, task, whole)) == 0
+
+    def doomed(evaluation: int, tile: int) -> None:
+        die_at(evaluation, tile)
+        paint(folder, task, killed)
+
+    ends, tile = [], 0
+    while not killed.exists():
+        tile += 1
+        # Whoever resumes begins with the step in which the one before died.
+        evaluation = FATAL if tile == 1 else 1
+        ends.append(forked(lambda evaluation=evaluation, tile=tile: doomed(evaluation, tile)))  # type: ignore[misc]
+    report = {
+        "ends": ends,
+        "same": killed.read_bytes() == whole.read_bytes(),
+        "resumed_from_step": json.loads(killed.with_suffix(".json").read_text()),
+    }
+    sys.stdout.write(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
