@@ -16,11 +16,12 @@ export function lossCurves({ steps, levels, lines, ends }) {
   const count = named[0][1].length;
   const x = (index) => (WIDTH * index) / Math.max(1, count - 1);
   const spoken = named.map(([name]) => `${name} ends at ${ends[name]}`).join(", ");
-  const svg = drawn("svg", { viewBox: `0 -14 ${WIDTH} ${HEIGHT + 30}`, role: "img",
+  const svg = drawn("svg", { viewBox: `0 -14 ${WIDTH} ${HEIGHT + 30}`, preserveAspectRatio: "xMinYMid", role: "img",
     "aria-label": `Loss curves over ${steps[1]} steps, on a logarithmic scale: ${spoken}` });
   for (const [index, size] of levels) {
     if (index) svg.append(drawn("line", { class: "mark", x1: x(index), x2: x(index), y1: -4, y2: HEIGHT }));
-    svg.append(drawn("text", { x: x(index) + (index ? 3 : 0), y: -5 }, `${size} px`));
+    const place = x(index) > WIDTH - 40 ? { x: WIDTH, "text-anchor": "end" } : { x: x(index) + (index ? 3 : 0) };
+    svg.append(drawn("text", { ...place, y: -5 }, `${size} px`));
   }
   svg.append(drawn("line", { class: "mark", x1: 0, x2: WIDTH, y1: HEIGHT + 2, y2: HEIGHT + 2 }));
   for (const [name, heights] of named) {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ImageError
+from ..storage.paths import claimed_folder
 from ..storage.temporary import sweep_unfinished, write_file
 from .records import Picture, Source
 
@@ -78,7 +79,10 @@ class Thumbnails:
         sources[name] = Thumbnail(name, tuple(self._places(source)), edge, source.sha256)
 
     def _places(self, source: Source) -> Iterator[Path]:
-        """Yield where a picture may be: in an archive it has the id of its drop where its name was taken."""
+        """Yield where a picture may be: of a drop, where it lies while other styles of it are made, too.
+
+        In an archive it has the id of its drop where its name was taken.
+        """
         path = Path(source.path)
         yield path
         for start, archive in self.originals:
@@ -87,6 +91,7 @@ class Thumbnails:
                 yield archive / relative
                 if source.drop:
                     yield archive / relative.with_stem(f"{relative.stem}-{source.drop}")
+                    yield claimed_folder(start) / source.drop / relative
 
     def make(self, wanted: Sequence[Thumbnail], limit_s: float = math.inf) -> Made:
         """Make what is missing or old, for at most `limit_s`.

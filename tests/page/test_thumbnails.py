@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipeline.page.records import read_batch
 from pipeline.page.thumbnails import THUMBS, Thumbnails
+from pipeline.storage.paths import claimed_folder
 
 
 def make(folder: Path, *originals: tuple[Path, Path], limit_s: float = 60) -> frozenset[str]:
@@ -83,6 +84,15 @@ def test_a_content_whose_name_was_taken_in_the_archive_is_found(batch: Path, tmp
     add_record(batch, draw(photos / "c.png"), tmp_path / "s.png", drop="2030-77")
     draw(archive / "c.png", "white")
     (photos / "c.png").rename(archive / "c-2030-77.png")
+    assert count(make(batch, (photos, archive)), "content") == 3
+
+
+def test_a_content_of_which_more_is_made_is_found(batch: Path, tmp_path: Path) -> None:
+    photos, archive = tmp_path / "photos", tmp_path / "archive"
+    add_record(batch, draw(photos / "c.png"), tmp_path / "s.png", drop="2030-77")
+    claimed = claimed_folder(photos) / "2030-77/c.png"
+    claimed.parent.mkdir(parents=True)
+    (photos / "c.png").rename(claimed)
     assert count(make(batch, (photos, archive)), "content") == 3
 
 
