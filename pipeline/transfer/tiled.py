@@ -29,6 +29,9 @@ from .sweep import Network, Tile, V, channels_last, cut, sweep
 from .targets import StyleTargets
 from .tiles import Box, OnTile, TilePlan, ignore_tile, whole
 
+# Rows added at once.
+STRIP_ROWS = 256
+
 
 class TiledObjective(Generic[V]):
     """Evaluates what the other objectives do, in tiles.
@@ -68,15 +71,20 @@ class TiledObjective(Generic[V]):
         by_moments: dict[str, MomentGradient] = {}
         for layer, term in self.styles.items():
             style[layer], by_moments[layer] = term.loss(moments[layer])
-        tv_B, outside_B, gradient_BCHW = pixel_gradient(
-            image_BCHW, recipe.tv_weight, recipe.tv_chroma, recipe.range_weight
-        )
-        content = {layer: torch.zeros_like(tv_B) for layer in recipe.content_layers}
+        content = {layer: image_BCHW.new_zeros(len(image_BCHW)) for layer in recipe.content_layers}
         by_input: Tensor | None = None
         for segment in reversed(self.segments):
             by_input = self._by_input(segment, inputs.pop(), by_input, by_moments, content, kept)
         assert by_input is not None  # there is a segment
-        gradient_BCHW.addcdiv_(by_input, self.network.std)
+        # Last: while the segments are computed there is no gradient of the size of the picture.
+        tv_B, outside_B, gradient_BCHW = pixel_gradient(
+            image_BCHW, recipe.tv_weight, recipe.tv_chroma, recipe.range_weight
+        )
+        # By strips, as a sum of two types makes a copy.
+        for into_BCHW, of_BCHW in zip(
+            *(each.split(STRIP_ROWS, 2) for each in (gradient_BCHW, by_input)), strict=True
+        ):
+            into_BCHW.addcdiv_(of_BCHW, self.network.std)
         return weighted_losses(recipe, content, style, tv_B, outside_B), gradient_BCHW
 
     def _moments(self, image_BCHW: Tensor, inputs: list[Tensor], kept: dict[Tile, V]) -> dict[str, Moments]:
