@@ -11,7 +11,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import Any, Literal
 from xml.sax.saxutils import escape, unescape
@@ -134,19 +134,23 @@ def _png_16(
     if kept.dpi:  # in pixels per metre
         chunks += [(b"pHYs", struct.pack(">2IB", *(round(dpi / 0.0254) for dpi in kept.dpi), 1))]
     chunks += [(b"eXIf", kept.exif.removeprefix(b"Exif\0\0"))] if kept.exif else []
-    chunks += [(b"IDAT", zlib.compress(_filtered(pixels_HWC), 6)), (b"IEND", b"")]
+    packer = zlib.compressobj(6)
+    packed = [packer.compress(strip) for strip in _filtered(pixels_HWC)]
+    chunks += [(b"IDAT", b"".join([*packed, packer.flush()])), (b"IEND", b"")]
     return SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
     )
 
 
-def _filtered(pixels_HWC: NDArray[np.uint16]) -> bytes:
-    """Filter rows for compression: each byte less the one above it, filter 2."""
-    height = len(pixels_HWC)
-    rows = pixels_HWC.astype(">u2").view(np.uint8).reshape(height, -1)
-    above = np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
-    return np.concatenate([np.full((height, 1), 2, np.uint8), rows - above], axis=1).tobytes()
+def _filtered(pixels_HWC: NDArray[np.uint16]) -> Iterator[bytes]:
+    """Filter rows for compression, strip by strip: each byte less the one above it, filter 2."""
+    last = np.zeros((1, pixels_HWC[0].nbytes), np.uint8)
+    for top in range(0, len(pixels_HWC), STRIP_ROWS):
+        strip_HWC = pixels_HWC[top : top + STRIP_ROWS].astype(">u2")
+        rows = strip_HWC.view(np.uint8).reshape(len(strip_HWC), -1)
+        above, last = np.concatenate([last, rows[:-1]]), rows[-1:]
+        yield np.concatenate([np.full((len(rows), 1), 2, np.uint8), rows - above], axis=1).tobytes()
 
 
 def _tiff(pixels_HWC: NDArray[Any], packet: bytes, kept: Kept, profile: bytes) -> bytes:

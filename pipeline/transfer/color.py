@@ -10,7 +10,7 @@ float32 or float64. Only `with_luma` clips its result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,8 +26,10 @@ SAMPLES = 1 << 14
 # Rotations of the axes; quantiles of each axis (more of them draw contours into smooth gradients); points of
 # the table that maps an axis.
 ROTATIONS, QUANTILES, POINTS = 16, 64, 1024
-# Pixels mapped at once, to bound the memory.
-CHUNK = 1 << 18
+# Pixels mapped at once, and pixels added up at once in float64, to bound the memory.
+CHUNK, ADDED = 1 << 18, 1 << 22
+# Rows that get another luma at once.
+ROWS = 256
 
 
 def luma(image_BCHW: Tensor) -> Tensor:
@@ -48,7 +50,14 @@ def with_luma(image_BCHW: Tensor, luma_B1HW: Tensor) -> Tensor:
     the gamut, the difference is scaled down just far enough: luma and hue stay and the colour gets paler.
     Clipping the channels, as is common, would change both.
     """
-    luma_B1HW = luma_B1HW.clamp(0, 1)
+    result = torch.empty_like(image_BCHW)
+    for top in range(0, image_BCHW.shape[2], ROWS):
+        rows = slice(top, top + ROWS)
+        result[:, :, rows] = _rows_with_luma(image_BCHW[:, :, rows], luma_B1HW[:, :, rows].clamp(0, 1))
+    return result
+
+
+def _rows_with_luma(image_BCHW: Tensor, luma_B1HW: Tensor) -> Tensor:
     chroma_BCHW = image_BCHW - luma(image_BCHW)
     tiny = torch.finfo(image_BCHW.dtype).tiny
     headroom_BCHW = torch.where(chroma_BCHW > 0, 1 - luma_B1HW, luma_B1HW) / chroma_BCHW.abs().clamp_min(tiny)
@@ -85,8 +94,12 @@ def match_colors(image_BCHW: Tensor, target_BCHW: Tensor, where_HW: Tensor | Non
     the picture is flat are stretched by a bounded factor, so noise stays small.
     """
     map_B33, offset_B3 = _linear_map(pixels_where(image_BCHW, where_HW), target_BCHW)
-    flat = map_B33.to(image_BCHW) @ image_BCHW.flatten(2) + offset_B3.to(image_BCHW)[:, :, None]
-    return flat.view_as(image_BCHW)
+    map_B33, offset_B31 = map_B33.to(image_BCHW), offset_B3.to(image_BCHW)[:, :, None]
+    flat_BCN, result = image_BCHW.flatten(2), torch.empty_like(image_BCHW)
+    result_BCN = result.view(flat_BCN.shape)
+    for part in _parts(flat_BCN.shape[2], ADDED):
+        result_BCN[:, :, part] = map_B33 @ flat_BCN[:, :, part] + offset_B31
+    return result
 
 
 def _linear_map(image_BCHW: Tensor, target_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,9 +113,21 @@ def _linear_map(image_BCHW: Tensor, target_BCHW: Tensor) -> tuple[Tensor, Tensor
 def _color_moments(image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean (B3) and covariance (B33) of the pixels, float64."""
     # On the CPU: Apple's GPUs have neither float64 nor the eigendecomposition that follows.
-    flat = image_BCHW.flatten(2).cpu().double()
-    centred = flat - flat.mean(2, keepdim=True)
-    return flat.mean(2), centred @ centred.transpose(1, 2) / flat.shape[2]
+    flat = image_BCHW.flatten(2).cpu()
+    B, _, pixels = flat.shape
+    total, covariance = torch.zeros(B, 3, 1).double(), torch.zeros(B, 3, 3).double()
+    for part in _parts(pixels, ADDED):
+        total += flat[:, :, part].double().sum(2, keepdim=True)
+    mean = total / pixels
+    for part in _parts(pixels, ADDED):
+        centred = flat[:, :, part].double() - mean
+        covariance += centred @ centred.transpose(1, 2)
+    return mean[:, :, 0], covariance / pixels
+
+
+def _parts(pixels: int, at_once: int) -> Iterator[slice]:
+    """Divide pixels into parts."""
+    return (slice(start, min(start + at_once, pixels)) for start in range(0, pixels, at_once))
 
 
 def _power(symmetric_B33: Tensor, exponent: float, floor: float) -> Tensor:
@@ -150,11 +175,11 @@ def match_histograms(image_BCHW: Tensor, target_BCHW: Tensor, where_HW: Tensor |
         steps = [_Transfer(*(part.to(image_BCHW) for part in transfer)) for transfer in transfers]
         linear_33, offset_3 = linear_33.to(image_BCHW), offset_3.to(image_BCHW)
         flat_3N, result_3N = image_BCHW[index].flatten(1), result[index].view(3, -1)
-        for start in range(0, flat_3N.shape[1], CHUNK):
-            pixels_3N = linear_33 @ flat_3N[:, start : start + CHUNK] + offset_3
+        for part in _parts(flat_3N.shape[1], CHUNK):
+            pixels_3N = linear_33 @ flat_3N[:, part] + offset_3
             for step in steps:
                 pixels_3N = step(pixels_3N)
-            result_3N[:, start : start + CHUNK] = pixels_3N
+            result_3N[:, part] = pixels_3N
     return result
 
 
@@ -205,8 +230,8 @@ def _samples(image_3HW: Tensor) -> Tensor:
     """Return SAMPLES pixels (3S) spread evenly over a picture, float64; those of a small picture repeat."""
     # Every nth pixel could follow the rows' period; multiples of the golden ratio do not.
     places = torch.arange(SAMPLES, dtype=torch.float64) * ((5**0.5 - 1) / 2) % 1
-    flat_3N = image_3HW.flatten(1).cpu().double()
-    return flat_3N[:, (places * flat_3N.shape[1]).long()]
+    flat_3N = image_3HW.flatten(1).cpu()
+    return flat_3N[:, (places * flat_3N.shape[1]).long()].double()
 
 
 def _noise() -> Tensor:

@@ -52,7 +52,10 @@ def recolor(request: Request, image_BCHW: Tensor) -> Tensor:
     """Give a picture the palette of its styles; of a strength below 1, only a part of the way to it."""
     if not request.recipe.recolors:
         return image_BCHW
-    return torch.lerp(image_BCHW, _recolored(request, image_BCHW), min(1.0, request.recipe.strength))
+    recolored_BCHW = _recolored(request, image_BCHW)
+    if request.recipe.strength >= 1:
+        return recolored_BCHW
+    return torch.lerp(image_BCHW, recolored_BCHW, request.recipe.strength, out=recolored_BCHW)
 
 
 def _recolored(request: Request, image_BCHW: Tensor) -> Tensor:
@@ -61,7 +64,7 @@ def _recolored(request: Request, image_BCHW: Tensor) -> Tensor:
     visible_HW = request.content.visible(size)
     palettes_BCHW = _palettes(request, size)
     if request.regions is None:
-        return match_histograms(image_BCHW, palettes_BCHW[0], visible_HW).clamp(0, 1)
+        return match_histograms(image_BCHW, palettes_BCHW[0], visible_HW).clamp_(0, 1)
     masks_BKHW = request.regions.masks(*size).to(image_BCHW)
     parts = [
         mask_BHW[:, None] * match_histograms(image_BCHW, palette_BCHW, _region(mask_BHW[0], visible_HW))
@@ -99,7 +102,8 @@ def recolor_result(request: Request, image_BCHW: Tensor) -> Tensor:
     """Move a result a part of the way to the palette of its styles."""
     if not request.recipe.recolors:
         return image_BCHW
-    return torch.lerp(image_BCHW, recolor(request, image_BCHW), LAST_RECOLORING)
+    recolored_BCHW = recolor(request, image_BCHW)
+    return torch.lerp(image_BCHW, recolored_BCHW, LAST_RECOLORING, out=recolored_BCHW)
 
 
 def final_colors(request: Request, image_BCHW: Tensor) -> Tensor:

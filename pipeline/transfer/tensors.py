@@ -15,16 +15,26 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+# Rows converted at once, to bound the memory it takes.
+ROWS = 256
+
 
 def to_tensor(image: Image.Image | NDArray[np.uint16], size: tuple[int, int]) -> Tensor:
     """Scale a picture, 8-bit or 16-bit, to `size` (width, height); return `image_BCHW` with B = 1."""
     if not isinstance(image, Image.Image):
-        channels = [scaled(image[:, :, index], size) for index in range(image.shape[2])]
-        return torch.from_numpy(np.stack(channels)[None])
+        return _scaled_channels([image[:, :, index] for index in range(image.shape[2])], size)
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
-    return pixels.permute(2, 0, 1)[None].contiguous().float() / 255
+    return pixels.permute(2, 0, 1)[None].contiguous().float().div_(255)
+
+
+def _scaled_channels(channels_HW: Sequence[NDArray[Any]], size: tuple[int, int]) -> Tensor:
+    """Scale channels to `size` (width, height), one after another; return `image_BCHW` with B = 1."""
+    result = torch.empty(1, len(channels_HW), size[1], size[0])
+    for index, channel_HW in enumerate(channels_HW):
+        result[0, index] = torch.from_numpy(scaled(channel_HW, size))
+    return result
 
 
 def scaled(channel_HW: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -39,8 +49,7 @@ def scaled(channel_HW: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float3
 
 def resized(image_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     """Scale the first picture of a batch, in [0, 1], to `size` (width, height); the result is on the CPU."""
-    channels = [scaled(channel.numpy(), size) for channel in image_BCHW[0].detach().float().cpu()]
-    return torch.from_numpy(np.stack(channels)[None])
+    return _scaled_channels([channel.numpy() for channel in image_BCHW[0].detach().float().cpu()], size)
 
 
 def shrunk(image_BCHW: Tensor, long_edge: int) -> Tensor:
@@ -60,8 +69,12 @@ def shrunk(image_BCHW: Tensor, long_edge: int) -> Tensor:
 def to_pixels(image_BCHW: Tensor, bits: int) -> NDArray[Any]:
     """Return the first picture of a batch as an array (HWC) of 8 or 16 bits, clipped to [0, 1]."""
     top, dtype = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    image_HWC = image_BCHW[0].detach().float().cpu().clamp(0, 1).permute(1, 2, 0).contiguous().numpy()
-    return (image_HWC * np.float32(top)).round().astype(dtype)
+    image_HWC = image_BCHW[0].detach().permute(1, 2, 0)
+    pixels_HWC = np.empty(image_HWC.shape, dtype)
+    for first in range(0, len(pixels_HWC), ROWS):
+        rows_HWC = image_HWC[first : first + ROWS].float().cpu().clamp(0, 1).contiguous().numpy()
+        pixels_HWC[first : first + ROWS] = (rows_HWC * np.float32(top)).round()
+    return pixels_HWC
 
 
 def to_image(image_BCHW: Tensor) -> Image.Image:

@@ -272,3 +272,13 @@ def test_only_the_pixels_asked_for_are_matched() -> None:
     assert torch.allclose(matched[:, :, :, :12], alone, atol=0.02)
     nowhere = match_histograms(source, target, torch.zeros_like(where))
     assert torch.equal(nowhere, match_histograms(source, target))
+
+
+def test_in_strips_colours_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    style, content = torch.cat([image(1), image(2)]), torch.cat([image(3, 31, 17), image(4, 31, 17)])
+    lights = luma(style.flip(3))
+    whole = match_colors(style, content), with_luma(style, lights)
+    monkeypatch.setattr(color, "ADDED", 50)
+    monkeypatch.setattr(color, "ROWS", 3)
+    assert torch.allclose(match_colors(style, content), whole[0], atol=1e-12)
+    assert torch.equal(with_luma(style, lights), whole[1])
