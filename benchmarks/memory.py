@@ -6,17 +6,24 @@ Full width, random weights, one picture, one level. A reference late in its run 
 they are filled by steps on the pixels alone, so that two steps of the network do. Ours runs the real command
 for more steps than its history has pairs. The largest square is where the line through bytes against pixels
 meets the limit: beyond the largest size measured it is an estimate.
+
+    python -m benchmarks.memory --megapixels 1 4 16 64 --limit-mb 6000 --encoder vgg19-slim --plot memory.svg
+
+measures steps of `default` on large squares instead, untiled up to `--untiled-up-to`, and held to a limit.
+Peaks are those of the process, from the start of a run to its end.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.command import SAME_LOSS, Workplace
-from benchmarks.common import Result, fitted_line, markdown_table, part
+from benchmarks.common import Result, fitted_line, markdown_table, part, run_module
 
 LIMIT_BYTES = 24 * 10**9
 SIDES = ("reference", "ours")
@@ -26,11 +33,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 768, 1024], help="pixels")
     parser.add_argument("--steps", type=int, default=12, help="of ours; the reference takes 2")
     parser.add_argument("--only", choices=SIDES, help="one side alone, for sizes that the other cannot do")
+    parser.add_argument("--megapixels", type=float, nargs="+", help="large squares instead")
+    parser.add_argument("--encoder", choices=("vgg19", "vgg19-slim"), default="vgg19-slim")
+    parser.add_argument("--limit-mb", type=int, default=6000, help="memory_mb of large squares")
+    parser.add_argument("--untiled-up-to", type=float, default=4, help="megapixels")
+    parser.add_argument("--large-steps", type=int, default=3, help="of large squares")
+    parser.add_argument("--plot", type=Path, help="draw large squares here (SVG or PNG)")
 
 
 def measure(arguments: argparse.Namespace) -> Result:
     if arguments.device != "cpu":
         raise SystemExit("this measures the memory of processes; a GPU's is in benchmarks.growth")
+    if arguments.megapixels:
+        rows = [row for megapixels in arguments.megapixels for row in measure_large(arguments, megapixels)]
+        if arguments.plot:
+            plot_large(arguments.plot, rows)
+        return {"large": rows}
     peaks: dict[str, dict[int, int]] = {side: {} for side in SIDES if arguments.only in (None, side)}
     with tempfile.TemporaryDirectory() as folder:
         place = Workplace(Path(folder), arguments.device)
@@ -44,6 +62,50 @@ def measure(arguments: argparse.Namespace) -> Result:
             if "ours" in peaks:
                 peaks["ours"][size] = place.ours(f"ours{size}", [pair], recipe).peak_bytes
     return {"sizes": arguments.sizes, "sides": {side: fit(values) for side, values in peaks.items()}}
+
+
+def measure_large(arguments: argparse.Namespace, megapixels: float) -> Iterator[Result]:
+    """Measure a large square, untiled and held to the limit."""
+    side = round((megapixels * 1e6) ** 0.5)
+    for limit_mb in (
+        (0, arguments.limit_mb) if megapixels <= arguments.untiled_up_to else (arguments.limit_mb,)
+    ):
+        ran = run_module(
+            "benchmarks.ours", "--width", side, "--height", side, "--encoder", arguments.encoder,
+            "--limit-mb", limit_mb, "--steps", arguments.large_steps,
+        )  # fmt: skip
+        child = json.loads(ran.stdout)
+        row = {"megapixels": megapixels, "encoder": arguments.encoder, "limit_mb": limit_mb, **child}
+        yield {**row, "peak_bytes": ran.peak_bytes}
+
+
+def plot_large(path: Path, rows: Sequence[Result]) -> None:
+    """Draw memory and time against size; without matplotlib (the extra `bench`) say so and go on."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no plot: pip install '.[bench]' brings matplotlib", file=sys.stderr)
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = "style-pipeline"  # the same file every time
+    figure, both = pyplot.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    series = dict.fromkeys((row["encoder"], row["limit_mb"]) for row in rows)
+    scales = (("peak_bytes", 1e-9, "peak memory, GB"), ("seconds", 1, "a step, seconds of one core"))
+    for axes, (key, factor, label) in zip(both, scales, strict=True):
+        for encoder, limit_mb in series:
+            points = [
+                (row["megapixels"], factor * row[key])
+                for row in rows
+                if (row["encoder"], row["limit_mb"]) == (encoder, limit_mb)
+            ]
+            name = f"{encoder}, {f'held to {limit_mb / 1000:g} GB' if limit_mb else 'untiled'}"
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+        axes.set(xscale="log", yscale="log", xlabel="megapixels", ylabel=label)
+    both[0].legend(fontsize=7)
+    figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)
 
 
 def fit(peaks: Mapping[int, int]) -> Result:
@@ -70,7 +132,27 @@ def ratio(result: Result, size: int) -> float | None:
     return float(reference / ours)
 
 
+def report_large(rows: Sequence[Result]) -> str:
+    header = ["", "step, s of CPU", "peak memory, GB", "estimate beside the process, GB", "adjusted"]
+    return markdown_table(
+        header,
+        [
+            [
+                f"{row['megapixels']:g} megapixels, {row['encoder']}"
+                + (f", {row['limit_mb'] / 1000:g} GB" if row["limit_mb"] else ""),
+                row["seconds"],
+                row["peak_bytes"] / 1e9,
+                row["estimate_bytes"] / 1e9,
+                "; ".join(note.partition(":")[0] for note in row["adjusted"]),
+            ]
+            for row in rows
+        ],
+    )
+
+
 def report(result: Result) -> str:
+    if "large" in result:
+        return report_large(result["large"])
     sides = list(result["sides"])
     rows: list[Sequence[object]] = []
     for index, size in enumerate(result["sizes"]):
