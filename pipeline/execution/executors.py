@@ -335,7 +335,8 @@ class InProcessExecutor:
         share_bytes = None if device else self.share_bytes
         plan = plan_device(device or self.config.device)
         logger.debug("jobs run on %s in %s", plan.device, plan.dtype)
-        return Session(plan, cache, self.threads, self.owns_process, share_bytes, self.config.memory_bytes)
+        limit_bytes, scratch = self.config.memory_bytes, self.config.state_dir / "scratch"
+        return Session(plan, cache, self.threads, self.owns_process, share_bytes, limit_bytes, scratch)
 
 
 def _alike(prepared: Sequence[Prepared]) -> list[list[Prepared]]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from ..storage.temporary import CAN_RENAME_OPEN_FILES
 from .headers import CHECKPOINT_FORMAT
-from .tensor_files import DamagedError, read_tensor_file, write_tensor_file
+from .stored import Stored, loaded, parts_of
+from .tensor_files import DamagedError, open_tensor_file, read_tensor_file, write_tensor_file
 
 # Begins the names of the optimiser's tensors in a file.
 OPTIMIZER = "optimizer."
@@ -41,16 +42,18 @@ class RunState:
 
     level: int = 0
     step: int = 0
-    canvas: Tensor | None = None
-    best: Tensor | None = None
+    canvas: Stored | None = None
+    best: Stored | None = None
     best_loss: float = math.inf
-    optimizer: dict[str, Tensor] | None = None
+    optimizer: dict[str, Stored] | None = None
     rows: list[LossRow] = field(default_factory=list)
 
     def detached(self) -> RunState:
-        """Return the same state with copies of its tensors."""
-        canvas, best = (None if each is None else each.clone() for each in (self.canvas, self.best))
-        optimizer = self.optimizer and {name: tensor.clone() for name, tensor in self.optimizer.items()}
+        """Return the same state with copies of its tensors, in memory."""
+        canvas, best = (None if each is None else loaded(each).clone() for each in (self.canvas, self.best))
+        optimizer: dict[str, Stored] | None = self.optimizer and {
+            name: loaded(stored).clone() for name, stored in self.optimizer.items()
+        }
         return replace(self, canvas=canvas, best=best, optimizer=optimizer)
 
     def fits(self, shapes: Sequence[tuple[int, int]], steps: Sequence[int]) -> bool:
@@ -64,12 +67,12 @@ class RunState:
         return (
             len(self.rows) <= sum(steps[: self.level]) + self.step
             and all(tensor.shape == shape and tensor.dtype == torch.float32 for tensor in pixels)
-            and all(bool(tensor.isfinite().all()) for tensor in pixels)
+            and all(bool(part.isfinite().all()) for stored in pixels for part in parts_of(stored))
             and all(tensor.shape[:1] == (1,) for tensor in (self.optimizer or {}).values())
             and not math.isnan(self.best_loss)
         )
 
-    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def to_tensors(self) -> tuple[dict[str, Stored], dict[str, str]]:
         """Return the tensors themselves, and the rest as JSON under `state`."""
         named = {"canvas": self.canvas, "best": self.best}
         named |= {f"{OPTIMIZER}{name}": tensor for name, tensor in (self.optimizer or {}).items()}
@@ -83,10 +86,10 @@ class RunState:
         return tensors, {"state": json.dumps(plain)}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], metadata: dict[str, str]) -> RunState:
+    def from_tensors(cls, tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> RunState:
         """Undo `to_tensors`."""
         plain = json.loads(metadata["state"])
-        optimizer = {
+        optimizer: dict[str, Stored] = {
             name.removeprefix(OPTIMIZER): tensor
             for name, tensor in tensors.items()
             if name.startswith(OPTIMIZER)
@@ -114,13 +117,15 @@ def write_checkpoint(path: Path, state: RunState) -> None:
 
 
 def read_checkpoint(path: Path) -> RunState | None:
-    """Return the state in a file, or None where there is no file.
+    """Return the state in a file, or None where there is no file. Its tensors stay in the file.
 
     Raises:
         DamagedError: it is not as it was written, or not a checkpoint of this name and version.
     """
+    # Where an open file cannot be replaced, by the next checkpoint, it is read at once.
+    read = open_tensor_file if CAN_RENAME_OPEN_FILES else read_tensor_file
     try:
-        tensors, metadata = read_tensor_file(path)
+        tensors, metadata = read(path)
         if metadata.get("format") != CHECKPOINT_FORMAT:
             raise DamagedError("is of another version")
         if metadata.get("key") != path.stem:

@@ -5,6 +5,7 @@ Shapes in names: B pictures, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Generic
 
 import torch
@@ -13,16 +14,21 @@ from torch import Tensor
 from ..spec.recipe import Recipe
 from ..vgg.encoder import convolution_of, poolings_before
 from .gradients import ContentTarget, content_divisor, sum_of_squares
+from .large_maps import empty_map
 from .segments import Segment, segments
 from .sweep import Network, Tile, V, channels_last, sweep
 from .tiles import OnTile, TilePlan, ignore_tile, whole
+
+# Rows normalised at once.
+STRIP_ROWS = 256
 
 
 class ContentFeatures(Generic[V]):
     """The targets of the content layers.
 
     Features of the first segment are many, and quickly computed: they are recomputed for every tile, from
-    the picture in the network's dtype. Those of later segments are kept.
+    the picture in the network's dtype. Those of later segments are kept, or if the plan says so recomputed
+    from the segment's input where that is smaller.
     """
 
     @torch.no_grad()
@@ -37,20 +43,31 @@ class ContentFeatures(Generic[V]):
         self.network = network
         self.positions = whole(image_BCHW)
         parts = segments(tuple(network.channels))
-        self.recomputed = _up_to(parts[0], recipe)
-        self._normalised_BCHW = network.normalised(image_BCHW) if self.recomputed else None
+        # Starts of segments that are run again for every tile.
+        self._again = {
+            segment.depth: start
+            for segment in parts
+            if (start := _up_to(segment, recipe))
+            if not segment.depth or (plan.recompute and recompute_saves(segment, recipe, network.channels))
+        }
         self._kept: dict[str, Tensor] = {}
         self._divisors: dict[str, Tensor] = {}
         squares: dict[str, Tensor] = {}
+        inputs: list[Tensor] = []
         tiles = plan.count(parts, self.positions)
-        for number, (tile, values) in enumerate(sweep(network, plan, image_BCHW), 1):
+        for number, (tile, values) in enumerate(sweep(network, plan, image_BCHW, inputs), 1):
             on_tile(number, tiles)
             for layer in (each for each in recipe.content_layers if each in values.features):
                 inner, window = tile.at(layer)
                 features_BCHW = inner.within(window).of(values.features[layer])
                 squares[layer] = sum_of_squares(features_BCHW) + squares.get(layer, 0)
-                if tile.segment.depth:
+                if tile.segment.depth not in self._again:
                     inner.of(self._kept_map(layer, features_BCHW)).copy_(features_BCHW)
+        self._inputs = {
+            segment.depth: input_BCHW if segment.depth else _normalised(network, input_BCHW)
+            for segment, input_BCHW in zip(parts, inputs, strict=True)
+            if segment.depth in self._again
+        }
         for layer, squares_B in squares.items():
             channels = network.channels[convolution_of(layer)]
             positions = self.positions.pooled(poolings_before(layer)).area
@@ -61,24 +78,40 @@ class ContentFeatures(Generic[V]):
         if layer not in self._kept:
             box = self.positions.pooled(poolings_before(layer))
             shape = (*features_BCHW.shape[:2], box.rows, box.columns)
-            self._kept[layer] = features_BCHW.new_empty(shape).contiguous(memory_format=torch.channels_last)
+            dtype, device = features_BCHW.dtype, features_BCHW.device
+            self._kept[layer] = empty_map(shape, dtype, device, channels_last=True)
         return self._kept[layer]
 
     def at(self, tile: Tile) -> dict[str, ContentTarget]:
         """Return the targets of a tile's content layers, in its window."""
-        if tile.segment.depth:
+        if start := self._again.get(tile.segment.depth):
+            x = channels_last(tile.window.of(self._inputs[tile.segment.depth]))
+            found = self.network.run(start, x, keep=False).features
+            features = {layer: found[layer] for layer in self._divisors if layer in found}
+        else:
             features = {
                 layer: tile.at(layer)[1].of(map_BCHW)
                 for layer, map_BCHW in self._kept.items()
                 if convolution_of(layer) in tile.segment.convolutions
             }
-        elif self.recomputed is not None and self._normalised_BCHW is not None:
-            x = channels_last(tile.window.of(self._normalised_BCHW))
-            found = self.network.run(self.recomputed, x, keep=False).features
-            features = {layer: found[layer] for layer in self._divisors if layer in found}
-        else:
-            features = {}
         return {layer: ContentTarget(each, self._divisors[layer]) for layer, each in features.items()}
+
+
+def recompute_saves(segment: Segment, recipe: Recipe, channels: Mapping[str, int]) -> bool:
+    """Return whether a later segment's input has fewer values than its content layers."""
+    names = [convolution_of(layer) for layer in recipe.content_layers]
+    kept = sum(channels[name] for name in names if name in segment.convolutions)
+    before = list(channels)[list(channels).index(segment.convolutions[0]) - 1]
+    return channels[before] < kept
+
+
+def _normalised(network: Network[V], image_BCHW: Tensor) -> Tensor:
+    """Return the network's input for a picture, made in strips."""
+    result = empty_map(image_BCHW.shape, network.dtype, image_BCHW.device, channels_last=True)
+    for top in range(0, image_BCHW.shape[2], STRIP_ROWS):
+        strip = slice(top, top + STRIP_ROWS)
+        result[:, :, strip] = network.normalised(image_BCHW[:, :, strip])
+    return result
 
 
 def _up_to(segment: Segment, recipe: Recipe) -> Segment | None:

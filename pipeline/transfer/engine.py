@@ -27,10 +27,11 @@ from .pyramid import Level
 from .reports import SILENT, Hooks, Outcome
 from .run_work import RunWork
 from .stepper import MicroBatch, Stepper, StepperCache
+from .stored import joined, loaded
 from .targets import StyleTargets, stack_targets
-from .tile_planning import PictureMemory, Tiling
+from .tile_planning import LevelPlan, PictureMemory, Tiling
 from .tile_progress import TileReports
-from .tiles import OnTile, TilePlan, ignore_tile
+from .tiles import OnTile, ignore_tile
 
 
 @dataclass(frozen=True)
@@ -122,15 +123,16 @@ class StyleTransfer:
 
     def _stepper(self, level: Level, pictures: Sequence[PictureRun], on_tile: OnTile) -> Stepper:
         inputs = [self.inputs[picture.index].at(level, on_tile) for picture in pictures]
-        content_BCHW = self.parametrisation.pad(torch.cat([each.content_BCHW for each in inputs]))
+        content_BCHW = self.parametrisation.pad(loaded(joined([each.content_BCHW for each in inputs])))
         style = stack_targets([each.style for each in inputs])
+        del inputs  # contents without a margin
         if style.masks is not None:
             style = replace(style, masks=self.parametrisation.pad(style.masks))
         batch = MicroBatch(content_BCHW, style, [picture.state for picture in pictures])
         recipe, plan = at_level(self.recipe, max(level.size)), self._tile_plan(level)
         return self.steppers.fetch(self.encoder, recipe, batch, self.dtype, plan, on_tile)
 
-    def _tile_plan(self, level: Level) -> TilePlan | None:
+    def _tile_plan(self, level: Level) -> LevelPlan | None:
         if self.tiling is None:
             return None
         channels, itemsize = self.encoder.channels, self.dtype.itemsize
@@ -141,7 +143,7 @@ class StyleTransfer:
 
     def _best_image(self, state: RunState) -> Tensor:
         assert state.best is not None  # every level has a step
-        return self.parametrisation.to_cropped_image(state.best)
+        return self.parametrisation.to_cropped_image(loaded(state.best))
 
 
 def _enlarged(image_BCHW: Tensor, level: Level) -> Tensor:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..threads import SharedContext
+from .large_maps import empty_map
 from .losses import (
     TINY,
     BuresTarget,
@@ -196,7 +197,7 @@ def pixel_gradient(
         tv_weight / max(1, C * rows * (columns - 1)),
         range_weight / (C * rows * columns),
     )
-    gradient_BCHW = torch.empty_like(image_BCHW)
+    gradient_BCHW = empty_map(image_BCHW.shape, image_BCHW.dtype, image_BCHW.device)
     tv_B, outside_B = image_BCHW.new_zeros(B), image_BCHW.new_zeros(B)
     at_once = max(1, STRIP // (C * columns))
     for top in range(0, rows, at_once):

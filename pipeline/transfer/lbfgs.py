@@ -15,8 +15,12 @@ Shapes in names: B pictures, N numbers of a canvas, P = 2 · history vectors of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+from .stored import Stored, copy_stored
 
 # A pair is kept if y·s exceeds this fraction of |y||s|. torch's bound is absolute.
 CURVATURE = 1e-8
@@ -31,85 +35,39 @@ STATE = (
 )  # fmt: skip
 
 
-class LBFGS:
-    """Moves canvases by their gradients; call `step` once per evaluation.
-
-    `best_BN` and `best_loss_B` hold the best canvas evaluated so far and its loss.
-    """
+class QuasiNewton:
+    """What L-BFGS knows of the curvature beside the vectors of its history, and what follows from it."""
 
     def __init__(self, canvas_BN: Tensor, learning_rate: float, history: int) -> None:
-        B, N = canvas_BN.shape
+        B = len(canvas_BN)
 
         def full(*shape: int, value: float = 0.0, dtype: torch.dtype = canvas_BN.dtype) -> Tensor:
             return torch.full((B, *shape), value, dtype=dtype, device=canvas_BN.device)
 
         self.history = history
-        # A ring of pairs: the steps S, and what each step changed in the gradient, Y.
-        self.SY = full(2 * history, N)
-        self.S, self.Y = self.SY.chunk(2, dim=1)
         self.products = full(2 * history, 2 * history)  # SY · SYᵀ
         self.valid = full(history)  # 1 where the pair in a slot is used
         self.newest = full(value=-1, dtype=torch.int64)  # the slot of the newest pair
         self.gamma = full(value=1)  # y·s / y·y of the newest valid pair
         self.learning_rate = full(value=learning_rate)
         self.fresh = full(value=1, dtype=torch.bool)  # there is no last step to learn from
-        self.last = full(3, N)
-        self.last_s, self.last_y, self.last_gradient = self.last.unbind(1)
-        self.best_BN = canvas_BN.detach().clone()
         self.best_loss_B = full(value=torch.inf)
         # Constants on the device, so that no step has to copy them there.
         self._picture_B = torch.arange(B, device=canvas_BN.device)
         self._ages = torch.arange(1, history + 1, device=canvas_BN.device)
 
-    @torch.no_grad()
-    def step(self, canvas_BN: Tensor, loss_B: Tensor, gradient_BN: Tensor) -> None:
-        """Move `canvas_BN`, in place, given its losses and their gradients."""
-        self._keep_best(canvas_BN, loss_B)
-        self._update_last(gradient_BN)
-        self._move(canvas_BN, self._store_pair())
-        self._return_to_best(canvas_BN, ~(loss_B <= OVERSHOOT * self.best_loss_B))
-
-    def _keep_best(self, canvas_BN: Tensor, loss_B: Tensor) -> None:
-        better_B = loss_B < self.best_loss_B
-        torch.where(better_B, loss_B, self.best_loss_B, out=self.best_loss_B)
-        torch.where(better_B[:, None], canvas_BN, self.best_BN, out=self.best_BN)
-
-    def _update_last(self, gradient_BN: Tensor) -> None:
-        """Complete the pair of the last step; it becomes zeros where its curvature is of no use."""
-        s, y = self.last_s, self.last_y
-        torch.sub(gradient_BN, self.last_gradient, out=y)
-        self.last_gradient.copy_(gradient_BN)
-        ss, ys, yy = (torch.linalg.vecdot(*both) for both in ((s, s), (s, y), (y, y)))
+    def _judge(self, ss: Tensor, ys: Tensor, yy: Tensor) -> Tensor:
+        """Make the last step's pair the newest one; return whether its curvature is of use (B)."""
         good_B = (ys > CURVATURE * (ss * yy).sqrt()) & ~self.fresh
         self.gamma.copy_(torch.where(good_B, ys / yy, self.gamma))
-        # Zeros, so that nothing infinite stays in a slot that is not used.
-        self.last[:, :2].masked_fill_(~good_B[:, None, None], 0)
         self.newest.add_(1).remainder_(self.history)
         self.valid.scatter_(1, self.newest[:, None], good_B[:, None].to(self.valid.dtype))
+        return good_B
 
-    def _store_pair(self) -> Tensor:
-        """Overwrite the oldest pair with the last; return the gradient's product with every vector (BP)."""
-        self.S[self._picture_B, self.newest] = self.last_s
-        self.Y[self._picture_B, self.newest] = self.last_y
-        products_B3P = self.last @ self.SY.transpose(1, 2)
-        picture_B1 = self._picture_B[:, None]
-        slots_B2 = torch.stack([self.newest, self.newest + self.history], 1)
-        self.products[picture_B1, slots_B2] = products_B3P[:, :2]
-        self.products.mT[picture_B1, slots_B2] = products_B3P[:, :2]
-        return products_B3P[:, 2]
-
-    def _move(self, canvas_BN: Tensor, by_gradient_BP: Tensor) -> None:
-        """Take the quasi-Newton step."""
-        gradient_BN = self.last_gradient
-        first_B = (1 / torch.linalg.vector_norm(gradient_BN, 1, dim=1)).clamp(max=1)
-        length_B1 = (self.learning_rate * torch.where(self.fresh, first_B, 1.0))[:, None]
-        weights_BP = -length_B1 * self._weights(by_gradient_BP)
-        for start in range(0, canvas_BN.shape[1], CHUNK):
-            part = slice(start, start + CHUNK)
-            step_BN = (weights_BP[:, None] @ self.SY[:, :, part])[:, 0]
-            step_BN.addcmul_(gradient_BN[:, part], -length_B1 * self.gamma[:, None])
-            self.last_s[:, part] = step_BN
-            canvas_BN[:, part] += step_BN
+    def _lengths(self, norm_B: Tensor) -> Tensor:
+        """Return how far to go (B1), given the sum of the absolute values of the gradient."""
+        first_B = (1 / norm_B).clamp(max=1)
+        return (self.learning_rate * torch.where(self.fresh, first_B, 1.0))[:, None]
 
     def _weights(self, by_gradient_BP: Tensor) -> Tensor:
         """Return the weight of every vector in the direction (BP); the gradient's own weight is gamma.
@@ -134,18 +92,85 @@ class LBFGS:
         weights = torch.cat([of_s[:, :, 0], -gamma * p[:, :, 0]], 1)
         return torch.zeros_like(weights).scatter_(1, order, weights)
 
-    def _return_to_best(self, canvas_BN: Tensor, overshot_B: Tensor) -> None:
-        torch.where(overshot_B[:, None], self.best_BN, canvas_BN, out=canvas_BN)
+    def _forget(self, overshot_B: Tensor) -> None:
+        """Forget the curvature of pictures that went too far, and shorten their steps."""
         self.valid.masked_fill_(overshot_B[:, None], 0)
         self.gamma.masked_fill_(overshot_B, 1)
         self.learning_rate.copy_(torch.where(overshot_B, self.learning_rate / 2, self.learning_rate))
         self.fresh.copy_(overshot_B)
 
+
+class LBFGS(QuasiNewton):
+    """Moves canvases by their gradients; call `step` once per evaluation.
+
+    `best_BN` and `best_loss_B` hold the best canvas evaluated so far and its loss.
+    """
+
+    def __init__(self, canvas_BN: Tensor, learning_rate: float, history: int) -> None:
+        super().__init__(canvas_BN, learning_rate, history)
+        B, N = canvas_BN.shape
+        # A ring of pairs: the steps S, and what each step changed in the gradient, Y.
+        self.SY = canvas_BN.new_zeros(B, 2 * history, N)
+        self.S, self.Y = self.SY.chunk(2, dim=1)
+        self.last = canvas_BN.new_zeros(B, 3, N)
+        self.last_s, self.last_y, self.last_gradient = self.last.unbind(1)
+        self.best_BN = canvas_BN.detach().clone()
+
+    @torch.no_grad()
+    def step(self, canvas_BN: Tensor, loss_B: Tensor, gradient_BN: Tensor) -> None:
+        """Move `canvas_BN`, in place, given its losses and their gradients."""
+        self._keep_best(canvas_BN, loss_B)
+        self._update_last(gradient_BN)
+        self._move(canvas_BN, self._store_pair())
+        self._return_to_best(canvas_BN, ~(loss_B <= OVERSHOOT * self.best_loss_B))
+
+    def _keep_best(self, canvas_BN: Tensor, loss_B: Tensor) -> None:
+        better_B = loss_B < self.best_loss_B
+        torch.where(better_B, loss_B, self.best_loss_B, out=self.best_loss_B)
+        torch.where(better_B[:, None], canvas_BN, self.best_BN, out=self.best_BN)
+
+    def _update_last(self, gradient_BN: Tensor) -> None:
+        """Complete the pair of the last step; it becomes zeros where its curvature is of no use."""
+        s, y = self.last_s, self.last_y
+        torch.sub(gradient_BN, self.last_gradient, out=y)
+        self.last_gradient.copy_(gradient_BN)
+        ss, ys, yy = (torch.linalg.vecdot(*both) for both in ((s, s), (s, y), (y, y)))
+        good_B = self._judge(ss, ys, yy)
+        # Zeros, so that nothing infinite stays in a slot that is not used.
+        self.last[:, :2].masked_fill_(~good_B[:, None, None], 0)
+
+    def _store_pair(self) -> Tensor:
+        """Overwrite the oldest pair with the last; return the gradient's product with every vector (BP)."""
+        self.S[self._picture_B, self.newest] = self.last_s
+        self.Y[self._picture_B, self.newest] = self.last_y
+        products_B3P = self.last @ self.SY.transpose(1, 2)
+        picture_B1 = self._picture_B[:, None]
+        slots_B2 = torch.stack([self.newest, self.newest + self.history], 1)
+        self.products[picture_B1, slots_B2] = products_B3P[:, :2]
+        self.products.mT[picture_B1, slots_B2] = products_B3P[:, :2]
+        return products_B3P[:, 2]
+
+    def _move(self, canvas_BN: Tensor, by_gradient_BP: Tensor) -> None:
+        """Take the quasi-Newton step."""
+        gradient_BN = self.last_gradient
+        length_B1 = self._lengths(torch.linalg.vector_norm(gradient_BN, 1, dim=1))
+        weights_BP = -length_B1 * self._weights(by_gradient_BP)
+        for start in range(0, canvas_BN.shape[1], CHUNK):
+            part = slice(start, start + CHUNK)
+            step_BN = (weights_BP[:, None] @ self.SY[:, :, part])[:, 0]
+            step_BN.addcmul_(gradient_BN[:, part], -length_B1 * self.gamma[:, None])
+            self.last_s[:, part] = step_BN
+            canvas_BN[:, part] += step_BN
+
+    def _return_to_best(self, canvas_BN: Tensor, overshot_B: Tensor) -> None:
+        torch.where(overshot_B[:, None], self.best_BN, canvas_BN, out=canvas_BN)
+        self._forget(overshot_B)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything needed to continue exactly here: the buffers themselves, each with B first."""
         return {name: getattr(self, name) for name in STATE}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Stored]) -> None:
         """Copy a state of the same shapes into the buffers."""
         for name in STATE:
-            getattr(self, name).copy_(state[name])
+            copy_stored(state[name], getattr(self, name))

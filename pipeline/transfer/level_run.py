@@ -80,12 +80,15 @@ class LevelRun:
                 continue
             if self.hooks.should_stop():
                 for picture, state in self._states(self.stepper.current()):
-                    # A copy: the stepper may get other pictures before this is on a disk.
-                    picture.outcome = Outcome("stopped", state.detached())
+                    picture.outcome = Outcome("stopped", self._kept(state))
                 return
             self._checkpoint_if_due()
         for picture, state in self._states(self.stepper.best()):
-            picture.state = state.detached()
+            picture.state = self._kept(state)
+
+    def _kept(self, state: RunState) -> RunState:
+        """Return a state that the stepper does not change later, when it may have other pictures."""
+        return state if self.stepper.is_private else state.detached()
 
     def _take_step(self) -> None:
         number = self.steps_before + self.step + 1

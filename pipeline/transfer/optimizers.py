@@ -5,13 +5,16 @@ Shapes in names: B pictures, N numbers of a canvas.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..spec.recipe import Recipe
+from .large_lbfgs import LargeLBFGS, Storage
 from .lbfgs import LBFGS
+from .stored import Stored, copy_stored
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -23,10 +26,10 @@ class Optimizer(Protocol):
     def step(self, canvas_BN: Tensor, loss_B: Tensor, gradient_BN: Tensor) -> None:
         """Move `canvas_BN`, in place."""
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> Mapping[str, Stored]:
         """Return the state: the buffers themselves, each with B first."""
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Stored]) -> None:
         """Copy a state into the buffers."""
 
 
@@ -55,13 +58,15 @@ class Adam:
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean_BN": self.mean_BN, "square_BN": self.square_BN, "steps_B": self.steps_B}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Stored]) -> None:
         for name, buffer in self.state_dict().items():
-            buffer.copy_(state[name])
+            copy_stored(state[name], buffer)
 
 
-def build_optimizer(recipe: Recipe, canvas_BN: Tensor) -> Optimizer:
-    """Return the recipe's optimiser for canvases like `canvas_BN`."""
+def build_optimizer(recipe: Recipe, canvas_BN: Tensor, storage: Storage | None = None) -> Optimizer:
+    """Return the recipe's optimiser for canvases like `canvas_BN`, of which a `storage` allows only one."""
     if recipe.optimizer == "adam":
         return Adam(canvas_BN, recipe.learning_rate)
+    if storage is not None:
+        return LargeLBFGS(canvas_BN, recipe.learning_rate, recipe.history, storage)
     return LBFGS(canvas_BN, recipe.learning_rate, recipe.history)

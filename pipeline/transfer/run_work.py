@@ -30,7 +30,8 @@ class RunWork:
         if tiling is None:
             return cls(levels, [1.0] * len(levels))
         memories = {level.size: PictureMemory(recipe, channels, *level.size, itemsize) for level in levels}
-        found = {size: memory.factor(tiling.plan(memory)) for size, memory in memories.items()}
+        plans = {size: tiling.plan(memory) for size, memory in memories.items()}
+        found = {size: memories[size].factor(plan.tiles if plan else None) for size, plan in plans.items()}
         return cls(levels, [found[level.size] for level in levels])
 
     @property

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -44,7 +45,8 @@ class Session:
     `threads` is the number of CPU threads in the whole process; 0 leaves it to torch. The allocator is
     changed only if the process is ours (`owns_process`). `share_bytes` is this process's part of the device's
     memory while other processes of ours run beside it, None if there are none; `limit_bytes` is what all of
-    them may take together, None is all that is free.
+    them may take together, None is all that is free. `scratch` is the folder for files of pictures that do
+    not fit the memory; without it there are none.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Session:
         owns_process: bool = False,
         share_bytes: int | None = None,
         limit_bytes: int | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self.device = device
+        self.scratch = scratch
         self.cache = cache
         self.memory = MemoryModel(device, share_bytes, limit_bytes)
         self._keeps_memory = owns_process and device.device == "cpu"
@@ -163,8 +167,11 @@ class Session:
             raise OutOfMemory(foreseen=True)
         free = self.memory.free_bytes(alone)
         limit_bytes = round(TILES_USABLE * (FREE_IF_UNKNOWN if free is None else free))
-        tiling = Tiling(limit_bytes >> tiles.halved, tiles.edge >> tiles.halved)
-        estimate = last.tiled(tiling.in_tiles(last))
+        tiling = Tiling(limit_bytes >> tiles.halved, tiles.edge >> tiles.halved, self.scratch)
+        plan = tiling.in_tiles(last)
+        estimate = last.tiled(plan)
+        if pictures > 1 and plan.storage:  # which is for one picture
+            raise OutOfMemory(foreseen=True)
         if not self.memory.fits(estimate, pictures, alone):
             raise OutOfMemory(foreseen=True)
         return tiling, estimate * pictures

@@ -6,7 +6,7 @@ Shapes in names: B pictures, C channels, H rows, W columns, N numbers of a canva
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,16 @@ from .canvas import Parametrisation
 from .checkpoints import RunState
 from .explicit import ExplicitObjective
 from .graphs import CudaGraph
+from .large_lbfgs import LargeLBFGS
+from .large_maps import empty_map
 from .lbfgs import LBFGS
 from .network import frozen_network
 from .objective import Objective, ReferenceObjective
-from .optimizers import build_optimizer
+from .optimizers import Optimizer, build_optimizer
+from .stored import Stored, copy_stored, joined, loaded, row_of, shaped
 from .sweep import AutogradNetwork
 from .targets import StyleTargets
+from .tile_planning import LevelPlan
 from .tiled import TiledObjective
 from .tiles import OnTile, TilePlan, ignore_tile
 
@@ -48,32 +52,39 @@ class Stepper:
     captured and replayed. The network computes in `dtype`, and in tiles if there is a plan for them.
     """
 
+    optimizer: Optimizer
+    best_BCHW: Stored
+
     def __init__(
         self,
         encoder: Encoder,
         recipe: Recipe,
         batch: MicroBatch,
         dtype: torch.dtype,
-        plan: TilePlan | None = None,
+        plan: LevelPlan | None = None,
         on_tile: OnTile = ignore_tile,
     ) -> None:
         content_BCHW = batch.content_BCHW
         self.recipe = recipe
         self.parametrisation = Parametrisation(recipe)
-        self.objective = choose_objective(encoder, recipe, batch, dtype, plan, on_tile)
-        self.canvas_BCHW = torch.empty_like(content_BCHW, memory_format=torch.contiguous_format)
+        # Whoever asks for a plan gets a stepper of its own, whose tensors are its states'.
+        self.is_private = plan is not None
+        self.objective = choose_objective(
+            encoder, recipe, batch, dtype, plan.tiles if plan else None, on_tile
+        )
+        self.canvas_BCHW = empty_map(content_BCHW.shape, content_BCHW.dtype, content_BCHW.device)
         self.canvas_BN = self.canvas_BCHW.view(len(content_BCHW), -1)
-        self.optimizer = build_optimizer(recipe, self.canvas_BN)
+        self.optimizer = build_optimizer(recipe, self.canvas_BN, plan.storage if plan else None)
         self.best_BCHW, self.best_loss_B = self._best_buffers()
         self.names: tuple[str, ...] = ()
         captures = content_BCHW.is_cuda and isinstance(self.objective, ExplicitObjective)
         self._graph = CudaGraph() if captures else None
         self._begin(batch.states)
 
-    def _best_buffers(self) -> tuple[Tensor, Tensor]:
+    def _best_buffers(self) -> tuple[Stored, Tensor]:
         """Return where the best canvases and their losses are kept: L-BFGS has a place for them."""
-        if isinstance(self.optimizer, LBFGS):
-            return self.optimizer.best_BN.view_as(self.canvas_BCHW), self.optimizer.best_loss_B
+        if isinstance(self.optimizer, LBFGS | LargeLBFGS):
+            return shaped(self.optimizer.best_BN, self.canvas_BCHW.shape), self.optimizer.best_loss_B
         return torch.empty_like(self.canvas_BCHW), self.canvas_BN.new_empty(len(self.canvas_BN))
 
     def load(self, batch: MicroBatch) -> None:
@@ -84,10 +95,10 @@ class Stepper:
         self._begin(batch.states)
 
     def _begin(self, states: Sequence[RunState]) -> None:
-        canvases = [state.canvas for state in states if state.canvas is not None]
-        self.canvas_BCHW.copy_(torch.cat(canvases))
-        bests = [canvases[i] if state.best is None else state.best for i, state in enumerate(states)]
-        self.best_BCHW.copy_(torch.cat(bests))
+        for slot, state in enumerate(states):
+            assert state.canvas is not None
+            copy_stored(state.canvas, self.canvas_BCHW[slot : slot + 1])
+            copy_stored(state.canvas if state.best is None else state.best, row_of(self.best_BCHW, slot))
         self.best_loss_B.copy_(torch.tensor([state.best_loss for state in states]))
         own = self.optimizer.state_dict()
         # The state of an optimiser with another history has other shapes; that optimiser starts fresh.
@@ -95,7 +106,7 @@ class Stepper:
             each.optimizer for each in states if each.optimizer and _shapes(each.optimizer) == _shapes(own)
         ]
         if len(found) == len(states):
-            self.optimizer.load_state_dict({name: torch.cat([each[name] for each in found]) for name in own})
+            self.optimizer.load_state_dict({name: joined([each[name] for each in found]) for name in own})
 
     def step(self) -> Tensor:
         """Evaluate the canvases and move them; return their losses (LB), in the order of `names`."""
@@ -104,7 +115,7 @@ class Stepper:
 
     def _step(self) -> Tensor:
         losses, gradient_BCHW = self.objective.evaluate(self.image)
-        if not isinstance(self.optimizer, LBFGS):  # which keeps it itself
+        if not isinstance(self.optimizer, LBFGS | LargeLBFGS):  # which keep it themselves
             self._keep_best(losses.total)
         gradient_BN = self.parametrisation.canvas_gradient(gradient_BCHW).contiguous()
         self.optimizer.step(self.canvas_BN, losses.total, gradient_BN.view_as(self.canvas_BN))
@@ -120,13 +131,13 @@ class Stepper:
     def best(self) -> list[dict[str, Any]]:
         """Return every picture's `best` and `best_loss`, as fields of RunState; views, as in `current`."""
         return [
-            {"best": None if math.isinf(loss) else self.best_BCHW[i : i + 1], "best_loss": loss}
+            {"best": None if math.isinf(loss) else row_of(self.best_BCHW, i), "best_loss": loss}
             for i, loss in enumerate(self.best_loss_B.tolist())
         ]
 
     def best_or_start(self, slot: int) -> Tensor:
         """Return a copy of a picture's best canvas; before its first step that is where it starts."""
-        return self.best_BCHW[slot : slot + 1].clone()
+        return loaded(row_of(self.best_BCHW, slot)).clone()
 
     def current(self) -> list[dict[str, Any]]:
         """Return every picture's `canvas`, `optimizer`, `best` and `best_loss`, as fields of RunState.
@@ -139,12 +150,13 @@ class Stepper:
             {
                 **best,
                 "canvas": self.canvas_BCHW[i : i + 1],
-                "optimizer": {name: tensor[i : i + 1] for name, tensor in optimizer.items()},
+                "optimizer": {name: row_of(stored, i) for name, stored in optimizer.items()},
             }
             for i, best in enumerate(self.best())
         ]
 
     def _keep_best(self, loss_B: Tensor) -> None:
+        assert isinstance(self.best_BCHW, Tensor)
         better_B = loss_B < self.best_loss_B
         torch.where(better_B, loss_B, self.best_loss_B, out=self.best_loss_B)
         torch.where(better_B[:, None, None, None], self.canvas_BCHW, self.best_BCHW, out=self.best_BCHW)
@@ -171,9 +183,9 @@ def choose_objective(
     return TiledObjective(frozen_network(encoder, dtype), *arguments, plan, on_tile)
 
 
-def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+def _shapes(state: Mapping[str, Stored]) -> dict[str, torch.Size]:
     """Return the shapes of an optimiser's state for one picture."""
-    return {name: tensor.shape[1:] for name, tensor in state.items()}
+    return {name: stored.shape[1:] for name, stored in state.items()}
 
 
 class StepperCache:
@@ -191,7 +203,7 @@ class StepperCache:
         recipe: Recipe,
         batch: MicroBatch,
         dtype: torch.dtype,
-        plan: TilePlan | None = None,
+        plan: LevelPlan | None = None,
         on_tile: OnTile = ignore_tile,
     ) -> Stepper:
         """Return a stepper for these pictures; it may be one fetched before, which then loses its own."""

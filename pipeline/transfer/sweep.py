@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..vgg.encoder import Encoder
 from .gradients import FeatureGradient
+from .large_maps import empty_map
 from .segments import Segment, segments
 from .tiles import Box, TilePlan, whole
 
@@ -171,9 +172,5 @@ def _empty_output(network: Network[V], segment: Segment, map_BCHW: Tensor) -> Te
         return None
     rows, columns = (size // segment.stride for size in map_BCHW.shape[2:])
     channels = network.channels[segment.convolutions[-1]]
-    return torch.empty(
-        (len(map_BCHW), channels, rows, columns),
-        dtype=network.dtype,
-        device=map_BCHW.device,
-        memory_format=torch.channels_last,
-    )
+    shape = (len(map_BCHW), channels, rows, columns)
+    return empty_map(shape, network.dtype, map_BCHW.device, channels_last=True)

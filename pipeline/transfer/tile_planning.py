@@ -1,4 +1,4 @@
-"""How large tiles are: as large as the memory allows, or as the user says.
+"""How a large picture fits the memory: how large its tiles are, and how L-BFGS keeps its history.
 
 Rows and columns are positions of a segment's input unless they are said to be pixels.
 """
@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
 
 from ..spec.recipe import Recipe
 from ..vgg.encoder import convolution_of
+from .content_features import recompute_saves
+from .large_lbfgs import Storage
 from .memory import CANVAS_BYTES, feature_bytes, history_bytes, map_size, picture_bytes
 from .segments import Segment, segments
 from .tile_work import activation_bytes, kept_tiles, work_factor
@@ -20,8 +24,19 @@ SMALLEST = 256
 # How large windows may be. Larger ones save little: at 64 megapixels, the largest of these process 1.1 times
 # the picture's pixels. Smaller ones leave memory for activations, which may save more.
 WINDOWS_BYTES = (1 << 30, 1 << 29, 1 << 28, 1 << 27)
-# Tensors as large as the canvas, beside the history of L-BFGS. Measured at 4 megapixels.
-TILED_CANVASES = 9
+# Tensors as large as the canvas, without the pairs of L-BFGS. The canvas and its gradient; beside them, the
+# best canvas and the last gradient; beside these, the last step and its change of the gradient.
+IN_FILE, IN_BFLOAT16, IN_FLOAT32 = 2, 4, 6
+# A plan is preferred to those after it if its tiles are at most this many times as much work.
+WORTH = 1.15
+
+
+class History(Enum):
+    """How L-BFGS keeps its pairs: as they are, or in bfloat16, in memory or in a file; see `LargeLBFGS`."""
+
+    EXACT = "float32"
+    ROUNDED = "bfloat16"
+    FILE = "bfloat16 in a file"
 
 
 @dataclass(frozen=True)
@@ -41,35 +56,93 @@ AUTO = TileChoice()
 
 
 @dataclass(frozen=True)
+class LevelPlan:
+    """How a level is computed in tiles: their sizes, and how L-BFGS keeps its pairs.
+
+    A history in a file is below the folder `scratch`.
+    """
+
+    tiles: TilePlan
+    history: History = History.EXACT
+    scratch: Path | None = None
+
+    @property
+    def storage(self) -> Storage | None:
+        """How a large picture's pairs are kept; None is as a small one's."""
+        if self.history is History.EXACT:
+            return None
+        return Storage(folder=self.scratch if self.history is History.FILE else None)
+
+
+@dataclass(frozen=True)
 class Tiling:
-    """Which levels are computed in tiles, and how large these are.
+    """Which levels are computed in tiles, and how.
 
     With an `edge` all levels have square tiles of so many pixels. Without, only levels that would need more
-    than `limit_bytes` for a picture have tiles, the largest with which they need no more.
+    than `limit_bytes` for a picture have tiles, the largest with which they need no more. Without a folder
+    for files, `scratch`, no history is kept in one.
     """
 
     limit_bytes: int = 0
     edge: int = 0
+    scratch: Path | None = None
 
-    def plan(self, memory: PictureMemory) -> TilePlan | None:
-        """Return the tiles of a level, or None if it is computed untiled."""
+    def plan(self, memory: PictureMemory) -> LevelPlan | None:
+        """Return how a level is computed in tiles, or None if it is computed untiled."""
         return None if not self.edge and memory.untiled <= self.limit_bytes else self.in_tiles(memory)
 
-    def in_tiles(self, memory: PictureMemory) -> TilePlan:
-        """Return the plan of least work."""
+    def in_tiles(self, memory: PictureMemory) -> LevelPlan:
+        """Return the first way that fits without tiles that are mostly border, and its plan of least work.
+
+        If none fits, it is the one that needs least.
+        """
+        plans = [self._with_large_windows(memory, *way) for way in self._ways(memory.recipe)]
+        fitting = [plan for plan in plans if memory.tiled(plan) <= self.limit_bytes]
+        works = [memory.factor(plan.tiles) for plan in fitting]
+        pairs = zip(fitting, works, strict=True)
+        found = next((plan for plan, work in pairs if work <= WORTH * min(works)), plans[-1])
+        return replace(found, tiles=self._of_least_work(memory, found))
+
+    def _ways(self, recipe: Recipe) -> list[tuple[History, bool]]:
+        """Return ways to need less and less memory: how pairs are kept, and whether to recompute features.
+
+        The second takes a few percent of a step, a file more.
+        """
+        if recipe.optimizer != "lbfgs":
+            return [(History.EXACT, False), (History.EXACT, True)]
+        ways = [(History.EXACT, False), (History.ROUNDED, False), (History.ROUNDED, True)]
+        return [*ways, (History.FILE, False), (History.FILE, True)] if self.scratch else ways
+
+    def _with_large_windows(self, memory: PictureMemory, history: History, recompute: bool) -> LevelPlan:
         if self.edge:
-            return memory.keeping(memory.square(self.edge), self.limit_bytes)
-        plans = [memory.largest(self.limit_bytes, window_bytes) for window_bytes in WINDOWS_BYTES]
-        return min((memory.keeping(plan, self.limit_bytes) for plan in plans), key=memory.factor)
+            tiles = replace(memory.square(self.edge), recompute=recompute)
+        else:
+            tiles = memory.largest(self.limit_bytes, WINDOWS_BYTES[0], history, recompute)
+        return LevelPlan(tiles, history, self.scratch)
+
+    def _of_least_work(self, memory: PictureMemory, plan: LevelPlan) -> TilePlan:
+        """Return tiles for a plan, with as many activations kept as fit beside their windows."""
+        found = [plan.tiles]
+        if not self.edge:
+            kept_as = plan.history, plan.tiles.recompute
+            found = [memory.largest(self.limit_bytes, size, *kept_as) for size in WINDOWS_BYTES]
+        each_keeping = (memory.keeping(tiles, self.limit_bytes, plan.history) for tiles in found)
+        return min(each_keeping, key=memory.factor)
 
 
 def tile_notes(tiling: Tiling | None, last: PictureMemory) -> tuple[str, ...]:
     """Say what was done to fit the memory, given a picture's last level."""
-    if tiling is None or tiling.edge:
+    if tiling is None:
         return ()
-    size, canvas = tiling.in_tiles(last).sizes[0], last.canvas
+    plan, canvas = tiling.in_tiles(last), last.canvas
+    size = plan.tiles.sizes[0]
     columns, rows = min(size.columns, canvas.columns), min(size.rows, canvas.rows)
-    return (f"tiles of {columns} x {rows} pixels: the memory was too small for the whole picture",)
+    tiles = f"tiles of {columns} x {rows} pixels: the memory was too small for the whole picture"
+    history = f"history in {plan.history.value}: the memory was too small for {History.EXACT.value}"
+    return (
+        *(() if tiling.edge else (tiles,)),
+        *(() if plan.history is History.EXACT else (history,)),
+    )
 
 
 class PictureMemory:
@@ -85,20 +158,21 @@ class PictureMemory:
         self.segments = segments(tuple(channels))
         self.untiled = picture_bytes(recipe, channels, width, height, itemsize)
 
-    def tiled(self, plan: TilePlan) -> int:
-        """Estimate what the picture needs with these tiles, in bytes."""
-        kept, needed = 0.0, 0
+    def tiled(self, plan: LevelPlan) -> int:
+        """Estimate what the picture needs with a plan, in bytes."""
+        kept, needed, tiles = 0.0, 0, plan.tiles
         for segment in self.segments:
-            size = plan.sizes[segment.depth]
-            kept += plan.kept.get(segment.depth, 0) * self._kept_tile(segment, size)
-            needed = max(needed, round(kept + self._beside(segment) + self._window(segment, size)))
+            size = tiles.sizes[segment.depth]
+            kept += tiles.kept.get(segment.depth, 0) * self._kept_tile(segment, size)
+            beside = self._beside(segment, plan.history, tiles.recompute)
+            needed = max(needed, round(kept + beside + self._window(segment, size)))
         return needed
 
-    def keeping(self, plan: TilePlan, limit_bytes: int) -> TilePlan:
+    def keeping(self, plan: TilePlan, limit_bytes: int, history: History = History.EXACT) -> TilePlan:
         """Return a plan with as many activations kept as fit beside its tiles."""
         sizes = {each: plan.sizes[each.depth] for each in self.segments}
         free = {
-            each.depth: limit_bytes - self._beside(each) - self._window(each, size)
+            each.depth: limit_bytes - self._beside(each, history, plan.recompute) - self._window(each, size)
             for each, size in sizes.items()
         }
         tiles = {each.depth: self._kept_tile(each, size) for each, size in sizes.items()}
@@ -114,14 +188,20 @@ class PictureMemory:
         """Return square tiles of about `edge` pixels."""
         return square_tiles(self.segments, edge)
 
-    def largest(self, limit_bytes: int, window_bytes: int = WINDOWS_BYTES[0]) -> TilePlan:
+    def largest(
+        self,
+        limit_bytes: int,
+        window_bytes: int = WINDOWS_BYTES[0],
+        history: History = History.EXACT,
+        recompute: bool = False,
+    ) -> TilePlan:
         """Return the tiles of least work that need at most `limit_bytes`; the smallest if none does."""
         sizes = dict(self.square(SMALLEST).sizes)
         for segment in self.segments:
-            free = min(limit_bytes - self._beside(segment), window_bytes)
+            free = min(limit_bytes - self._beside(segment, history, recompute), window_bytes)
             if found := _least_work(segment, self._input(segment), int(free / self._per_position(segment))):
                 sizes[segment.depth] = found
-        return TilePlan(sizes)
+        return TilePlan(sizes, recompute=recompute)
 
     def _input(self, segment: Segment) -> Box:
         return self.canvas.pooled(segment.depth)
@@ -146,21 +226,30 @@ class PictureMemory:
         box, border = self._input(segment), 2 * segment.gradient_border
         return min(size.rows + border, box.rows) * min(size.columns + border, box.columns)
 
-    def _beside(self, segment: Segment) -> float:
+    def _beside(self, segment: Segment, history: History, recompute: bool) -> float:
         """Return the bytes beside a window while the gradient of a segment is computed."""
-        recipe = self.recipe
         # Inputs of the segments so far, and the gradients with respect to this one's input and output.
         inputs = [self._output(each) for each in self.segments[:-1]]
         index = self.segments.index(segment)
         own = inputs[index - 1] if index else 3.0
         kept = sum(inputs[:index]) + own + (inputs[index] if index < len(inputs) else 0)
-        kept += sum(
-            map_size(layer, self.channels[convolution_of(layer)])
-            for layer in recipe.content_layers
-            if convolution_of(layer) not in self.segments[0].convolutions
-        )
-        canvases = history_bytes(recipe) + CANVAS_BYTES * TILED_CANVASES
-        return self.canvas.area * (self.itemsize * kept + canvases)
+        kept += 3 + sum(self._content(each, recompute) for each in self.segments[1:])
+        return self.canvas.area * (self.itemsize * kept + self._canvases(history))
+
+    def _content(self, segment: Segment, recompute: bool) -> float:
+        """Return the values of a pixel that are kept for a later segment's content layers."""
+        if recompute and recompute_saves(segment, self.recipe, self.channels):
+            return self._output(self.segments[self.segments.index(segment) - 1])
+        names = [convolution_of(layer) for layer in self.recipe.content_layers]
+        return sum(map_size(name, self.channels[name]) for name in names if name in segment.convolutions)
+
+    def _canvases(self, history: History) -> int:
+        """Return the bytes of a pixel in the canvas and what the optimiser keeps."""
+        if history is History.FILE:
+            return CANVAS_BYTES * IN_FILE
+        if history is History.ROUNDED:
+            return CANVAS_BYTES * IN_BFLOAT16 + history_bytes(self.recipe) // 2
+        return CANVAS_BYTES * IN_FLOAT32 + history_bytes(self.recipe)
 
     def _output(self, segment: Segment) -> float:
         """Return the values of a segment's output per pixel."""

@@ -21,6 +21,7 @@ from ..spec.recipe import Recipe
 from ..vgg.encoder import poolings_before
 from .content_features import ContentFeatures
 from .gradients import FeatureGradient, content_gradient, pixel_gradient
+from .large_maps import empty_map
 from .losses import Moments
 from .objective import Losses, weighted_losses
 from .segments import Segment, segments
@@ -81,10 +82,9 @@ class TiledObjective(Generic[V]):
             image_BCHW, recipe.tv_weight, recipe.tv_chroma, recipe.range_weight
         )
         # By strips, as a sum of two types makes a copy.
-        for into_BCHW, of_BCHW in zip(
-            *(each.split(STRIP_ROWS, 2) for each in (gradient_BCHW, by_input)), strict=True
-        ):
-            into_BCHW.addcdiv_(of_BCHW, self.network.std)
+        for top in range(0, image_BCHW.shape[2], STRIP_ROWS):
+            strip = slice(top, top + STRIP_ROWS)
+            gradient_BCHW[:, :, strip].addcdiv_(by_input[:, :, strip], self.network.std)
         return weighted_losses(recipe, content, style, tv_B, outside_B), gradient_BCHW
 
     def _moments(self, image_BCHW: Tensor, inputs: list[Tensor], kept: dict[Tile, V]) -> dict[str, Moments]:
@@ -117,7 +117,7 @@ class TiledObjective(Generic[V]):
         Add the losses of its content layers to those in `content`, and free what was `kept` of it.
         """
         network = self.network
-        by_input = torch.empty_like(input_BCHW, dtype=network.dtype, memory_format=torch.channels_last)
+        by_input = empty_map(input_BCHW.shape, network.dtype, input_BCHW.device, channels_last=True)
         box = whole(input_BCHW)
         for inner in self.plan.tiles(segment, box):
             tile = Tile.of(segment, inner, box, segment.gradient_border)

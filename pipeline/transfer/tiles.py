@@ -96,11 +96,13 @@ class TilePlan:
     """The tiles of each segment, by the segment's depth.
 
     So many of the first tiles of a segment as `kept` says keep their activations from the forward pass for
-    the backward pass; the others are computed again.
+    the backward pass; the others are computed again. `recompute`: features of the content are computed again
+    for every tile where that takes less memory.
     """
 
     sizes: dict[int, TileSize]
     kept: dict[int, int] = field(default_factory=dict)
+    recompute: bool = False
 
     def tiles(self, segment: Segment, box: Box) -> Iterator[Box]:
         """Divide the input of a segment into tiles."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +14,7 @@ import pytest
 import torch
 from small_jobs import pixels, run
 
+from pipeline.errors import DiskError
 from pipeline.execution.attempts import Attempt, Refusal
 from pipeline.execution.inputs import Prepared
 from pipeline.spec.jobs import Task
@@ -19,6 +22,7 @@ from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.memory import LargeStyle, OutOfMemory
 from pipeline.transfer.session import Session
 from pipeline.transfer.stepper import Stepper
+from pipeline.transfer.tile_planning import History, Tiling
 
 
 class Cramped:
@@ -179,6 +183,38 @@ def test_a_picture_in_tiles_that_was_stopped_comes_out_as_if_it_had_not_been(exe
     (resumed,) = run(executor, [task])
     assert (resumed.status, resumed.resumed_from_step) == ("done", 3)
     assert resumed.image == whole.image
+
+
+@pytest.mark.parametrize("history", [History.ROUNDED, History.FILE])
+def test_a_picture_with_a_rounded_history_that_was_stopped_comes_out_as_if_it_had_not_been(
+    history, executor, make_task, monkeypatch
+) -> None:
+    monkeypatch.setattr(Tiling, "_ways", lambda self, recipe: [(history, True)])
+    executor.config = executor.config.model_copy(update={"tiles": 64, "checkpoint_s": 0})
+    task = make_task(1, size=150, steps=(3, 5), pyramid=80)
+    (whole,) = run(executor, [task])
+    executor.forget(task.key)
+    looks = iter([False] * 6 + [True])
+    assert run(executor, [task], lambda: next(looks, True))[0].status == "stopped"
+    (resumed,) = run(executor, [task])
+    assert (resumed.status, resumed.resumed_from_step) == ("done", 6)
+    assert resumed.image == whole.image
+    assert resumed.adjusted == (f"history in {history.value}: the memory was too small for float32",)
+    scratch = executor.config.state_dir / "scratch"
+    assert not scratch.exists() or list(scratch.iterdir()) == []
+
+
+def test_a_full_disk_is_the_machines_fault_and_says_how_much_a_history_needs(
+    executor, make_task, monkeypatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Tiling, "_ways", lambda self, recipe: [(History.FILE, False)])
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    executor.config = executor.config.model_copy(update={"tiles": 64})
+    with pytest.raises(DiskError, match=r"scratch: the history of L-BFGS needs .* GB there \(No space left"):
+        run(executor, [make_task(1, size=150)])
 
 
 def test_an_unexpected_error_fails_its_own_job_only(executor, make_task, monkeypatch) -> None:

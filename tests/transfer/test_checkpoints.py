@@ -8,6 +8,7 @@ import torch
 
 from pipeline.transfer.checkpoints import LossRow, RunState, read_checkpoint, write_checkpoint
 from pipeline.transfer.headers import CHECKPOINT_FORMAT
+from pipeline.transfer.stored import FileTensor, loaded, temporary_tensor
 from pipeline.transfer.tensor_files import DamagedError, read_tensor_file, write_tensor_file
 
 SHAPES, STEPS = [(4, 6), (8, 12)], [5, 3]
@@ -31,10 +32,28 @@ def test_what_is_written_is_read(path):
     found = read_checkpoint(path)
     assert found is not None
     assert (found.level, found.step, found.best_loss, found.rows) == (1, 2, 3.0, ROWS)
-    assert torch.equal(found.canvas, state().canvas)
-    assert torch.equal(found.optimizer["pairs"], torch.ones(1, 4, 7))
+    assert isinstance(found.canvas, FileTensor)  # it is not held in memory
+    assert torch.equal(loaded(found.canvas), state().canvas)
+    assert torch.equal(loaded(found.optimizer["pairs"]), torch.ones(1, 4, 7))
     assert found.fits(SHAPES, STEPS)
     assert [file.name for file in path.parent.iterdir()] == ["key.safetensors"]
+
+
+def test_what_is_in_a_file_is_written_as_if_it_were_not(path, tmp_path):
+    write_checkpoint(path, state())
+    expected = path.read_bytes()
+    stored = {name: temporary_tensor(tmp_path, t.shape, t.dtype) for name, t in state().optimizer.items()}
+    for name, tensor in state().optimizer.items():
+        stored[name].write(0, tensor.flatten())
+    write_checkpoint(path, state(optimizer=stored))
+    assert path.read_bytes() == expected
+
+
+def test_a_state_stays_readable_when_the_next_checkpoint_replaces_its_file(path):
+    write_checkpoint(path, state())
+    found = read_checkpoint(path)
+    write_checkpoint(path, state(step=3, canvas=torch.zeros(1, 3, 8, 12)))
+    assert torch.equal(loaded(found.canvas), state().canvas)
 
 
 def test_without_a_file_there_is_none(path):

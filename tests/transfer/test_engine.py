@@ -99,7 +99,7 @@ def test_diverged_at_a_levels_first_step_it_resumes_from_the_levels_start(tmp_pa
     transfer = transfer_for(recipe)
     inputs = transfer.inputs[0].at
 
-    def broken(level: Level) -> LevelInputs:
+    def broken(level: Level, *reports: object) -> LevelInputs:
         given = inputs(level)
         factor = math.nan if level is LEVELS[1] else 1.0
         return LevelInputs(given.content_BCHW * factor, given.style)
@@ -154,7 +154,7 @@ def test_the_range_loss_brings_pixels_back_to_the_visible(optimizer, monkeypatch
         inputs = transfer.inputs[0]
         style = inputs.at(LEVELS[0]).style
         inputs.first_image = beyond
-        inputs.at = lambda level, style=style: LevelInputs(beyond(level), style)
+        inputs.at = lambda level, *reports, style=style: LevelInputs(beyond(level), style)
         image, _ = run_one(transfer)
         excess.append(float((image - image.clamp(0, 1)).abs().mean()))
     assert excess[0] > 0.05

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+import torch
 
 from pipeline.spec.recipe import Recipe
-from pipeline.transfer.tile_planning import SMALLEST, PictureMemory, Tiling, tile_notes
+from pipeline.transfer.large_lbfgs import Storage
+from pipeline.transfer.tile_planning import SMALLEST, History, LevelPlan, PictureMemory, Tiling, tile_notes
 from pipeline.transfer.tiles import TileSize
 
 SLIM = {
@@ -20,10 +26,10 @@ def memory_of(width: int, height: int, **fields: object) -> PictureMemory:
 @pytest.mark.parametrize("part", [0.5, 0.7, 0.95])
 def test_tiles_need_no_more_memory_than_there_is(size: tuple[int, int], part: float) -> None:
     memory = memory_of(*size)
-    least = memory.tiled(memory.square(SMALLEST))
+    least = memory.tiled(LevelPlan(memory.square(SMALLEST)))
     limit = round(least + part * max(0, memory.untiled - least))
     plan = memory.largest(limit)
-    assert memory.tiled(plan) <= limit
+    assert memory.tiled(LevelPlan(plan)) <= limit
     for segment in memory.segments:
         tile = plan.sizes[segment.depth]
         assert tile.rows % segment.stride == tile.columns % segment.stride == 0
@@ -50,12 +56,50 @@ def test_only_levels_that_do_not_fit_have_tiles() -> None:
     small, large = memory_of(256, 256), memory_of(4096, 4096)
     tiling = Tiling(limit_bytes=small.untiled)
     assert tiling.plan(small) is None
-    assert tiling.plan(large) == large.largest(small.untiled)
-    assert Tiling(edge=512).plan(small) == small.square(512)
+    least_of_all = replace(large.square(SMALLEST), recompute=True)
+    assert tiling.plan(large) == LevelPlan(least_of_all, History.ROUNDED)
+    assert Tiling(edge=512, limit_bytes=0).plan(small).tiles.sizes == small.square(512).sizes
 
 
-def test_what_was_done_is_said_only_if_the_memory_asked_for_it() -> None:
+def least(memory: PictureMemory, history: History) -> int:
+    return memory.tiled(LevelPlan(memory.square(SMALLEST), history))
+
+
+def test_a_history_is_rounded_or_in_a_file_only_where_the_memory_asks_for_it(tmp_path: Path) -> None:
+    memory = memory_of(4096, 4096)
+    needs = {history: memory.tiled(LevelPlan(memory.largest(1 << 40), history)) for history in History}
+    assert needs[History.FILE] < 0.6 * needs[History.ROUNDED] < 0.4 * needs[History.EXACT]
+    for history in History:
+        plan = Tiling(needs[history], scratch=tmp_path).in_tiles(memory)
+        assert (plan.history, plan.tiles.recompute, plan.scratch) == (history, False, tmp_path)
+        assert memory.tiled(plan) <= needs[history]
+    assert Tiling(needs[History.FILE]).in_tiles(memory).history is History.ROUNDED  # no folder for files
+    adam = memory_of(4096, 4096, optimizer="adam")
+    assert Tiling(needs[History.FILE], scratch=tmp_path).in_tiles(adam).history is History.EXACT
+
+
+def test_a_rounded_history_is_better_than_tiles_that_are_mostly_border() -> None:
+    memory = memory_of(4096, 4096)
+    limit = least(memory, History.EXACT)
+    assert Tiling(limit).in_tiles(memory).history is History.ROUNDED
+    larger = memory.largest(limit, history=History.ROUNDED)
+    assert memory.factor(larger) < 0.8 * memory.factor(memory.square(SMALLEST))
+
+
+def test_a_plan_says_how_pairs_are_kept(tmp_path: Path) -> None:
+    tiles = memory_of(300, 300).square(SMALLEST)
+    assert LevelPlan(tiles, scratch=tmp_path).storage is None
+    assert LevelPlan(tiles, History.ROUNDED, tmp_path).storage == Storage(torch.bfloat16)
+    assert LevelPlan(tiles, History.FILE, tmp_path).storage == Storage(torch.bfloat16, tmp_path)
+
+
+def test_what_was_done_is_said_only_if_the_memory_asked_for_it(tmp_path: Path) -> None:
     memory = memory_of(4000, 1000)
-    assert tile_notes(None, memory) == tile_notes(Tiling(edge=512), memory) == ()
-    (note,) = tile_notes(Tiling(memory.untiled * 2 // 3), memory)
-    assert note == "tiles of 1008 x 516 pixels: the memory was too small for the whole picture"
+    enough = 2 * memory.untiled
+    assert tile_notes(None, memory) == tile_notes(Tiling(enough, edge=512), memory) == ()
+    (note,) = tile_notes(Tiling(memory.untiled * 5 // 6), memory)
+    assert re.fullmatch(r"tiles of \d+ x 1032 pixels: the memory was too small for the whole picture", note)
+    limit = least(memory, History.FILE)
+    _, history = tile_notes(Tiling(limit, scratch=tmp_path), memory)
+    assert history == "history in bfloat16 in a file: the memory was too small for float32"
+    assert tile_notes(Tiling(limit, 256, tmp_path), memory) == (history,)

@@ -17,7 +17,7 @@ from pipeline.transfer.explicit import ExplicitObjective
 from pipeline.transfer.network import frozen_network
 from pipeline.transfer.segments import segments
 from pipeline.transfer.targets import gram_targets
-from pipeline.transfer.tile_planning import PictureMemory, Tiling
+from pipeline.transfer.tile_planning import LevelPlan, PictureMemory, Tiling
 from pipeline.transfer.tile_work import activation_bytes, kept_tiles, work_factor
 from pipeline.transfer.tiled import TiledObjective
 from pipeline.transfer.tiles import TilePlan, square_tiles, whole
@@ -100,14 +100,14 @@ def test_the_deepest_are_kept_first_and_nothing_beyond_the_memory() -> None:
 @pytest.mark.parametrize("part", [0.1, 0.3, 0.6, 0.9])
 def test_more_memory_is_used_for_less_work(part: float) -> None:
     memory = PictureMemory(Recipe(history=3), SLIM, 2000, 1500, 2)
-    least = memory.tiled(memory.square(256))
+    least = memory.tiled(LevelPlan(memory.square(256)))
 
     def planned(limit: int) -> TilePlan:
-        return Tiling(limit).in_tiles(memory)
+        return Tiling(limit).in_tiles(memory).tiles
 
     limit = round(least + part * (memory.untiled - least))
+    assert memory.tiled(Tiling(limit).in_tiles(memory)) <= limit
     plan = planned(limit)
-    assert memory.tiled(plan) <= limit
     assert memory.factor(plan) <= memory.factor(planned(round(0.95 * limit)))
     assert memory.factor(plan) < memory.factor(memory.largest(limit))
     assert 1 < memory.factor(plan) < 2

@@ -190,6 +190,26 @@ def test_in_bfloat16_it_is_as_near_as_rounding_allows(name: str) -> None:
     assert distance(tiled_gradient, gradient) < 1e-2
 
 
+def test_content_features_may_be_computed_again_for_every_tile() -> None:
+    layers = {"relu1_2": 1.0, "relu3_1": 1.0, "relu3_2": 2.0, "conv4_1": 1.0, "relu4_3": 1.0, "relu5_1": 1.0}
+    recipe, size = Recipe(content_layers=layers), (149, 227)
+    encoder = tiny_encoder(recipe).double()
+    content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
+    targets = gram_targets(encoder, random_image(seed=2).double(), list(recipe.style_layers))
+    kept = plan_of(encoder, 32, 48)
+    again = TilePlan(kept.sizes, recompute=True)
+    one, other = (
+        TiledObjective(frozen_network(encoder, torch.float64), recipe, content, targets, plan)
+        for plan in (kept, again)
+    )
+    # relu5_1 has no fewer values than the segment's input, and is kept.
+    assert set(one.content._kept) - set(other.content._kept) == {"relu3_1", "relu3_2", "conv4_1", "relu4_3"}
+    losses, gradient = one.evaluate(image)
+    other_losses, other_gradient = other.evaluate(image)
+    assert_same(other_losses, losses, 1e-10)
+    assert distance(other_gradient, gradient) < 1e-10
+
+
 def painted(recipe: Recipe, image: Tensor, target: Tensor, tiles: tuple[int, int] | None) -> Tensor:
     """What some steps make of an image in the style of `target`, in tiles or whole."""
     encoder = tiny_encoder(recipe).double()

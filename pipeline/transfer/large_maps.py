@@ -1,0 +1,35 @@
+"""Memory for tensors as large as a large picture.
+
+A process that computes keeps its freed memory (see `allocator`). Among the blocks of tiles, the few tensors
+that are as large as the picture, and live longer than a tile, would leave gaps that nothing fits in. So they
+get mappings of their own, outside of the heap.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Smaller tensors leave no gaps that matter.
+LARGE_BYTES = 16 << 20
+
+
+def empty_map(
+    shape: Sequence[int], dtype: torch.dtype, device: torch.device, channels_last: bool = False
+) -> Tensor:
+    """Return memory for a map (BCHW) of a whole picture, as `torch.empty` does."""
+    B, C, H, W = shape
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    size = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or size < LARGE_BYTES:
+        return torch.empty((B, C, H, W), dtype=dtype, device=device, memory_format=layout)
+    try:
+        mapped = mmap.mmap(-1, size)  # it ends with its last tensor
+    except OSError as error:
+        raise MemoryError from error
+    flat = torch.frombuffer(mapped, dtype=dtype)
+    return flat.view(B, H, W, C).permute(0, 3, 1, 2) if channels_last else flat.view(B, C, H, W)
