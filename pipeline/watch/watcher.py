@@ -54,7 +54,7 @@ class Watcher:
         self._files: list[Seen] = []
         self._ready: list[Seen] = []
         self._first: dict[Path, Identity] | None = None  # what the first scan found
-        self._began = clock()
+        self._began = 0.0  # when the first scan did
         self._scans = 0
         self._notified: set[tuple[Path, str]] = set()
 
@@ -83,6 +83,7 @@ class Watcher:
         self._scan = scan_inbox(self.inbox, self.disk, self.config.ignore)
         self._files = self._without_done(self._scan)
         if self._first is None:
+            self._began = began
             self._first = {seen.relative: seen.identity for seen in (*self._files, *self._scan.styles)}
         self.library.observe(self._scan.styles)
         self._observe(self._files)

@@ -114,3 +114,17 @@ def test_the_log_says_why_a_drop_is_not_taken(world: World, caplog: pytest.LogCa
     reasons = {record.getMessage().partition(":")[0]: record.getMessage() for record in caplog.records}
     assert "waits to become a whole picture" in reasons["half.png"]
     assert "taken or changed since the last scan" in reasons["gone.png"]
+
+
+def test_a_slow_start_takes_no_time_from_what_settles(world: World) -> None:
+    """A large outbox, or a busy machine, must not let `--once` end before it has taken anything."""
+    world.watched.drop("a.png")
+    watcher = world.setup.watcher
+    world.now += 1000
+    for _ in range(OBSERVATIONS + 2):
+        world.now += 0.1
+        watcher.scan()
+        assert watcher.is_still_settling()
+    world.settle()
+    assert not watcher.is_still_settling()
+    assert [str(seen.relative) for seen in watcher.ready] == ["a.png"]
