@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ..errors import ImageError, JobError, PathError
 from ..execution.executors import Executor
 from ..execution.inputs import check_result, read_size
-from ..spec.config import DEFAULT_MEGAPIXELS
+from ..spec.config import DEFAULT_MEGAPIXELS, Config
 from ..spec.jobs import Job, JobResult, job_key
 from ..spec.schedule import fit_size, total_steps
 from ..spec.text import counted
@@ -43,6 +43,16 @@ class RunOptions:
     deadline: Deadline | None = None
     missing: bool = False
     keep_times: bool = False
+
+    @classmethod
+    def of(cls, config: Config, **more: Any) -> RunOptions:
+        """Return what a configuration says, and what it does not say in `more`."""
+        return cls(
+            max_failures=config.max_failures,
+            max_attempts=config.max_attempts,
+            keep_times=config.keep_times,
+            **more,
+        )
 
 
 DEFAULTS = RunOptions()

@@ -43,7 +43,7 @@ class HookDisplay(Display):
     def close(self) -> None:
         """Wait for the hooks; only for a moment if a signal came, or comes now. See `HookQueues.close`."""
         if self._ended is not None:
-            self._tell(_batch_event(*self._ended))
+            self._queues.tell(_batch_event(*self._ended))
         self._queues.close(lambda: self._is_stopping)
 
     def configured(self, config: Config) -> None:
@@ -52,9 +52,9 @@ class HookDisplay(Display):
 
     def job_finished(self, finished: Finished) -> None:
         if finished.status == "done":
-            self._tell(_picture_event("done", finished, self._config))
+            self._queues.tell(_picture_event("done", finished, self._config))
         elif finished.status == "failed" and finished.job.origin is None:
-            self._tell(_picture_event("failed", finished, self._config))
+            self._queues.tell(_picture_event("failed", finished, self._config))
 
     def batch_ended(self, summary: Summary, folder: Path) -> None:
         if not summary.done + summary.failed + summary.interrupted and summary.reason != "fault":
@@ -62,7 +62,7 @@ class HookDisplay(Display):
         if self._is_run:
             self._ended = summary, folder
         elif summary.reason in {"finished", "max_failures"}:
-            self._tell(_batch_event(summary, folder))
+            self._queues.tell(_batch_event(summary, folder))
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
         self._is_stopping |= kind == "stopping"
@@ -70,16 +70,13 @@ class HookDisplay(Display):
             # A disk that is nearly full has a few bytes more or less at every attempt.
             fault = re.sub(r"\d+", "0", str(facts["error"]))
             if fault != self._fault:
-                self._tell(_daemon_event("paused", text, facts, self._config))
+                self._queues.tell(_daemon_event("paused", text, facts, self._config))
             self._fault = fault
         elif kind == "resumed":
             self._fault = ""
-            self._tell(_daemon_event("resumed", text, facts, self._config))
+            self._queues.tell(_daemon_event("resumed", text, facts, self._config))
         elif kind == "quarantined":
-            self._tell(_quarantine_event(text, facts, self._config))
-
-    def _tell(self, event: Event) -> None:
-        self._queues.tell(event)
+            self._queues.tell(_quarantine_event(text, facts, self._config))
 
 
 def _picture_event(kind: EventKind, finished: Finished, config: Config) -> Event:

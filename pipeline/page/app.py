@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from importlib import resources
 
@@ -24,8 +23,6 @@ from .site import Site
 # The longest body of a request that is not an upload.
 MOST_BODY = 4096
 ASSETS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def page_application(site: Site, hosts: Hosts) -> Gate:

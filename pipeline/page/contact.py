@@ -1,4 +1,4 @@
-"""The sheet of a batch as one labelled picture, for a mail."""
+"""The sheet of a batch as one labelled picture, to send by mail."""
 
 from __future__ import annotations
 

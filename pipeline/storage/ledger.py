@@ -64,12 +64,11 @@ DropState = Literal["claimed", "done", "quarantined"]
 
 @dataclass(frozen=True)
 class DropRow:
-    """A file taken from an inbox: its path below it, and what became of it. Times are those of `time()`."""
+    """A file taken from an inbox: its path below it, and what became of it. `ended` is a `time()`."""
 
     id: str
     path: Path
     state: DropState
-    noticed: float
     ended: float | None
 
 
@@ -245,7 +244,7 @@ class Ledger:
 
     def _drops(self, where: str, values: tuple[object, ...]) -> list[DropRow]:
         with self._guarded():
-            query = f"SELECT id, path, state, noticed, ended FROM drops WHERE {where}"
+            query = f"SELECT id, path, state, ended FROM drops WHERE {where}"
             rows = self._database.execute(query, values).fetchall()
         return [DropRow(id, Path(os.fsdecode(path)), *rest) for id, path, *rest in rows]
 

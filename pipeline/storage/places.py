@@ -51,9 +51,9 @@ class Places:
         """Choose a job's name: `name`, or with a short id if another job has that.
 
         The answer depends on the records in the folder and the names given by this process, never on the
-        order of a manifest. A job is done if its record and its image are there; one
-        that the record ascribes to this same `drop` is done even if someone has fetched the image. A result
-        that the job `replaces` does not stand in its way.
+        order of a manifest. A job is done if its record and its image are there; one that the record ascribes
+        to this same `drop` is done even if someone has fetched the image. A result that the job `replaces`
+        does not stand in its way.
         """
         for candidate in (name, *names_with_ids(name, key)):
             record = self.paths.read_record(candidate)

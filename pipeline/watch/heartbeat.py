@@ -205,9 +205,7 @@ class Heartbeat:
         try:
             self.ledger.write_daemon(self.inbox, self.state)
         except DiskError as error:
-            if (
-                error.message != self._unwritten
-            ):  # reported once; a step that needs the ledger pauses the daemon
+            if error.message != self._unwritten:  # once; a step that needs the ledger pauses the daemon
                 self.notify("ledger", str(error), error=error.message, next_step=error.next_step)
             self._unwritten = error.message
         else:

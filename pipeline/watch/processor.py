@@ -194,9 +194,8 @@ class Processor:
                     break
                 self._check_styles(claim, job)
                 if runner.run_job(job, summary).status == "failed":
-                    self._check_styles(
-                        claim, job
-                    )  # a style that is being replaced is no fault of the picture
+                    # If a style is being replaced, that is no fault of the picture.
+                    self._check_styles(claim, job)
         return summary
 
     def _plan(self, claim: Claim) -> Plan:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..spec.config import WatchConfig
 from ..spec.names import composed
 from ..storage.control import Control
 from ..storage.files import Disk, disk_errors, is_inside, read_json_object
@@ -44,6 +45,11 @@ class Quarantine:
     inbox: Path
     folder: Path
     disk: Disk
+
+    @classmethod
+    def of(cls, watch: WatchConfig, disk: Disk | None = None) -> Quarantine:
+        """Return the quarantine of a watched folder."""
+        return cls(watch.inbox, watch.quarantine_dir, disk or Disk())
 
     def make_folder(self) -> None:
         with disk_errors(self.folder):

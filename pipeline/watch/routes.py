@@ -42,16 +42,12 @@ class Plan:
                 claim.path,
                 style,
                 self.recipe,
-                self.folder + self._name(claim, style),
+                self.folder + output_name(self.recipe, claim.relative.stem, style.name, {}),
                 drop=claim.id,
                 origin=inbox / claim.relative,
             )
             for style in self.styles
         ]
-
-    def _name(self, claim: Claim, style: Style) -> str:
-        recipe = self.recipe
-        return output_name(recipe, claim.relative.stem, style.name, {})
 
 
 @dataclass(frozen=True)

@@ -95,11 +95,9 @@ class Setup:
         def is_over() -> bool:
             return context.is_over() or self.requests.must_stop
 
-        run_options = RunOptions(
-            False, config.max_failures, config.max_attempts, options.deadline, keep_times=config.keep_times
-        )
+        run_options = RunOptions.of(config, deadline=options.deadline)
         claims = Claims(watch.inbox, watch.archive_dir, disk)
-        quarantine = Quarantine(watch.inbox, watch.quarantine_dir, disk)
+        quarantine = Quarantine.of(watch, disk)
         self.config = config
         self.heartbeat = heartbeat
         self.backlog = backlog

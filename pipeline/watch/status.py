@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,6 +51,12 @@ class Check:
     ok: bool = True
 
 
+def current_status(config: Config) -> dict[str, Any]:
+    """Return what `read_status` does, from the ledger of a configuration."""
+    with closing(Ledger(config.state_dir)) as ledger:
+        return read_status(config, ledger)
+
+
 def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     """Return what is known of an inbox as plain data: its daemon (`read_daemon_status`) and its files.
 
@@ -64,7 +71,7 @@ def read_status(config: Config, ledger: Ledger) -> dict[str, Any]:
     running = daemon["running"] or {}
     done = [row for row in ledger.finished_since(watch.inbox, now - MONTH_S) if row.state == "done"]
     waits, unused = read_waiting(config, ledger, state)
-    quarantined = Quarantine(watch.inbox, watch.quarantine_dir, Disk()).files()
+    quarantined = Quarantine.of(watch).files()
     return {
         **daemon,
         "claimed": len(claimed),

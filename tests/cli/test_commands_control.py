@@ -12,6 +12,7 @@ from watching import Watched, wait_until
 
 from pipeline.cli.commands import control
 from pipeline.storage.control import Control
+from pipeline.watch.status import current_status
 
 
 @pytest.fixture
@@ -152,17 +153,16 @@ def test_cancel_does_not_wait_for_ever(daemons, monkeypatch):
 def test_what_is_finished_meanwhile_is_said(watched, monkeypatch):
     """As if a daemon had made the picture between the look at it and the request."""
     watched.drop("a.png")
-    real = control._read_status
 
-    def read_status(settings):
-        return {**real(settings), "alive": True}
+    def status_of_a_daemon(settings):
+        return {**current_status(settings), "alive": True}
 
     def is_obeyed(requests, drop):
         assert watched.once()[0] == 0
         requests.withdraw(drop.path)
         return True
 
-    monkeypatch.setattr(control, "_read_status", read_status)
+    monkeypatch.setattr("pipeline.watch.status.current_status", status_of_a_daemon)
     monkeypatch.setattr(control, "_is_obeyed", is_obeyed)
     monkeypatch.setattr(Control, "cancel", lambda control, drop: None)
     assert watched.cli("cancel", "a.png") == (1, "", "a.png was finished before it could be cancelled.\n")

@@ -110,7 +110,7 @@ def test_other_shells_get_names_with_what_they_are(cli, house, monkeypatch, shel
     monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "style-pipeline sheet --im")
     out = cli()[1]
     assert "--image" in out
-    assert "for a mail" in out
+    assert "to send by mail" in out
 
 
 COMPLETION = """

@@ -167,16 +167,16 @@ def test_a_drop_is_claimed_then_finished(ledger: Ledger) -> None:
     ledger.claim("2", INBOX, Path("sub/b.png"), 11.0)
     ledger.claim("3", ELSEWHERE, Path("c.png"), 12.0)
     assert ledger.claimed(INBOX) == [
-        DropRow("1", Path("a.png"), "claimed", 10.0, None),
-        DropRow("2", Path("sub/b.png"), "claimed", 11.0, None),
+        DropRow("1", Path("a.png"), "claimed", None),
+        DropRow("2", Path("sub/b.png"), "claimed", None),
     ]
     ledger.finish("1", "done", 20.0)
     ledger.finish("2", "quarantined", 21.0)
     assert ledger.claimed(INBOX) == []
     assert [row.id for row in ledger.claimed(ELSEWHERE)] == ["3"]
     assert ledger.finished_since(INBOX, 0) == [
-        DropRow("1", Path("a.png"), "done", 10.0, 20.0),
-        DropRow("2", Path("sub/b.png"), "quarantined", 11.0, 21.0),
+        DropRow("1", Path("a.png"), "done", 20.0),
+        DropRow("2", Path("sub/b.png"), "quarantined", 21.0),
     ]
 
 
@@ -190,7 +190,7 @@ def test_a_claim_that_is_repeated_changes_nothing(ledger: Ledger) -> None:
     """Recovery repeats it for every file in the claimed folder, whether the ledger knows it or not."""
     ledger.claim("1", INBOX, Path("a.png"), 10.0)
     ledger.claim("1", INBOX, Path("other.png"), 99.0)
-    assert ledger.claimed(INBOX) == [DropRow("1", Path("a.png"), "claimed", 10.0, None)]
+    assert ledger.claimed(INBOX) == [DropRow("1", Path("a.png"), "claimed", None)]
     ledger.finish("1", "done", 20.0)
     ledger.claim("1", INBOX, Path("a.png"), 30.0)
     assert ledger.claimed(INBOX) == []

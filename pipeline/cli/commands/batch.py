@@ -103,14 +103,8 @@ def make(context: typer.Context, settings: Config, batch: Batch, given: flags.Ba
     from ...batch.deadline import read_deadline
     from ...batch.planner import RunOptions
 
-    options = RunOptions(
-        given.force,
-        settings.max_failures,
-        settings.max_attempts,
-        deadline=read_deadline(given.for_, given.until),
-        missing=given.missing,
-        keep_times=settings.keep_times,
-    )
+    deadline = read_deadline(given.for_, given.until)
+    options = RunOptions.of(settings, force=given.force, missing=given.missing, deadline=deadline)
     if given.dry_run:
         _plan_batch(settings, batch, options, given.as_json)
     else:

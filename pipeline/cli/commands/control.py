@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,8 +38,7 @@ def pause(config: flags.ConfigPath = None) -> None:
     What it is making keeps a checkpoint, and nothing else is taken until `resume`. A pause outlives the
     daemon: one that starts meanwhile waits, too.
     """
-    settings, control = _open(config)
-    status = _read_status(settings)
+    _, control, status = _open(config)
     if not control.pause():
         say(f"Paused already; {RESUME} ends the pause.")
     elif not status["alive"]:
@@ -53,8 +52,7 @@ def pause(config: flags.ConfigPath = None) -> None:
 @app.command(examples=["style-pipeline resume"])
 def resume(config: flags.ConfigPath = None) -> None:
     """End a pause: the daemon continues where it stopped."""
-    settings, control = _open(config)
-    status = _read_status(settings)
+    _, control, status = _open(config)
     if control.resume():
         say("Resumed.")
     elif status["paused"]:
@@ -74,8 +72,7 @@ def cancel(name: Name, config: flags.ConfigPath = None) -> None:
     """
     from ...watch.drops import find_drop
 
-    settings, control = _open(config)
-    status = _read_status(settings)
+    settings, control, status = _open(config)
     drop = find_drop(name, status)
     control.cancel(drop)
     if not status["alive"]:
@@ -88,14 +85,13 @@ def cancel(name: Name, config: flags.ConfigPath = None) -> None:
 
 @app.command(examples=["style-pipeline first photo.jpg"])
 def first(name: Name, config: flags.ConfigPath = None) -> None:
-    """Put a picture that waits before all others.
+    """Put a waiting picture before all others.
 
-    What is being made is finished before it.
+    What is being made now is finished first.
     """
     from ...watch.drops import find_drop
 
-    settings, control = _open(config)
-    status = _read_status(settings)
+    _, control, status = _open(config)
     drop = find_drop(name, status)
     control.put_first(drop)
     if status["paused_by_user"] is not None:
@@ -106,19 +102,13 @@ def first(name: Name, config: flags.ConfigPath = None) -> None:
         say(f"{drop.path} comes next.")
 
 
-def _open(config: flags.ConfigPath) -> tuple[Config, Control]:
+def _open(config: Path | None) -> tuple[Config, Control, dict[str, Any]]:
+    """Return the configuration, the requests to its daemon, and what `read_status` says."""
     from ...storage.control import Control
+    from ...watch.status import current_status
 
     settings = flags.read_settings(config)
-    return settings, Control(settings.watch.inbox)
-
-
-def _read_status(settings: Config) -> dict[str, Any]:
-    from ...storage.ledger import Ledger
-    from ...watch.status import read_status
-
-    with closing(Ledger(settings.state_dir)) as ledger:
-        return read_status(settings, ledger)
+    return settings, Control(settings.watch.inbox), current_status(settings)
 
 
 def _is_obeyed(control: Control, drop: Drop) -> bool:
@@ -132,13 +122,10 @@ def _is_obeyed(control: Control, drop: Drop) -> bool:
 
 
 def _report_cancelled(settings: Config, drop: Drop) -> None:
-    from ...storage.files import Disk
     from ...watch.quarantine import Quarantine
 
-    quarantine = Quarantine(settings.watch.inbox, settings.watch.quarantine_dir, Disk())
-    found = [
-        one for one in quarantine.files() if one.report["path"] == drop.path and one.report.get("cancelled")
-    ]
+    files = Quarantine.of(settings.watch).files()
+    found = [one for one in files if one.report["path"] == drop.path and one.report.get("cancelled")]
     if not found:
         say(f"{drop.path} was finished before it could be cancelled.", err=True)
         raise typer.Exit(1)

@@ -84,6 +84,7 @@ Force = Annotated[
 Missing = Annotated[
     bool, typer.Option("--missing", help="Also make what was deleted or renamed.", rich_help_panel=WHAT)
 ]
+OneObject = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per job.", rich_help_panel=OUTPUT)
 ]

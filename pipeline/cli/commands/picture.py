@@ -29,7 +29,7 @@ def stylize(
     style: Annotated[
         list[str],
         typer.Argument(
-            metavar="STYLE...", help="The picture with the style; with --mask several, each as STYLE=COLOUR."
+            metavar="STYLE", help="The picture with the style; with --mask several, each as STYLE=COLOUR."
         ),
     ],
     out: Annotated[
@@ -55,7 +55,9 @@ def stylize(
     device: flags.Device = None,
     preset: flags.Preset = None,
     assignments: flags.Assignments = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the result if it exists.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the result if it exists.", rich_help_panel=WHAT)
+    ] = False,
     verbose: flags.Verbose = False,
     quiet: flags.Quiet = False,
 ) -> None:
@@ -83,7 +85,7 @@ def stylize(
 @app.command(examples=["style-pipeline inspect out.png"], rich_help_panel=LOOK)
 def inspect(
     picture: Annotated[Path, typer.Argument(help="A result of style-pipeline.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: flags.OneObject = False,
 ) -> None:
     """Print how a picture was made, as a manifest that makes it again."""
     from ...batch.inspection import manifest_of, manifest_text, read_origin

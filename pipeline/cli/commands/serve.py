@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -109,17 +110,12 @@ def page_beside(settings: Config, token: str, notify: Callable[..., object]) -> 
 def watched_folder(settings: Config) -> Watched:
     """Return what the page knows and does about an inbox."""
     from ...page.watched import Watched
-    from ...storage.files import Disk
     from ...storage.ledger import Ledger
     from ...watch.quarantine import Quarantine, try_again
-    from ...watch.status import read_status
+    from ...watch.status import current_status
 
     watch = settings.watch
-    quarantine = Quarantine(watch.inbox, watch.quarantine_dir, Disk())
-
-    def status() -> Mapping[str, Any]:
-        with closing(Ledger(settings.state_dir)) as ledger:
-            return read_status(settings, ledger)
+    quarantine = Quarantine.of(watch)
 
     def retry(id: str) -> None:
         found = next((one for one in quarantine.files() if one.id == id), None)
@@ -128,4 +124,6 @@ def watched_folder(settings: Config) -> Watched:
         with closing(Ledger(settings.state_dir)) as ledger:
             try_again(quarantine, found, ledger)
 
-    return Watched(watch.inbox, status, retry, settings.ignore, watch.min_free_mb << 20)
+    return Watched(
+        watch.inbox, partial(current_status, settings), retry, settings.ignore, watch.min_free_mb << 20
+    )

@@ -36,7 +36,7 @@ def sheet(
             "--image",
             metavar="FILE",
             rich_help_panel=FILES,
-            help="Write one labelled picture (.jpg, .png, .webp) instead, for a mail.",
+            help="Write one labelled picture (.jpg, .png, .webp) instead, to send by mail.",
         ),
     ] = None,
     config: flags.ConfigPath = None,

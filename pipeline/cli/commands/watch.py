@@ -35,7 +35,7 @@ Once = Annotated[
     bool,
     typer.Option("--once", help="Process what has settled, then end; for cron.", rich_help_panel=LIMITS),
 ]
-Page = Annotated[bool, typer.Option("--page", help="Show the page, too; see `serve`.", rich_help_panel=PAGE)]
+Page = Annotated[bool, typer.Option("--page", help="Also serve the page; see `serve`.", rich_help_panel=PAGE)]
 LogJson = Annotated[
     bool, typer.Option("--log-json", help="Log lines as JSON objects.", rich_help_panel=OUTPUT)
 ]
@@ -129,15 +129,12 @@ def _end(tally: Tally, stopped: list[int], once: bool) -> None:
 @app.command(examples=["style-pipeline status"])
 def status(
     config: flags.ConfigPath = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: flags.OneObject = False,
 ) -> None:
     """Show what the watched folder is doing."""
-    from ...storage.ledger import Ledger
-    from ...watch.status import read_status, status_lines
+    from ...watch.status import current_status, status_lines
 
-    settings = flags.read_settings(config)
-    with closing(Ledger(settings.state_dir)) as ledger:
-        found = read_status(settings, ledger)
+    found = current_status(flags.read_settings(config))
     print_result(*([json.dumps(found)] if as_json else status_lines(found)))
 
 
@@ -147,11 +144,12 @@ def retry(
         str | None,
         typer.Argument(help="The id or the name of a quarantined file.", autocompletion=complete.quarantined),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all-quarantined", help="Retry every one of them.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all-quarantined", help="Retry all quarantined files.")
+    ] = False,
     config: flags.ConfigPath = None,
 ) -> None:
     """Put quarantined files back into the inbox, to be tried again."""
-    from ...storage.files import Disk
     from ...storage.ledger import Ledger
     from ...watch.quarantine import Quarantine, try_again
 
@@ -160,8 +158,7 @@ def retry(
             "Name a quarantined file, or give --all-quarantined.", "See `style-pipeline status`."
         )
     settings = flags.read_settings(config)
-    watch = settings.watch
-    quarantine = Quarantine(watch.inbox, watch.quarantine_dir, Disk())
+    quarantine = Quarantine.of(settings.watch)
     found = quarantine.files() if job is None else [_called(job, quarantine.files())]
     if not found:
         say("Nothing is quarantined.")
@@ -206,7 +203,9 @@ def health(config: flags.ConfigPath = None) -> None:
 @service.command(examples=["style-pipeline service systemd --user"])
 def systemd(
     config: flags.ConfigPath = None,
-    user: Annotated[bool, typer.Option("--user", help="For a user's own manager, not the system's.")] = False,
+    user: Annotated[
+        bool, typer.Option("--user", help="For the user's own manager instead of the system's.")
+    ] = False,
 ) -> None:
     """Print a unit file for systemd."""
     from ...watch.service import systemd_unit
