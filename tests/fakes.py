@@ -55,6 +55,17 @@ def picture_bytes(seed: str, kind: str = "png", size: tuple[int, int] = (6, 4)) 
     return file.getvalue()
 
 
+class Clock:
+    """One that a test puts forward: by `now`, or by `step_s` with every reading."""
+
+    def __init__(self, step_s: float = 0.0) -> None:
+        self.now, self.step_s = 1000.0, step_s
+
+    def __call__(self) -> float:
+        self.now += self.step_s
+        return self.now
+
+
 FAKE_ENCODER = EncoderInfo("fake", "f" * 64, "a note")
 
 

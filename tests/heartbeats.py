@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fakes import Recorder
+from fakes import Clock, Recorder
 
 from pipeline.spec.config import Config, WatchConfig
 from pipeline.spec.jobs import Job, StepProgress, Style
@@ -16,14 +16,6 @@ from pipeline.watch.service import ServiceManager
 QUEUE = Queue(waiting=3, settling=2, done=5, quarantined=1)
 
 JOB = Job("inbox", Path("/in/a.png"), Style("s", ()), Recipe(size=64, pyramid=0, steps=100), "a--s")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Shown(Recorder):
@@ -45,6 +37,9 @@ class Shown(Recorder):
 
     def configured(self, config: Config) -> None:
         self.configs.append(config)
+
+    def texts(self, kind: str) -> list[str]:
+        return [text for event, text in self.events if event == kind]
 
 
 class Manager(ServiceManager):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from unittest import mock
 
 import yaml
-from fakes import QUICK, FakeExecutor, picture_bytes
+from fakes import QUICK, Clock, FakeExecutor, picture_bytes
 from PIL import Image
 from recorded import Crash, Model, Recording, RecordingDisk, RecordingLedger
 
@@ -43,16 +43,6 @@ LedgerAfter = Literal["kept", "old", "gone"]
 
 # What may be said of a picture that was quarantined here.
 REASONS = ("told to fail", "ended the process 3 times", "ended the worker 3 times")
-
-
-@dataclass
-class Clock:
-    """A clock that stands still unless somebody waits."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class PatientWaker(Waker):

@@ -4,19 +4,12 @@ import time
 from datetime import datetime
 
 import pytest
+from fakes import Clock
 
 from pipeline.batch.deadline import Deadline, read_deadline
 from pipeline.errors import UsageError
 
 NOON = datetime(2024, 2, 29, 12, 0, 30)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def left_s(for_: str | None = None, until: str | None = None, now: datetime = NOON) -> float:

@@ -12,7 +12,7 @@ from types import SimpleNamespace as Namespace
 
 import numpy as np
 import pytest
-from fakes import MakePicture
+from fakes import Clock, MakePicture
 from PIL import Image
 from small_jobs import run
 
@@ -25,17 +25,6 @@ from pipeline.transfer.checkpoints import LossRow, RunState
 from pipeline.transfer.pyramid import Level
 from pipeline.transfer.reports import Progress
 from pipeline.transfer.run_work import RunWork
-
-
-class Clock:
-    """Moves on by itself with every reading, as slowly as a test says."""
-
-    def __init__(self, step_s: float = 0.0) -> None:
-        self.now, self.step_s = 1000.0, step_s
-
-    def __call__(self) -> float:
-        self.now += self.step_s
-        return self.now
 
 
 class Viewer:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fakes import Clock
 from small_transfers import LEVELS, recipe_for, transfer_for
 from tiny import random_image, tiny_encoder
 
@@ -18,17 +19,6 @@ from pipeline.transfer.run_work import RunWork
 from pipeline.transfer.targets import gram_targets
 from pipeline.transfer.tile_planning import Tiling
 from pipeline.transfer.tile_progress import TILE_EVERY_S, TileReports
-
-
-class Clock:
-    """Moves on by `step_s` with every reading."""
-
-    def __init__(self, step_s: float = 0.0) -> None:
-        self.now, self.step_s = 1000.0, step_s
-
-    def __call__(self) -> float:
-        self.now += self.step_s
-        return self.now
 
 
 def in_tiles(transfer: StyleTransfer, edge: int = 32) -> StyleTransfer:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from fakes import FakeExecutor, Recorder, picture_bytes
+from fakes import FakeExecutor, picture_bytes
+from heartbeats import Shown
 from watching import Watched
 
 from pipeline.errors import DiskError, MachineError
@@ -23,28 +24,8 @@ from pipeline.watch import daemon
 from pipeline.watch.daemon import Tally, watch_inbox
 from pipeline.watch.events import Waker
 from pipeline.watch.folders import Folders
-from pipeline.watch.heartbeat import Queue
 from pipeline.watch.setup import WatchOptions
 from pipeline.watch.status import read_status, status_lines
-
-
-@dataclass
-class Shown(Recorder):
-    """A display that keeps what it is asked to show."""
-
-    events: list[tuple[str, str]] = field(default_factory=list)
-
-    def notify(self, kind: str, text: str, **facts: object) -> None:
-        self.events.append((kind, text))
-
-    def queue(self, queue: Queue) -> None:
-        pass
-
-    def configured(self, config: Config) -> None:
-        pass
-
-    def texts(self, kind: str) -> list[str]:
-        return [text for event, text in self.events if event == kind]
 
 
 def run_once(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from fakes import Clock
 from watchdog.events import (
     DirCreatedEvent,
     FileClosedNoWriteEvent,
@@ -50,14 +51,6 @@ def make(inbox: Path) -> Iterator[Make]:
     for waker in wakers:
         waker.close()
     assert [thread for thread in threading.enumerate() if isinstance(thread, BaseThread)] == []
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class FakeObserver(FileSystemEventHandler):

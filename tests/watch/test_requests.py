@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from fakes import FakeExecutor, Recorder, picture_bytes
+from fakes import FakeExecutor, picture_bytes
+from heartbeats import Shown
 from watching import Watched, put
 
-from pipeline.spec.config import Config, read_config
+from pipeline.spec.config import read_config
 from pipeline.spec.jobs import Job
 from pipeline.storage.control import Control, Drop
 from pipeline.storage.files import Disk
@@ -23,31 +23,21 @@ from pipeline.storage.paths import HIDDEN
 from pipeline.watch import daemon
 from pipeline.watch.daemon import Tally, watch_inbox
 from pipeline.watch.events import Waker
-from pipeline.watch.heartbeat import Queue
 from pipeline.watch.quarantine import Quarantine
 from pipeline.watch.setup import WatchOptions
 from pipeline.watch.status import read_status, status_lines
 
 
-@dataclass
-class Shown(Recorder):
-    """A display that keeps events, and does something when one of a kind comes."""
+class Acting(Shown):
+    """Does something when an event of a kind comes."""
 
-    on_event: dict[str, Callable[[], None]] = field(default_factory=dict)
-    events: list[tuple[str, str]] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_event: dict[str, Callable[[], None]] = {}
 
     def notify(self, kind: str, text: str, **facts: object) -> None:
-        self.events.append((kind, text))
+        super().notify(kind, text, **facts)
         self.on_event.get(kind, lambda: None)()
-
-    def queue(self, queue: Queue) -> None:
-        pass
-
-    def configured(self, config: Config) -> None:
-        pass
-
-    def texts(self, kind: str) -> list[str]:
-        return [text for event, text in self.events if event == kind]
 
 
 class Closing(FakeExecutor):
@@ -69,7 +59,7 @@ class Watching:
         (self.watched.inbox / HIDDEN).mkdir()
         self.control = Control(self.watched.inbox)
         self.at: dict[tuple[str, int], Callable[[], object]] = {}
-        self.shown = Shown()
+        self.shown = Acting()
         self.executor = Closing(after_step=self._after_step)
         self.stopped = False
         self._tick: Callable[[], None] = lambda: None

@@ -1,22 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes import Clock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.watch.inbox import Identity, Seen
 from pipeline.watch.settling import Settling
-
-
-@dataclass
-class Clock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def seen(name: str = "a.png", version: int = 0) -> Seen:

@@ -3,18 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fakes import Clock
 
 from pipeline.watch.events import Waker
 from pipeline.watch.schedule import LATE_EVENTS_S, LATE_SCAN_S, REST, SCAN_S, Schedule
 
 RESCAN_S = 10.0
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class SilentWaker(Waker):
