@@ -14,7 +14,8 @@ from PIL import Image
 
 from pipeline.storage.ledger import Ledger
 
-QUICK = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 2}
+# Giving a picture its palette takes longer than two steps.
+QUICK = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 2, "recolor": False}
 
 
 def opened(path: str | Path) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -29,10 +30,30 @@ settings.register_profile("repeatable", derandomize=True, database=None, deadlin
 settings.load_profile("repeatable")
 
 
+@pytest.fixture(scope="session")
+def numbered_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders for tests, with numbers of our own: pytest reads the names of all others for a new one."""
+    folder = tmp_path_factory.mktemp("tests")
+    return (folder / str(number) for number in itertools.count())
+
+
+@pytest.fixture
+def numbered_folder(numbered_folders: Iterator[Path]) -> Path:
+    folder = next(numbered_folders)
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def tmp_path(numbered_folder: Path) -> Path:
+    folder = numbered_folder / "tmp"
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def environment(numbered_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep the real machine out: its caches, its state, its weights and its config.yaml."""
-    place = tmp_path_factory.mktemp("machine")
     for name in (
         "XDG_CACHE_HOME",
         "XDG_STATE_HOME",
@@ -41,8 +62,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
         "TORCH_HOME",
         "HOME",
     ):
-        monkeypatch.setenv(name, str(place / "home" / name.lower()))
-    folder = place / "here"
+        monkeypatch.setenv(name, str(numbered_folder / "home" / name.lower()))
+    folder = numbered_folder / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder

@@ -1,17 +1,19 @@
-"""The real daemon as a process of its own, with a quick engine and a disk that can fail. Run by `watching`.
+"""Real daemons as processes of their own, with a quick engine and a disk that can fail. Run by `watching`.
 
-Its one argument is a JSON object, see `Setup`. Every event is a line of JSON on stdout. With `--forks` it is
-a quick server of daemons, see `serve_forks`.
+Its one argument is the number of a socket, over which daemons are started: see `serve` and `Setup`. Every
+event of a daemon is a line of JSON on its stdout.
 """
 
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import logging
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import sys
 import threading
@@ -25,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from disks import HookedDisk, Points, When
-from fakes import FakeExecutor
+from fakes import FakeExecutor, picture_bytes
 from page_viewer import Viewer
+from typer.main import get_command
 from watchdog.observers.api import BaseObserver, EventEmitter
 from watchdog.utils import BaseThread
 
@@ -39,6 +42,7 @@ from pipeline.errors import DiskError, PipelineError, UsageError
 from pipeline.execution import pool
 from pipeline.execution.executors import Executor
 from pipeline.execution.worker import WorkerExecutor
+from pipeline.images.reading import decode_picture
 from pipeline.spec.config import Config
 from pipeline.spec.jobs import JobResult
 from pipeline.storage.control import Control, Drop
@@ -404,33 +408,69 @@ def never_sync() -> None:
     Ledger._execute = execute  # type: ignore[method-assign]
 
 
-def serve_forks() -> int:
-    """Fork daemons for every line of stdin, a list of [file for its events, setup]; answer with exit codes.
+def serve(link: socket.socket) -> None:
+    """Fork daemons, and tell how they end, until the link is closed.
 
-    A SIGKILL takes nothing from the system's buffers, so here nothing waits for the disk.
+    A request is a line of JSON. {"start": setup} comes with the file for a daemon's events; its answer is the
+    process id. That of {"wait": pid} is the exit code, once there is one, and that of {"poll": pid} comes at
+    once: null if it runs. A SIGKILL takes nothing from the system's buffers, so here nothing waits for
+    the disk.
     """
     never_sync()
-    for line in sys.stdin:
-        pids = []
-        for output, setup in json.loads(line):
-            pids.append(os.fork())
-            if pids[-1] == 0:
-                os._exit(run_fork(output, Setup(**setup)))
-        write_line(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]))
-    return 0
+    load_all()
+    while True:
+        line, files = receive(link)
+        if not line:
+            return
+        request = json.loads(line)
+        if "start" in request:
+            answer = start(link, files[0], Setup(**request["start"]))
+        else:
+            pid, options = (request["wait"], 0) if "wait" in request else (request["poll"], os.WNOHANG)
+            ended, status = os.waitpid(pid, options)
+            answer = os.waitstatus_to_exitcode(status) if ended else None
+        link.sendall(f"{json.dumps(answer)}\n".encode())
 
 
-def run_fork(output: str, setup: Setup) -> int:
-    os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
-    signal.alarm(60)  # never reached unless it hangs
+# What a daemon loads when it needs it.
+LATE = (
+    "pipeline.cli.hook_display", "pipeline.page.server", "pipeline.page.sheet", "pipeline.watch.status",
+    "anyio._backends._asyncio", "uvicorn.lifespan.off", "uvicorn.protocols.http.h11_impl",
+)  # fmt: skip
+
+
+def load_all() -> None:
+    """Load whatever daemons use, and build the command line: every fork then has it from its start."""
+    for name in LATE:
+        importlib.import_module(name)
+    decode_picture(picture_bytes("any"), "any")
+    vars(cli)["app"] = get_command(cli.app)
+
+
+def receive(link: socket.socket) -> tuple[bytes, list[int]]:
+    """Return a line, and the files that came with it; nothing at the end."""
+    line, files, _, _ = socket.recv_fds(link, 1 << 16, 1)
+    while line and not line.endswith(b"\n"):
+        line += link.recv(1 << 16)
+    return line, files
+
+
+def start(link: socket.socket, output: int, setup: Setup) -> int:
+    """Start a daemon whose events go to a file; return its process id."""
+    if pid := os.fork():
+        os.close(output)
+        return pid
+    link.close()
+    os.dup2(output, 1)
+    os.close(output)
     try:
-        return main(setup)
+        code = main(setup)
     except BaseException:
         traceback.print_exc()
-        return 70
+        code = 70
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--forks":
-        raise SystemExit(serve_forks())
-    raise SystemExit(main(Setup(**json.loads(sys.argv[1]))))
+    with socket.socket(fileno=int(sys.argv[1])) as end:
+        serve(end)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def package(module: str) -> str:
     return module.partition(".")[0]
 
 
+@cache
 def modules() -> dict[str, Path]:
     paths = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in sources()}
     return {name.removesuffix(".__init__"): path for name, path in paths.items()}
@@ -110,6 +112,7 @@ def walk(node: ast.AST, late: bool) -> Iterator[tuple[ast.AST, bool]]:
         yield from walk(child, inside)
 
 
+@cache
 def all_imports() -> list[Import]:
     return [found for module, path in modules().items() for found in imports(module, path)]
 

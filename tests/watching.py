@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
 import queue
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,8 +16,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from fakes import QUICK, picture_bytes
@@ -27,15 +30,43 @@ from pipeline.watch.markers import MARKER_SUFFIX
 
 DRIVER = Path(__file__).with_name("daemon_driver.py")
 # Never reached unless something is broken.
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 MODES = ("native", "polling", "off")
+
+
+@dataclass
+class Process:
+    """A daemon as a process of a server, used like a subprocess.Popen."""
+
+    server: Forks
+    pid: int
+    stdout: IO[str]
+    returncode: int | None = None
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self.server.ask({"poll": self.pid})
+        return self.returncode
+
+    def wait(self, seconds: float) -> int:
+        """Wait for the exit code."""
+        wait_until(lambda: self.poll() is not None, "the daemon ends", seconds)
+        assert self.returncode is not None
+        return self.returncode
 
 
 @dataclass
 class Daemon:
     """A running daemon. `events` are those read so far."""
 
-    process: subprocess.Popen[str]
+    process: Process
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -44,7 +75,6 @@ class Daemon:
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
         for line in self.process.stdout:
             self._lines.put(line)
         self._lines.put(None)
@@ -79,7 +109,6 @@ class Daemon:
         while (line := self._lines.get(timeout=PATIENCE_S)) is not None:
             self.events.append(json.loads(line))
         self._reader.join()
-        assert self.process.stdout is not None
         self.process.stdout.close()
         return code
 
@@ -109,29 +138,50 @@ def _events(output: Path) -> list[dict[str, Any]]:
 
 
 class Forks:
-    """A light process that forks daemons: quicker than one interpreter each. Ends with the `with` block."""
+    """A light process that forks daemons: quicker than one interpreter each."""
 
-    def __enter__(self) -> Forks:
-        command = [sys.executable, str(DRIVER), "--forks"]
-        self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        return self
+    def __init__(self) -> None:
+        self._link, theirs = socket.socketpair()
+        command = [sys.executable, str(DRIVER), str(theirs.fileno())]
+        with theirs:
+            self._server = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        self._answers = self._link.makefile()
 
-    def __exit__(self, *_: object) -> None:
-        self._server.communicate()
+    def close(self) -> None:
+        self._answers.close()
+        self._link.close()
+        self._server.wait()
+
+    def ask(self, request: dict[str, Any], files: Iterable[int] = ()) -> Any:
+        """Ask the server; see `daemon_driver.serve`."""
+        socket.send_fds(self._link, [f"{json.dumps(request)}\n".encode()], [*files])
+        return json.loads(self._answers.readline())
+
+    def start(self, folder: Path, setup: dict[str, Any], output: int) -> int:
+        """Start a daemon whose events go to a file descriptor; return its process id."""
+        return int(self.ask({"start": {"config": str(folder / "config.yaml"), **setup}}, [output]))
 
     def run(self, folder: Path, setup: dict[str, Any]) -> Ended:
         return self.race(folder, setup, 1)[0]
 
     def race(self, folder: Path, setup: dict[str, Any], count: int) -> list[Ended]:
         """Run several daemons at once, each to its end."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
         outputs = [folder / f"events{number}" for number in range(count)]
-        full = {"config": str(folder / "config.yaml"), **setup}
-        self._server.stdin.write(json.dumps([(str(output), full) for output in outputs]) + "\n")
-        self._server.stdin.flush()
-        codes = json.loads(self._server.stdout.readline())
-        return [Ended(code, _events(output)) for code, output in zip(codes, outputs, strict=True)]
+        pids = []
+        for output in outputs:
+            with output.open("wb") as file:
+                pids.append(self.start(folder, setup, file.fileno()))
+        return [
+            Ended(self.ask({"wait": pid}), _events(output)) for pid, output in zip(pids, outputs, strict=True)
+        ]
+
+
+@cache
+def server(number: int) -> Forks:
+    """Return a server, one of several that end with this process."""
+    made = Forks()
+    atexit.register(made.close)
+    return made
 
 
 class Watched:
@@ -148,7 +198,7 @@ class Watched:
         self.inputs: Counter[bytes] = Counter()
         self.watch = {
             "settle_s": 0.06, "settle_max_s": 0.5, "rescan_s": 0.1, "notify": mode, "min_free_mb": 0,
-            "job_timeout_s": 20, **watch,
+            "job_timeout_s": 60, **watch,
         }  # fmt: skip
         (self.inbox / "styles").mkdir(parents=True)
         (self.inbox / "styles" / "s.png").write_bytes(picture_bytes("the style"))
@@ -182,9 +232,10 @@ class Watched:
 
     def start(self, **setup: Any) -> Daemon:
         """Start a daemon; see `daemon_driver.Setup`."""
-        argument = json.dumps({"config": str(self.folder / "config.yaml"), **setup})
-        process = subprocess.Popen([sys.executable, str(DRIVER), argument], stdout=subprocess.PIPE, text=True)
-        return Daemon(process)
+        read, write = os.pipe()
+        pid = server(0).start(self.folder, setup, write)
+        os.close(write)
+        return Daemon(Process(server(0), pid, open(read)))
 
     def once(self, **setup: Any) -> Daemon:
         """Run a daemon to its end; its exit code is `process.returncode`."""
@@ -273,10 +324,10 @@ def put(path: Path, data: bytes = b"data") -> Path:
     return path
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
     """Poll a condition that no event tells of; only tests of other processes need it."""
     pause = threading.Event()
-    for _ in range(int(PATIENCE_S / 0.01)):
+    for _ in range(int(seconds / 0.01)):
         if condition():
             return
         pause.wait(0.01)

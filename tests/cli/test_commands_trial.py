@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command_line import QUICK
 
-SMALL = ("--set", "size=48", "--set", "pyramid=0", "--set", "steps=2", "--set", "encoder=vgg19-slim")
+SMALL = [f"--set={key}={value}" for key, value in QUICK.items()]
 FOLDER = Path("outbox/try-me")
 
 

@@ -6,14 +6,14 @@ import os
 import queue
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from claimed import make_claims
 from crashes import Each, Record
 from heartbeats import Beating, make_config
-from watching import Forks
+from watching import Forks, server
 
 from pipeline.spec.config import Config
 from pipeline.storage.ledger import Ledger
@@ -56,21 +56,20 @@ def beating(config: Config, ledger: Ledger) -> Beating:
     return Beating(config, ledger)
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[queue.SimpleQueue[Forks]]:
+@pytest.fixture(scope="session")
+def servers() -> queue.SimpleQueue[Forks]:
     """One server of forks for each of two cores."""
     free: queue.SimpleQueue[Forks] = queue.SimpleQueue()
-    with ExitStack() as stack:
-        for _ in range(2):
-            free.put(stack.enter_context(Forks()))
-        yield free
+    for number in (1, 2):
+        free.put(server(number))
+    return free
 
 
 @pytest.fixture
 def forks(servers: queue.SimpleQueue[Forks]) -> Iterator[Forks]:
-    server = servers.get()
-    yield server
-    servers.put(server)
+    free = servers.get()
+    yield free
+    servers.put(free)
 
 
 @pytest.fixture
@@ -79,13 +78,13 @@ def each(servers: queue.SimpleQueue[Forks], record_property: Record) -> Each:
 
     def run(act: Callable[[Forks, int], None], numbers: Iterable[int]) -> int:
         def one(number: int) -> None:
-            server = servers.get()
+            free = servers.get()
             try:
-                act(server, number)
+                act(free, number)
             except AssertionError as error:
                 raise AssertionError(f"at {number}: {error}") from error
             finally:
-                servers.put(server)
+                servers.put(free)
 
         with ThreadPoolExecutor(2) as pool:
             times = len(list(pool.map(one, numbers)))
