@@ -57,12 +57,9 @@ class ContentFeatures(Generic[V]):
         tiles = plan.count(parts, self.positions)
         for number, (tile, values) in enumerate(sweep(network, plan, image_BCHW, inputs), 1):
             on_tile(number, tiles)
-            for layer in (each for each in recipe.content_layers if each in values.features):
-                inner, window = tile.at(layer)
-                features_BCHW = inner.within(window).of(values.features[layer])
-                squares[layer] = sum_of_squares(features_BCHW) + squares.get(layer, 0)
-                if tile.segment.depth not in self._again:
-                    inner.of(self._kept_map(layer, features_BCHW)).copy_(features_BCHW)
+            layers = [layer for layer in recipe.content_layers if layer in values.features]
+            self._add(tile, {layer: values.features[layer] for layer in layers}, squares)
+            del values  # before the next tile is computed
         self._inputs = {
             segment.depth: input_BCHW if segment.depth else _normalised(network, input_BCHW)
             for segment, input_BCHW in zip(parts, inputs, strict=True)
@@ -72,6 +69,15 @@ class ContentFeatures(Generic[V]):
             channels = network.channels[convolution_of(layer)]
             positions = self.positions.pooled(poolings_before(layer)).area
             self._divisors[layer] = content_divisor(squares_B, channels, positions, recipe.loss)
+
+    def _add(self, tile: Tile, features: Mapping[str, Tensor], squares: dict[str, Tensor]) -> None:
+        """Add a tile to the sums of squares, and keep its features if they are kept."""
+        for layer, window_BCHW in features.items():
+            inner, window = tile.at(layer)
+            features_BCHW = inner.within(window).of(window_BCHW)
+            squares[layer] = sum_of_squares(features_BCHW) + squares.get(layer, 0)
+            if tile.segment.depth not in self._again:
+                inner.of(self._kept_map(layer, features_BCHW)).copy_(features_BCHW)
 
     def _kept_map(self, layer: str, features_BCHW: Tensor) -> Tensor:
         """Return the map of a whole layer, for features like these."""

@@ -22,6 +22,7 @@ from ..spec.schedule import at_level
 from ..vgg.encoder import Encoder
 from .canvas import Parametrisation
 from .checkpoints import RunState
+from .large_maps import close_gaps
 from .level_run import LevelRun, PictureRun
 from .pyramid import Level
 from .reports import SILENT, Hooks, Outcome
@@ -126,6 +127,7 @@ class StyleTransfer:
         content_BCHW = self.parametrisation.pad(loaded(joined([each.content_BCHW for each in inputs])))
         style = stack_targets([each.style for each in inputs])
         del inputs  # contents without a margin
+        close_gaps(content_BCHW)
         if style.masks is not None:
             style = replace(style, masks=self.parametrisation.pad(style.masks))
         batch = MicroBatch(content_BCHW, style, [picture.state for picture in pictures])

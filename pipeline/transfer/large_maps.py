@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .allocator import release_freed_memory
+
 # Smaller tensors leave no gaps that matter.
 LARGE_BYTES = 16 << 20
 
@@ -33,3 +35,13 @@ def empty_map(
         raise MemoryError from error
     flat = torch.frombuffer(mapped, dtype=dtype)
     return flat.view(B, H, W, C).permute(0, 3, 1, 2) if channels_last else flat.view(B, C, H, W)
+
+
+def close_gaps(map_BCHW: Tensor) -> None:
+    """Return freed memory to the system where the map of a large picture is computed.
+
+    To be called between tiles of different kinds: in the gaps that those of one kind leave, those of the next
+    may not fit.
+    """
+    if map_BCHW.device.type == "cpu" and map_BCHW.nbytes >= LARGE_BYTES:
+        release_freed_memory()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..vgg.encoder import Encoder
 from .gradients import FeatureGradient
-from .large_maps import empty_map
+from .large_maps import close_gaps, empty_map
 from .segments import Segment, segments
 from .tiles import Box, TilePlan, whole
 
@@ -162,6 +162,8 @@ def sweep(
                 inner, window = tile.at(segment.following)
                 inner.of(output_BCHW).copy_(inner.within(window).of(values.output))
             yield tile, values
+            del values  # before the next tile is computed
+        close_gaps(image_BCHW)
         if output_BCHW is not None:
             map_BCHW = output_BCHW
 

@@ -21,7 +21,7 @@ from ..spec.recipe import Recipe
 from ..vgg.encoder import poolings_before
 from .content_features import ContentFeatures
 from .gradients import FeatureGradient, content_gradient, pixel_gradient
-from .large_maps import empty_map
+from .large_maps import close_gaps, empty_map
 from .losses import Moments
 from .objective import Losses, weighted_losses
 from .segments import Segment, segments
@@ -91,13 +91,18 @@ class TiledObjective(Generic[V]):
         """Return the moments of every style layer; see `sweep` for `inputs` and `kept`."""
         moments: dict[str, Moments] = {}
         for tile, values in sweep(self.network, self.plan, image_BCHW, inputs, kept):
-            for layer in self._styled(values.features):
-                inner, window = tile.at(layer)
-                if (part := self._part(layer, inner, window, values.features[layer])) is not None:
-                    found = part.term.moments(part.features_BCHW)
-                    moments[layer] = moments[layer].plus(found) if layer in moments else found
+            self._add_moments(tile, values.features, moments)
+            del values  # before the next tile is computed
             self._count_tile()
         return moments
+
+    def _add_moments(self, tile: Tile, features: Mapping[str, Tensor], moments: dict[str, Moments]) -> None:
+        """Add what a tile has to the moments of its style layers."""
+        for layer in self._styled(features):
+            inner, window = tile.at(layer)
+            if (part := self._part(layer, inner, window, features[layer])) is not None:
+                found = part.term.moments(part.features_BCHW)
+                moments[layer] = moments[layer].plus(found) if layer in moments else found
 
     def _styled(self, features: Mapping[str, Tensor]) -> list[str]:
         """Name the layers among these that have a style loss, always in the same order."""
@@ -124,17 +129,30 @@ class TiledObjective(Generic[V]):
             values = kept.pop(tile, None)
             if values is None:
                 values = network.run(segment, cut(network, tile, input_BCHW))
-            gradients = self._by_features(tile, values.features, by_moments, content)
-            above: Tensor | None = None
-            if by_output is not None:
-                above = channels_last(tile.at(segment.following)[1].of(by_output))
-            if gradients or above is not None:
-                gradient = tile.inner.within(tile.window).of(network.backward(values, gradients, above))
-                tile.inner.of(by_input).copy_(gradient)
-            else:
+            gradient = self._by_window(tile, values, by_output, by_moments, content)
+            if gradient is None:
                 tile.inner.of(by_input).zero_()
+            else:
+                tile.inner.of(by_input).copy_(tile.inner.within(tile.window).of(gradient))
+            del values, gradient  # before the next tile is computed
             self._count_tile()
+        close_gaps(by_input)
         return by_input
+
+    def _by_window(
+        self,
+        tile: Tile,
+        values: V,
+        by_output: Tensor | None,
+        by_moments: Mapping[str, MomentGradient],
+        content: dict[str, Tensor],
+    ) -> Tensor | None:
+        """Return the gradient with respect to what a tile's window shows of the input; None is zero."""
+        gradients = self._by_features(tile, values.features, by_moments, content)
+        if by_output is None:
+            return self.network.backward(values, gradients) if gradients else None
+        above = channels_last(tile.at(tile.segment.following)[1].of(by_output))
+        return self.network.backward(values, gradients, above)
 
     def _count_tile(self) -> None:
         self._tile += 1
