@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,27 +27,31 @@ from benchmarks.common import Result, fitted_line, markdown_table, part, run_mod
 
 LIMIT_BYTES = 24 * 10**9
 SIDES = ("reference", "ours")
+COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 768, 1024], help="pixels")
     parser.add_argument("--steps", type=int, default=12, help="of ours; the reference takes 2")
     parser.add_argument("--only", choices=SIDES, help="one side alone, for sizes that the other cannot do")
-    parser.add_argument("--megapixels", type=float, nargs="+", help="large squares instead")
+    parser.add_argument("--megapixels", type=float, nargs="*", help="large squares instead")
     parser.add_argument("--encoder", choices=("vgg19", "vgg19-slim"), default="vgg19-slim")
     parser.add_argument("--limit-mb", type=int, default=6000, help="memory_mb of large squares")
     parser.add_argument("--untiled-up-to", type=float, default=4, help="megapixels")
     parser.add_argument("--large-steps", type=int, default=3, help="of large squares")
-    parser.add_argument("--plot", type=Path, help="draw large squares here (SVG or PNG)")
+    parser.add_argument("--plot", type=Path, help="draw large squares here (SVG)")
+    parser.add_argument("--add", type=Path, nargs="+", default=[], help="results that --json printed before")
 
 
 def measure(arguments: argparse.Namespace) -> Result:
     if arguments.device != "cpu":
         raise SystemExit("this measures the memory of processes; a GPU's is in benchmarks.growth")
-    if arguments.megapixels:
+    if arguments.megapixels is not None:
         rows = [row for megapixels in arguments.megapixels for row in measure_large(arguments, megapixels)]
+        for path in arguments.add:
+            rows += json.loads(path.read_text(encoding="utf-8"))["large"]
         if arguments.plot:
-            plot_large(arguments.plot, rows)
+            arguments.plot.write_text(draw_large(rows), encoding="utf-8")
         return {"large": rows}
     peaks: dict[str, dict[int, int]] = {side: {} for side in SIDES if arguments.only in (None, side)}
     with tempfile.TemporaryDirectory() as folder:
@@ -79,33 +83,52 @@ def measure_large(arguments: argparse.Namespace, megapixels: float) -> Iterator[
         yield {**row, "peak_bytes": ran.peak_bytes}
 
 
-def plot_large(path: Path, rows: Sequence[Result]) -> None:
-    """Draw memory and time against size; without matplotlib (the extra `bench`) say so and go on."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("no plot: pip install '.[bench]' brings matplotlib", file=sys.stderr)
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+def draw_large(rows: Sequence[Result]) -> str:
+    """Return an SVG of memory and time against size, both on logarithmic axes."""
+    charts = [
+        chart(rows, "peak_bytes", 1e-9, "peak memory, GB", left=60),
+        chart(rows, "seconds", 1.0, "a step, seconds of one core", left=470),
+    ]
+    style = "font-family='sans-serif' font-size='12'"
+    size = "width='820' height='330' viewBox='0 0 820 330'"
+    body = "".join(charts)
+    return f"<svg xmlns='http://www.w3.org/2000/svg' {size} {style}><rect {size} fill='white'/>{body}</svg>\n"
 
-    matplotlib.rcParams["svg.hashsalt"] = "style-pipeline"  # the same file every time
-    figure, both = pyplot.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-    series = dict.fromkeys((row["encoder"], row["limit_mb"]) for row in rows)
-    scales = (("peak_bytes", 1e-9, "peak memory, GB"), ("seconds", 1, "a step, seconds of one core"))
-    for axes, (key, factor, label) in zip(both, scales, strict=True):
-        for encoder, limit_mb in series:
-            points = [
-                (row["megapixels"], factor * row[key])
-                for row in rows
-                if (row["encoder"], row["limit_mb"]) == (encoder, limit_mb)
-            ]
-            name = f"{encoder}, {f'held to {limit_mb / 1000:g} GB' if limit_mb else 'untiled'}"
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-        axes.set(xscale="log", yscale="log", xlabel="megapixels", ylabel=label)
-    both[0].legend(fontsize=7)
-    figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
-    pyplot.close(figure)
+
+def chart(rows: Sequence[Result], key: str, factor: float, title: str, left: int) -> str:
+    """Return one chart of 330 x 230 pixels, with a line for each network and limit."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row[key] is not None:
+            held = f"held to {row['limit_mb'] / 1000:g} GB" if row["limit_mb"] else "untiled"
+            points = series.setdefault(f"{row['encoder']}, {held}", [])
+            points.append((row["megapixels"], factor * row[key]))
+    values = [value for points in series.values() for _, value in points]
+    ticks = [base * 10.0**power for power in range(-2, 5) for base in (1, 2, 5)]
+    low = max(tick for tick in ticks if tick <= min(values))
+    high = min(tick for tick in ticks if tick >= max(values))
+
+    def x(megapixels: float) -> float:
+        return left + 330 * math.log(megapixels) / math.log(64)
+
+    def y(value: float) -> float:
+        return 270 - 230 * math.log(value / low) / math.log(high / low)
+
+    parts = [f"<text x='{left}' y='22' font-weight='bold'>{title}</text>"]
+    for tick in (tick for tick in ticks if low <= tick <= high):
+        parts.append(f"<path d='M{left} {y(tick):.1f}h330' stroke='#ddd'/>")
+        parts.append(f"<text x='{left - 6}' y='{y(tick) + 4:.1f}' text-anchor='end'>{tick:g}</text>")
+    for megapixels in (1, 4, 16, 64):
+        parts.append(f"<text x='{x(megapixels):.1f}' y='288' text-anchor='middle'>{megapixels}</text>")
+    parts.append(f"<text x='{left + 165}' y='308' text-anchor='middle'>megapixels</text>")
+    for index, (name, points) in enumerate(series.items()):
+        color = COLORS[index % len(COLORS)]
+        places = [(f"{x(megapixels):.1f}", f"{y(value):.1f}") for megapixels, value in points]
+        line = " ".join(",".join(place) for place in places)
+        parts.append(f"<polyline points='{line}' fill='none' stroke='{color}' stroke-width='2'/>")
+        parts += [f"<circle cx='{across}' cy='{down}' r='3' fill='{color}'/>" for across, down in places]
+        parts.append(f"<text x='{left + 8}' y='{52 + 16 * index}' fill='{color}'>{name}</text>")
+    return "".join(parts)
 
 
 def fit(peaks: Mapping[int, int]) -> Result:

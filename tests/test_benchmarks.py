@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from xml.etree import ElementTree
 
 import pytest
 import torch
 from tiny import random_image, tiny_weights
 
-from benchmarks import common, growth, jobs, memory, pictures, to_loss
+from benchmarks import common, growth, jobs, memory, ours, pictures, to_loss
 from benchmarks.__main__ import Bar, bars, parts, report
 from benchmarks.command import SAME_LOSS
 from benchmarks.ours import Ours, build_encoder, style_targets
@@ -130,6 +131,33 @@ def test_memory_is_a_line_through_its_peaks():
     assert memory.ratio(both, 512) == peaks[512] / 2
     assert memory.ratio(both, 1024) is None
     assert "512 x 512" in memory.report(both)
+
+
+def test_large_squares_are_drawn_and_listed():
+    row = {"encoder": "vgg19-slim", "adjusted": ["tiles of 9 x 9 pixels: the memory was too small"]}
+    rows = [
+        {**row, "megapixels": m, "limit_mb": 6000 * (m > 1), "seconds": s, "peak_bytes": 1e9 * m}
+        | {"estimate_bytes": 5e8}
+        for m, s in ((1, 0.3), (4, None), (64, 50.0))
+    ]
+    drawn = ElementTree.fromstring(memory.draw_large(rows))
+    lines = [line.get("points").split() for line in drawn.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert [len(line) for line in lines] == [1, 2, 1, 1]  # memory and time; untiled and held to a limit
+    assert all(40 <= float(y) <= 270 for line in lines for y in (point.split(",")[1] for point in line))
+    assert "| 64 megapixels, vgg19-slim, 6 GB | 50 | 64 | 0.5 | tiles of 9 x 9 pixels |" in memory.report(
+        {"large": rows}
+    )
+
+
+def test_a_large_picture_is_made_and_measured(monkeypatch, tmp_path):
+    given = {"encoder": "vgg19-slim", "width": 48, "height": 40, "limit_mb": 0, "steps": 2, "threads": 1}
+    monkeypatch.setattr(ours, "keep_freed_memory", lambda: None)  # it would be kept by all tests
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    found = ours.large_picture(argparse.Namespace(**given, scratch=tmp_path))
+    assert found["adjusted"] == ()
+    assert found["seconds"] > 0
+    assert found["estimate_bytes"] > 0
+    assert list(found["peaks_by_step"]) == ["pictures", "1", "2", "end"]
 
 
 def test_jobs_are_scaled_to_an_hour():
