@@ -62,9 +62,10 @@ def test_learns_from_a_torchvision_checkpoint(distill, capsys):
         for part in ("weight", "bias")
     }
     torch.save(features, "teacher.pth")
-    student, reports = distill("teacher.pth", f"--widths={NARROW}")
+    student, reports = distill("teacher.pth", f"--widths={NARROW}", "--style-factor=1.25")
     assert [report["step"] for report in reports] == [0, 2, 4]
     assert all(report["features, canvases"] > 0 and report["style, photographs"] > 0 for report in reports)
+    assert student.pop("style_factor") == 1.25
     assert {tensor.dtype for tensor in student.values()} == {torch.float16}
     encoder = Encoder({key: value.float() for key, value in student.items()}, ["relu5_1"])
     assert encoder(torch.rand(1, 3, 32, 32))["relu5_1"].shape[1] == 3

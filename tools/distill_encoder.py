@@ -56,7 +56,7 @@ RECIPE = Recipe(margin=0)
 STYLE_TAPS = tuple("conv" + layer[4:] for layer in RECIPE.style_layers)
 # Those of the bundled network: a narrow first block, which costs most, and wide layers that a style is taken
 # from. Multiples of 8, as matrix units take them.
-WIDTHS = (16, 24, 48, 64, 128, 96, 96, 128, 256, 192, 192, 192, 256)
+WIDTHS = (16, 24, 48, 64, 128, 96, 96, 128, 256, 256, 256, 256, 256)
 
 # Slope for negative values when comparing: some recipes tap before the ReLU, but what passes it matters most.
 LEAK = 0.1
@@ -283,7 +283,7 @@ def train(args: argparse.Namespace) -> Run:
     for loss in steps(run, teacher, crops, args):
         errors = validate(run.student, teacher, validation)
         report(run, loss, errors, time.monotonic() - started)
-        write_file(args.out, encoder_bytes(run.student))
+        write_file(args.out, encoder_bytes(run.student, args.style_factor))
         run.save(checkpoint, settings)
         if max(max(part.values()) for part in errors.values()) < EXACT:
             print("The pruned network is its teacher but for rounding: nothing to learn.")
@@ -379,9 +379,10 @@ def schedule(done: float) -> float:
     return min(done / 0.05, 0.5 + 0.5 * math.cos(math.pi * (done - 0.05) / 0.95))
 
 
-def encoder_bytes(weights: Tensors) -> bytes:
-    half = {key: value.detach().half().contiguous() for key, value in weights.items()}
-    return to_bytes(half, metadata={"format": "vgg19-slim", "version": "1"})
+def encoder_bytes(weights: Tensors, style_factor: float) -> bytes:
+    tensors = {key: value.detach().half().contiguous() for key, value in weights.items()}
+    tensors["style_factor"] = torch.tensor(style_factor)
+    return to_bytes(tensors, metadata={"format": "vgg19-slim", "version": "1"})
 
 
 def table(run: Run, path: Path) -> str:
@@ -444,6 +445,12 @@ def read_options() -> argparse.Namespace:
     add("--side", type=crop_side, default=128, help="crop side in pixels")
     add("--learning-rate", type=float, default=6e-3, help="over the weights' own size")
     add("--style-share", type=float, default=1.0, help="weight of the style loss against the features'")
+    add(
+        "--style-factor",
+        type=float,
+        default=1.0,
+        help="how much more its style loss counts (docs/encoder.md)",
+    )
     add("--calibration", type=positive, default=96, help="crops to prune by")
     add("--refresh-every", type=positive, default=60, help="steps until new canvases are stylised")
     add("--hold-out", type=positive, default=10, metavar="N", help="keep every Nth picture for validation")

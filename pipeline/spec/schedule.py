@@ -41,15 +41,17 @@ def total_steps(recipe: Recipe) -> int:
     return sum(steps_at(recipe, level) for level in range(len(level_sizes(recipe))))
 
 
-def at_level(recipe: Recipe, long_edge: int) -> Recipe:
+def at_level(recipe: Recipe, long_edge: int, style_factor: float = 1.0) -> Recipe:
     """Return the recipe with the weights of a pyramid level of `long_edge` pixels.
 
     A strong style on coarse levels puts motifs of the painting where the content has none. The weight
-    depends on the level alone, so a large picture begins exactly as a small one.
+    depends on the level alone, so a large picture begins exactly as a small one. `style_factor` is the
+    encoder's; it counts in the convention in which weights mean the same for every encoder.
     """
     share = min(1.0, long_edge / FULL_STYLE_SIZE) ** (2 * recipe.style_growth)
+    factor = style_factor if recipe.loss == "normalized" else 1.0
     weights = {
-        "style_weight": recipe.style_weight * share * recipe.strength**STRENGTH_POWER,
+        "style_weight": recipe.style_weight * factor * share * recipe.strength**STRENGTH_POWER,
         # Smoothness softens what is not painted.
         "tv_weight": recipe.tv_weight * min(1.0, recipe.strength),
     }

@@ -131,7 +131,8 @@ class StyleTransfer:
         if style.masks is not None:
             style = replace(style, masks=self.parametrisation.pad(style.masks))
         batch = MicroBatch(content_BCHW, style, [picture.state for picture in pictures])
-        recipe, plan = at_level(self.recipe, max(level.size)), self._tile_plan(level)
+        recipe = at_level(self.recipe, max(level.size), self.encoder.style_factor)
+        plan = self._tile_plan(level)
         return self.steppers.fetch(self.encoder, recipe, batch, self.dtype, plan, on_tile)
 
     def _tile_plan(self, level: Level) -> LevelPlan | None:

@@ -67,7 +67,8 @@ class Encoder(nn.Module):
     In `layers`, `conv4_2` is taken before its ReLU, `relu4_2` after it.
     `weights` maps `conv1_1.weight`, `conv1_1.bias`, ... to tensors; their shapes decide the widths. It may
     hold the network's own normalisation, `mean` and `std`; else that is ImageNet's. Padding with zeros is
-    padding with the mean.
+    padding with the mean. It may also hold `style_factor`: the style loss of a small network costs less of
+    the content than that of a whole one; counted this many times, it costs as much.
 
     Calling it maps `image_BCHW` (sRGB in [0, 1]) to `{layer: features_BCHW}`.
     """
@@ -85,6 +86,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = frozenset(layers)
         self.pooling, self.padding = pooling, padding
+        self.style_factor = float(weights.get("style_factor", 1.0))
         self.convolutions = nn.ModuleDict()
         for name in convolutions_up_to(layers):
             weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]

@@ -2,7 +2,8 @@
 
 A file holds `conv1_1.bias` and `conv1_1.weight`, and so on up to its last convolution. At 8 bits a
 weight it holds `conv1_1.codes` and their values, `conv1_1.table`, instead of the weights. `mean` and `std`
-are the network's own normalisation; without them it is ImageNet's. Never imports torch.
+are the network's own normalisation; without them it is ImageNet's. `style_factor` is described in `Encoder`.
+Never imports torch.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ CONVERTED_STEM, IMPORTED_NAME = "vgg19-converted", "vgg19-imported.safetensors"
 # The data types of each kind of tensor in a file of ours.
 TYPES = {"weight": ("F16", "F32"), "bias": ("F16", "F32"), "codes": ("U8",), "table": ("F32",)}
 NORMALISATION = ("mean", "std")
+# What a file may hold besides its convolutions.
+OPTIONAL = (*NORMALISATION, "style_factor")
 TABLE_LENGTH = 256
 
 _safe_open: Any = safe_open  # Its stub has no types.
@@ -53,7 +56,7 @@ class WeightsFile:
         return _digest((key, self._file.get_tensor(key)) for key in self._keys)
 
     def read(self, convolutions: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Yield weights and biases of some convolutions as float32, and the normalisation if there is one.
+        """Yield weights and biases of some convolutions as float32, and those of `OPTIONAL` that there are.
 
         Raises:
             WeightsError: a convolution is not in the file.
@@ -63,7 +66,7 @@ class WeightsFile:
                 raise not_vgg19(self.path, f"{name}.weight is missing")
             yield f"{name}.weight", self._weight(name)
             yield f"{name}.bias", self._float32(f"{name}.bias")
-        for key in NORMALISATION:
+        for key in OPTIONAL:
             if key in self._keys:
                 yield key, self._float32(key)
 
@@ -78,7 +81,7 @@ class WeightsFile:
     def _check(self) -> None:
         slices = {key: self._file.get_slice(key) for key in self._keys}
         for key, tensor in slices.items():
-            if not re.fullmatch(r"conv[1-5]_[1-4]\.(weight|bias|codes|table)|mean|std", key):
+            if not re.fullmatch(rf"conv[1-5]_[1-4]\.(weight|bias|codes|table)|{'|'.join(OPTIONAL)}", key):
                 raise not_vgg19(self.path, f"{key} does not belong to it")
             types = TYPES.get(key.rpartition(".")[2], ("F32",))
             if tensor.get_dtype() not in types:
@@ -92,6 +95,8 @@ class WeightsFile:
         if any(key in shapes for key in NORMALISATION):
             for key in NORMALISATION:
                 self._check_shape(shapes, key, (3,))
+        if "style_factor" in shapes:
+            self._check_shape(shapes, "style_factor", ())
         # A file may end before conv5_4.
         check_chain(self.path, shapes, sorted({"conv1_1", *convolutions}))
 

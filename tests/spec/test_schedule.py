@@ -71,6 +71,14 @@ def test_strength_scales_the_style_and_below_one_the_smoothness(strength, style_
     assert level.content_weight == 1
 
 
+def test_an_encoders_style_factor_counts_where_weights_mean_the_same_for_every_encoder() -> None:
+    recipe = Recipe(size=256)
+    assert at_level(recipe, 256, 1.5).style_weight == pytest.approx(1.5 * at_level(recipe, 256).style_weight)
+    for loss in ("gatys", "mean"):
+        published = Recipe(size=256, loss=loss)
+        assert at_level(published, 256, 1.5) == at_level(published, 256)
+
+
 def test_the_last_steps_repeat() -> None:
     recipe = Recipe(size=512, pyramid=128, steps=(50, 20))
     assert [steps_at(recipe, level) for level in range(5)] == [50, 20, 20, 20, 20]

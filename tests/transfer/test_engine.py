@@ -75,6 +75,12 @@ def test_the_row_adds_up():
         assert row.total >= (row.content + row.style + row.tv) * (1 - 1e-5)
 
 
+def test_an_encoders_style_factor_is_a_larger_style_weight():
+    transfer, larger = (transfer_for(recipe_for(style_weight=weight)) for weight in (10.0, 15.0))
+    transfer.encoder.style_factor = 1.5
+    assert torch.equal(run_one(transfer)[0], run_one(larger)[0])
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_same_twice(name):
     first, _ = run_one(transfer_for(RECIPES[name]))

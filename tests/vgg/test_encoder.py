@@ -104,3 +104,9 @@ def test_a_network_may_have_a_normalisation_of_its_own_and_zeros_stand_for_its_m
     grey = mean[:, None, None].expand(1, 3, 8, 8)
     flat = Encoder({**weights, "mean": mean, "std": std}, ["conv1_1"])(grey)["conv1_1"]
     torch.testing.assert_close(flat, weights["conv1_1.bias"][:, None, None].expand_as(flat))
+
+
+def test_a_network_may_say_how_much_its_style_loss_counts():
+    weights = tiny_weights()
+    assert Encoder(weights, ["conv1_1"]).style_factor == 1
+    assert Encoder({**weights, "style_factor": torch.tensor(1.5)}, ["conv1_1"]).style_factor == 1.5

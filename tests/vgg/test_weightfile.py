@@ -105,6 +105,7 @@ def test_a_file_may_end_before_the_last_convolution(tmp_path: Path) -> None:
         ({"std": None}, "std is missing"),
         ({"mean": np.zeros(4, np.float32)}, "mean has the shape (4,), not (3,)"),
         ({"mean": np.zeros(3, np.float16)}, "mean is F16, not F32"),
+        ({"style_factor": np.zeros(1, np.float32)}, "style_factor has the shape (1,), not ()"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_codes_is_named(changes: dict[str, object], text: str, tmp_path: Path) -> None:
