@@ -32,7 +32,7 @@ def test_only_levels_in_tiles_have_more_work() -> None:
     tiling = Tiling(large.untiled // 2)
     first, *rest = RunWork.of(levels, recipe, channels, 4, tiling).factors
     assert first == 1
-    assert rest == [large.factor(tiling.plan(large))] * 2
+    assert rest == [large.factor(tiling.in_tiles(large).tiles)] * 2
     assert rest[0] > 1
 
 
