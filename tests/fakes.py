@@ -258,6 +258,7 @@ class Workshop:
         should_stop: Callable[[], bool] = lambda: False,
         disk: Disk | None = None,
         workers: Sequence[FakeExecutor] = (),
+        lanes: type[Lanes] = Lanes,
         observer: Recorder | None = None,
         **options: Any,
     ) -> Ran:
@@ -266,7 +267,7 @@ class Workshop:
         folder, ledger = BatchFolder(self.outbox, batch.name, disk), Ledger(self.state)
         options_ = RunOptions(**options)
         executor = executor or FakeExecutor()
-        open_lanes = partial(Lanes, lambda: workers) if workers else None
+        open_lanes = partial(lanes, lambda: workers) if workers else None
         runner = Runner(folder, ledger, executor, recorder, options_, should_stop, open_lanes)
         try:
             with folder.locked():

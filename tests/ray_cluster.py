@@ -60,43 +60,44 @@ def small_cluster(nodes: int = 2, cpus: int = 2) -> Iterator[Any]:
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     before = dict(os.environ)
     os.environ |= {**SETTINGS, MARK: mark, "PYTHONPATH": path}
-    own = {"object_store_memory": STORE_BYTES, "temp_dir": str(place), "include_dashboard": False}
+    small = {"object_store_memory": STORE_BYTES, "include_dashboard": False}
     cluster: Any = None
     try:
         cluster = Cluster(
             initialize_head=True,
-            head_node_args={"num_cpus": 0, "_system_config": QUICK_TO_NOTICE, **own},
+            head_node_args={
+                "num_cpus": 0,
+                "temp_dir": str(place),
+                "_system_config": QUICK_TO_NOTICE,
+                **small,
+            },
         )
-        cluster.add = partial(cluster.add_node, num_cpus=cpus, object_store_memory=STORE_BYTES, wait=False)
+        cluster.add = partial(cluster.add_node, num_cpus=cpus, wait=False, **small)
         for _ in range(nodes):
             cluster.add()
         ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
         yield cluster
     finally:
-        with suppress(Exception):  # what is left is killed below
+        try:
             ray.shutdown()
             if cluster is not None:
                 cluster.shutdown()
-        kill_all(mark)
-        os.environ.clear()
-        os.environ.update(before)
-        shutil.rmtree(place, ignore_errors=True)
+        finally:
+            kill_all(mark, place)
+            os.environ.clear()
+            os.environ.update(before)
+            shutil.rmtree(place, ignore_errors=True)
 
 
-def kill_all(mark: str) -> None:
-    for pid in processes_with(f"{MARK}={mark}"):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def processes_with(setting: str) -> list[int]:
-    """Return the processes that were started with a setting in their environment."""
-    found = []
+def kill_all(mark: str, place: Path) -> None:
+    """Kill what is left of a cluster: what has a mark in its environment, or a file of its folder open."""
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if setting.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-    return found
+        with suppress(OSError):  # it has ended, or is someone else's
+            marked = f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            opened = [os.readlink(link) for link in (folder / "fd").iterdir()]
+            ours = marked or any(name.startswith(f"{place}/") for name in opened)
+            if ours and int(folder.name) != os.getpid():
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def wait_until(holds: Callable[[], bool], within_s: float = 60.0) -> bool:
@@ -202,7 +203,7 @@ class ClusterShop(Workshop):
         recorder, batch, config = observer or Recorder(), self.read(), self.config
         executor = DriversFake(config)
         make = partial(make_fake, self.stage, acts or {})
-        lanes = partial(RayLanes, config=config, kind="cpu", executor=executor, make=make)
+        lanes = partial(RayLanes, config=config, kind="cpu", jobs=len(batch), executor=executor, make=make)
         folder = BatchFolder(self.outbox, batch.name, disk)
         with closing(Ledger(self.state)) as ledger, folder.locked():
             runner = Runner(folder, ledger, executor, recorder, RunOptions(**options), should_stop, lanes)

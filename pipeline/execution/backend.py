@@ -45,4 +45,4 @@ def open_backend(settings: Config) -> Iterator[Backend]:
         config = settings.model_copy(update={"device": kind, "weights": own_vgg19(settings)})
         cluster = ClusterExecutor(config)
         lanes = partial(RayLanes, config=config, kind=kind, executor=cluster, make=make_executor)
-        yield Backend(cluster, lambda jobs: lanes)
+        yield Backend(cluster, lambda jobs: partial(lanes, jobs=jobs))

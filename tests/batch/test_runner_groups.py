@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pipeline.batch.planner import RunOptions
 from pipeline.batch.runner import Runner, group_jobs
 from pipeline.batch.summary import Summary
-from pipeline.errors import DeviceError
+from pipeline.errors import DeviceError, WorkerLost
+from pipeline.execution.lanes import Lanes
 from pipeline.spec.jobs import Job, Style
 from pipeline.spec.recipe import Recipe
 from pipeline.storage import outbox
@@ -151,6 +152,45 @@ def test_a_worker_that_dies_costs_only_the_job_that_killed_it(
     # Each of two groups of two is lost once; then, by itself, each job of `a` as often as it may.
     assert len(ran.observer.lost) == 2 * 2 + 2 * attempts_allowed
     assert workshop.attempts() == 2 * attempts_allowed
+
+
+class Apart(Lanes):
+    """Lanes whose executors have a device each, as on a cluster."""
+
+    @property
+    def at_once(self) -> int:
+        return 1
+
+
+def test_a_lost_job_does_not_wait_for_others_where_each_has_a_device(
+    workshop: Workshop, make_manifest: MakeManifest
+) -> None:
+    make_manifest({"contents": ["photos/*.png"], "styles": ["styles/s.png"]})
+    lost_twice = threading.Event()
+
+    class Observer(Recorder):
+        def worker_lost(self, job: Job, error: WorkerLost) -> None:
+            super().worker_lost(job, error)
+            if len(self.lost) == 2:
+                lost_twice.set()
+
+    def wait_for_a(job: Job, step: int) -> None:
+        assert lost_twice.wait(30)
+
+    workers = [FakeExecutor({"a": "lost"}, after_step=wait_for_a) for _ in "12"]
+    ran = workshop.run(workers=workers, lanes=Apart, observer=Observer(), max_attempts=2)
+    assert ran.observer.statuses == {"a--s": "failed", "b--s": "done"}
+    assert len(ran.observer.lost) == 2
+
+
+def test_a_double_waits_for_its_other_where_each_has_a_device(
+    workshop: Workshop, make_manifest: MakeManifest
+) -> None:
+    make_manifest({"contents": ["photos/a.png", "photos/a.png"], "styles": ["styles/s.png"]})
+    workers = [FakeExecutor(), FakeExecutor()]
+    ran = workshop.run(workers=workers, lanes=Apart)
+    assert sum(len(worker.ran) for worker in workers) == 1
+    assert ran.summary.done == 1
 
 
 def test_what_had_no_memory_beside_others_runs_again_when_they_are_done(

@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -239,3 +240,25 @@ def test_the_driver_is_killed_and_a_second_run_completes_the_batch(shop: Cluster
     shop.run_on_ray({"a": "wait"})
     check_resumed(shop)
     shop.check_end(NAMES)
+
+
+def test_the_commands_use_a_cluster(shop: ClusterShop, cluster: Any) -> None:
+    """With the real engine, on a file system that is as if it were not shared."""
+    command = [sys.executable, "-m", "pipeline"]
+    shop.manifest.write_text(
+        "contents: [photos/a.png, photos/b.png]\nstyles: [s.png]\n"
+        "recipe: {encoder: vgg19-slim, size: 48, pyramid: 0, steps: 3}\n"
+    )
+    ended = subprocess.run(
+        [*command, "run", "night.yaml", "--ray", cluster.address, "--ray-ship"],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Ray: " in ended.stderr
+    shop.check_end(NAMES[:2])
+    assert shop.record("a--s")["device"] == "cpu"
+    asked = subprocess.run([*command, "doctor", "--ray", cluster.address], capture_output=True, text=True)
+    assert asked.returncode == 0, asked.stdout
+    assert re.search(r"ray +Ray .+: 3 nodes, 4 jobs at a time on cpu\n", asked.stdout)
+    assert asked.stdout.count("CPU, 0 GPU; 2 jobs at a time; style-pipeline") == 2

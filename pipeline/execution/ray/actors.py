@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two looks at the nodes.
 NODES_S = 2.0
+# An actor takes seconds to start where nothing else is on its node.
+LONG_START_S = 30.0
 # How long actors have to remove their files in the end.
 CLOSE_S = 5.0
 # A node on which actors end so many times before they are ready is left out.
@@ -49,6 +51,11 @@ class RemoteActor:
     groups: list[Group] = field(default_factory=list)
     jobs: int = 0
     silent_s: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.began
 
     @property
     def name(self) -> str:
@@ -60,10 +67,15 @@ class RemoteActor:
 
 
 class Actors:
-    """The actors of a run. A node at fault is left out; when no other is left, its error ends the run."""
+    """The actors of a run, at most one for each of its jobs.
 
-    def __init__(self, config: Config, kind: Kind, make: Callable[[Place, Config], Executor]) -> None:
-        self._config, self._kind, self._make = config, kind, make
+    A node at fault is left out; when no other is left, its error ends the run.
+    """
+
+    def __init__(
+        self, config: Config, kind: Kind, jobs: int, make: Callable[[Place, Config], Executor]
+    ) -> None:
+        self._config, self._kind, self._jobs, self._make = config, kind, jobs, make
         self._actors: list[RemoteActor] = []
         self._starts: dict[str, int] = {}  # by node: actors in a row that ended before they were ready
         self._left_out: dict[str, MachineError] = {}
@@ -105,11 +117,14 @@ class Actors:
         have = sum(actor.place.node.id == node.id for actor in self._actors)
         level = logging.getLogger("pipeline").getEffectiveLevel()
         for place in places[have:]:
+            # One that has been starting for long may wait for others to leave its node.
+            if sum(actor.ready or actor.age_s < LONG_START_S for actor in self) >= self._jobs:
+                return
+            if node.id not in self._starts:
+                self._starts[node.id] = 0
+                logger.info("Ray: %s joins, with %s", node.host, _described(places))
             handle = start_actor(place, self._make, self._config, level)
             self._actors.append(RemoteActor(place, handle, handle.hello.remote()))
-        if node.id not in self._starts:
-            self._starts[node.id] = 0
-            logger.info("Ray: %s joins, with %s", node.host, _described(places))
 
     def greet(self, actor: RemoteActor, said: Hello | MachineError) -> None:
         """Note that an actor is ready, or why it cannot be used."""

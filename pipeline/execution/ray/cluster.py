@@ -73,8 +73,9 @@ def connected(address: str) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise MachineError(
-            f"There is no connection to a Ray cluster at {address} ({str(error).splitlines()[0]}).",
-            "Start one with `ray start --head --disable-usage-stats`, or give the HOST:PORT of one.",
+            f"There is no connection to a Ray cluster ({' '.join(str(error).split()).rstrip('.')}).",
+            "Start one with `ray start --head --disable-usage-stats`, or give the HOST:PORT of one. If it "
+            "has a token, set RAY_AUTH_MODE=token.",
         ) from error
     # What `log_to_driver` leaves: Ray's own lines about ends of processes, which the run reports in its way.
     ray._private.worker._worker_logs_enabled = False

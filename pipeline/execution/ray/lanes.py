@@ -34,7 +34,7 @@ LONGEST_ROUND_S = 5.0
 
 
 class RayLanes:
-    """A `Dispatch` that runs tasks on the nodes of a cluster, each in an actor with a device of its own.
+    """A `Dispatch` that runs `jobs` on the nodes of a cluster, each in an actor with a device of its own.
 
     `executor` resolves encoders; `make` is called in an actor and must be picklable. An actor that is silent
     for `watch.job_timeout_s` while it has work is killed. Only what it ran is lost to the caller.
@@ -47,13 +47,14 @@ class RayLanes:
         *,
         config: Config,
         kind: Kind,
+        jobs: int,
         executor: Executor,
         make: Callable[[Place, Config], Executor],
     ) -> None:
         self._on_step, self._should_stop = on_step, should_stop
         self._config, self._executor = config, executor
         self._timeout_s = config.watch.job_timeout_s
-        self._actors = Actors(config, kind, make)
+        self._actors = Actors(config, kind, jobs, make)
         self._shipping = Shipping() if config.ray.ship else None
         self._queue: deque[Group] = deque()
         self._done: deque[Done] = deque()
