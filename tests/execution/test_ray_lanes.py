@@ -256,8 +256,9 @@ def test_the_commands_use_a_cluster(shop: ClusterShop, cluster: Any) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "Ray: " in ended.stderr
-    shop.check_end(NAMES[:2])
-    assert shop.record("a--s")["device"] == "cpu"
+    for name in NAMES[:2]:
+        assert (shop.batch_folder / f"{name}.png").exists()
+        assert (shop.record(name)["status"], shop.record(name)["device"]) == ("done", "cpu")
     asked = subprocess.run([*command, "doctor", "--ray", cluster.address], capture_output=True, text=True)
     assert asked.returncode == 0, asked.stdout
     assert re.search(r"ray +Ray .+: 3 nodes, 4 jobs at a time on cpu\n", asked.stdout)
