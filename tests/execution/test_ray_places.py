@@ -52,6 +52,7 @@ def test_the_driver_needs_no_device_of_its_own() -> None:
     executor = ClusterExecutor(Config(device="cuda"))
     assert executor.encoder_info("auto").name == "vgg19"
     assert executor.micro_batch(Recipe()) == 16
+    assert executor.work_factor(Recipe(size=4096)) == 1.0
     assert ClusterExecutor(Config(device="cpu")).micro_batch(Recipe()) == 1
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 from ...errors import MachineError, UsageError
 from ...spec.config import Config
+from ...spec.recipe import Recipe
 from ..executors import Executor, InProcessExecutor
 from ..pool import CPU_WORKERS
 from .actor import Actor
@@ -120,6 +121,9 @@ class ClusterExecutor(InProcessExecutor):
 
     def device_name(self) -> str:
         return self.config.device
+
+    def work_factor(self, recipe: Recipe) -> float:
+        return 1.0  # the memory of the nodes is not known here
 
 
 def start_actor(
