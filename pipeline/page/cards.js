@@ -160,7 +160,7 @@ export function makeFailure(failure) {
   const date = failure.when ? new Date(1000 * failure.when).toISOString() : "";
   const time = date ? element("time", { dateTime: date }, when(date)) : element("span");
   const retry = failure.canRetry ? action("Retry", failure.name, `/api/failed/${failure.id}/retry`) : "";
-  const note = element("div", { className: "note" }, element("b", {}, failure.name),
+  const note = element("div", { className: "note" }, element("b", { title: failure.name }, failure.name),
     element("p", { className: "error" }, failure.error || "It failed for an unknown reason."),
     several.length ? element("ul", { className: "notes" }, ...several) : "",
     failure.nextStep ? element("p", { className: "step" }, failure.nextStep) : "",
@@ -174,7 +174,7 @@ export function makePicture(picture) {
   const image = element("img", { alt: describe(asInSheet(picture)), loading: "lazy", decoding: "async", src: picture.thumb });
   if (picture.width && picture.height) [image.width, image.height] = [picture.width, picture.height];
   const link = element("a", { className: "card", href: `#picture=${encodeURIComponent(picture.id)}` }, image,
-    element("span", { className: "caption" }, element("b", {}, picture.contentName || picture.name),
+    element("span", { className: "caption" }, element("b", { title: picture.contentName }, picture.contentName || picture.name),
       element("span", { title: picture.name }, [picture.styleName, took(picture)].filter(Boolean).join(" · "))));
   return element("li", {}, link);
 }

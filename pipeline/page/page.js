@@ -211,7 +211,7 @@ function tell(before, now) {
   }
   const failures = new Set(before.failed.map((one) => one.id));
   for (const one of now.failed.filter((failure) => !failures.has(failure.id)).slice(0, 2)) {
-    say(one.cancelled ? `${one.name} was cancelled.` : `${one.name} failed.`, one.cancelled ? "Retry brings it back." : "");
+    say(one.cancelled ? `${one.name} was cancelled.` : `${one.name} failed.`, one.cancelled ? one.nextStep : "");
   }
 }
 

@@ -137,7 +137,10 @@ function card(index, isInGrid) {
   const made = element("a", { className: `card ${picture.status}`, href: linkTo(picture) });
   if (picture.thumb) {
     const image = element("img", { alt: describe(picture), loading: "lazy", decoding: "async" });
-    if (picture.width && picture.height) [image.width, image.height] = [picture.width, picture.height];
+    if (picture.width && picture.height) {
+      [image.width, image.height] = [picture.width, picture.height];
+      image.style.aspectRatio = `${picture.width} / ${picture.height}`; // before it is loaded, too
+    }
     image.dataset.src = picture.thumb;
     made.append(image);
   } else {
@@ -214,7 +217,7 @@ function gridHeads(columns) {
       line.append(head);
     }
   }
-  near.observe(line);
+  loadImages(line);
   return line;
 }
 

@@ -97,7 +97,8 @@ class State:
         """Return what is known of the inbox, if there is one."""
         styles = read_styles(self.watched) if status else []
         waiting = waiting_files(status, styles) if status else []
-        failed = list(failed_files(status["quarantined"] if status else (), self.results.failed))
+        quarantined = status["quarantined"] if status else ()
+        failed = list(failed_files(self.watched.inbox, quarantined, self.results.failed))
         return {
             "daemon": daemon_state(status) if status else None,
             "waiting": [with_size_and_age(one, self.watched.inbox) for one in waiting[:MOST_LISTED]],

@@ -17,6 +17,8 @@ from .results import Result
 MOST_LISTED = 200
 # What `status` says of a file that waits for nothing else.
 ITS_TURN = "its turn"
+# What to do about a cancelled picture: its card has a button for that.
+CANCELLED_NEXT = "Retry brings it back."
 # The folder of the inbox that holds the style library.
 LIBRARY = "styles"
 
@@ -171,28 +173,30 @@ def with_size_and_age(waiting: Mapping[str, Any], inbox: Path) -> dict[str, Any]
     return {**waiting, "bytes": status.st_size, "since": status.st_ctime}
 
 
-def failed_files(quarantined: Sequence[Status], failed: Sequence[Result]) -> Iterator[dict[str, Any]]:
+def failed_files(
+    inbox: Path, quarantined: Sequence[Status], failed: Sequence[Result]
+) -> Iterator[dict[str, Any]]:
     """Yield what is quarantined, newest first, then the pictures that failed in a run.
 
-    `quarantined` is that part of a status, and `failed` the failures that the outbox knows. Those of a
-    dropped file belong to its entry; once it is no longer quarantined, it waits again, or is gone.
+    `quarantined` is that part of the status of an inbox, and `failed` the failures that the outbox knows.
+    Those of a dropped file belong to its entry; once it is no longer quarantined, it waits again, or is gone.
     """
     by_drop: dict[str, list[Result]] = {}
     for result in failed:
         by_drop.setdefault(result.drop, []).append(result)
     for one in reversed(quarantined):
-        path = Path(one["path"])
+        path, is_cancelled = Path(one["path"]), bool(one.get("cancelled"))
         failures = by_drop.get(one["id"], ())
         yield {
             "id": one["id"],
             "name": path.name,
             "batch": "",
             "folder": str(path.parent) if len(path.parts) > 1 else "",
-            "error": one["error"],
-            "nextStep": one.get("next_step", ""),
-            "when": one.get("when"),
+            "error": _without_path(one["error"], inbox / path),
+            "nextStep": CANCELLED_NEXT if is_cancelled else one.get("next_step", ""),
+            "when": None,
             "failures": [_failure(result) for result in failures] if len(failures) > 1 else [],
-            "cancelled": bool(one.get("cancelled")),
+            "cancelled": is_cancelled,
             "canRetry": True,
         }
     for result in by_drop.get("", ()):
@@ -206,6 +210,12 @@ def failed_files(quarantined: Sequence[Status], failed: Sequence[Result]) -> Ite
             "cancelled": False,
             "canRetry": False,
         }
+
+
+def _without_path(error: str, path: Path) -> str:
+    """Return an error without the path that it begins with: the card of a failure names the file itself."""
+    text = error.removeprefix(f"{path}: ")
+    return text[:1].upper() + text[1:]
 
 
 def _failure(result: Result) -> dict[str, Any]:

@@ -140,7 +140,12 @@ def test_what_failed_and_whether_it_can_be_tried_again(world: World) -> None:
     add_record(inbox, photo, style, name="three", **failed("three.png: broken."), drop="d2")
     add_record(inbox, photo, style, name="retried", **failed(), drop="d0")
     world.status["quarantined"] = [
-        {"id": "d1", "path": "monet/one.png", "error": "one.png: broken.", "next_step": "Copy it again."},
+        {
+            "id": "d1",
+            "path": "monet/one.png",
+            "error": f"{world.inbox}/monet/one.png: broken.",
+            "next_step": "Copy it again.",
+        },
         {"id": "d2", "path": "two.png", "error": "two", "cancelled": True},
     ]
     failures = world.state()["failed"]
@@ -150,7 +155,9 @@ def test_what_failed_and_whether_it_can_be_tried_again(world: World) -> None:
     ]
     assert {one["name"] for one in failures[0]["failures"]} == {"two", "three"}
     assert failures[1]["failures"] == []  # it says no more than the card itself
+    assert failures[0]["nextStep"] == "Retry brings it back."
     assert (failures[1]["folder"], failures[1]["nextStep"]) == ("monet", "Copy it again.")
+    assert failures[1]["error"] == "Broken."
     assert [(one["name"], one["batch"], one["canRetry"]) for one in failures[2:]] == [("run", "night", False)]
 
 
