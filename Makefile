@@ -14,9 +14,9 @@ demo: .venv/installed
 strips: .venv/installed
 	$(BIN)/python examples/strips.py
 
-# In two halves side by side: daemons and commands that are started as processes, and the rest.
-PROCESSES = $(wildcard $(patsubst %,tests/*/test_%.py,claims commands_batch commands_serve commands_watch commands_watched \
-	daemon_styles docs events faults_* owner page_commands power_loss quarantine shards_faults worker worker_process))
+# In two halves side by side, which take about as long: the commands and the watched folder, many of them as processes
+# of their own, and the rest.
+PROCESSES = tests/cli tests/watch $(wildcard tests/batch/test_shards_faults.py tests/execution/test_worker*.py)
 
 test: .venv/installed-dev
 	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-processes test-rest

@@ -14,8 +14,9 @@ from PIL import Image
 
 from pipeline.storage.ledger import Ledger
 
-# Giving a picture its palette takes longer than two steps.
+# To give a picture its palette takes longer than two steps: only pictures that are compared get it.
 QUICK = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 2, "recolor": False}
+COMPARED = ("--set", "recolor=true")
 
 
 def opened(path: str | Path) -> Image.Image:

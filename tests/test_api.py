@@ -25,8 +25,7 @@ def _fresh_session():
     _executor.cache_clear()
 
 
-# Giving a picture its palette takes longer than two steps.
-QUICK = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 2, "recolor": False}
+QUICK = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 2}
 
 
 def test_from_paths_and_pictures_with_progress(make_picture):
@@ -53,7 +52,7 @@ def test_masks(make_picture):
     mask = Image.new("RGB", (64, 48))
     mask.paste((255, 0, 0), (0, 0, 32, 48))
     mask.save("m.png")
-    recipe = Recipe(**{**QUICK, "style_layers": ["relu1_1", "relu2_1"], "steps": 4, "recolor": True})
+    recipe = Recipe(**{**QUICK, "style_layers": ["relu1_1", "relu2_1"], "steps": 4})
     styles = {str(a): "#ff0000", str(b): 0}
     masked = stylize(content, styles, recipe, mask="m.png")
     assert masked.tobytes() == stylize(content, styles, recipe, mask=mask).tobytes()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from command_line import QUICK, log_rows, opened
+from command_line import COMPARED, QUICK, log_rows, opened
 from PIL import Image
 
 from pipeline.storage.ledger import Ledger
@@ -177,9 +177,9 @@ def test_contents_that_went_away_are_the_machines_fault(cli, night, make_picture
 
 
 def test_workers_make_what_one_process_makes(cli, night):
-    assert cli("run", night, "--workers", 1)[0] == 0
+    assert cli("run", night, "--workers", 1, *COMPARED)[0] == 0
     alone = {name: np.asarray(opened(f"outbox/night/{name}.png"), int) for name in ("a--s", "b--s")}
-    code, _, err = cli("run", night, "--workers", 2, "--outbox", "there", "--json")
+    code, _, err = cli("run", night, "--workers", 2, "--outbox", "there", "--json", *COMPARED)
     assert code == 0, err
     for name, picture in alone.items():
         assert np.abs(np.asarray(opened(f"there/night/{name}.png"), int) - picture).max() <= 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from command_line import QUICK, opened
+from command_line import COMPARED, QUICK, opened
 from PIL import Image
 
 FIRST_FRAME = "it has several frames or pages; only the first is used."
@@ -21,11 +21,11 @@ def animate(path: str) -> None:
 
 def test_of_animations_the_first_frame_is_taken_and_said_so(cli, night):
     """In the record and on the console, for a content and a style alike; the picture is that of a still."""
-    assert cli("run", night)[0] == 0
+    assert cli("run", night, *COMPARED)[0] == 0
     still = np.asarray(opened("outbox/night/a--s.png"))
     for path in ("a.png", "s.png"):
         animate(path)
-    code, _, err = cli("run", night)
+    code, _, err = cli("run", night, *COMPARED)
     assert code == 0
     notes = {name: f"{name}: {FIRST_FRAME}" for name in ("a.png", "s.png")}
     assert all(f"note: {note}" in err for note in notes.values())
