@@ -14,13 +14,12 @@ from ..spec.events import EventKind
 from ..spec.jobs import Job, Style
 from ..spec.recipe import Recipe
 from ..spec.text import shortened
-from ..storage.paths import BatchPaths
+from ..storage.paths import SHEET, SUMMARY, BatchPaths
 from .display import Display
 from .sentences import finished_line, summary_line
 
 # The length of an error, and how many of a batch's failures are named; its summary.json has them all.
 MAX_TEXT, MAX_FAILURES = 2000, 20
-SHEET, SUMMARY = "index.html", "summary.json"
 
 
 class HookDisplay(Display):

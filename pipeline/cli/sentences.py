@@ -11,6 +11,7 @@ from ..batch.summary import Finished, Summary
 from ..spec.batches import Batch
 from ..spec.jobs import StepProgress
 from ..spec.text import counted, duration, first_few
+from ..storage.paths import SUMMARY
 
 # How many different faults are listed.
 MOST_FAULTS = 10
@@ -114,7 +115,7 @@ def summary_line(summary: Summary, folder: str) -> str:
     if summary.missing:
         parts.append(gone)
     if summary.failed:
-        parts.append(f"{summary.failed} failed (see {folder}/summary.json)")
+        parts.append(f"{summary.failed} failed (see {folder}/{SUMMARY})")
     if summary.remaining:
         limited = summary.reason == "max_failures"
         limit = f" (stopped after {counted(summary.failed, 'failure')}: max_failures)" if limited else ""

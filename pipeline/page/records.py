@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.files import disk_errors, is_inside, parse_json_object, read_json_object, walk
-from ..storage.paths import OLDER, BatchPaths
+from ..storage.paths import OLDER, SUMMARY, BatchPaths
 
 # A page with more pictures is slow to open.
 MOST_PICTURES = 20_000
@@ -97,7 +97,7 @@ def read_batch(folder: Path) -> BatchRecords:
                 continue  # moved to older/ just now
             except ValueError as error:
                 notes.append(f"logs/{name}.json is left out: {error}.")
-        summary = read_json_object(folder / "summary.json")
+        summary = read_json_object(folder / SUMMARY)
     unread = names[MOST_PICTURES:]
     pictures += _without_record(summary, {picture.name for picture in pictures}.union(unread))
     if (count := len(pictures) + len(unread)) > MOST_PICTURES:

@@ -22,6 +22,7 @@ from urllib.parse import quote
 from ..errors import PathError, UsageError
 from ..spec.yaml12 import dump_yaml
 from ..storage.files import disk_errors
+from ..storage.paths import SHEET
 from ..storage.temporary import write_file
 from ..version import VERSION
 from .assets import joined_script, read_asset
@@ -30,7 +31,6 @@ from .records import BatchRecords, Curves, Picture, read_batch
 from .stamps import batch_stamp, thumbs_stamp
 from .thumbnails import THUMBS, Thumbnails, content_name, large_name, result_name, style_name
 
-SHEET = "index.html"
 STYLES = ("base.css", "viewer.css", "sheet.css")
 # A file that this program wrote says so within as many bytes.
 MARK, HEAD_BYTES = b'<meta name="generator" content="style-pipeline', 1024

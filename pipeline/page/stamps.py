@@ -11,12 +11,11 @@ from typing import Any
 
 from ..storage.files import read_json_object, walk
 from ..storage.outbox import RUNS
+from ..storage.paths import LOCK, SHEET, SUMMARY
 from .thumbnails import THUMBS
 
 # What changes with every run, and says nothing about a picture.
-PASSED_OVER = frozenset(
-    {"index.html", "summary.json", ".lock", ".staged", THUMBS, os.path.join("logs", RUNS)}
-)
+PASSED_OVER = frozenset({SHEET, SUMMARY, LOCK, ".staged", THUMBS, os.path.join("logs", RUNS)})
 # Jobs of these statuses have a record.
 RECORDED = frozenset({"done", "skipped", "missing"})
 
@@ -28,7 +27,7 @@ def batch_stamp(folder: Path) -> str:
         OSError: a file cannot be read.
     """
     files = sorted(_files(folder))
-    shown = [folder.name, files, _shown_of(read_json_object(folder / "summary.json"))]
+    shown = [folder.name, files, _shown_of(read_json_object(folder / SUMMARY))]
     return _digest(shown)
 
 

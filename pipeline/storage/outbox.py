@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import PathError
 from .files import TEMPORARY_PREFIX, Disk, inode_of, is_inside, walk
 from .older import OlderResults
-from .paths import LOCK, LOG, RECORD, BatchPaths, is_done, json_bytes, name_without_id
+from .paths import LOCK, LOG, RECORD, SUMMARY, BatchPaths, is_done, json_bytes, name_without_id
 from .places import Place, Places
 from .shards import Shards
 from .stage import Stage, staged_record
@@ -152,7 +152,7 @@ class BatchFolder:
         self._put(self.paths.image(name, suffix), image)
 
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
-        path = self.path / "summary.json"
+        path = self.path / SUMMARY
         self._put(path, json_bytes(summary))
         return path
 

@@ -20,6 +20,8 @@ HIDDEN = ".style-pipeline"
 LOG, RECORD = "log.csv", "record.json"
 # The folder for results replaced by newer ones of the same name.
 OLDER = "older"
+# What people read of a batch, beside its pictures.
+SUMMARY, SHEET = "summary.json", "index.html"
 LOCK = ".lock"
 # How many characters of a job's key follow its name if that is taken.
 ID_LENGTHS = (8, 16, 64)

@@ -10,7 +10,8 @@ import pytest
 from batch_records import add_record, draw, failed
 
 from pipeline.errors import PathError
-from pipeline.page.sheet import SHEET, renew_sheet, write_sheet
+from pipeline.page.sheet import renew_sheet, write_sheet
+from pipeline.storage.paths import SHEET
 
 
 def put_summary(batch: Path, **fields: object) -> None:
