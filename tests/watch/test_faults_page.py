@@ -43,12 +43,17 @@ def stalled_upload(viewer: Viewer, watched: Watched, name: str) -> Iterator[None
         yield
 
 
+def test_someone_looks_at_the_page_while_these_daemons_work(forks: Forks, tmp_path: Path) -> None:
+    watched = LOOKED_AT.prepare(tmp_path / "looked at")
+    assert watched.fork(forks, once=True, **LOOKED_AT.setup).code == 0
+    assert (watched.state / "live/looked-at").is_file()
+
+
 @pytest.mark.parametrize("step", [31, pytest.param(4, marks=pytest.mark.faults)])
 def test_killed_at_any_point_twice_while_someone_looks(
     forks: Forks, each: Each, tmp_path: Path, step: int
 ) -> None:
     points = count_points(forks, LOOKED_AT, tmp_path / "count")
-    assert (tmp_path / "count/state/live/looked-at").is_file()  # else nobody did
     each(
         lambda server, point: kill_twice(server, LOOKED_AT, tmp_path / str(point), point),
         range(3, points, step),
