@@ -19,6 +19,7 @@ from pipeline.transfer.segments import Segment, segments
 from pipeline.transfer.stepper import MicroBatch, Stepper
 from pipeline.transfer.sweep import AutogradNetwork
 from pipeline.transfer.targets import StyleTargets, gram_targets
+from pipeline.transfer.tile_planning import LevelPlan
 from pipeline.transfer.tiled import TiledObjective
 from pipeline.transfer.tiles import TilePlan, TileSize, whole
 from pipeline.vgg.encoder import Encoder
@@ -215,7 +216,7 @@ def painted(recipe: Recipe, image: Tensor, target: Tensor, tiles: tuple[int, int
     encoder = tiny_encoder(recipe).double()
     targets = gram_targets(encoder, target, list(recipe.style_layers))
     batch = MicroBatch(image, targets, [RunState(canvas=image)])
-    plan = None if tiles is None else plan_of(encoder, *tiles)
+    plan = None if tiles is None else LevelPlan(plan_of(encoder, *tiles))
     stepper = Stepper(encoder, recipe, batch, torch.float64, plan)
     for _ in range(12):
         stepper.step()
