@@ -90,9 +90,19 @@ def draw_large(rows: Sequence[Result]) -> str:
         chart(rows, "seconds", 1.0, "a step, seconds of one core", left=470),
     ]
     style = "font-family='sans-serif' font-size='12'"
-    size = "width='820' height='330' viewBox='0 0 820 330'"
-    body = "".join(charts)
+    size = "width='820' height='340' viewBox='0 0 820 340'"
+    names = dict.fromkeys(series_name(row) for row in rows)
+    legend = [
+        f"<text x='{60 + 195 * index}' y='330' fill='{COLORS[index % len(COLORS)]}'>{name}</text>"
+        for index, name in enumerate(names)
+    ]
+    body = "".join([*charts, *legend])
     return f"<svg xmlns='http://www.w3.org/2000/svg' {size} {style}><rect {size} fill='white'/>{body}</svg>\n"
+
+
+def series_name(row: Result) -> str:
+    held = f"held to {row['limit_mb'] / 1000:g} GB" if row["limit_mb"] else "untiled"
+    return f"{row['encoder']}, {held}"
 
 
 def chart(rows: Sequence[Result], key: str, factor: float, title: str, left: int) -> str:
@@ -100,8 +110,7 @@ def chart(rows: Sequence[Result], key: str, factor: float, title: str, left: int
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if row[key] is not None:
-            held = f"held to {row['limit_mb'] / 1000:g} GB" if row["limit_mb"] else "untiled"
-            points = series.setdefault(f"{row['encoder']}, {held}", [])
+            points = series.setdefault(series_name(row), [])
             points.append((row["megapixels"], factor * row[key]))
     values = [value for points in series.values() for _, value in points]
     ticks = [base * 10.0**power for power in range(-2, 5) for base in (1, 2, 5)]
@@ -121,13 +130,12 @@ def chart(rows: Sequence[Result], key: str, factor: float, title: str, left: int
     for megapixels in (1, 4, 16, 64):
         parts.append(f"<text x='{x(megapixels):.1f}' y='288' text-anchor='middle'>{megapixels}</text>")
     parts.append(f"<text x='{left + 165}' y='308' text-anchor='middle'>megapixels</text>")
-    for index, (name, points) in enumerate(series.items()):
+    for index, points in enumerate(series.values()):
         color = COLORS[index % len(COLORS)]
         places = [(f"{x(megapixels):.1f}", f"{y(value):.1f}") for megapixels, value in points]
         line = " ".join(",".join(place) for place in places)
         parts.append(f"<polyline points='{line}' fill='none' stroke='{color}' stroke-width='2'/>")
         parts += [f"<circle cx='{across}' cy='{down}' r='3' fill='{color}'/>" for across, down in places]
-        parts.append(f"<text x='{left + 8}' y='{52 + 16 * index}' fill='{color}'>{name}</text>")
     return "".join(parts)
 
 
