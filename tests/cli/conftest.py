@@ -65,5 +65,6 @@ def studio(environment, cli, monkeypatch):
     monkeypatch.setattr("pipeline.watch.owner.PATIENCE_S", 0.05)
     made = Studio(environment, cli)
     monkeypatch.setattr("pipeline.execution.pool.watch_executor", lambda settings, tick: made.executor)
-    monkeypatch.setattr("pipeline.execution.executors.InProcessExecutor", lambda settings: made.executor)
+    for module in ("executors", "backend"):  # one of them takes the name from the other when it is loaded
+        monkeypatch.setattr(f"pipeline.execution.{module}.InProcessExecutor", lambda settings: made.executor)
     return made
