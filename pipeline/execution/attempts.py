@@ -51,7 +51,7 @@ class Refusal:
         if self.unexpected is not None:
             return self.unexpected
         job, level = prepared.task.job, prepared.levels[-1]
-        memory = memory_name(self.device, self.by_limit)
+        memory = memory_name(self.device, self.by_limit and self.foreseen)
         if self.style is not None:
             error = style_too_large(job.style.images[self.style.index][0], self.style, memory)
         else:
@@ -177,6 +177,10 @@ def _run(
 
 def memory_name(device: str, by_limit: bool) -> str:
     """Return what messages call the memory that is too small."""
+    from ..transfer.usage import address_space_is_limited
+
+    if not by_limit and device == "cpu" and address_space_is_limited():
+        return "the memory that `ulimit -v` allows this process"
     return f"the memory of {device}{' that memory_mb in config.yaml allows' if by_limit else ''}"
 
 

@@ -177,7 +177,10 @@ class InProcessExecutor:
             device = plan_device(self.config.device)
             memory = MemoryModel(device, limit_bytes=self.config.memory_bytes)
             weights, _ = self.resolve(recipe.encoder)
-            self._work_factors[key] = work_factor(recipe, weights, device, memory, self.tile_choice())
+            scratch = self.config.state_dir / "scratch"
+            self._work_factors[key] = work_factor(
+                recipe, weights, device, memory, self.tile_choice(), scratch
+            )
         return self._work_factors[key]
 
     def any_checkpoints(self) -> bool:

@@ -47,8 +47,7 @@ class ContentFeatures(Generic[V]):
         self._again = {
             segment.depth: start
             for segment in parts
-            if (start := _up_to(segment, recipe))
-            if not segment.depth or (plan.recompute and recompute_saves(segment, recipe, network.channels))
+            if (start := recomputed(segment, recipe, network.channels, plan))
         }
         self._kept: dict[str, Tensor] = {}
         self._divisors: dict[str, Tensor] = {}
@@ -120,8 +119,12 @@ def _normalised(network: Network[V], image_BCHW: Tensor) -> Tensor:
     return result
 
 
-def _up_to(segment: Segment, recipe: Recipe) -> Segment | None:
-    """Return the start of a segment up to its deepest content layer; None if it has no content layer."""
+def recomputed(
+    segment: Segment, recipe: Recipe, channels: Mapping[str, int], plan: TilePlan
+) -> Segment | None:
+    """Return the start of a segment that is run again for every tile, up to its deepest content layer."""
+    if segment.depth and not (plan.recompute and recompute_saves(segment, recipe, channels)):
+        return None
     layers = {convolution_of(layer) for layer in recipe.content_layers}
     ends = [index for index, name in enumerate(segment.convolutions) if name in layers]
     return Segment(segment.convolutions[: ends[-1] + 1]) if ends else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from ..errors import ImageError
@@ -17,11 +19,16 @@ from .tile_planning import PictureMemory, TileChoice, Tiling
 
 
 def work_factor(
-    recipe: Recipe, weights: EncoderWeights, device: DevicePlan, memory: MemoryModel, tiles: TileChoice
+    recipe: Recipe,
+    weights: EncoderWeights,
+    device: DevicePlan,
+    memory: MemoryModel,
+    tiles: TileChoice,
+    scratch: Path | None = None,
 ) -> float:
     """Return how many times the work of untiled steps those of a picture of 3 to 2 are.
 
-    It is 1 if the picture fits the memory, and if it fits not even in tiles.
+    It is 1 if the picture fits the memory. `scratch` is the folder for files, as in `Session`.
     """
     # On another device a single picture is always tried untiled first, unless there is a limit.
     is_tried = device.device != "cpu" and memory.limit_bytes is None
@@ -38,5 +45,5 @@ def work_factor(
     free_bytes = memory.free_bytes()
     if not tiles.edge and (free_bytes is None or memory.fits(last.untiled, 1)):
         return 1.0
-    tiling = Tiling(round(TILES_USABLE * (free_bytes or 0)), tiles.edge)
+    tiling = Tiling(round(TILES_USABLE * (free_bytes or 0)), tiles.edge, scratch)
     return RunWork.of(levels, recipe, channels, itemsize, tiling).factor

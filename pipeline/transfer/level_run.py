@@ -20,8 +20,10 @@ from .pyramid import Level
 from .reports import Hooks, Outcome, Progress
 from .run_work import RunWork
 from .stepper import Stepper
+from .tiled import TiledObjective
 
-# On a GPU, losses are read once in this many steps: reading waits for the device.
+# On a GPU, losses are read once in this many steps: reading waits for the device. Steps in tiles take so long
+# that it does not matter.
 READ_EVERY = 16
 # Checkpoints take at most this fraction of the time, as its reciprocal; where that would be less than one a
 # minute, they take up to the larger fraction.
@@ -173,4 +175,5 @@ class LevelRun:
 
 def read_every(stepper: Stepper) -> int:
     """Return how many steps are taken before their losses are read."""
-    return READ_EVERY if stepper.canvas_BN.is_cuda else 1
+    is_quick = stepper.canvas_BN.is_cuda and not isinstance(stepper.objective, TiledObjective)
+    return READ_EVERY if is_quick else 1

@@ -182,7 +182,7 @@ class PictureMemory:
         """Return how many times the work of an untiled step one with a plan is; see `work_factor`."""
         if plan is None:
             return 1.0
-        return work_factor(plan, self.segments, self.channels, self.recipe.content_layers, self.canvas)
+        return work_factor(plan, self.segments, self.channels, self.recipe, self.canvas)
 
     def square(self, edge: int) -> TilePlan:
         """Return square tiles of about `edge` pixels."""

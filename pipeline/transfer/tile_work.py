@@ -5,10 +5,12 @@ Work is counted in multiply-adds of the convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
-from ..vgg.encoder import convolution_of, starts_block
+from ..spec.recipe import Recipe
+from ..vgg.encoder import starts_block
+from .content_features import recomputed
 from .segments import Segment
 from .sweep import Tile
 from .tiles import Box, TilePlan
@@ -27,25 +29,22 @@ def work_factor(
     plan: TilePlan,
     parts: Sequence[Segment],
     channels: Mapping[str, int],
-    content_layers: Iterable[str],
+    recipe: Recipe,
     canvas: Box,
 ) -> float:
     """Return how many times the multiply-adds of an untiled step a step in tiles has.
 
-    The content's features in the first segment are recomputed, too.
+    Those for features of the content that are recomputed count, too.
     """
     works = convolution_works(channels)
-    content = {convolution_of(layer) for layer in content_layers}
     untiled = tiled = 0.0
     for segment in parts:
         box = canvas.pooled(segment.depth)
         shares = {name: works[name] / (1 << 2 * segment.halvings(name)) for name in segment.convolutions}
         own = sum(shares.values())
         untiled += 2 * box.area * own
-        in_content = 0.0
-        if segment.depth == 0 and (last := [n for n in segment.convolutions if n in content][-1:]):
-            names = segment.convolutions
-            in_content = sum(shares[name] for name in names[: names.index(last[0]) + 1])
+        again = recomputed(segment, recipe, channels, plan)
+        in_content = sum(shares[name] for name in again.convolutions) if again else 0.0
         for number, inner in enumerate(plan.tiles(segment, box)):
             wide = Tile.of(segment, inner, box, segment.gradient_border).window.area
             narrow = Tile.of(segment, inner, box, segment.forward_border).window.area

@@ -22,6 +22,15 @@ def own_bytes(pid: int | str = "self", system: Path = SYSTEM) -> int:
     return fields[RESIDENT] - fields[SHARED] if fields else 0
 
 
+def address_space_is_limited() -> bool:
+    """Return whether this process may allocate only so much, as by `ulimit -v`."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
 def others_bytes(system: Path = SYSTEM) -> int:
     """Return how much memory the other processes of this run have: the first one, and all that it started."""
     parent = multiprocessing.parent_process()

@@ -20,6 +20,7 @@ from pipeline.execution.inputs import Prepared
 from pipeline.spec.jobs import Task
 from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.memory import LargeStyle, OutOfMemory
+from pipeline.transfer.pyramid import Level
 from pipeline.transfer.session import Session
 from pipeline.transfer.stepper import Stepper
 from pipeline.transfer.tile_planning import History, Tiling
@@ -340,3 +341,15 @@ def test_pictures_whose_checkpoints_are_of_different_steps_continue_apart(
     assert [result.status for result in results] == ["done"] * 3
     assert [len(result.log_rows) for result in results] == [6] * 3
     assert [result.micro_batch for result in results] == [1, 1, 1]
+
+
+def test_a_limit_of_the_process_is_named(make_task, monkeypatch) -> None:
+    prepared = replace(one_job(make_task), levels=[Level(48, 36, 3)])
+    plain = Refusal("cpu").result(prepared)
+    assert "do not fit the memory of cpu." in plain.error
+    monkeypatch.setattr("pipeline.transfer.usage.address_space_is_limited", lambda: True)
+    limited = Refusal("cpu", by_limit=True).result(prepared)
+    assert "48 x 36 pixels do not fit the memory that `ulimit -v` allows this process." in limited.error
+    by_estimate = Refusal("cpu", foreseen=True, by_limit=True).result(prepared)
+    assert "that memory_mb in config.yaml allows." in by_estimate.error
+    assert "do not fit the memory of cuda:0." in Refusal("cuda:0").result(prepared).error

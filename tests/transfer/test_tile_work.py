@@ -45,20 +45,24 @@ def counted_convolutions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]
 
 
 @pytest.mark.parametrize("kept", [{}, {4: 99, 3: 2}, {0: 2, 2: 99}], ids=str)
-def test_the_factor_is_what_convolutions_do(kept: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Recipe(margin=0, padding="zeros")
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_factor_is_what_convolutions_do(
+    kept: dict[int, int], recompute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content_layers = {"relu2_1": 1.0, "relu3_1": 1.0, "relu3_2": 1.0, "relu4_2": 1.0}
+    recipe = Recipe(margin=0, padding="zeros", content_layers=content_layers)
     encoder = tiny_encoder(recipe)
     content, image = (random_image(160, 192, seed=seed) for seed in (1, 3))
     targets = gram_targets(encoder, random_image(seed=2), list(recipe.style_layers))
     parts = segments(tuple(encoder.channels))
-    plan = replace(square_tiles(parts, 64), kept=kept)
+    plan = replace(square_tiles(parts, 64), kept=kept, recompute=recompute)
     untiled = ExplicitObjective(encoder, recipe, content, targets)
     tiled = TiledObjective(frozen_network(encoder, torch.float32), recipe, content, targets, plan)
     with counted_convolutions(monkeypatch) as done:
         untiled.evaluate(image)
         alone, done[0] = done[0], 0
         tiled.evaluate(image)
-    factor = work_factor(plan, parts, encoder.channels, recipe.content_layers, whole(image))
+    factor = work_factor(plan, parts, encoder.channels, recipe, whole(image))
     assert factor == pytest.approx(done[0] / alone, rel=1e-6)
 
 

@@ -211,6 +211,30 @@ def test_content_features_may_be_computed_again_for_every_tile() -> None:
     assert distance(other_gradient, gradient) < 1e-10
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kept", [{}, {0: 2, 2: 99, 3: 99, 4: 99}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_on_a_gpu_tiles_change_nothing_and_never_wait(dtype: torch.dtype, kept: dict[int, int]) -> None:
+    recipe, size = Recipe(), (293, 411)
+    encoder = tiny_encoder(recipe).cuda()
+    content, image = (random_image(*size, seed=seed).cuda() for seed in (1, 3))
+    targets = gram_targets(encoder, random_image(seed=2).cuda(), list(recipe.style_layers))
+    targets = targets.to(torch.device("cuda"))
+    plan, network = replace(plan_of(encoder, 64, 96), kept=kept), frozen_network(encoder, dtype)
+    losses, gradient = ExplicitObjective(encoder, recipe, content, targets, dtype).evaluate(image)
+    tiled = TiledObjective(network, recipe, content, targets, plan)
+    tiled.evaluate(image)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        tiled_losses, tiled_gradient = tiled.evaluate(image)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    # A GPU multiplies float32 with fewer digits, and in another order for another shape.
+    tolerance = 1e-3 if dtype == torch.float32 else 2e-2
+    assert_same(tiled_losses, losses, tolerance)
+    assert distance(tiled_gradient, gradient) < tolerance
+
+
 def painted(recipe: Recipe, image: Tensor, target: Tensor, tiles: tuple[int, int] | None) -> Tensor:
     """What some steps make of an image in the style of `target`, in tiles or whole."""
     encoder = tiny_encoder(recipe).double()
