@@ -8,7 +8,7 @@ Shapes in names: B pictures, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -20,6 +20,7 @@ from torch import Tensor
 from ..vgg.encoder import Encoder, relu_of, starts_block
 from .convolutions import FrozenConvolution
 from .gradients import FeatureGradient
+from .packing import Mask, Maxima
 from .segments import Segment
 
 _INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
@@ -86,6 +87,34 @@ class FrozenNetwork:
                 kept.features[relu] = x
         kept.output = self._pool(segment.following, x, kept, keep) if segment.following else x
         return kept
+
+    def packed(self, kept: Activations) -> Callable[[], Activations]:
+        """Return a function that returns activations for a backward pass, and that takes less memory."""
+        # A layer with a loss is needed as it is.
+        needed = {id(x) for x in kept.features.values()}
+        outputs = {name: x if id(x) in needed else Mask.of(x) for name, x in kept.outputs.items()}
+        sources = {
+            name: next(each for each in kept.outputs if kept.outputs[each] is x)
+            for name, x in kept.pool_inputs.items()
+        }
+        pooled = {name: Mask.of(x) for name, x in kept.pooled.items()}
+        maxima = {name: Maxima.of(x, kept.pool_inputs[name].shape[3]) for name, x in kept.indices.items()}
+        segment, features, nothing = kept.segment, kept.features, kept.output.new_empty(0)
+
+        def unpacked() -> Activations:
+            whole = {name: x.unpacked() if isinstance(x, Mask) else x for name, x in outputs.items()}
+            return Activations(
+                segment,
+                nothing,
+                features,
+                whole,
+                # The backward pass of a pooling reads only their shape.
+                {name: whole[source] for name, source in sources.items()},
+                {name: mask.unpacked() for name, mask in pooled.items()},
+                {name: each.unpacked() for name, each in maxima.items()},
+            )
+
+        return unpacked
 
     def _pool(self, name: str, x: Tensor, kept: Activations, keep: bool) -> Tensor:
         """Return the input of the convolution `name`, which starts a block."""

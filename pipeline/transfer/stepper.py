@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -179,7 +179,8 @@ def choose_objective(
             return ReferenceObjective(encoder, *arguments)
         return ExplicitObjective(encoder, *arguments, dtype)
     if by_autograd:
-        return TiledObjective(AutogradNetwork(encoder), *arguments, plan, on_tile)
+        # What autograd keeps is not packed.
+        return TiledObjective(AutogradNetwork(encoder), *arguments, replace(plan, kept={}), on_tile)
     return TiledObjective(frozen_network(encoder, dtype), *arguments, plan, on_tile)
 
 

@@ -8,9 +8,9 @@ Shapes in names: B pictures, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class Network(Protocol[V]):
 
     def run(self, segment: Segment, x: Tensor, keep: bool = True) -> V: ...
 
+    def packed(self, kept: V) -> Callable[[], V]: ...
+
     def backward(
         self,
         kept: V,
@@ -85,6 +87,9 @@ class AutogradNetwork:
             layout = torch.channels_last
             features = {name: each.contiguous(memory_format=layout) for name, each in features.items()}
         return Traced(x, features, output)
+
+    def packed(self, kept: Traced) -> Callable[[], Traced]:
+        return lambda: kept
 
     def backward(
         self,
@@ -122,6 +127,10 @@ class Tile:
         return self.inner.pooled(halvings), self.window.pooled(halvings)
 
 
+# The packed values of tiles.
+Kept: TypeAlias = dict[Tile, Callable[[], V]]
+
+
 def cut(network: Network[V], tile: Tile, map_BCHW: Tensor) -> Tensor:
     """Return the window of a tile of a segment's input; that of the first segment is an image."""
     window_BCHW = tile.window.of(map_BCHW)
@@ -138,12 +147,12 @@ def sweep(
     plan: TilePlan,
     image_BCHW: Tensor,
     inputs: list[Tensor] | None = None,
-    kept: dict[Tile, V] | None = None,
+    kept: Kept[V] | None = None,
 ) -> Iterator[tuple[Tile, V]]:
     """Run the network forward, and yield every tile with its values.
 
-    `inputs` gets the input of every segment, the first of which is the image itself. `kept` gets the tiles
-    that are kept by the plan; the values of others, and of all without it, have nothing for a backward pass.
+    `inputs` gets the input of every segment, the first of which is the image itself. `kept` gets the values
+    of the tiles that are kept by the plan, packed; those of others have nothing for a backward pass.
     """
     map_BCHW = image_BCHW
     for segment in segments(tuple(network.channels)):
@@ -156,12 +165,12 @@ def sweep(
             keep = number < keeping
             tile = Tile.of(segment, inner, box, segment.gradient_border if keep else segment.forward_border)
             values = network.run(segment, cut(network, tile, map_BCHW), keep)
-            if kept is not None and keep:
-                kept[tile] = values
             if output_BCHW is not None:
                 inner, window = tile.at(segment.following)
                 inner.of(output_BCHW).copy_(inner.within(window).of(values.output))
             yield tile, values
+            if kept is not None and keep:
+                kept[tile] = network.packed(values)
             del values  # before the next tile is computed
         close_gaps(image_BCHW)
         if output_BCHW is not None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 from ..spec.recipe import Recipe
-from ..vgg.encoder import starts_block
+from ..vgg.encoder import relu_of, starts_block
 from .content_features import recomputed
 from .segments import Segment
 from .sweep import Tile
@@ -56,13 +56,14 @@ def work_factor(
 def activation_bytes(
     segment: Segment, channels: Mapping[str, int], layers: Collection[str], itemsize: int
 ) -> float:
-    """Return what a tile keeps of the forward pass, per position of its window; `layers` have a loss."""
+    """Return what a tile keeps of the forward pass per position of its window; `layers` have a loss."""
     total = 0.0
     for name, following in pairwise([*segment.convolutions, segment.following]):
         values = channels[name] / (1 << 2 * segment.halvings(name))
-        total += itemsize * values * (2 if name in layers else 1)  # with and without its ReLU
+        total += itemsize * values * ((name in layers) + (relu_of(name) in layers))
+        total += 0 if relu_of(name) in layers else values / 8
         if following and starts_block(following):
-            total += (itemsize + 8) * values / 4  # what is pooled, and the indices of max pooling
+            total += (1 / 8 + 1) * values / 4  # where what is pooled is positive, and which value it was
     return total
 
 

@@ -26,7 +26,7 @@ from .losses import Moments
 from .objective import Losses, weighted_losses
 from .segments import Segment, segments
 from .style_terms import MomentGradient, StyleTerm, style_terms
-from .sweep import Network, Tile, V, channels_last, cut, sweep
+from .sweep import Kept, Network, Tile, V, channels_last, cut, sweep
 from .targets import StyleTargets
 from .tiles import Box, OnTile, TilePlan, ignore_tile, whole
 
@@ -66,7 +66,7 @@ class TiledObjective(Generic[V]):
         recipe = self.recipe
         self._tile = 0
         inputs: list[Tensor] = []
-        kept: dict[Tile, V] = {}
+        kept: Kept[V] = {}
         moments = self._moments(image_BCHW, inputs, kept)
         style: dict[str, Tensor] = {}
         by_moments: dict[str, MomentGradient] = {}
@@ -87,7 +87,7 @@ class TiledObjective(Generic[V]):
             gradient_BCHW[:, :, strip].addcdiv_(by_input[:, :, strip], self.network.std)
         return weighted_losses(recipe, content, style, tv_B, outside_B), gradient_BCHW
 
-    def _moments(self, image_BCHW: Tensor, inputs: list[Tensor], kept: dict[Tile, V]) -> dict[str, Moments]:
+    def _moments(self, image_BCHW: Tensor, inputs: list[Tensor], kept: Kept[V]) -> dict[str, Moments]:
         """Return the moments of every style layer; see `sweep` for `inputs` and `kept`."""
         moments: dict[str, Moments] = {}
         for tile, values in sweep(self.network, self.plan, image_BCHW, inputs, kept):
@@ -115,7 +115,7 @@ class TiledObjective(Generic[V]):
         by_output: Tensor | None,
         by_moments: Mapping[str, MomentGradient],
         content: dict[str, Tensor],
-        kept: dict[Tile, V],
+        kept: Kept[V],
     ) -> Tensor:
         """Return the gradient with respect to a segment's input, given that with respect to its output.
 
@@ -126,8 +126,9 @@ class TiledObjective(Generic[V]):
         box = whole(input_BCHW)
         for inner in self.plan.tiles(segment, box):
             tile = Tile.of(segment, inner, box, segment.gradient_border)
-            values = kept.pop(tile, None)
-            if values is None:
+            if unpacked := kept.pop(tile, None):
+                values = unpacked()
+            else:
                 values = network.run(segment, cut(network, tile, input_BCHW))
             gradient = self._by_window(tile, values, by_output, by_moments, content)
             if gradient is None:
