@@ -54,7 +54,7 @@ def test_the_running_picture_is_cancelled_and_comes_back(seen: Visit) -> None:
     card(seen, "b.png").wait_for()
     cancelled = seen.page.locator("#failures li", has_text="slow.png")
     cancelled.wait_for()
-    assert "cancelled" in cancelled.inner_text()
+    assert "Cancelled." in cancelled.inner_text()
     press(seen, "Retry slow.png")
     seen.page.locator("#runs .run").wait_for()
     cancelled.wait_for(state="detached")
