@@ -44,8 +44,8 @@ def _auto_note(config: Config, name: EncoderName) -> str:
         return "Using vgg19, as `auto` does on a GPU. For the smaller, faster network: `encoder: vgg19-slim`."
     ignored = f" Only then is {config.weights} used." if config.weights else ""
     return (
-        "Using vgg19-slim, as `auto` does on a CPU. It is several times faster there than vgg19; detail is "
-        f"softer and style looser. For the full network: `encoder: vgg19`.{ignored}"
+        "Using vgg19-slim, as `auto` does on a CPU. It is several times faster there than vgg19, and its "
+        f"pictures are nearly the same. For the full network: `encoder: vgg19`.{ignored}"
     )
 
 

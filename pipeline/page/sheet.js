@@ -248,12 +248,13 @@ function buildWall() {
   at("main").append(wall);
   let columns = columnsOf(wall);
   const cut = () => cutInto(data.wall, columns * Math.ceil(AT_ONCE / columns));
-  appendAll(wall, cut(), (indices) => wallPart(indices.map((index) => card(index, false)), columns));
-  addEventListener("resize", () => {
+  const fitColumns = () => {
     if (columnsOf(wall) === columns || cards.size < order.length) return;
     columns = columnsOf(wall);
     wall.replaceChildren(...cut().map((indices) => wallPart(indices.map((index) => cards.get(index)), columns)));
-  });
+  };
+  addEventListener("resize", fitColumns);
+  appendAll(wall, cut(), (indices) => wallPart(indices.map((index) => card(index, false)), columns)).then(fitColumns);
 }
 
 // Some full rows of the wall.

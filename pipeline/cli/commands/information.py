@@ -62,7 +62,10 @@ def schema(
     cls=WithOptionalAddress,
 )
 def doctor(config: flags.ConfigPath = None, device: flags.Device = None, ray: flags.Ray = None) -> None:
-    """Check this machine: Python, torch, devices, weights, folders; with --ray, a cluster as well."""
+    """Check this machine: Python, torch, devices, weights, folders.
+
+    With --ray, check a Ray cluster as well.
+    """
     from ..doctor import examine, examine_cluster
 
     settings = flags.on_ray(flags.read_settings(config, device=device), ray)
