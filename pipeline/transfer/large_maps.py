@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -30,11 +31,18 @@ def empty_map(
     if device.type != "cpu" or size < LARGE_BYTES:
         return torch.empty((B, C, H, W), dtype=dtype, device=device, memory_format=layout)
     try:
-        mapped = mmap.mmap(-1, size)  # it ends with its last tensor
+        mapped = _mapping(size)  # it ends with its last tensor
     except OSError as error:
         raise MemoryError from error
     flat = torch.frombuffer(mapped, dtype=dtype)
     return flat.view(B, H, W, C).permute(0, 3, 1, 2) if channels_last else flat.view(B, C, H, W)
+
+
+def _mapping(size: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    # By default it is shared memory, which does not count as the process's own (see `usage`).
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def close_gaps(map_BCHW: Tensor) -> None:

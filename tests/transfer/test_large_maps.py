@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import mmap
+import re
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline.transfer import large_maps
 from pipeline.transfer.large_maps import empty_map
-from pipeline.transfer.usage import own_bytes
 
 CPU = torch.device("cpu")
+SMAPS = Path("/proc/self/smaps")  # see proc(5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -26,20 +29,44 @@ def test_it_is_laid_out_as_torch_does(
     assert torch.equal(mapped, values)
 
 
-@pytest.mark.skipif(not own_bytes(), reason="the system does not say what a process has")
-def test_it_is_given_back_with_its_last_tensor() -> None:
-    before = own_bytes()
+def test_it_is_given_back_with_its_last_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    mappings: list[weakref.ref[mmap.mmap]] = []
+
+    class Mapping(mmap.mmap):
+        def __init__(self, *_: object, **__: object) -> None:
+            mappings.append(weakref.ref(self))
+
+    monkeypatch.setattr(mmap, "mmap", Mapping)
     kept = empty_map((1, 3, 4096, 2048), torch.float32, CPU).fill_(1)
     view = kept[:, :, :10]
     del kept
-    assert own_bytes() - before > 90e6
+    (mapping,) = mappings
+    assert mapping() is not None
     assert float(view.sum()) == 10 * 3 * 2048
     del view
-    assert own_bytes() - before < 30e6
+    assert mapping() is None
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="the system does not say what a mapping takes")
+def test_it_counts_as_memory_of_the_process() -> None:
+    kept = empty_map((1, 3, 4096, 2048), torch.float32, CPU).fill_(1)
+    assert own_bytes_at(kept.data_ptr()) >= kept.nbytes
+
+
+def own_bytes_at(address: int) -> int:
+    """Return how much memory, not shared with others, the mapping has that an address is in."""
+    found = False
+    for line in SMAPS.read_text().splitlines():
+        if bounds := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            first, end = (int(each, 16) for each in bounds.groups())
+            found = first <= address < end
+        elif found and line.startswith("Anonymous:"):
+            return int(line.split()[1]) << 10
+    return 0
 
 
 def test_no_memory_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: int) -> None:
+    def full(*arguments: int, **options: int) -> None:
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(mmap, "mmap", full)

@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.checkpoints import RunState, read_checkpoint, write_checkpoint
 from pipeline.transfer.optimizers import Adam, Optimizer, build_optimizer
+from pipeline.transfer.stored import loaded
 
 
 def quadratic(canvas_BN: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -55,7 +56,7 @@ def test_the_state_survives_a_checkpoint(name: str, tmp_path: Path) -> None:
     assert state is not None
     assert state.canvas is not None
     assert state.optimizer is not None
-    twin_BN = state.canvas
+    twin_BN = loaded(state.canvas)
     restored = build_optimizer(recipe, twin_BN)
     restored.load_state_dict(state.optimizer)
     take_steps(canvas_BN, optimizer, 5)

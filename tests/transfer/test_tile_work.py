@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
@@ -74,22 +76,25 @@ def test_activations_take_what_a_tile_keeps() -> None:
     for segment in segments(tuple(encoder.channels)):
         channels = 3 if segment.depth == 0 else 4
         x = torch.rand(1, channels, 64, 96).to(torch.bfloat16, memory_format=torch.channels_last)
-        before = tracked_bytes()
         kept = network.packed(network.run(segment, x))
-        gc.collect()
         estimate = activation_bytes(segment, encoder.channels, encoder.layers, 2)
-        assert (tracked_bytes() - before) / (64 * 96) == pytest.approx(estimate, rel=1e-6)
-        del kept
+        assert bytes_held_by(kept) / (64 * 96) == pytest.approx(estimate, rel=1e-6)
 
 
-def tracked_bytes() -> int:
-    """The bytes of all tensors that there are, each memory once."""
-    found = {}
-    for each in gc.get_objects():
-        if issubclass(type(each), Tensor):
+def bytes_held_by(function: Callable[[], object]) -> int:
+    """Return the bytes of all tensors that a function refers to in what encloses it, each memory once."""
+    storages: dict[int, int] = {}
+    pending, seen = list(inspect.getclosurevars(function).nonlocals.values()), set[int]()
+    while pending:
+        each = pending.pop()
+        if id(each) in seen or isinstance(each, type | ModuleType):
+            continue
+        seen.add(id(each))
+        if isinstance(each, Tensor):
             storage = each.untyped_storage()
-            found[storage.data_ptr()] = storage.nbytes()
-    return sum(found.values())
+            storages[storage.data_ptr()] = storage.nbytes()
+        pending += gc.get_referents(each)
+    return sum(storages.values())
 
 
 def test_the_deepest_are_kept_first_and_nothing_beyond_the_memory() -> None:
