@@ -71,6 +71,10 @@ class DiskError(MachineError):
     """A folder that cannot be written, or a full disk."""
 
 
+class ScratchFull(DiskError):
+    """A disk has too little free space for the temporary files of one picture; a smaller one may fit."""
+
+
 class WorkerLost(PipelineError):
     """The process that ran a job died or hung; it costs the job one attempt."""
 

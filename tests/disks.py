@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
+
+from pipeline.errors import DiskError
 from pipeline.storage.files import Disk, walk
 
 When = Literal["before", "after"]
@@ -115,3 +118,12 @@ def deep_folders(folder: Path) -> Iterator[Path]:
         for entry in reversed(list(walk(folder))):
             is_folder = entry.is_dir(follow_symlinks=False)
             (os.rmdir if is_folder else os.unlink)(entry.path)
+
+
+def fail_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the tensors in files be unreadable, as on a disk with a bad sector."""
+
+    def fail(*arguments: object) -> None:
+        raise DiskError("a file: cannot be read (Input/output error).")
+
+    monkeypatch.setattr("pipeline.transfer.stored.OpenFile.read", fail)

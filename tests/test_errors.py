@@ -39,6 +39,7 @@ def test_exit_codes_are_those_of_the_design() -> None:
         "WeightsError": 3,
         "DeviceError": 3,
         "DiskError": 3,
+        "ScratchFull": 3,
         "LockedError": 5,
         "WorkerLost": 1,
         "DeadlineError": 4,

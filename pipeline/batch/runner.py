@@ -175,7 +175,7 @@ class BatchRun:
         """Return a waiting job that can run by itself now, as a group of its own; None if there is none."""
         if self._lanes.busy and self._lanes.at_once > 1:
             return None
-        for _ in range(len(self._waiting)):  # one whose double still runs goes back to their end
+        for _ in range(len(self._waiting)):  # a duplicate of a running job goes back to the end of the queue
             if group := next(self._groups([self._waiting.pop(0)]), None):
                 return group
         return None
@@ -234,12 +234,13 @@ class BatchRun:
         deadline = self.runner.options.deadline
         if deadline is None:
             return 0.0
-        speed = self.ledger.speed(self.executor.encoder_info(job.recipe.encoder).name)
-        # A square picture is the largest of its size; better to finish early than late.
-        if not speed:
+        found = self.ledger.speed(self.executor.encoder_info(job.recipe.encoder).name)
+        # The speed of a CPU says nothing about that of a GPU.
+        if not found or _kind(found[0]) != _kind(self.executor.device_name()):
             return 0.0
+        # A square picture is the largest of its size; better to finish early than late.
         work = megapixel_steps(job.recipe, 1.0) * self.executor.work_factor(job.recipe)
-        seconds = speed[1] * work * self._lanes.at_once
+        seconds = found[1] * work * self._lanes.at_once
         return seconds if seconds > deadline.left_s else 0.0
 
     def _submit(self, group: Sequence[Decision], alone: bool) -> None:
@@ -323,6 +324,11 @@ class BatchRun:
         self.last = finished
         self.summary.count(finished, self.runner.folder.path)
         self.observer.job_finished(finished)
+
+
+def _kind(device: str) -> str:
+    """Return the kind of a device: `cuda` for `cuda:1`."""
+    return device.split(":")[0]
 
 
 def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..errors import ImageError, PipelineError
+from ..errors import ImageError, PipelineError, ScratchFull
 from ..spec.jobs import JobResult
 from ..spec.recipe import Recipe
 from ..spec.text import counted
@@ -36,8 +36,9 @@ MOST_HALVED = 4
 class Refusal:
     """Why an attempt failed on a device: no memory, perhaps for a `style`, or an `unexpected` error.
 
-    `foreseen`: too little memory by the estimate, even for the smallest tiles; `by_limit`: it is limited by
-    memory_mb. It does not hold the exception, which would hold what the attempt had allocated.
+    `foreseen`: too little memory by the estimate, even for the smallest tiles; `by_limit`: the memory is
+    limited by memory_mb. `no_space`: the disk had too little for the history of L-BFGS. A refusal does not
+    hold the exception, which would hold what the attempt had allocated.
     """
 
     device: str
@@ -45,11 +46,12 @@ class Refusal:
     unexpected: JobResult | None = None
     foreseen: bool = False
     by_limit: bool = False
+    no_space: JobResult | None = None
 
     def result(self, prepared: Prepared) -> JobResult:
         """Return the result of a job for which nothing is left to try."""
-        if self.unexpected is not None:
-            return self.unexpected
+        if ready := self.unexpected or self.no_space:
+            return ready
         job, level = prepared.task.job, prepared.levels[-1]
         memory = memory_name(self.device, self.by_limit and self.foreseen)
         if self.style is not None:
@@ -97,7 +99,8 @@ class Attempt:
         # Beside other processes the job keeps its settings: the batch runs it again without them.
         if refusal.unexpected or not task.alone:
             return []
-        if not refusal.foreseen and refusal.style is None and self.halved < MOST_HALVED:
+        tiles_matter = not refusal.foreseen and refusal.style is None and refusal.no_space is None
+        if tiles_matter and self.halved < MOST_HALVED:
             return [replace(self, halved=self.halved + 1)]
         recipe = task.job.recipe
         has_history = recipe.optimizer == "lbfgs" and recipe.history > SHORT_HISTORY
@@ -168,6 +171,10 @@ def _run(
         logger.debug("no memory on %s for %s, adjusted: %s", device, pictures, attempt.adjusted or "nothing")
         by_limit = session.memory.limit_bytes is not None
         return Refusal(device, error.style, foreseen=error.foreseen, by_limit=by_limit)
+    except ScratchFull as full:
+        logger.debug("no space for a history on %s, adjusted: %s", device, attempt.adjusted or "nothing")
+        failure = ImageError(f"{attempt.group[0].task.job.content}: {full.message}", full.next_step)
+        return Refusal(device, no_space=replace(JobResult.failure(failure), out_of_memory=True))
     except PipelineError:
         raise
     except Exception as error:

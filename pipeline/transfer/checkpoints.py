@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ..errors import DiskError
 from ..storage.temporary import CAN_RENAME_OPEN_FILES
 from .headers import CHECKPOINT_FORMAT
 from .stored import Stored, loaded, parts_of
@@ -135,5 +136,7 @@ def read_checkpoint(path: Path) -> RunState | None:
         return None
     except OSError as error:
         raise DamagedError(f"cannot be read ({error.strerror or error})") from error
+    except DiskError as error:
+        raise DamagedError("cannot be read to its end") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError("is damaged") from error

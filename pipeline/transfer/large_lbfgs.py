@@ -1,8 +1,8 @@
 """L-BFGS for one large picture, in a third of the memory of `LBFGS`, or with hardly any.
 
 The pairs of the history are kept in bfloat16, and in a file if the memory does not hold them. Vectors are
-read in parts, and computed with in float32. A step is rounded before it is taken, and what it changed in the
-gradient before its products are, so that every product is one of vectors that are in the history.
+read in parts, and computed with in float32. Steps are rounded before they are taken, and gradient changes
+before their inner products are computed, so that every product is one of vectors that are in the history.
 
 Shapes in names: N numbers of a canvas, n of a part of it, P = 2 · history vectors of the history.
 """

@@ -5,6 +5,7 @@ They are read and written, not mapped: mapped pages count as memory of the proce
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import tempfile
@@ -17,10 +18,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from ..errors import ScratchFull
 from ..storage.files import disk_errors, make_private
 
 # Numbers that are in memory at once.
 PART = 1 << 22
+# The disk, the user's quota or the largest file is too small.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class OpenFile:
@@ -105,7 +109,8 @@ def temporary_tensor(folder: Path, shape: Sequence[int], dtype: torch.dtype) -> 
     The folder should not be one that is kept in memory, as /tmp may be.
 
     Raises:
-        DiskError: the folder cannot be written, or the disk has less free space.
+        ScratchFull: the disk has less free space.
+        DiskError: the folder cannot be written.
     """
     size = math.prod(shape) * dtype.itemsize
     failure = f"the history of L-BFGS needs {size / 1e9:.3g} GB there"
@@ -114,11 +119,20 @@ def temporary_tensor(folder: Path, shape: Sequence[int], dtype: torch.dtype) -> 
         make_private(folder)
         raw = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         file = OpenFile(raw, f"a temporary file in {folder}")
-        if hasattr(os, "posix_fallocate"):  # so that a full disk is noticed now
-            os.posix_fallocate(raw.fileno(), 0, size)
-        else:
-            raw.truncate(size)
+        try:
+            _reserve(raw, size)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise ScratchFull(f"{folder}: {failure} ({error.strerror}).", advice) from error
     return FileTensor(file, shape, dtype)
+
+
+def _reserve(file: FileIO, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):  # so that a full disk is noticed now
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)
 
 
 def parts_of(stored: Stored, numbers: int = PART) -> Iterator[Tensor]:

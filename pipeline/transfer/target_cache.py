@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from ..errors import DiskError
 from ..storage.files import make_private
 from .losses import Moments
 from .targets import StyleTargets
@@ -127,7 +128,7 @@ class TargetCache:
             if metadata != {"key": key, "format": FORMAT_VERSION} or not _are_moments(tensors, channels):
                 return None
             os.utime(path)
-        except (OSError, DamagedError):
+        except (OSError, DiskError, DamagedError):
             return None
         return StyleTargets(
             {name: Moments(tensors[f"{name}.mean"], tensors[f"{name}.second"]) for name in channels}

@@ -77,7 +77,8 @@ def read_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a file.
 
     Raises:
-        OSError: it does not exist, or cannot be read.
+        OSError: it does not exist, or cannot be opened.
+        DiskError: its tensors cannot be read.
         DamagedError: it is not as it was written.
     """
     stored, metadata = open_tensor_file(path)
@@ -90,7 +91,8 @@ def open_tensor_file(path: Path) -> tuple[dict[str, FileTensor], dict[str, str]]
     The file stays open as long as one of the tensors is referred to.
 
     Raises:
-        OSError: it does not exist, or cannot be read.
+        OSError: it does not exist, or cannot be opened.
+        DiskError: its tensors cannot be read.
         DamagedError: it is not as it was written.
     """
     try:

@@ -24,8 +24,9 @@ SMALLEST = 256
 # How large windows may be. Larger ones save little: at 64 megapixels, the largest of these process 1.1 times
 # the picture's pixels. Smaller ones leave memory for activations, which may save more.
 WINDOWS_BYTES = (1 << 30, 1 << 29, 1 << 28, 1 << 27)
-# Tensors as large as the canvas, without the pairs of L-BFGS. The canvas and its gradient; beside them, the
-# best canvas and the last gradient; beside these, the last step and its change of the gradient.
+# How many tensors as large as the canvas are in memory, without the pairs of L-BFGS: the canvas and its
+# gradient; the best canvas and the last gradient, if they are not in a file; and, with a history in float32,
+# the last step and its change of the gradient.
 IN_FILE, IN_BFLOAT16, IN_FLOAT32 = 2, 4, 6
 # A plan is preferred to those after it if its tiles are at most this many times as much work.
 WORTH = 1.15

@@ -15,6 +15,7 @@ from fakes import FakeExecutor, MakeManifest, MakePicture, Recorder, Workshop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.batch.deadline import Deadline
 from pipeline.batch.planner import RunOptions
 from pipeline.batch.runner import Runner, group_jobs
 from pipeline.batch.summary import Summary
@@ -250,6 +251,17 @@ def test_the_speed_of_several_workers_is_the_machines(workshop: Workshop) -> Non
         beside = ledger.speed("fake")
     assert alone is not None
     assert beside == (alone[0], alone[1] / 2)
+
+
+@pytest.mark.parametrize(("device", "count"), [("fake0:1", 0), ("other", 4)])
+def test_only_a_speed_of_the_same_kind_of_device_postpones(
+    workshop: Workshop, device: str, count: int
+) -> None:
+    with closing(Ledger(workshop.state)) as ledger:
+        ledger.note_speed("fake", device, 1e12)
+    executor = FakeExecutor()
+    workshop.run(executor, deadline=Deadline(3600, lambda: 0.0))
+    assert len(executor.ran) == count
 
 
 def test_a_job_listed_twice_is_made_once(workshop: Workshop, make_manifest: MakeManifest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -205,16 +206,49 @@ def test_a_picture_with_a_rounded_history_that_was_stopped_comes_out_as_if_it_ha
     assert not scratch.exists() or list(scratch.iterdir()) == []
 
 
-def test_a_full_disk_is_the_machines_fault_and_says_how_much_a_history_needs(
-    executor, make_task, monkeypatch
-) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+class SmallDisk:
+    """Lets files that are larger than `free` be refused."""
 
-    monkeypatch.setattr(Tiling, "_ways", lambda self, recipe: [(History.FILE, False)])
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, free: float) -> None:
+        self.asked: list[int] = []
+        reserve = os.posix_fallocate
+
+        def limited(descriptor: int, start: int, size: int) -> None:
+            self.asked.append(size)
+            if size > free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            reserve(descriptor, start, size)
+
+        monkeypatch.setattr(os, "posix_fallocate", limited)
+        monkeypatch.setattr(Tiling, "_ways", lambda self, recipe: [(History.FILE, False)])
+
+
+def test_a_disk_too_small_for_a_history_gets_a_shorter_one(executor, make_task, monkeypatch) -> None:
     executor.config = executor.config.model_copy(update={"tiles": 64})
-    with pytest.raises(DiskError, match=r"scratch: the history of L-BFGS needs .* GB there \(No space left"):
+    disk = SmallDisk(monkeypatch, 20 * 3 * 2 * 150**2 - 1)
+    (result,) = run(executor, [make_task(1, size=150, square=True, margin=0, pyramid=0)])
+    assert [size // (3 * 2 * 150**2) for size in disk.asked[:2]] == [20, 6]
+    assert result.status == "done"
+    assert "history 3: the memory was too small for more" in result.adjusted
+
+
+def test_a_disk_too_small_for_any_history_costs_its_own_job_only(executor, make_task, monkeypatch) -> None:
+    executor.config = executor.config.model_copy(update={"tiles": 64})
+    SmallDisk(monkeypatch, 500_000)
+    large, small = run(executor, [make_task(1, size=150), make_task(2, size=50)])
+    assert (large.status, small.status) == ("failed", "done")
+    assert re.search(
+        r"1\.png: .*scratch: the history of L-BFGS needs .* GB there \(No space left", large.error
+    )
+    assert large.next_step.startswith("Free some space")
+
+
+def test_a_folder_that_cannot_be_written_is_the_machines_fault(executor, make_task, monkeypatch) -> None:
+    monkeypatch.setattr(Tiling, "_ways", lambda self, recipe: [(History.FILE, False)])
+    executor.config = executor.config.model_copy(update={"tiles": 64})
+    (executor.config.state_dir / "scratch").parent.mkdir(parents=True)
+    (executor.config.state_dir / "scratch").write_text("no folder")
+    with pytest.raises(DiskError, match="scratch: the history of L-BFGS needs"):
         run(executor, [make_task(1, size=150)])
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from disks import fail_to_read
 
 from pipeline.transfer.checkpoints import LossRow, RunState, read_checkpoint, write_checkpoint
 from pipeline.transfer.headers import CHECKPOINT_FORMAT
@@ -69,6 +70,13 @@ def test_a_flipped_bit_anywhere_is_found(path):
         path.write_bytes(changed)
         with pytest.raises(DamagedError, match="damaged"):
             read_checkpoint(path)
+
+
+def test_a_file_that_the_disk_cannot_read_is_found(path, monkeypatch):
+    write_checkpoint(path, state())
+    fail_to_read(monkeypatch)
+    with pytest.raises(DamagedError, match="cannot be read"):
+        read_checkpoint(path)
 
 
 def test_a_file_cut_short_or_of_something_else_is_found(path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import DiskError
+from pipeline.errors import DiskError, ScratchFull
 from pipeline.transfer.stored import (
     FileTensor,
     OpenFile,
@@ -65,7 +65,7 @@ def test_a_full_disk_is_said_at_once_with_what_is_needed(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(DiskError, match=r"scratch: the history of L-BFGS needs 0\.004 GB there"):
+    with pytest.raises(ScratchFull, match=r"scratch: the history of L-BFGS needs 0\.004 GB there"):
         temporary_tensor(tmp_path / "scratch", (1, 1000, 1000), torch.float32)
     assert list((tmp_path / "scratch").iterdir()) == []
 

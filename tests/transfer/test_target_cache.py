@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from disks import fail_to_read
 from small_targets import same, targets
 
 from pipeline.transfer.target_cache import FORMAT_VERSION, ColorMatch, StyleKey, TargetCache
@@ -51,6 +52,14 @@ def test_an_unreadable_entry_is_a_miss_and_is_replaced(folder, damage):
     entry = folder / "k.safetensors"
     entry.write_bytes(entry.read_bytes()[:-7] if damage is None else damage)
     assert not TargetCache(folder).fetch("k", CHANNELS, targets)[1]
+    assert TargetCache(folder).fetch("k", CHANNELS, never)[1]
+
+
+def test_an_entry_that_the_disk_cannot_read_is_a_miss(folder, monkeypatch):
+    TargetCache(folder).fetch("k", CHANNELS, targets)
+    with monkeypatch.context() as patch:
+        fail_to_read(patch)
+        assert not TargetCache(folder).fetch("k", CHANNELS, targets)[1]
     assert TargetCache(folder).fetch("k", CHANNELS, never)[1]
 
 
