@@ -188,7 +188,8 @@ def memory_name(device: str, by_limit: bool) -> str:
 
     if not by_limit and device == "cpu" and address_space_is_limited():
         return "the memory that `ulimit -v` allows this process"
-    return f"the memory of {device}{' that memory_mb in config.yaml allows' if by_limit else ''}"
+    limited = " that a process may take (see memory_mb and workers in config.yaml)" if by_limit else ""
+    return f"the memory of {device}{limited}"
 
 
 def style_too_large(name: Path | str, style: LargeStyle, memory: str) -> ImageError:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from ..errors import MachineError
 from ..spec.config import Config
 from .encoders import own_vgg19
 from .executors import InProcessExecutor
@@ -28,7 +29,7 @@ def open_backend(settings: Config) -> Iterator[Backend]:
 
     Raises:
         UsageError: Ray is not installed, or the configuration does not fit it.
-        MachineError: there is no such cluster.
+        MachineError: there is no such cluster, or no node of it can run jobs.
     """
     if settings.executor == "local":
         executor = InProcessExecutor(settings)
@@ -36,11 +37,17 @@ def open_backend(settings: Config) -> Iterator[Backend]:
             executor, lambda jobs: partial(Lanes, partial(batch_executors, settings, jobs, executor))
         )
         return
-    from .ray.cluster import ClusterExecutor, choose_kind, connected, make_executor, read_nodes
+    from .ray.cluster import ClusterExecutor, choose_kind, connected, make_executor, plan_places, read_nodes
     from .ray.lanes import RayLanes
 
     with connected(settings.ray.address):
-        kind = choose_kind(settings.device, read_nodes())
+        nodes = read_nodes()
+        kind = choose_kind(settings.device, nodes)
+        if not any(plan_places(node, kind, settings.workers) for node in nodes):
+            raise MachineError(
+                f"No node of the cluster can run jobs on {kind}.",
+                "See what it offers with `style-pipeline doctor --ray`, or choose another --device.",
+            )
         # Nodes have no imported weights of their own, but may have the same file.
         config = settings.model_copy(update={"device": kind, "weights": own_vgg19(settings)})
         cluster = ClusterExecutor(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from fakes import FAKE_ENCODER, QUICK, FakeExecutor, picture_bytes
 from ray_cluster import ClusterFake, keep_checkpoint
 
 from pipeline.batch.digests import Digests
-from pipeline.errors import DeviceError, WeightsError
+from pipeline.errors import DeviceError, DiskError, WeightsError
+from pipeline.execution.ray import actor as actor_module
 from pipeline.execution.ray.actor import Actor, Checkpoint, Hello, Message, Request, Scratch, Throttle
 from pipeline.execution.worker_process import LOGGER, Answer
 from pipeline.spec.config import Config
@@ -165,3 +167,42 @@ def test_a_scratch_folder_outlives_others_but_not_its_process(tmp_path: Path) ->
     for scratch in (second, third):
         scratch.close()
     assert list(third.path.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders for temporary files are private")
+@pytest.mark.parametrize("fault", ["open", "link", "other"])
+def test_a_scratch_folder_that_is_not_private_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    Scratch(tmp_path).close()
+    (base,) = tmp_path.iterdir()
+    if fault == "open":
+        base.chmod(0o755)
+    elif fault == "link":
+        base.symlink_to(base.rename(tmp_path / "elsewhere"))
+    else:
+        uid = os.getuid()
+        base.rename(tmp_path / f"style-pipeline-ray-{uid + 1}")
+        monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    with pytest.raises(DiskError, match="it is not a private folder of this user"):
+        Scratch(tmp_path)
+
+
+def test_large_checkpoints_are_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor_module, "LARGEST_SENT", 1)
+    messages = run(make_actor(tmp_path), make_task(tmp_path))
+    assert not any(isinstance(message, Checkpoint) for message in messages)
+    (said,) = (message for message in messages if isinstance(message, logging.LogRecord))
+    assert "is too large to send" in said.getMessage()
+    assert answer_of(messages).value[0].status == "done"
+
+
+def test_the_error_that_ends_an_actor_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
+    actor = make_actor(tmp_path, a="poison")
+    actor._run(Request([make_task(tmp_path)], ENCODERS, {}), ())
+    assert killed == [os.getpid()]
+    assert "SystemExit: 0" in capfd.readouterr().err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,9 @@ def test_inputs_on_a_shared_file_system_stay_where_they_are(task: Task, tmp_path
 def test_a_node_without_the_folder_is_at_fault(task: Task, tmp_path: Path) -> None:
     with pytest.raises(DiskError, match=r"photos: there is no such folder on the node .* --ray-ship"):
         Inputs(tmp_path / "inputs", {}).arrive(task)
+
+
+def test_a_folder_that_cannot_be_looked_up_is_the_nodes_fault(task: Task, tmp_path: Path) -> None:
+    unknown = replace(task, job=replace(task.job, content=tmp_path / ("long" * 99) / "me.jpg"))
+    with pytest.raises(DiskError, match="there is no such folder on the node"):
+        Inputs(tmp_path / "inputs", {}).arrive(unknown)

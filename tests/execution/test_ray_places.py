@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.errors import UsageError
-from pipeline.execution.ray.cluster import ClusterExecutor, Node, Place, choose_kind, connected, plan_places
+from pipeline.errors import DeviceError, MachineError, UsageError
+from pipeline.execution.backend import open_backend
+from pipeline.execution.executors import InProcessExecutor
+from pipeline.execution.ray import actors, cluster, lanes
+from pipeline.execution.ray.actors import Actors, Group, RemoteActor
+from pipeline.execution.ray.cluster import (
+    ClusterExecutor,
+    Node,
+    Place,
+    choose_kind,
+    connected,
+    make_executor,
+    plan_places,
+)
+from pipeline.execution.ray.lanes import RayLanes
 from pipeline.spec.config import Config
+from pipeline.spec.jobs import StepProgress
 from pipeline.spec.recipe import Recipe
 
 
@@ -60,3 +77,104 @@ def test_the_address_of_a_client_is_refused(environment: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: no wheel for this Python or machine")
     with pytest.raises(UsageError, match="expected the HOST:PORT"), connected("ray://head:10001"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("node_mb", "memory_mb", "beside", "expected"),
+    [
+        (8000, "auto", 4, 2000),
+        (8000, 4000, 4, 1000),
+        (2000, 4000, 4, 500),
+        (0, 4000, 2, 2000),
+        (0, "auto", 4, "auto"),
+        (8000, "auto", 1, "auto"),
+        (8000, 4000, 1, 4000),
+    ],
+)
+def test_actors_of_a_node_share_its_memory(
+    environment: Path, node_mb: int, memory_mb: Any, beside: int, expected: Any
+) -> None:
+    place = Place(Node("id", "host", 4, 0, node_mb << 20), 1, beside=beside)
+    executor = make_executor(place, Config(memory_mb=memory_mb))
+    assert isinstance(executor, InProcessExecutor)
+    assert (executor.config.memory_mb, executor.config.device) == (expected, "cpu")
+
+
+@pytest.mark.parametrize(("device", "nodes"), [("cuda", [node(4)]), ("auto", [node(0)]), ("cpu", [])])
+def test_a_cluster_on_which_nothing_can_run_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, device: str, nodes: list[Node]
+) -> None:
+    monkeypatch.setattr(cluster, "connected", lambda address: nullcontext())
+    monkeypatch.setattr(cluster, "read_nodes", lambda: nodes)
+    settings = Config(executor="ray", device=device)
+    with pytest.raises(MachineError, match="No node of the cluster can run jobs on"), open_backend(settings):
+        pass
+
+
+class KnownActors(Actors):
+    """Actors of which none is started, and whose processes need not be ended."""
+
+    def __init__(self, *members: RemoteActor) -> None:
+        super().__init__(Config(), "cpu", 9, make_executor)
+        self._actors = list(members)
+
+    def remove(self, actor: RemoteActor) -> None:
+        if actor in self:
+            self._actors.remove(actor)
+
+
+def test_a_cluster_that_loses_its_last_node_is_mentioned_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(actors, "NODES_S", -1.0)
+    monkeypatch.setattr(actors, "read_nodes", list)
+    known = KnownActors()
+    with caplog.at_level(logging.WARNING):
+        known.look()
+        known.look()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Ray: no node can run jobs on cpu; the run waits for one to join"
+    ]
+
+
+def actor_on(name: str, groups: int) -> RemoteActor:
+    place = Place(Node(name, name, 2, 0), 1, beside=2)
+    return RemoteActor(place, None, None, ready=True, groups=[Group([]) for _ in range(groups)])
+
+
+def test_a_node_that_is_left_out_keeps_no_idle_actor() -> None:
+    faulty, idle, busy, elsewhere = (actor_on(*each) for each in [("a", 1), ("a", 0), ("a", 1), ("b", 0)])
+    known = KnownActors(faulty, idle, busy, elsewhere)
+    known.leave_out(faulty, DeviceError("The device is gone.", "Plug it in."))
+    assert list(known) == [busy, elsewhere]
+    assert [known.is_left_out(actor) for actor in known] == [True, False]
+
+
+def test_what_fails_in_the_end_of_a_run_does_not_end_its_actors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outbox is full, so a snapshot fails; actors still send their checkpoints."""
+
+    def fail(progress: StepProgress) -> None:
+        raise MachineError("The disk is full.", "Free some space.")
+
+    monkeypatch.setattr(lanes, "Actors", lambda *_: KnownActors(busy))
+    busy = actor_on("a", 1)
+    made = RayLanes(
+        fail,
+        lambda: False,
+        config=Config(),
+        kind="cpu",
+        jobs=1,
+        executor=ClusterExecutor(Config()),
+        make=make_executor,
+    )
+
+    def turn() -> None:
+        made._handle(busy, None, StepProgress(1, 9, 1, 1, 0.0, 0.0, 0.0, b"picture", "a"))
+        busy.groups.clear()
+
+    monkeypatch.setattr(made, "_turn", turn)
+    monkeypatch.setattr(KnownActors, "close", lambda self: None)
+    with pytest.raises(MachineError, match="full"):
+        made._handle(busy, None, StepProgress(1, 9, 1, 1, 0.0, 0.0, 0.0, b"picture", "a"))
+    made.__exit__()
+    assert not busy.groups

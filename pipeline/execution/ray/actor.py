@@ -7,9 +7,11 @@ import os
 import platform
 import queue
 import shutil
+import stat
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -18,7 +20,7 @@ from logging.handlers import QueueHandler
 from pathlib import Path
 from typing import TypeAlias
 
-from ...errors import JobError, MachineError, WeightsError
+from ...errors import DiskError, JobError, MachineError, WeightsError
 from ...spec.config import Config
 from ...spec.jobs import JobResult, StepProgress, Task
 from ...storage.temporary import remove_unlocked, unfinished_file, write_file
@@ -30,6 +32,10 @@ from .inputs import Inputs
 
 # Seconds between two steps of a job that are sent; one with a snapshot is always sent.
 SEND_S = 1.0
+# Larger checkpoints are not sent: one is in memory three times, here, in Ray's store and in the driver.
+LARGEST_SENT = 1 << 30
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,7 @@ class Actor:
         try:
             self._messages.put(self._answer(request, files))
         except BaseException:
+            traceback.print_exc()  # line by line, into the logs of Ray on this node
             os.kill(os.getpid(), KILL)  # an exit code of 0 would tell Ray that the end was intended
 
     def _answer(self, request: Request, files: Sequence[bytes]) -> Answer:
@@ -169,6 +176,7 @@ class Channel:
         self.should_stop = should_stop
         self._config = config
         self._known: dict[str, int] = {}  # when the checkpoints that the driver has were modified
+        self._said_large = False
 
     def send(self, progress: StepProgress, /) -> None:
         self._put(progress)
@@ -178,10 +186,22 @@ class Channel:
         for key in keys:
             path = checkpoint_path(self._config, key)
             with suppress(FileNotFoundError):
-                modified_ns = path.stat().st_mtime_ns
-                if self._known.get(key) != modified_ns:
+                status = path.stat()
+                if status.st_size > LARGEST_SENT:
+                    self._say_large(status.st_size)
+                elif self._known.get(key) != status.st_mtime_ns:
                     self._put(Checkpoint(key, path.read_bytes()))
-                    self._known[key] = modified_ns
+                    self._known[key] = status.st_mtime_ns
+
+    def _say_large(self, size: int) -> None:
+        if not self._said_large:
+            self._said_large = True
+            logger.warning(
+                "Ray: a checkpoint of %.1f GB on %s is too large to send; if its job is interrupted, "
+                "it resumes from an earlier one, or starts over",
+                size / 1e9,
+                platform.node(),
+            )
 
     def write_checkpoints(self, checkpoints: Mapping[str, bytes]) -> None:
         """Write what jobs resume from.
@@ -220,6 +240,7 @@ class Scratch:
         user = os.getuid() if hasattr(os, "getuid") else "user"
         base = place / f"style-pipeline-ray-{user}"
         base.mkdir(mode=0o700, exist_ok=True)
+        _check_private(base)
         for lock in base.glob(f"{LOCK}*"):
             remove_unlocked(lock)
         for folder in base.glob(f"{FOLDER}*"):
@@ -233,3 +254,16 @@ class Scratch:
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         self._held.close()
+
+
+def _check_private(folder: Path) -> None:
+    """Check that nobody else can put files into a folder whose name can be guessed.
+
+    Raises:
+        DiskError: it is of another user, open to others, or a link.
+    """
+    if not hasattr(os, "getuid"):  # Windows, where folders for temporary files are private
+        return
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise DiskError(f"{folder}: it is not a private folder of this user.", "Remove it.")

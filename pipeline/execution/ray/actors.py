@@ -80,6 +80,7 @@ class Actors:
         self._starts: dict[str, int] = {}  # by node: actors in a row that ended before they were ready
         self._left_out: dict[str, MachineError] = {}
         self._look_at = -math.inf
+        self._said_empty = False
 
     def __iter__(self) -> Iterator[RemoteActor]:
         return iter(list(self._actors))
@@ -110,6 +111,9 @@ class Actors:
         usable = {node for node, places in plans.items() if places}
         if self._left_out and usable <= self._left_out.keys():
             raise next(reversed(self._left_out.values()))
+        if not usable and not self._said_empty:
+            logger.warning("Ray: no node can run jobs on %s; the run waits for one to join", self._kind)
+        self._said_empty = not usable
 
     def _fill(self, places: Sequence[Place]) -> None:
         """Start the actors of a node that are missing."""
@@ -151,12 +155,19 @@ class Actors:
                 self.leave_out(actor, MachineError(why, "Look at the logs of Ray on that node."))
 
     def leave_out(self, actor: RemoteActor, error: MachineError) -> None:
-        """Start no more actors on the node of this one, and give this one up."""
+        """Give up this actor and the idle ones on its node, and start no more there."""
         node = actor.place.node
         if node.id not in self._left_out:
             logger.warning("Ray: %s is left out: %s", node.host, error)
         self._left_out[node.id] = error
         self.remove(actor)
+        for each in self:
+            if each.place.node.id == node.id and not each.groups:
+                self.remove(each)
+
+    def is_left_out(self, actor: RemoteActor) -> bool:
+        """Return whether the node of an actor is left out."""
+        return actor.place.node.id in self._left_out
 
     def remove(self, actor: RemoteActor) -> None:
         """Kill an actor; another is started in its place if the node is still used."""

@@ -24,12 +24,13 @@ Kind = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Node:
-    """A node that is alive, with what it offers in all."""
+    """A node that is alive, with what it offers in all; `memory_bytes` 0 is unknown."""
 
     id: str
     host: str
     cpus: int
     gpus: int
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def read_nodes() -> list[Node]:
     found = []
     for node in ray.nodes():
         if node["Alive"]:
-            cpus, gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
-            found.append(Node(node["NodeID"], node["NodeManagerHostname"], cpus, gpus))
+            offers = [int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU", "memory")]
+            found.append(Node(node["NodeID"], node["NodeManagerHostname"], *offers))
     return found
 
 
@@ -141,10 +142,14 @@ def start_actor(
 
 
 def make_executor(place: Place, config: Config) -> Executor:
-    """Return the executor of an actor; called in the actor."""
-    from ...transfer.devices import plan_device
-    from ...transfer.memory import share_bytes
+    """Return the executor of an actor; called in the actor.
 
+    Actors of one node get equal parts of what Ray counts as its memory, not of what is free: an actor that
+    replaces another starts while the rest are at work. A job is alone in its actor, so its part is a limit.
+    """
     settings = config.model_copy(update={"device": "cuda" if place.gpus else "cpu"})
-    share = share_bytes(plan_device(settings.device), place.beside, settings.memory_bytes)
-    return InProcessExecutor(settings, threads=max(1, place.cpus), share_bytes=share)
+    known = [each for each in (place.node.memory_bytes, settings.memory_bytes) if each]
+    if place.beside > 1 and known:
+        share = min(known) // place.beside
+        settings = settings.model_copy(update={"memory_mb": max(1, share >> 20)})
+    return InProcessExecutor(settings, threads=max(1, place.cpus))

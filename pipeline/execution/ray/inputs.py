@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,8 @@ class Inputs:
 
     def _check_folders(self, task: Task) -> None:
         for path in task.job.input_paths:
-            if not path.parent.is_dir():  # not a bad picture, but a machine without this folder
+            # `Path.is_dir` raises where the folder may not be read, or its share is stale.
+            if not os.path.isdir(path.parent):
                 raise DiskError(
                     f"{path.parent}: there is no such folder on the node {platform.node()}.",
                     "Mount it on every node, or send the pictures to the nodes with --ray-ship.",

@@ -66,6 +66,7 @@ class RayLanes:
 
     def __exit__(self, *_: object) -> None:
         self._should_stop = lambda: True
+        self._on_step = lambda progress: None  # if it failed, it may fail again; only checkpoints matter now
         try:
             while self._queue or any(actor.groups for actor in self._actors):
                 self._turn()
@@ -163,7 +164,7 @@ class RayLanes:
                 group = next(group for group in actor.groups if group.stream is stream)
                 actor.groups.remove(group)
                 self._done.append(Done(group.tasks, message.value or (), message.error))
-                if self._is_worn(actor) and not actor.groups:
+                if self._is_retired(actor) and not actor.groups:
                     self._actors.remove(actor)
 
     def _lose(self, actor: RemoteActor, why: str) -> None:
@@ -204,10 +205,10 @@ class RayLanes:
             actor.jobs += len(group.tasks)
 
     def _takes_more(self, actor: RemoteActor) -> bool:
-        return len(actor.groups) < IN_FLIGHT and not self._is_worn(actor)
+        return len(actor.groups) < IN_FLIGHT and not self._is_retired(actor)
 
-    def _is_worn(self, actor: RemoteActor) -> bool:
-        return actor.jobs >= self._config.watch.worker_max_jobs
+    def _is_retired(self, actor: RemoteActor) -> bool:
+        return actor.jobs >= self._config.watch.worker_max_jobs or self._actors.is_left_out(actor)
 
     def _request(self, tasks: Sequence[Task]) -> tuple[Request, Sequence[Any]]:
         names: set[str] = {task.job.recipe.encoder for task in tasks}
