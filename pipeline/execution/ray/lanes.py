@@ -13,8 +13,8 @@ from typing import Any, Self
 from ...errors import MachineError, WorkerLost
 from ...spec.config import Config
 from ...spec.jobs import JobResult, StepProgress, Task
-from ...storage.temporary import write_file
-from ..checkpoints import checkpoint_path
+from ...storage.temporary import sweep_unfinished, write_file
+from ..checkpoints import checkpoint_folder, checkpoint_path, remove_old_checkpoints
 from ..executors import Executor
 from ..lanes import Done, OnStep, ShouldStop
 from ..worker_process import Answer
@@ -62,6 +62,9 @@ class RayLanes:
         self._round_began = time.monotonic()
 
     def __enter__(self) -> Self:
+        # Drivers that were killed may have left some behind.
+        sweep_unfinished(checkpoint_folder(self._config))
+        remove_old_checkpoints(self._config)
         return self
 
     def __exit__(self, *_: object) -> None:
