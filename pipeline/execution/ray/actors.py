@@ -91,6 +91,11 @@ class Actors:
     def __contains__(self, actor: RemoteActor) -> bool:
         return actor in self._actors
 
+    @property
+    def are_starting(self) -> bool:
+        """Whether an actor will soon be ready."""
+        return any(not actor.ready and actor.age_s < LONG_START_S for actor in self)
+
     def look(self) -> None:
         """Look at the nodes if that is due: start what is missing, forget idle actors of lost nodes.
 

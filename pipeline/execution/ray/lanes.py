@@ -208,7 +208,9 @@ class RayLanes:
             actor.jobs += len(group.tasks)
 
     def _takes_more(self, actor: RemoteActor) -> bool:
-        return len(actor.groups) < IN_FLIGHT and not self._is_retired(actor)
+        # What waits at one actor cannot be given to another that is ready a moment later.
+        most = 1 if self._actors.are_starting else IN_FLIGHT
+        return len(actor.groups) < most and not self._is_retired(actor)
 
     def _is_retired(self, actor: RemoteActor) -> bool:
         return actor.jobs >= self._config.watch.worker_max_jobs or self._actors.is_left_out(actor)
