@@ -223,15 +223,14 @@ class ClusterShop(Workshop):
         """Tell whether the driver has a checkpoint of a job that has taken two steps."""
         return any(steps_of_checkpoint(path) >= 2 for path in checkpoint_folder(self.config).glob("*"))
 
-    def check_end(self, names: Sequence[str], attempts: int = 0, driver_killed: bool = False) -> None:
+    def check_end(self, names: Sequence[str], attempts: int = 0) -> None:
         """What must hold when all is done: each picture once, none partial, and nothing is left over."""
         assert list(self.pictures()) == sorted(f"{name}.png" for name in names)
         for name in names:
             assert self.record(name)["status"] == "done"
         left = [path for path in self.folder.rglob("*") if path.name.startswith(".unfinished-")]
         left += [path for stage in self.folder.rglob("*.staged") for path in stage.iterdir()]
-        # Killed before it forgets a published job, a driver leaves its checkpoint, which is removed when old.
-        left += [] if driver_killed else list(self.state.rglob("*.safetensors"))
+        left += list(self.state.rglob("*.safetensors"))
         assert left == []
         assert self.attempts() == attempts
         self.check_processes()

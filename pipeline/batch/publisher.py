@@ -46,6 +46,7 @@ class Publisher:
             return self.fail(decision, JobResult.failure(decision.error))
         if self.ledger.attempts(decision.key):  # it was published, and the process ended before it was noted
             self.ledger.end(decision.key)
+            self.executor.forget(decision.key)
         place, path = decision.place, self.folder.paths.image(decision.name, decision.job.recipe.suffix)
         try:
             if decision.action == "publish":

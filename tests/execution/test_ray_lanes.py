@@ -239,7 +239,7 @@ def test_the_driver_is_killed_and_a_second_run_completes_the_batch(shop: Cluster
     shop.release("a")
     shop.run_on_ray({"a": "wait"})
     check_resumed(shop)
-    shop.check_end(NAMES, driver_killed=True)
+    shop.check_end(NAMES)
 
 
 def test_the_commands_use_a_cluster(shop: ClusterShop, cluster: Any) -> None:
