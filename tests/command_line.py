@@ -14,8 +14,10 @@ from PIL import Image
 
 from pipeline.storage.ledger import Ledger
 
-# To give a picture its palette takes longer than two steps: only pictures that are compared get it.
-QUICK = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 2, "recolor": False}
+# To give a picture its palette, and the deeper layers, take longer than these steps.
+LAYERS = {"style_layers": ["relu1_1", "relu2_1"], "content_layers": ["relu2_1"]}
+QUICK = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 2, "recolor": False, **LAYERS}
+# For pictures that are compared.
 COMPARED = ("--set", "recolor=true")
 
 

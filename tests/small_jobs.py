@@ -15,7 +15,13 @@ from pipeline.execution.executors import InProcessExecutor
 from pipeline.spec.jobs import Job, JobResult, Style, Task
 from pipeline.spec.recipe import Recipe
 
-SMALL = {"encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 3, "margin": 0, "precision": "float32"}
+# To give so small a picture its palette takes as long as its steps, and the deeper layers most of the rest.
+SMALL = {
+    "encoder": "vgg19-slim", "size": 48, "pyramid": 0, "steps": 3, "margin": 0, "precision": "float32",
+    "recolor": False, "style_layers": {"relu1_1": 1.0, "relu2_1": 1.0}, "content_layers": {"relu2_1": 1.0},
+}  # fmt: skip
+# For jobs that are to have both.
+WHOLE = {name: getattr(Recipe(), name) for name in ("recolor", "style_layers", "content_layers")}
 
 
 def small_task(content: Path, style: Path, number: int, **fields: Any) -> Task:

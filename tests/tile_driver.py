@@ -69,7 +69,8 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def main(folder: Path) -> None:
-    task = small_task(folder / "content.png", folder / "style.png", 1, size=80, steps=STEPS)
+    deep = {"style_layers": {"relu1_1": 1.0, "relu3_1": 1.0}, "content_layers": {"relu3_1": 1.0}}
+    task = small_task(folder / "content.png", folder / "style.png", 1, size=80, steps=STEPS, **deep)
     whole, killed = folder / "whole.png", folder / "killed.png"
     assert forked(lambda: paint(folder, task, whole)) == 0
 

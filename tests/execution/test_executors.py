@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from icc_profiles import LOOKUP, PROFILES, formula, make_profile
 from PIL import ExifTags, Image, PngImagePlugin
-from small_jobs import pixels, run
+from small_jobs import WHOLE, pixels, run
 from xmp_packets import xmp_packet
 
 from pipeline.errors import DiskError
@@ -26,7 +26,7 @@ from pipeline.spec.recipe import Recipe
 
 
 def test_pictures_of_one_size_share_a_tensor_and_come_out_as_alone(executor, make_task) -> None:
-    tasks = [make_task(number) for number in (1, 2, 3, 4)]
+    tasks = [make_task(number, **WHOLE) for number in (1, 2, 3, 4)]
     seen: list[StepProgress] = []
     results = executor.run(tasks, seen.append, lambda: False)
     assert [(result.status, result.micro_batch) for result in results] == [
@@ -168,12 +168,9 @@ def masked(task: Task, styles: int = 2, **drawn: Any) -> Task:
     return Task(job, task.key, digests)
 
 
-MASKED = {"style_layers": {"relu1_1": 1.0, "relu2_1": 1.0}, "content_layers": {"relu2_1": 1.0}, "margin": 5}
-
-
 def test_jobs_with_as_many_regions_share_a_tensor_and_come_out_as_alone(executor, make_task) -> None:
-    tasks = [masked(make_task(number, **MASKED)) for number in (1, 2)]
-    tasks += [make_task(4, **MASKED), masked(make_task(5, **MASKED), styles=3)]
+    tasks = [masked(make_task(number, margin=5)) for number in (1, 2)]
+    tasks += [make_task(4, margin=5), masked(make_task(5, margin=5), styles=3)]
     results = run(executor, tasks)
     assert [(result.status, result.micro_batch, result.notes) for result in results] == [
         ("done", 2, ()), ("done", 2, ()), ("done", 1, ()), ("done", 1, ()),
@@ -184,7 +181,7 @@ def test_jobs_with_as_many_regions_share_a_tensor_and_come_out_as_alone(executor
 
 
 def test_a_masked_job_resumes_from_its_checkpoint(executor, make_task) -> None:
-    task = masked(make_task(1, **MASKED))
+    task = masked(make_task(1, margin=5))
     (whole,) = run(executor, [task])
     looks = iter([False, False, True])
     (stopped,) = run(executor, [task], lambda: next(looks))
@@ -194,7 +191,7 @@ def test_a_masked_job_resumes_from_its_checkpoint(executor, make_task) -> None:
 
 
 def test_regions_too_small_are_noted(executor, make_task) -> None:
-    (result,) = run(executor, [masked(make_task(1), styles=3)])
+    (result,) = run(executor, [masked(make_task(1, steps=1, style_layers=WHOLE["style_layers"]), styles=3)])
     assert result.status == "done"
     assert [note.partition(" is too small for ")[0] for note in result.notes] == [
         "1-mask.png: the region of style.png (0)",
@@ -205,11 +202,11 @@ def test_regions_too_small_are_noted(executor, make_task) -> None:
 
 
 def test_masks_that_cannot_be_used_fail_their_own_job(executor, make_task) -> None:
-    tall = masked(make_task(1, **MASKED), size=(36, 48))
+    tall = masked(make_task(1, margin=5), size=(36, 48))
     unseen = masked(
-        make_task(2, **MASKED), colors=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)), styles=3
+        make_task(2, margin=5), colors=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)), styles=3
     )
-    results = run(executor, [tall, unseen, masked(make_task(4, **MASKED))])
+    results = run(executor, [tall, unseen, masked(make_task(4, margin=5))])
     assert [result.status for result in results] == ["failed", "failed", "done"]
     assert "1-mask.png: this mask has 36 x 48 pixels" in results[0].error
     assert "2-mask.png: the colour of style2.png (#ff0000) is nowhere in this mask" in results[1].error
