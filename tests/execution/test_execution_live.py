@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -45,7 +46,9 @@ class Viewer:
 
 
 @pytest.fixture
-def looked_at(executor: InProcessExecutor) -> Iterator[InProcessExecutor]:
+def looked_at(executor: InProcessExecutor, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcessExecutor]:
+    """An executor at whose jobs someone looks for as long as the test takes."""
+    monkeypatch.setattr(storage, "LOOK_S", math.inf)
     look(executor.config.state_dir)
     with closing(executor):
         yield executor
@@ -184,7 +187,6 @@ def test_a_tile_shows_how_far_a_long_step_is(looked_at, make_task, monkeypatch) 
     viewer, told = Viewer(looked_at, PICTURE_S), []
 
     def on_step(progress: StepProgress) -> None:
-        look(looked_at.config.state_dir)
         viewer(progress)
         told.append(progress)
 
