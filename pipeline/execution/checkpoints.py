@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..spec.config import Config
 from ..spec.jobs import Job
 from ..storage.files import disk_errors
+from ..storage.temporary import sweep_unfinished
 
 if TYPE_CHECKING:
     from ..transfer.checkpoints import RunState
@@ -56,8 +57,13 @@ def write_state(path: Path, state: RunState) -> None:
         write_checkpoint(path, state)
 
 
-def remove_old_checkpoints(config: Config) -> None:
-    """Remove checkpoints that nobody will resume: of jobs that were given up, or changed since."""
+def sweep_checkpoints(config: Config) -> None:
+    """Remove what nobody will resume.
+
+    That is what killed processes had not finished writing, and checkpoints of jobs that were given up or have
+    changed since.
+    """
+    sweep_unfinished(checkpoint_folder(config))
     for path in checkpoint_folder(config).glob("*.safetensors"):
         with suppress(FileNotFoundError):  # another process was quicker
             if path.stat().st_mtime < time.time() - KEPT_DAYS * 86_400:

@@ -18,13 +18,7 @@ from ..spec.recipe import Recipe
 from ..storage.files import disk_errors
 from ..storage.temporary import sweep_unfinished
 from .attempts import Attempt, likeness, run_attempts
-from .checkpoints import (
-    checkpoint_folder,
-    checkpoint_path,
-    read_state,
-    remove_old_checkpoints,
-    write_state,
-)
+from .checkpoints import checkpoint_folder, checkpoint_path, read_state, sweep_checkpoints, write_state
 from .encoders import converted_dir, resolve_encoder
 from .inputs import Prepared, prepare
 from .live import LivePictures, seconds_left
@@ -329,10 +323,9 @@ class InProcessExecutor:
         from ..transfer.target_cache import TargetCache
 
         targets = self.config.cache_dir / "targets"
-        folders = self.config.state_dir, checkpoint_folder(self.config), targets, converted_dir(self.config)
-        for folder in folders:
+        sweep_checkpoints(self.config)
+        for folder in (self.config.state_dir, targets, converted_dir(self.config)):
             sweep_unfinished(folder)
-        remove_old_checkpoints(self.config)
         cache = TargetCache(targets, self.config.cache_max_mb << 20)
         # A fallback device runs one job at a time.
         share_bytes = None if device else self.share_bytes

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import DeviceError, MachineError, UsageError
+from pipeline.errors import DeviceError, DiskError, MachineError, UsageError
 from pipeline.execution.backend import open_backend
+from pipeline.execution.checkpoints import checkpoint_path
 from pipeline.execution.executors import InProcessExecutor
+from pipeline.execution.lanes import OnStep
 from pipeline.execution.ray import actors, cluster, lanes
+from pipeline.execution.ray.actor import Checkpoint
 from pipeline.execution.ray.actors import Actors, Group, RemoteActor
 from pipeline.execution.ray.cluster import (
     ClusterExecutor,
@@ -24,8 +27,9 @@ from pipeline.execution.ray.cluster import (
     plan_places,
 )
 from pipeline.execution.ray.lanes import RayLanes
+from pipeline.execution.worker_process import Answer
 from pipeline.spec.config import Config
-from pipeline.spec.jobs import StepProgress
+from pipeline.spec.jobs import JobResult, StepProgress
 from pipeline.spec.recipe import Recipe
 
 
@@ -150,31 +154,57 @@ def test_a_node_that_is_left_out_keeps_no_idle_actor() -> None:
     assert [known.is_left_out(actor) for actor in known] == [True, False]
 
 
-def test_what_fails_in_the_end_of_a_run_does_not_end_its_actors(monkeypatch: pytest.MonkeyPatch) -> None:
+def driver(monkeypatch: pytest.MonkeyPatch, on_step: OnStep, config: Config, *known: RemoteActor) -> RayLanes:
+    """The lanes of a run with such actors, none of which is a real one."""
+    monkeypatch.setattr(lanes, "Actors", lambda *_: KnownActors(*known))
+    monkeypatch.setattr(KnownActors, "close", lambda self: None)
+    executor = ClusterExecutor(config)
+    return RayLanes(
+        on_step, lambda: False, config=config, kind="cpu", jobs=2, executor=executor, make=make_executor
+    )
+
+
+def test_what_fails_at_the_end_of_a_run_does_not_end_its_actors(monkeypatch: pytest.MonkeyPatch) -> None:
     """The outbox is full, so a snapshot fails; actors still send their checkpoints."""
 
     def fail(progress: StepProgress) -> None:
         raise MachineError("The disk is full.", "Free some space.")
 
-    monkeypatch.setattr(lanes, "Actors", lambda *_: KnownActors(busy))
     busy = actor_on("a", 1)
-    made = RayLanes(
-        fail,
-        lambda: False,
-        config=Config(),
-        kind="cpu",
-        jobs=1,
-        executor=ClusterExecutor(Config()),
-        make=make_executor,
-    )
+    made = driver(monkeypatch, fail, Config(), busy)
 
     def turn() -> None:
         made._handle(busy, None, StepProgress(1, 9, 1, 1, 0.0, 0.0, 0.0, b"picture", "a"))
         busy.groups.clear()
 
     monkeypatch.setattr(made, "_turn", turn)
-    monkeypatch.setattr(KnownActors, "close", lambda self: None)
     with pytest.raises(MachineError, match="full"):
         made._handle(busy, None, StepProgress(1, 9, 1, 1, 0.0, 0.0, 0.0, b"picture", "a"))
     made.__exit__()
     assert not busy.groups
+
+
+def test_a_checkpoint_that_cannot_be_written_at_the_end_of_a_run_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, (one, other) = Config(state_dir=tmp_path), (actor_on(name, 1) for name in "ab")
+    made = driver(monkeypatch, lambda progress: None, config, one, other)
+    refused, written = (checkpoint_path(config, key) for key in "ab")
+    refused.mkdir(parents=True)
+    messages = iter([
+        (one, Checkpoint("a", b"steps")), (one, Answer([JobResult("stopped")])),
+        (other, Checkpoint("b", b"steps")), (other, Answer([JobResult("stopped")])),
+    ])  # fmt: skip
+
+    def turn() -> None:
+        actor, message = next(messages)
+        made._handle(actor, None, message)
+
+    monkeypatch.setattr(made, "_turn", turn)
+    with pytest.raises(DiskError, match="cannot be written"):
+        made._handle(one, None, Checkpoint("a", b"steps"))
+    made.__exit__()
+    assert not any(actor.groups for actor in (one, other))
+    assert written.read_bytes() == b"steps"
+    (warning,) = caplog.messages
+    assert warning.startswith(f"a checkpoint is lost: {refused}: cannot be written")

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from ...errors import MachineError, WorkerLost
+from ...errors import DiskError, MachineError, WorkerLost
 from ...spec.config import Config
 from ...spec.jobs import JobResult, StepProgress, Task
-from ...storage.temporary import sweep_unfinished, write_file
-from ..checkpoints import checkpoint_folder, checkpoint_path, remove_old_checkpoints
+from ...storage.temporary import write_file
+from ..checkpoints import checkpoint_path, sweep_checkpoints
 from ..executors import Executor
 from ..lanes import Done, OnStep, ShouldStop
 from ..worker_process import Answer
@@ -58,18 +58,16 @@ class RayLanes:
         self._shipping = Shipping() if config.ray.ship else None
         self._queue: deque[Group] = deque()
         self._done: deque[Done] = deque()
+        self._is_ending = False
         self._give_up_at = math.inf  # when jobs that were told to stop have to be ended
         self._round_began = time.monotonic()
 
     def __enter__(self) -> Self:
-        # Drivers that were killed may have left some behind.
-        sweep_unfinished(checkpoint_folder(self._config))
-        remove_old_checkpoints(self._config)
+        sweep_checkpoints(self._config)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._should_stop = lambda: True
-        self._on_step = lambda progress: None  # if it failed, it may fail again; only checkpoints matter now
+        self._is_ending = True
         try:
             while self._queue or any(actor.groups for actor in self._actors):
                 self._turn()
@@ -108,7 +106,7 @@ class RayLanes:
     def _turn(self) -> None:
         """Wait a moment for what actors send, and act on it."""
         if self._give_up_at == math.inf:
-            if self._should_stop():
+            if self._is_ending or self._should_stop():
                 self._stop()
             else:
                 self._actors.look()
@@ -155,9 +153,10 @@ class RayLanes:
         actor.silent_s = 0.0
         match message:
             case StepProgress():
-                self._on_step(message)
+                if not self._is_ending:  # it may be what ended the run
+                    self._on_step(message)
             case Checkpoint():
-                write_file(checkpoint_path(self._config, message.key), message.data)
+                self._keep(message)
             case logging.LogRecord():
                 logging.getLogger(message.name).handle(message)
             case Answer(error=MachineError() as error):  # its node's: the jobs are given to others
@@ -169,6 +168,15 @@ class RayLanes:
                 self._done.append(Done(group.tasks, message.value or (), message.error))
                 if self._is_retired(actor) and not actor.groups:
                     self._actors.remove(actor)
+
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint. At the end of a run, one that cannot be written must not cost the others."""
+        try:
+            write_file(checkpoint_path(self._config, checkpoint.key), checkpoint.data)
+        except DiskError as error:
+            if not self._is_ending:
+                raise
+            logger.warning("a checkpoint is lost: %s", error.message)
 
     def _lose(self, actor: RemoteActor, why: str) -> None:
         """Give up an actor. What it ran is lost; what waited for it is given to another."""
