@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 from command_line import COMPARED, QUICK, log_rows, opened
 from PIL import Image
 
+from pipeline.cli.eventlog import EventLog
 from pipeline.storage.ledger import Ledger
 from pipeline.transfer.headers import steps_of_checkpoint
 
@@ -166,14 +168,17 @@ def test_a_layer_that_auto_turns_out_to_lack_fails_its_job_only(cli, night):
     assert Path("outbox/night/a--s.png").exists()
 
 
-def test_contents_that_went_away_are_the_machines_fault(cli, night, make_picture):
+def test_contents_that_went_away_are_the_machines_fault(cli, night, make_picture, monkeypatch):
+    def unmounted(jobs):
+        shutil.rmtree("usb")
+        return jobs
+
+    monkeypatch.setattr("pipeline.batch.runner.group_jobs", unmounted)
     make_picture("usb/a.png", 0, (64, 48))
     night.write_text(yaml.safe_dump({"recipe": QUICK, "contents": ["usb/a.png"], "styles": ["s.png"]}))
-    code = subprocess.run(
-        [sys.executable, "-c", UNMOUNTED, "run", str(night)], capture_output=True, text=True, check=False
-    )
-    assert code.returncode == 3, code.stderr
-    assert "the folder is gone" in code.stderr
+    code, _, err = cli("run", night)
+    assert code == 3, err
+    assert "the folder is gone" in err
 
 
 def test_workers_make_what_one_process_makes(cli, night):
@@ -236,36 +241,6 @@ def test_a_configuration_from_when_weights_were_downloaded_is_explained(cli, nig
     assert "remove it" in err
 
 
-UNMOUNTED = """
-import shutil, sys
-from pipeline.cli.main import main
-from pipeline.batch import runner
-
-def unmounted(jobs, window=1):
-    shutil.rmtree("usb")
-    yield from jobs
-
-runner.group_jobs = unmounted
-sys.argv[0] = "style-pipeline"
-main()
-"""
-
-
-INTERRUPTED = """
-import signal, sys
-from pipeline.cli.main import main
-from pipeline.cli import eventlog
-
-def interrupt(self, name, progress):
-    if progress.step == 5:
-        signal.raise_signal(signal.SIGINT)
-
-eventlog.EventLog.job_step = interrupt
-sys.argv[0] = "style-pipeline"
-main()
-"""
-
-
 def test_checkpoints_that_nobody_resumed_are_removed_in_time(cli, night):
     state = Path(os.environ["XDG_STATE_HOME"]) / "style-pipeline/checkpoints"
     state.mkdir(parents=True)
@@ -276,15 +251,21 @@ def test_checkpoints_that_nobody_resumed_are_removed_in_time(cli, night):
     assert [path.name for path in state.iterdir()] == ["new.safetensors"]
 
 
-def test_interrupted_then_resumed(cli, night):
+def test_interrupted_then_resumed(cli, night, monkeypatch):
     """INT ends the running step, keeps a checkpoint, exits 130; the next run resumes from there."""
-    arguments = ["run", str(night), "--set", "steps=12", "--workers", "1"]
-    command = [sys.executable, "-c", INTERRUPTED, *arguments]
-    stopped = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert stopped.returncode == 130, stopped.stderr
-    assert "stopped a--s" in stopped.stderr
-    assert "Stopping after the current step" in stopped.stderr
-    assert stopped.stderr.endswith("Run the same command again to resume where it stopped.\n")
+
+    def interrupt(log, name, progress):
+        if progress.step == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    arguments = ["run", night, "--set", "steps=12"]
+    with monkeypatch.context() as patch:
+        patch.setattr(EventLog, "job_step", interrupt)
+        code, _, err = cli(*arguments)
+    assert code == 130, err
+    assert "stopped a--s" in err
+    assert "Stopping after the current step" in err
+    assert err.endswith("Run the same command again to resume where it stopped.\n")
     assert not list(Path("outbox").rglob("*.png"))
     state = Path(os.environ["XDG_STATE_HOME"]) / "style-pipeline/checkpoints"
     assert len(list(state.iterdir())) == 1
