@@ -33,6 +33,11 @@ def recipe_for(**fields) -> Recipe:
     return Recipe(**{"size": 68, "pyramid": 48, "steps": 3, **fields})
 
 
+def plain_recipe(**fields) -> Recipe:
+    """One that gives no palette to so small a picture, which would take longer than its steps."""
+    return recipe_for(recolor=False, **fields)
+
+
 def in_regions(edge: int) -> Request:
     """Reds on the left of `edge` (of 64) and blues on the right."""
     noise = random_image(48, 64, 7)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_requests import image_of, one, picture, recipe_for
+from small_requests import image_of, one, picture, plain_recipe, recipe_for
 from tiny import asking_for_nothing
 
 from pipeline.spec.recipe import Recipe
@@ -51,8 +51,8 @@ def test_a_start_without_new_colours_is_the_content(fields):
 
 
 def test_style_targets_are_computed_once_per_level(session, weights):
-    first = one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
-    second = one(session, Request(picture(2), [(picture(1), 1.0)], recipe_for()), weights)
+    first = one(session, Request(picture(0), [(picture(1), 1.0)], plain_recipe()), weights)
+    second = one(session, Request(picture(2), [(picture(1), 1.0)], plain_recipe()), weights)
     assert (first.cache_hits, first.cache_misses) == (0, 2)
     assert (second.cache_hits, second.cache_misses) == (2, 0)
 
@@ -62,15 +62,15 @@ def test_style_targets_are_computed_once_per_level(session, weights):
     [{"padding": "zeros"}, {"pooling": "average"}, {"style_scale": 1.5}, {"style_layers": ["relu1_1"]}],
 )
 def test_targets_of_another_recipe_are_not_mistaken(session, weights, fields):
-    one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
-    other = one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for(**fields)), weights)
+    one(session, Request(picture(0), [(picture(1), 1.0)], plain_recipe()), weights)
+    other = one(session, Request(picture(0), [(picture(1), 1.0)], plain_recipe(**fields)), weights)
     assert other.cache_misses == 2
 
 
 @pytest.mark.parametrize("color", ["luminance", "match"])
 def test_a_matched_style_belongs_to_its_content(session, weights, color):
-    recipe = recipe_for(color=color)
-    one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+    recipe = plain_recipe(color=color)
+    one(session, Request(picture(0), [(picture(1), 1.0)], plain_recipe()), weights)
     first = one(session, Request(picture(0), [(picture(1), 1.0)], recipe), weights)
     again = one(session, Request(picture(0), [(picture(1), 1.0)], recipe), weights)
     other = one(session, Request(picture(2), [(picture(1), 1.0)], recipe), weights)
@@ -94,5 +94,5 @@ def test_a_style_that_did_not_fit_is_named_if_it_is_larger_than_the_picture(
     monkeypatch.setattr(level_inputs, "gram_targets", second_is_too_large)
     styles = [(picture(1), 0.5), (picture(2), 0.5)]
     with pytest.raises(OutOfMemory) as caught:
-        one(session, Request(picture(0), styles, recipe_for(size=64, style_scale=scale)), weights)
+        one(session, Request(picture(0), styles, plain_recipe(size=64, style_scale=scale)), weights)
     assert caught.value.style == named

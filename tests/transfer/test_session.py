@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_requests import image_of, one, picture, recipe_for
+from small_requests import image_of, one, picture, plain_recipe, recipe_for
 from tiny import random_image
 
 from pipeline.errors import ImageError
@@ -23,14 +23,14 @@ from pipeline.transfer.tensors import to_image
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 31), (64, 48), (301, 199)])
 def test_odd_and_tiny_pictures_work(session, weights, size):
     content = Picture.from_image(Image.new("RGB", size, (120, 60, 30)))
-    outcome = one(session, Request(content, [(picture(1), 1.0)], recipe_for(steps=1)), weights)
+    outcome = one(session, Request(content, [(picture(1), 1.0)], plain_recipe(steps=1)), weights)
     assert max(image_of(outcome).size) == 68
 
 
 def test_square_and_back_to_the_contents_own_size(session, weights):
-    request = Request(picture(), [(picture(1), 1.0)], recipe_for(square=True))
+    request = Request(picture(), [(picture(1), 1.0)], plain_recipe(square=True))
     assert image_of(one(session, request, weights)).size == (68, 68)
-    request = Request(picture(), [(picture(1), 1.0)], recipe_for(square=True, upscale_to_content=True))
+    request = Request(picture(), [(picture(1), 1.0)], plain_recipe(square=True, upscale_to_content=True))
     assert image_of(one(session, request, weights)).size == (64, 48)
 
 
@@ -42,9 +42,9 @@ def test_a_result_is_the_same_with_a_cold_and_a_warm_cache(session, weights):
 
 
 def test_the_encoder_stays_warm_until_another_is_asked_for(session, weights):
-    first = session.encoder_for(recipe_for(), weights)
-    assert session.encoder_for(recipe_for(size=64), weights) is first
-    assert session.encoder_for(recipe_for(pooling="average"), weights) is not first
+    first = session.encoder_for(plain_recipe(), weights)
+    assert session.encoder_for(plain_recipe(size=64), weights) is first
+    assert session.encoder_for(plain_recipe(pooling="average"), weights) is not first
 
 
 def test_out_of_memory_has_a_name_of_its_own(session, weights, monkeypatch):
@@ -53,27 +53,27 @@ def test_out_of_memory_has_a_name_of_its_own(session, weights, monkeypatch):
 
     monkeypatch.setattr("pipeline.transfer.engine.StyleTransfer.run", full)
     with pytest.raises(OutOfMemory):
-        one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+        one(session, Request(picture(0), [(picture(1), 1.0)], plain_recipe()), weights)
 
 
 def test_a_style_that_cannot_fit_is_named_before_anything_runs(session, weights, monkeypatch):
     monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 30_000_000)
     monkeypatch.setattr("pipeline.transfer.engine.StyleTransfer.run", None)
     with pytest.raises(OutOfMemory) as caught:
-        one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for(size=64, style_scale=10)), weights)
+        one(session, Request(picture(0), [(picture(1), 1.0)], plain_recipe(size=64, style_scale=10)), weights)
     assert caught.value.style == LargeStyle(0, (640, 480))
 
 
 def test_a_narrow_style_is_used(session, weights):
     thin = Picture.from_image(Image.new("RGB", (20_000, 1), (200, 30, 20)))
-    assert one(session, Request(picture(0), [(thin, 1.0)], recipe_for(size=64)), weights).status == "done"
+    assert one(session, Request(picture(0), [(thin, 1.0)], plain_recipe(size=64)), weights).status == "done"
 
 
 def test_what_cannot_fit_is_not_started(session, weights, monkeypatch):
     monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: 1000)
     monkeypatch.setattr("pipeline.transfer.engine.StyleTransfer.run", None)
     with pytest.raises(OutOfMemory):
-        one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for()), weights)
+        one(session, Request(picture(0), [(picture(1), 1.0)], plain_recipe()), weights)
 
 
 def test_several_requests_are_as_each_alone(session, weights):
@@ -98,7 +98,7 @@ def test_every_region_gets_its_own_style(session, weights):
     regions = find_regions(mask, [(0, 0, 0), (1, 1, 1)], (64, 48), "m.png", ["a", "b"])
     fields = {"style_layers": ["conv1_1"], "content_weight": 0, "init": "blank", "tv_weight": 0}
     request = Request(
-        picture(0), [(each, 1.0) for each in flat], recipe_for(**fields, steps=30), None, regions
+        picture(0), [(each, 1.0) for each in flat], plain_recipe(**fields, steps=30), None, regions
     )
     image = np.asarray(image_of(one(session, request, weights)), int)
     redder = image[:, :, 0] - image[:, :, 2]
@@ -151,14 +151,14 @@ HEAVY = {f"relu{block}_1": 1e6 for block in range(1, 6)}
     ids=str,
 )
 def test_a_recipe_within_its_bounds_is_done_or_diverges(session, weights, fields):
-    outcome = one(session, Request(picture(0), [(picture(1), 1.0)], recipe_for(**fields)), weights)
+    outcome = one(session, Request(picture(0), [(picture(1), 1.0)], plain_recipe(**fields)), weights)
     assert outcome.status in {"done", "diverged"}
     assert (outcome.error is None) == (outcome.status == "done")
 
 
 @pytest.mark.gpu
 def test_the_gpu_gives_the_cpus_picture(weights, tmp_path):
-    request = Request(picture(0), [(picture(1), 1.0)], recipe_for())
+    request = Request(picture(0), [(picture(1), 1.0)], plain_recipe())
     results = []
     for device in ("cpu", "cuda"):
         outcome = one(Session(plan_device(device), TargetCache(None)), request, weights)

@@ -26,7 +26,9 @@ from pipeline.vgg.encoder import Encoder
 
 # Rows and columns, in pixels; the last is one strip.
 TILES = {"small": (16, 32), "columns": (512, 48), "strips": (32, 512)}
-SIZES = {"odd": (149, 227), "even": (160, 208), "narrow": (37, 301)}
+SIZES = {"odd": (85, 131), "even": (96, 112), "narrow": (37, 171)}
+# Of so large a picture, some tiles reach no border, nor do their surroundings, down to the deepest segment.
+LARGE = (149, 227)
 
 
 def plan_of(encoder: Encoder, rows: int, columns: int) -> TilePlan:
@@ -77,6 +79,11 @@ def test_in_float64_the_gradient_is_the_untiled_one(
     assert distance(tiled_gradient, gradient) < 1e-10
 
 
+@pytest.mark.parametrize("name", ["default", "average", "margin"])
+def test_the_gradient_of_a_large_picture_is_the_untiled_one(name: str) -> None:
+    test_in_float64_the_gradient_is_the_untiled_one(name, TILES["small"], LARGE)
+
+
 class Counting(FrozenNetwork):
     """Counts the segments that it computes, with and without what a backward pass needs."""
 
@@ -90,8 +97,7 @@ class Counting(FrozenNetwork):
 
 
 @pytest.mark.parametrize("kept", [{4: 99}, {4: 1, 3: 2}, {0: 99, 2: 99, 3: 99, 4: 99}, {0: 3}], ids=str)
-@pytest.mark.parametrize("style_loss", ["bures", "gram"])
-@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize(("style_loss", "pooling"), [("bures", "max"), ("gram", "average")])
 def test_what_is_kept_is_not_computed_again_and_changes_nothing(
     kept: dict[int, int], style_loss: str, pooling: str
 ) -> None:
@@ -130,8 +136,7 @@ def test_the_reference_keeps_activations_too() -> None:
 
 
 @pytest.mark.parametrize("margin", [0, 5, 16, 40])
-@pytest.mark.parametrize("style_loss", ["bures", "gram"])
-@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize(("style_loss", "pooling"), [("bures", "max"), ("gram", "average")])
 def test_masks_margins_and_batches(margin: int, style_loss: str, pooling: str) -> None:
     recipe = Recipe(margin=margin, style_loss=style_loss, pooling=pooling)
     encoder, size = tiny_encoder(recipe).double(), (131, 182)
@@ -150,7 +155,7 @@ def test_masks_margins_and_batches(margin: int, style_loss: str, pooling: str) -
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
 def test_the_reference_in_tiles_is_the_reference(name: str, masked: bool) -> None:
-    recipe, size = RECIPES[name], (101, 150)
+    recipe, size = RECIPES[name], SIZES["odd"]
     encoder = tiny_encoder(recipe).double()
     content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
     targets = gram_targets(encoder, random_image(seed=2).double(), list(recipe.style_layers))
@@ -164,14 +169,13 @@ def test_the_reference_in_tiles_is_the_reference(name: str, masked: bool) -> Non
     assert distance(tiled_gradient, gradient) < 1e-10
 
 
-@pytest.mark.parametrize("tiles", TILES.values(), ids=TILES)
-@pytest.mark.parametrize("name", RECIPES)
-def test_in_float32_the_gradient_is_the_untiled_one(name: str, tiles: tuple[int, int]) -> None:
-    recipe, size = RECIPES[name], (149, 227)
+@pytest.mark.parametrize("name", ["default", "gatys", "normalized gram"])
+def test_in_float32_the_gradient_is_the_untiled_one(name: str) -> None:
+    recipe, size = RECIPES[name], LARGE
     encoder = tiny_encoder(recipe)
     content, image = (random_image(*size, seed=seed) for seed in (1, 3))
     targets = gram_targets(encoder, random_image(seed=2), list(recipe.style_layers))
-    untiled, tiled = pair(encoder, recipe, content, targets, tiles, torch.float32)
+    untiled, tiled = pair(encoder, recipe, content, targets, TILES["small"], torch.float32)
     losses, gradient = untiled.evaluate(image)
     tiled_losses, tiled_gradient = tiled.evaluate(image)
     assert_same(tiled_losses, losses, 1e-5)
@@ -180,7 +184,7 @@ def test_in_float32_the_gradient_is_the_untiled_one(name: str, tiles: tuple[int,
 
 @pytest.mark.parametrize("name", ["default", "normalized gram", "average"])
 def test_in_bfloat16_it_is_as_near_as_rounding_allows(name: str) -> None:
-    recipe, size = RECIPES[name], (149, 227)
+    recipe, size = RECIPES[name], LARGE
     encoder = tiny_encoder(recipe)
     content, image = (random_image(*size, seed=seed) for seed in (1, 3))
     targets = gram_targets(encoder, random_image(seed=2), list(recipe.style_layers))
@@ -193,7 +197,7 @@ def test_in_bfloat16_it_is_as_near_as_rounding_allows(name: str) -> None:
 
 def test_content_features_may_be_computed_again_for_every_tile() -> None:
     layers = {"relu1_2": 1.0, "relu3_1": 1.0, "relu3_2": 2.0, "conv4_1": 1.0, "relu4_3": 1.0, "relu5_1": 1.0}
-    recipe, size = Recipe(content_layers=layers), (149, 227)
+    recipe, size = Recipe(content_layers=layers), LARGE
     encoder = tiny_encoder(recipe).double()
     content, image = (random_image(*size, seed=seed).double() for seed in (1, 3))
     targets = gram_targets(encoder, random_image(seed=2).double(), list(recipe.style_layers))
@@ -242,7 +246,7 @@ def painted(recipe: Recipe, image: Tensor, target: Tensor, tiles: tuple[int, int
     batch = MicroBatch(image, targets, [RunState(canvas=image)])
     plan = None if tiles is None else LevelPlan(plan_of(encoder, *tiles))
     stepper = Stepper(encoder, recipe, batch, torch.float64, plan)
-    for _ in range(12):
+    for _ in range(6):
         stepper.step()
     return stepper.canvas_BCHW
 
