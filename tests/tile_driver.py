@@ -1,7 +1,8 @@
 """Paints a picture in tiles in processes that kill themselves, one after another at each tile of a step.
 
 The processes are forked, as loading the libraries takes most of the time of a small picture. It writes how
-they ended, and whether the last one made the picture of one that was left alone.
+they ended, and whether the last one made the picture of one that was left alone. With the argument `kept`
+they keep every tile on the disk, and each kills itself after the first tile that it computes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from small_jobs import small_task
 from pipeline.execution.executors import InProcessExecutor
 from pipeline.spec.config import read_config
 from pipeline.spec.jobs import Task
+from pipeline.transfer import evaluations
 from pipeline.transfer.tiled import TiledObjective
 
 # Steps of the picture, and the one in which processes die.
@@ -27,18 +29,20 @@ STEPS, FATAL = 3, 2
 
 
 def die_at(fatal_evaluation: int, fatal_tile: int) -> None:
-    """Let this process die after a tile of an evaluation; both count from 1."""
+    """Let this process die after a tile that it computes in an evaluation; both count from 1."""
     evaluate, count_tile = TiledObjective.evaluate, TiledObjective._count_tile
-    evaluation = 0
+    evaluation = tile = 0
 
     def counted(self: TiledObjective[Any], image_BCHW: torch.Tensor) -> Any:
-        nonlocal evaluation
-        evaluation += 1
+        nonlocal evaluation, tile
+        evaluation, tile = evaluation + 1, 0
         return evaluate(self, image_BCHW)
 
-    def counted_tile(self: TiledObjective[Any]) -> None:
-        count_tile(self)
-        if (evaluation, self._tile) == (fatal_evaluation, fatal_tile):
+    def counted_tile(self: TiledObjective[Any], run: Any) -> None:
+        nonlocal tile
+        count_tile(self, run)
+        tile += 1
+        if (evaluation, tile) == (fatal_evaluation, fatal_tile):
             os.kill(os.getpid(), signal.SIGKILL)
 
     TiledObjective.evaluate, TiledObjective._count_tile = counted, counted_tile  # type: ignore[method-assign]
@@ -68,7 +72,7 @@ def forked(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, keeps: bool) -> None:
     deep = {"style_layers": {"relu1_1": 1.0, "relu3_1": 1.0}, "content_layers": {"relu3_1": 1.0}}
     task = small_task(folder / "content.png", folder / "style.png", 1, size=80, steps=STEPS, **deep)
     whole, killed = folder / "whole.png", folder / "killed.png"
@@ -78,11 +82,13 @@ def main(folder: Path) -> None:
         die_at(evaluation, tile)
         paint(folder, task, killed)
 
+    if keeps:
+        evaluations.PART_S = evaluations.WHOLE_S = evaluations.SHARE = 0
     ends, tile = [], 0
     while not killed.exists():
-        tile += 1
+        tile = 1 if keeps else tile + 1
         # Whoever resumes begins with the step in which the one before died.
-        evaluation = FATAL if tile == 1 else 1
+        evaluation = 1 if ends else FATAL
         ends.append(forked(lambda evaluation=evaluation, tile=tile: doomed(evaluation, tile)))  # type: ignore[misc]
     report = {
         "ends": ends,
@@ -93,4 +99,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), "kept" in sys.argv)

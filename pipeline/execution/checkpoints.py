@@ -28,6 +28,18 @@ def checkpoint_path(config: Config, key: str) -> Path:
     return checkpoint_folder(config) / f"{key}.safetensors"
 
 
+def remove_state(path: Path) -> None:
+    """Remove a checkpoint, and what was computed since.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    from ..transfer.headers import evaluation_paths
+
+    for each in [*evaluation_paths(path), path]:
+        each.unlink(missing_ok=True)
+
+
 def read_state(job: Job, levels: Sequence[Level], path: Path) -> tuple[RunState, tuple[str, ...]]:
     """Return the state to resume from, and a note if the checkpoint is unusable and the job starts over."""
     from ..transfer.checkpoints import RunState, read_checkpoint

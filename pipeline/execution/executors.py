@@ -18,7 +18,14 @@ from ..spec.recipe import Recipe
 from ..storage.files import disk_errors
 from ..storage.temporary import sweep_unfinished
 from .attempts import Attempt, likeness, run_attempts
-from .checkpoints import checkpoint_folder, checkpoint_path, read_state, sweep_checkpoints, write_state
+from .checkpoints import (
+    checkpoint_folder,
+    checkpoint_path,
+    read_state,
+    remove_state,
+    sweep_checkpoints,
+    write_state,
+)
 from .encoders import converted_dir, resolve_encoder
 from .inputs import Prepared, prepare
 from .live import LivePictures, seconds_left
@@ -238,9 +245,12 @@ class InProcessExecutor:
         on_step: Callable[[StepProgress], None],
         should_stop: Callable[[], bool],
     ) -> list[Outcome]:
+        from ..transfer.evaluations import EvaluationFiles
         from ..transfer.reports import Hooks
 
         group = attempt.group
+        paths = [checkpoint_path(self.config, each.task.key) for each in group]
+        evaluations = EvaluationFiles(paths[0], should_stop) if len(group) == 1 else None
 
         def on_progress(progress: Progress) -> None:
             each = group[progress.index]
@@ -249,9 +259,11 @@ class InProcessExecutor:
             self._live.step(each, progress, left_s)
 
         def on_checkpoint(index: int, state: RunState) -> None:
-            self._save(group[index].task, state)
+            write_state(paths[index], state)
+            if evaluations is not None:
+                evaluations.remove()
 
-        hooks = Hooks(on_progress, on_checkpoint, should_stop, self.config.checkpoint_s)
+        hooks = Hooks(on_progress, on_checkpoint, should_stop, self.config.checkpoint_s, evaluations)
         requests = [replace(each.request, recipe=attempt.recipe(each.request.recipe)) for each in group]
         states, alone = [each.state for each in group], all(each.task.alone for each in group)
         session, tiles = self.session(attempt.device), self.tile_choice(attempt.halved)
@@ -300,7 +312,7 @@ class InProcessExecutor:
         path = checkpoint_path(self.config, key)
         advice = "Check that state_dir can be written, then run the same command again."
         with disk_errors(path, "the checkpoint cannot be deleted", advice):
-            path.unlink(missing_ok=True)
+            remove_state(path)
 
     def close(self) -> None:
         self._sessions.clear()

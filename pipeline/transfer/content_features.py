@@ -52,7 +52,7 @@ class ContentFeatures(Generic[V]):
         self._kept: dict[str, Tensor] = {}
         self._divisors: dict[str, Tensor] = {}
         squares: dict[str, Tensor] = {}
-        inputs: list[Tensor] = []
+        inputs: dict[int, Tensor] = {}
         tiles = plan.count(parts, self.positions)
         for number, (tile, values) in enumerate(sweep(network, plan, image_BCHW, inputs), 1):
             on_tile(number, tiles)
@@ -60,9 +60,7 @@ class ContentFeatures(Generic[V]):
             self._add(tile, {layer: values.features[layer] for layer in layers}, squares)
             del values  # before the next tile is computed
         self._inputs = {
-            segment.depth: input_BCHW if segment.depth else _normalised(network, input_BCHW)
-            for segment, input_BCHW in zip(parts, inputs, strict=True)
-            if segment.depth in self._again
+            depth: inputs[depth] if depth else _normalised(network, image_BCHW) for depth in self._again
         }
         for layer, squares_B in squares.items():
             channels = network.channels[convolution_of(layer)]

@@ -101,12 +101,15 @@ class StyleTransfer:
 
     def _run_level(self, index: int, pictures: Sequence[PictureRun]) -> None:
         level = self.levels[index]
+        plan = self._tile_plan(level)
         for picture in pictures:
-            picture.state = self._start(index, picture)
+            begins, picture.state = picture.state.level < index, self._start(index, picture)
+            if begins and plan is not None:  # the first step may take long
+                self.hooks.on_checkpoint(picture.index, picture.state)
         steps_before = sum(each.steps for each in self.levels[:index])
         every = self.recipe.snapshot_every
         on_tile = TileReports(level, pictures, self.hooks, steps_before, self.work)
-        stepper = self._stepper(level, pictures, on_tile)
+        stepper = self._stepper(level, pictures, plan, on_tile)
         for picture in pictures:  # the stepper has copies
             picture.state = replace(picture.state, canvas=None, best=None, optimizer=None)
         LevelRun(level, pictures, stepper, self.hooks, steps_before, self.work, every).run()
@@ -122,7 +125,9 @@ class StyleTransfer:
             return replace(state, canvas=self.parametrisation.to_padded_canvas(inputs.first_image(level)))
         return state
 
-    def _stepper(self, level: Level, pictures: Sequence[PictureRun], on_tile: OnTile) -> Stepper:
+    def _stepper(
+        self, level: Level, pictures: Sequence[PictureRun], plan: LevelPlan | None, on_tile: OnTile
+    ) -> Stepper:
         inputs = [self.inputs[picture.index].at(level, on_tile) for picture in pictures]
         content_BCHW = self.parametrisation.pad(loaded(joined([each.content_BCHW for each in inputs])))
         style = stack_targets([each.style for each in inputs])
@@ -130,9 +135,9 @@ class StyleTransfer:
         close_gaps(content_BCHW)
         if style.masks is not None:
             style = replace(style, masks=self.parametrisation.pad(style.masks))
-        batch = MicroBatch(content_BCHW, style, [picture.state for picture in pictures])
+        states = [picture.state for picture in pictures]
+        batch = MicroBatch(content_BCHW, style, states, self.hooks.evaluations)
         recipe = at_level(self.recipe, max(level.size), self.encoder.style_factor)
-        plan = self._tile_plan(level)
         return self.steppers.fetch(self.encoder, recipe, batch, self.dtype, plan, on_tile)
 
     def _tile_plan(self, level: Level) -> LevelPlan | None:

@@ -1,4 +1,4 @@
-"""The headers of checkpoints, read without torch."""
+"""Checkpoints without torch: their headers, and the files that belong to them."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def steps_of_checkpoint(path: Path) -> int:
         return len(json.loads(header["state"])["rows"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return 0
+
+
+def evaluation_paths(checkpoint: Path) -> list[Path]:
+    """Return the files of what was computed since a checkpoint; see `evaluations`."""
+    return list(checkpoint.parent.glob(f"{checkpoint.stem}-*{checkpoint.suffix}"))

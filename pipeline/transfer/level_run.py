@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import DivergedError
 from .checkpoints import LossRow, RunState
+from .evaluations import Stopped
 from .pyramid import Level
 from .reports import Hooks, Outcome, Progress
 from .run_work import RunWork
@@ -77,16 +78,21 @@ class LevelRun:
     def run(self) -> None:
         """Take steps until the level or every picture ends. A picture that is stopped gets its outcome."""
         while self.step < self.level.steps and any(picture.is_running for picture in self.pictures):
-            self._take_step()
+            try:
+                self._take_step()
+            except Stopped:
+                return self._stop()
             if self._unread:
                 continue
             if self.hooks.should_stop():
-                for picture, state in self._states(self.stepper.current()):
-                    picture.outcome = Outcome("stopped", self._kept(state))
-                return
+                return self._stop()
             self._checkpoint_if_due()
         for picture, state in self._states(self.stepper.best()):
             picture.state = self._kept(state)
+
+    def _stop(self) -> None:
+        for picture, state in self._states(self.stepper.current()):
+            picture.outcome = Outcome("stopped", self._kept(state))
 
     def _kept(self, state: RunState) -> RunState:
         """Return a state that the stepper does not change later, when it may have other pictures."""
@@ -108,6 +114,7 @@ class LevelRun:
         self._unread = []
         now = self.hooks.clock()
         elapsed, self._last_read = now - self._last_read, now
+        elapsed += self.hooks.evaluations.earlier_s if self.hooks.evaluations else 0.0
         for number, losses in enumerate(steps, 1):
             step = self.step - len(steps) + number
             seconds = self._seconds + elapsed * number / len(steps)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import DivergedError
 from .checkpoints import LossRow, RunState
+from .evaluations import EvaluationFiles
 from .run_work import RunWork
 
 
@@ -43,13 +44,14 @@ class Hooks:
 
     `on_progress` gets every picture after every step, on a GPU after several of them, and in long steps after
     tiles. `on_checkpoint` gets the index and the state of every running picture about every `checkpoint_s`
-    seconds.
+    seconds. Evaluations of a single picture in tiles are kept in the files of `evaluations`.
     """
 
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_checkpoint: Callable[[int, RunState], None] = lambda index, state: None
     should_stop: Callable[[], bool] = lambda: False
     checkpoint_s: float = 30.0
+    evaluations: EvaluationFiles | None = None
     clock: Callable[[], float] = time.perf_counter
 
 

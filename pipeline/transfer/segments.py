@@ -33,6 +33,11 @@ class Segment:
         """The number of poolings before the segment's input."""
         return poolings_before(self.convolutions[0])
 
+    @property
+    def output_depth(self) -> int:
+        """The number of poolings before the next segment's input; -1 if there is none."""
+        return poolings_before(self.following) if self.following else -1
+
     def halvings(self, layer: str) -> int:
         """Return how many poolings lie between the segment's input and a layer inside."""
         return poolings_before(layer) - self.depth

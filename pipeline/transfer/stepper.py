@@ -17,6 +17,7 @@ from ..spec.recipe import Recipe
 from ..vgg.encoder import Encoder
 from .canvas import Parametrisation
 from .checkpoints import RunState
+from .evaluations import EvaluationFiles
 from .explicit import ExplicitObjective
 from .graphs import CudaGraph
 from .large_lbfgs import LargeLBFGS
@@ -37,12 +38,14 @@ from .tiles import OnTile, TilePlan, ignore_tile
 class MicroBatch:
     """Pictures that share a tensor at one level: contents with their margins, styles, and states to resume.
 
-    The states are all of one level and step, and have canvases.
+    The states are all of one level and step, and have canvases. A large picture's evaluations may be kept in
+    `files`.
     """
 
     content_BCHW: Tensor
     style: StyleTargets
     states: Sequence[RunState]
+    files: EvaluationFiles | None = None
 
 
 class Stepper:
@@ -180,8 +183,10 @@ def choose_objective(
         return ExplicitObjective(encoder, *arguments, dtype)
     if by_autograd:
         # What autograd keeps is not packed.
-        return TiledObjective(AutogradNetwork(encoder), *arguments, replace(plan, kept={}), on_tile)
-    return TiledObjective(frozen_network(encoder, dtype), *arguments, plan, on_tile)
+        return TiledObjective(
+            AutogradNetwork(encoder), *arguments, replace(plan, kept={}), on_tile, batch.files
+        )
+    return TiledObjective(frozen_network(encoder, dtype), *arguments, plan, on_tile, batch.files)
 
 
 def _shapes(state: Mapping[str, Stored]) -> dict[str, torch.Size]:

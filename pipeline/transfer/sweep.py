@@ -146,22 +146,25 @@ def sweep(
     network: Network[V],
     plan: TilePlan,
     image_BCHW: Tensor,
-    inputs: list[Tensor] | None = None,
+    inputs: dict[int, Tensor] | None = None,
     kept: Kept[V] | None = None,
+    done: int = 0,
 ) -> Iterator[tuple[Tile, V]]:
-    """Run the network forward, and yield every tile with its values.
+    """Run the network forward, and yield every tile with its values, but for the first that are `done`.
 
-    `inputs` gets the input of every segment, the first of which is the image itself. `kept` gets the values
-    of the tiles that are kept by the plan, packed; those of others have nothing for a backward pass.
+    `inputs` gets the inputs of the segments by their depths, without that of the first, which is the image;
+    it has what the done tiles gave. `kept` gets the values of the tiles that are kept by the plan, packed;
+    those of others have nothing for a backward pass.
     """
     map_BCHW = image_BCHW
     for segment in segments(tuple(network.channels)):
-        if inputs is not None:
-            inputs.append(map_BCHW)
-        output_BCHW = _empty_output(network, segment, map_BCHW)
+        output_BCHW = _output(network, segment, map_BCHW, {} if inputs is None else inputs)
         keeping = 0 if kept is None else plan.kept.get(segment.depth, 0)
         box = whole(map_BCHW)
         for number, inner in enumerate(plan.tiles(segment, box)):
+            if done:
+                done -= 1
+                continue
             keep = number < keeping
             tile = Tile.of(segment, inner, box, segment.gradient_border if keep else segment.forward_border)
             values = network.run(segment, cut(network, tile, map_BCHW), keep)
@@ -177,11 +180,15 @@ def sweep(
             map_BCHW = output_BCHW
 
 
-def _empty_output(network: Network[V], segment: Segment, map_BCHW: Tensor) -> Tensor | None:
+def _output(
+    network: Network[V], segment: Segment, map_BCHW: Tensor, inputs: dict[int, Tensor]
+) -> Tensor | None:
     """Return memory for the output of a segment; None for the last, whose output nobody needs."""
     if not segment.following:
         return None
-    rows, columns = (size // segment.stride for size in map_BCHW.shape[2:])
-    channels = network.channels[segment.convolutions[-1]]
-    shape = (len(map_BCHW), channels, rows, columns)
-    return empty_map(shape, network.dtype, map_BCHW.device, channels_last=True)
+    if (depth := segment.output_depth) not in inputs:
+        rows, columns = (size // segment.stride for size in map_BCHW.shape[2:])
+        channels = network.channels[segment.convolutions[-1]]
+        shape = (len(map_BCHW), channels, rows, columns)
+        inputs[depth] = empty_map(shape, network.dtype, map_BCHW.device, channels_last=True)
+    return inputs[depth]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from ..spec.recipe import Recipe
 from ..vgg.encoder import poolings_before
 from .content_features import ContentFeatures
+from .evaluations import Evaluation, EvaluationFiles
 from .gradients import FeatureGradient, content_gradient, pixel_gradient
 from .large_maps import close_gaps, empty_map
 from .losses import Moments
@@ -28,17 +29,20 @@ from .segments import Segment, segments
 from .style_terms import MomentGradient, StyleTerm, style_terms
 from .sweep import Kept, Network, Tile, V, channels_last, cut, sweep
 from .targets import StyleTargets
-from .tiles import Box, OnTile, TilePlan, ignore_tile, whole
+from .tiles import Box, OnTile, TilePlan, ignore_tile
 
 # Rows added at once.
 STRIP_ROWS = 256
+# Tiles that are at most this many times as large as ours are as good for the memory.
+MUCH_LARGER = 1.2
 
 
 class TiledObjective(Generic[V]):
     """Evaluates what the other objectives do, in tiles.
 
     `targets` are of one style for all pictures, or of one for each, along B. `on_tile` is called after every
-    tile of each pass of an evaluation, and of the analysis of the content.
+    tile of each pass of an evaluation, and of the analysis of the content. Evaluations of one picture may be
+    kept in `files`.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class TiledObjective(Generic[V]):
         targets: StyleTargets,
         plan: TilePlan,
         on_tile: OnTile = ignore_tile,
+        files: EvaluationFiles | None = None,
     ) -> None:
         self.network = network
         self.recipe = recipe
@@ -57,44 +62,63 @@ class TiledObjective(Generic[V]):
         self.styles = style_terms(recipe, targets, len(content_BCHW))
         self.content = ContentFeatures(network, recipe, content_BCHW, plan, on_tile)
         self._on_tile = on_tile
-        self._tiles = 2 * plan.count(self.segments, whole(content_BCHW))
-        self._tile = 0
+        self._files = files
 
     @torch.no_grad()
     def evaluate(self, image_BCHW: Tensor) -> tuple[Losses, Tensor]:
-        """Return the losses and the gradient of each picture's total with respect to its pixels."""
-        recipe = self.recipe
-        self._tile = 0
-        inputs: list[Tensor] = []
-        kept: Kept[V] = {}
-        moments = self._moments(image_BCHW, inputs, kept)
+        """Return the losses and the gradient of each picture's total with respect to its pixels.
+
+        Raises:
+            Stopped: a stop was asked for.
+        """
+        recipe, made = self.recipe, self._begin(image_BCHW)
+        plan = self.plan if made.sizes == self.plan.sizes else TilePlan(made.sizes)
+        run: _Run[V] = _Run(image_BCHW, plan, self._tiles(plan), made)
+        self._sum_moments(run)
         style: dict[str, Tensor] = {}
         by_moments: dict[str, MomentGradient] = {}
         for layer, term in self.styles.items():
-            style[layer], by_moments[layer] = term.loss(moments[layer])
-        content = {layer: image_BCHW.new_zeros(len(image_BCHW)) for layer in recipe.content_layers}
-        by_input: Tensor | None = None
+            style[layer], by_moments[layer] = term.loss(made.moments[layer])
         for segment in reversed(self.segments):
-            by_input = self._by_input(segment, inputs.pop(), by_input, by_moments, content, kept)
-        assert by_input is not None  # there is a segment
+            self._pass_backward(run, segment, by_moments)
         # Last: while the segments are computed there is no gradient of the size of the picture.
         tv_B, outside_B, gradient_BCHW = pixel_gradient(
             image_BCHW, recipe.tv_weight, recipe.tv_chroma, recipe.range_weight
         )
+        by_input = made.gradients[0]
         # By strips, as a sum of two types makes a copy.
         for top in range(0, image_BCHW.shape[2], STRIP_ROWS):
             strip = slice(top, top + STRIP_ROWS)
             gradient_BCHW[:, :, strip].addcdiv_(by_input[:, :, strip], self.network.std)
-        return weighted_losses(recipe, content, style, tv_B, outside_B), gradient_BCHW
+        return weighted_losses(recipe, made.content, style, tv_B, outside_B), gradient_BCHW
 
-    def _moments(self, image_BCHW: Tensor, inputs: list[Tensor], kept: Kept[V]) -> dict[str, Moments]:
-        """Return the moments of every style layer; see `sweep` for `inputs` and `kept`."""
-        moments: dict[str, Moments] = {}
-        for tile, values in sweep(self.network, self.plan, image_BCHW, inputs, kept):
-            self._add_moments(tile, values.features, moments)
+    def _begin(self, image_BCHW: Tensor) -> Evaluation:
+        """Return an evaluation of which no tile is computed, or one that was interrupted."""
+        found = self._files.begin(image_BCHW, self.network.dtype, self._fits) if self._files else None
+        content = {layer: image_BCHW.new_zeros(len(image_BCHW)) for layer in self.recipe.content_layers}
+        return found or Evaluation(self.plan.sizes, content=content)
+
+    def _fits(self, found: Evaluation) -> bool:
+        """Return whether an evaluation has no tiles left, or none that are much larger than ours."""
+        own = self.plan.sizes
+        return found.tile == self._tiles(TilePlan(found.sizes)) or all(
+            size.rows * size.columns <= MUCH_LARGER * own[depth].rows * own[depth].columns
+            for depth, size in found.sizes.items()
+        )
+
+    def _tiles(self, plan: TilePlan) -> int:
+        """Return how many tiles an evaluation has, those of both passes counted."""
+        return 2 * plan.count(self.segments, self.content.positions)
+
+    def _sum_moments(self, run: _Run[V]) -> None:
+        """Add up the moments of every style layer."""
+        if run.made.tile >= run.tiles // 2:
+            return
+        made = run.made
+        for tile, values in sweep(self.network, run.plan, run.image_BCHW, made.inputs, run.kept, made.tile):
+            self._add_moments(tile, values.features, made.moments)
             del values  # before the next tile is computed
-            self._count_tile()
-        return moments
+            self._count_tile(run)
 
     def _add_moments(self, tile: Tile, features: Mapping[str, Tensor], moments: dict[str, Moments]) -> None:
         """Add what a tile has to the moments of its style layers."""
@@ -108,37 +132,44 @@ class TiledObjective(Generic[V]):
         """Name the layers among these that have a style loss, always in the same order."""
         return [layer for layer in self.styles if layer in features]
 
-    def _by_input(
-        self,
-        segment: Segment,
-        input_BCHW: Tensor,
-        by_output: Tensor | None,
-        by_moments: Mapping[str, MomentGradient],
-        content: dict[str, Tensor],
-        kept: Kept[V],
-    ) -> Tensor:
-        """Return the gradient with respect to a segment's input, given that with respect to its output.
-
-        Add the losses of its content layers to those in `content`, and free what was `kept` of it.
-        """
-        network = self.network
-        by_input = empty_map(input_BCHW.shape, network.dtype, input_BCHW.device, channels_last=True)
-        box = whole(input_BCHW)
-        for inner in self.plan.tiles(segment, box):
+    def _pass_backward(
+        self, run: _Run[V], segment: Segment, by_moments: Mapping[str, MomentGradient]
+    ) -> None:
+        """Compute the gradient with respect to a segment's input, and the losses of its content layers."""
+        made, depth, box = run.made, segment.depth, self.content.positions.pooled(segment.depth)
+        if not (tiles := self._tiles_left(run, segment)):
+            return
+        input_BCHW = made.inputs[depth] if depth else run.image_BCHW
+        if depth not in made.gradients:
+            shape, device = input_BCHW.shape, input_BCHW.device
+            made.gradients[depth] = empty_map(shape, self.network.dtype, device, channels_last=True)
+        by_input = made.gradients[depth]
+        by_output = made.gradients[segment.output_depth] if segment.following else None
+        for inner in tiles:
             tile = Tile.of(segment, inner, box, segment.gradient_border)
-            if unpacked := kept.pop(tile, None):
+            if unpacked := run.kept.pop(tile, None):
                 values = unpacked()
             else:
-                values = network.run(segment, cut(network, tile, input_BCHW))
-            gradient = self._by_window(tile, values, by_output, by_moments, content)
+                values = self.network.run(segment, cut(self.network, tile, input_BCHW))
+            gradient = self._by_window(tile, values, by_output, by_moments, made.content)
             if gradient is None:
                 tile.inner.of(by_input).zero_()
             else:
                 tile.inner.of(by_input).copy_(tile.inner.within(tile.window).of(gradient))
             del values, gradient  # before the next tile is computed
-            self._count_tile()
+            if inner is tiles[-1]:  # other segments need no more of this one than the gradient
+                made.inputs.pop(depth, None)
+                made.gradients.pop(segment.output_depth, None)
+            self._count_tile(run)
         close_gaps(by_input)
-        return by_input
+
+    def _tiles_left(self, run: _Run[V], segment: Segment) -> list[Box]:
+        """Return the tiles of a segment whose gradient is not computed."""
+        # This segment and those before it come last.
+        before = [each for each in self.segments if each.depth <= segment.depth]
+        first = run.tiles - run.plan.count(before, self.content.positions)
+        tiles = list(run.plan.tiles(segment, self.content.positions.pooled(segment.depth)))
+        return tiles[max(0, run.made.tile - first) :]
 
     def _by_window(
         self,
@@ -155,9 +186,11 @@ class TiledObjective(Generic[V]):
         above = channels_last(tile.at(tile.segment.following)[1].of(by_output))
         return self.network.backward(values, gradients, above)
 
-    def _count_tile(self) -> None:
-        self._tile += 1
-        self._on_tile(self._tile, self._tiles)
+    def _count_tile(self, run: _Run[V]) -> None:
+        run.made.tile += 1
+        self._on_tile(run.made.tile, run.tiles)
+        if self._files is not None:
+            self._files.after_tile(run.image_BCHW, self.network.dtype, run.made, run.tiles)
 
     def _by_features(
         self,
@@ -197,6 +230,20 @@ class TiledObjective(Generic[V]):
         )
         term = self.styles[layer].at(part.within(with_style), with_style)
         return _Part(term, channels_last(part.within(window).of(features_BCHW)), border)
+
+
+@dataclass
+class _Run(Generic[V]):
+    """An evaluation that is being made: of an image, with `tiles` tiles in both passes.
+
+    `kept` has what the first pass keeps for the second; see `sweep`.
+    """
+
+    image_BCHW: Tensor
+    plan: TilePlan
+    tiles: int
+    made: Evaluation
+    kept: Kept[V] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

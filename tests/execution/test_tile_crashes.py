@@ -16,10 +16,13 @@ HERE = Path(__file__).parents[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_killed_at_every_tile_of_a_step_the_picture_is_the_same(make_picture: MakePicture) -> None:
+@pytest.mark.parametrize("kept", [[], ["kept"]], ids=["", "kept"])
+def test_killed_at_every_tile_of_a_step_the_picture_is_the_same(
+    make_picture: MakePicture, kept: list[str]
+) -> None:
     content = make_picture("content.png", 1, (80, 70))
     make_picture("style.png", 2, (48, 48))
-    command = [sys.executable, str(HERE / "tile_driver.py"), str(content.parent)]
+    command = [sys.executable, str(HERE / "tile_driver.py"), str(content.parent), *kept]
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=HERE, env={**os.environ, **threads}, check=False
@@ -32,3 +35,4 @@ def test_killed_at_every_tile_of_a_step_the_picture_is_the_same(make_picture: Ma
     assert last == 0
     assert report["same"]
     assert report["resumed_from_step"] == 1
+    assert list((content.parent / "state" / "checkpoints").iterdir()) == []

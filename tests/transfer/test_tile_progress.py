@@ -55,7 +55,9 @@ def test_tiles_are_all_of_both_passes_and_come_in_order() -> None:
     counted: list[tuple[int, int]] = []
     transfer = in_tiles(transfer_for(recipe_for(), [Level(46, 40, 2)], indices=[0]))
     picture = PictureRun(0, RunState(canvas=random_image(40, 46)))
-    stepper = transfer._stepper(transfer.levels[0], [picture], lambda *tile: counted.append(tile))
+    level = transfer.levels[0]
+    plan = transfer._tile_plan(level)
+    stepper = transfer._stepper(level, [picture], plan, lambda *tile: counted.append(tile))
     before = len(counted)
     assert counted == [(i + 1, before) for i in range(before)]
     counted.clear()

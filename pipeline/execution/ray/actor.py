@@ -25,7 +25,7 @@ from ...spec.config import Config
 from ...spec.jobs import JobResult, StepProgress, Task
 from ...storage.temporary import remove_unlocked, unfinished_file, write_file
 from ...version import VERSION
-from ..checkpoints import checkpoint_path
+from ..checkpoints import checkpoint_path, remove_state
 from ..executors import Executor
 from ..worker_process import KILL, LOGGER, Answer, answer
 from .inputs import Inputs
@@ -148,7 +148,7 @@ class Actor:
         finally:
             inputs.remove()
             for task in request.tasks:
-                checkpoint_path(self._config, task.key).unlink(missing_ok=True)
+                remove_state(checkpoint_path(self._config, task.key))
         if ended.error is not None:
             return ended
         for task, result in zip(tasks, ended.value, strict=True):
