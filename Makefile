@@ -16,7 +16,7 @@ strips: .venv/installed
 
 # In two halves side by side, which take about as long: the commands and the watched folder, many of them as processes
 # of their own, and the rest.
-PROCESSES = tests/cli tests/watch $(wildcard tests/batch/test_shards_faults.py tests/execution/test_worker*.py)
+PROCESSES = tests/cli tests/watch
 
 test: .venv/installed-dev
 	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-processes test-rest

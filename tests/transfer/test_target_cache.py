@@ -185,7 +185,7 @@ def test_every_field_of_a_key_counts():
 
 
 def test_shared_by_processes(folder):
-    """Four processes write and read the same ten entries; every one of them reads whole entries."""
+    """Two processes write and read the same ten entries; every one of them reads whole entries."""
     script = (
         "import sys, torch\n"
         "from pathlib import Path\n"
