@@ -260,6 +260,7 @@ class InProcessExecutor:
 
         def on_checkpoint(index: int, state: RunState) -> None:
             write_state(paths[index], state)
+            group[index].state.close()  # else what it resumed from would take space until the job ends
             if evaluations is not None:
                 evaluations.remove()
 

@@ -13,7 +13,7 @@ import torch
 from ..errors import DiskError
 from ..storage.temporary import CAN_RENAME_OPEN_FILES
 from .headers import CHECKPOINT_FORMAT
-from .stored import Stored, loaded, parts_of
+from .stored import FileTensor, Stored, loaded, parts_of
 from .tensor_files import DamagedError, open_tensor_file, read_tensor_file, write_tensor_file
 
 # Begins the names of the optimiser's tensors in a file.
@@ -56,6 +56,12 @@ class RunState:
             name: loaded(stored).clone() for name, stored in self.optimizer.items()
         }
         return replace(self, canvas=canvas, best=best, optimizer=optimizer)
+
+    def close(self) -> None:
+        """Close the file that its tensors are in, if they are in one: they cannot be read any more."""
+        for stored in (self.canvas, self.best, *(self.optimizer or {}).values()):
+            if isinstance(stored, FileTensor):
+                stored.close()
 
     def fits(self, shapes: Sequence[tuple[int, int]], steps: Sequence[int]) -> bool:
         """Return whether a job can have this state, given the (rows, columns) and the steps of its levels."""

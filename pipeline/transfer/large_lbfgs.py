@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .lbfgs import OVERSHOOT, QuasiNewton
-from .stored import FileTensor, Stored, copy_stored, shaped, temporary_tensor
+from .stored import FileTensor, Stored, copy_stored, temporary_tensor
 
 # What the vectors of a part of the history take, in float32: little enough for the processor's cache.
 PART_BYTES = 16 << 20
@@ -81,7 +81,7 @@ class LargeLBFGS(QuasiNewton):
         # A ring of pairs as in `LBFGS`. The step being evaluated is already in the slot after the newest.
         self.pairs = storage.zeros(2 * history, canvas_1N, storage.dtype)
         self.gradient = storage.zeros(1, canvas_1N, canvas_1N.dtype)
-        self.best_BN = shaped(storage.zeros(1, canvas_1N, canvas_1N.dtype).stored, canvas_1N.shape)
+        self.best_BN = storage.zeros(1, canvas_1N, canvas_1N.dtype).stored.view(canvas_1N.shape)
         self._numbers = canvas_1N.shape[1]
         copy_stored(canvas_1N.detach(), self.best_BN)
 

@@ -26,7 +26,7 @@ from .lbfgs import LBFGS
 from .network import frozen_network
 from .objective import Objective, ReferenceObjective
 from .optimizers import Optimizer, build_optimizer
-from .stored import Stored, copy_stored, joined, loaded, row_of, shaped
+from .stored import Stored, copy_stored, joined, loaded, row_of
 from .sweep import AutogradNetwork
 from .targets import StyleTargets
 from .tile_planning import LevelPlan
@@ -87,7 +87,7 @@ class Stepper:
     def _best_buffers(self) -> tuple[Stored, Tensor]:
         """Return where the best canvases and their losses are kept: L-BFGS has a place for them."""
         if isinstance(self.optimizer, LBFGS | LargeLBFGS):
-            return shaped(self.optimizer.best_BN, self.canvas_BCHW.shape), self.optimizer.best_loss_B
+            return self.optimizer.best_BN.view(self.canvas_BCHW.shape), self.optimizer.best_loss_B
         return torch.empty_like(self.canvas_BCHW), self.canvas_BN.new_empty(len(self.canvas_BN))
 
     def load(self, batch: MicroBatch) -> None:

@@ -38,6 +38,10 @@ class OpenFile:
     def __del__(self) -> None:
         self._file.close()
 
+    def close(self) -> None:
+        """Close it now, although something may refer to it; nobody reads it any more."""
+        self._file.close()
+
     def read(self, start: int, into: memoryview) -> None:
         """Read as many bytes as `into` has.
 
@@ -75,6 +79,10 @@ class FileTensor:
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
+
+    def close(self) -> None:
+        """Close the file: this tensor and others in it cannot be read any more."""
+        self._file.close()
 
     def view(self, shape: Sequence[int]) -> FileTensor:
         """Return the same numbers in another shape."""
@@ -184,11 +192,6 @@ def row_of(stored: Stored, index: int) -> Stored:
         assert stored.shape[0] == 1
         return stored
     return stored[index : index + 1]
-
-
-def shaped(stored: Stored, shape: Sequence[int]) -> Stored:
-    """Return the same numbers in another shape: a view."""
-    return stored.view(tuple(shape))
 
 
 def bytes_of(values: Tensor) -> memoryview:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,6 +190,21 @@ def test_a_masked_job_resumes_from_its_checkpoint(executor, make_task) -> None:
     (resumed,) = run(executor, [task])
     assert (stopped.status, resumed.status, resumed.resumed_from_step) == ("stopped", "done", 2)
     assert np.abs(pixels(whole) - pixels(resumed)).max() <= 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux tells what a process has open")
+def test_a_resumed_job_does_not_keep_the_checkpoint_that_it_replaced(executor, make_task) -> None:
+    def deleted() -> list[str]:
+        opened = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        return [name for name in opened if name.endswith(".safetensors (deleted)")]
+
+    task, looks = make_task(1, steps=5), iter([False, False, True])
+    writing = InProcessExecutor(executor.config.model_copy(update={"checkpoint_s": 0.0}))
+    assert run(writing, [task], lambda: next(looks))[0].status == "stopped"
+    seen: dict[int, list[str]] = {}
+    (resumed,) = writing.run([task], lambda step: seen.update({step.step: deleted()}), lambda: False)
+    assert (resumed.status, resumed.resumed_from_step) == ("done", 2)
+    assert seen[5] == []
 
 
 def test_regions_too_small_are_noted(executor, make_task) -> None:
