@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from pipeline.transfer.large_lbfgs import LargeLBFGS, Storage
 from pipeline.transfer.lbfgs import LBFGS
+
+# Both optimisers, for what they have in common.
+LARGE = partial(LargeLBFGS, storage=Storage(torch.float64))
+BOTH = pytest.mark.parametrize("make", [LBFGS, LARGE], ids=["small", "large"])
 
 Problem = Callable[[Tensor], Tensor]  # losses (B) of canvases (BN)
 
@@ -30,17 +37,22 @@ def quartic(canvas_BN: Tensor) -> Tensor:
 
 
 def run(
-    problem: Problem, canvas_BN: Tensor, steps: int, rate: float = 1.0, history: int = 5
-) -> tuple[LBFGS, Tensor]:
+    problem: Problem,
+    canvas_BN: Tensor,
+    steps: int,
+    rate: float = 1.0,
+    history: int = 5,
+    make: Callable[..., Any] = LBFGS,
+) -> tuple[Any, Tensor]:
     """Return the optimiser and the canvases evaluated (steps, B, N)."""
     canvas_BN = canvas_BN.clone()
-    optimizer, seen = LBFGS(canvas_BN, rate, history), []
+    optimizer, seen = make(canvas_BN, rate, history), []
     for _ in range(steps):
         advance(optimizer, problem, canvas_BN, seen)
     return optimizer, torch.stack(seen)
 
 
-def advance(optimizer: LBFGS, problem: Problem, canvas_BN: Tensor, seen: list[Tensor]) -> None:
+def advance(optimizer: Any, problem: Problem, canvas_BN: Tensor, seen: list[Tensor]) -> None:
     variable = canvas_BN.clone().requires_grad_()
     loss_B = problem(variable)
     (gradient_BN,) = torch.autograd.grad(loss_B.sum(), variable)
@@ -111,7 +123,8 @@ def test_a_picture_that_overshoots_returns_to_its_best_and_leaves_its_neighbour_
     assert torch.allclose(seen[:, 1], alone[:, 0], rtol=1e-7, atol=1e-10)
 
 
-def test_a_loss_that_is_nan_returns_to_the_best() -> None:
+@BOTH
+def test_a_loss_that_is_nan_returns_to_the_best(make: Callable[..., Any]) -> None:
     problem = quadratic(1)
 
     def broken_at_three(canvas_BN: Tensor) -> Tensor:
@@ -119,7 +132,7 @@ def test_a_loss_that_is_nan_returns_to_the_best() -> None:
         return problem(canvas_BN) * (float("nan") if len(calls) == 3 else 1.0)
 
     calls: list[int] = []
-    optimizer, seen = run(broken_at_three, start(), 30)
+    optimizer, seen = run(broken_at_three, start(), 30, make=make)
     assert torch.equal(seen[3], seen[1])
     assert torch.isfinite(optimizer.best_BN).all()
     assert problem(optimizer.best_BN) < 0.1 * problem(start())
@@ -197,11 +210,15 @@ def test_a_step_reads_no_number_from_the_device() -> None:
         optimizer.step(canvas_BN, torch.empty(2, device="meta"), torch.empty(2, 30, device="meta"))
 
 
-def test_a_history_of_one_and_gradients_of_zero() -> None:
-    optimizer, seen = run(quadratic(1), start(), 20, history=1)
+def test_a_history_of_one() -> None:
+    _, seen = run(quadratic(1), start(), 20, history=1)
     assert quadratic(1)(seen[-1]) < quadratic(1)(seen[0])
+
+
+@BOTH
+def test_gradients_of_zero_move_nothing(make: Callable[..., Any]) -> None:
     still = start()
-    optimizer = LBFGS(still, 1.0, 5)
+    optimizer = make(still, 1.0, 5)
     for _ in range(4):
         optimizer.step(still, still.new_ones(1), torch.zeros_like(still))
     assert torch.equal(still, start())
