@@ -73,7 +73,7 @@ def test_every_product_is_one_of_what_is_in_the_history() -> None:
     assert torch.allclose(optimizer.products[0][settled][:, settled].double(), expected, rtol=1e-5, atol=1e-9)
 
 
-def painted(storage: Storage | None, steps: int = 25) -> float:
+def painted(storage: Storage | None, steps: int = 40) -> float:
     """Return the least loss of a small picture with the real network; None is the optimiser of small ones."""
     recipe = Recipe(margin=0)
     layers = sorted({*recipe.content_layers, *recipe.style_layers})
