@@ -5,9 +5,10 @@ Rows and columns are positions of a segment's input unless they are said to be p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from operator import itemgetter
 from pathlib import Path
 
 from ..spec.recipe import Recipe
@@ -16,7 +17,7 @@ from .content_features import recompute_saves
 from .large_lbfgs import Storage
 from .memory import CANVAS_BYTES, feature_bytes, history_bytes, map_size, picture_bytes
 from .segments import Segment, segments
-from .tile_work import activation_bytes, kept_tiles, work_factor
+from .tile_work import activation_bytes, file_factor, kept_tiles, work_factor
 from .tiles import Box, TilePlan, TileSize, square_tiles
 
 # Tiles are never made smaller than this, in pixels, to save memory: their borders would be most of the work.
@@ -28,7 +29,7 @@ WINDOWS_BYTES = (1 << 30, 1 << 29, 1 << 28, 1 << 27)
 # gradient; the best canvas and the last gradient, if they are not in a file; and, with a history in float32,
 # the last step and its change of the gradient.
 IN_FILE, IN_BFLOAT16, IN_FLOAT32 = 2, 4, 6
-# A plan is preferred to those after it if its tiles are at most this many times as much work.
+# A plan is preferred to those after it if it is at most this many times as much work.
 WORTH = 1.15
 
 
@@ -93,42 +94,41 @@ class Tiling:
         return None if not self.edge and memory.untiled <= self.limit_bytes else self.in_tiles(memory)
 
     def in_tiles(self, memory: PictureMemory) -> LevelPlan:
-        """Return the first way that fits without tiles that are mostly border, and its plan of least work.
+        """Return the first way that fits and is not much more work than another, and its plan of least work.
 
         If none fits, it is the one that needs least.
         """
-        plans = [self._with_large_windows(memory, *way) for way in self._ways(memory.recipe)]
-        fitting = [plan for plan in plans if memory.tiled(plan) <= self.limit_bytes]
-        works = [memory.factor(plan.tiles) for plan in fitting]
-        pairs = zip(fitting, works, strict=True)
-        found = next((plan for plan, work in pairs if work <= WORTH * min(works)), plans[-1])
-        return replace(found, tiles=self._of_least_work(memory, found))
+        ways = [self._plans(memory, *way) for way in self._ways(memory.recipe)]
+        best = [least for plans in ways if (least := self._of_least_work(memory, plans))]
+        enough = WORTH * min((work for work, _ in best), default=0)
+        return next((plan for work, plan in best if work <= enough), ways[-1][-1])
 
     def _ways(self, recipe: Recipe) -> list[tuple[History, bool]]:
-        """Return ways to need less and less memory: how pairs are kept, and whether to recompute features.
-
-        The second takes a few percent of a step, a file more.
-        """
+        """Return ways to need less and less memory: how pairs are kept, and whether to recompute features."""
         if recipe.optimizer != "lbfgs":
             return [(History.EXACT, False), (History.EXACT, True)]
         ways = [(History.EXACT, False), (History.ROUNDED, False), (History.ROUNDED, True)]
         return [*ways, (History.FILE, False), (History.FILE, True)] if self.scratch else ways
 
-    def _with_large_windows(self, memory: PictureMemory, history: History, recompute: bool) -> LevelPlan:
+    def _plans(self, memory: PictureMemory, history: History, recompute: bool) -> list[LevelPlan]:
+        """Return plans with smaller and smaller windows, and as many activations kept as fit beside them."""
         if self.edge:
-            tiles = replace(memory.square(self.edge), recompute=recompute)
+            found = [replace(memory.square(self.edge), recompute=recompute)]
         else:
-            tiles = memory.largest(self.limit_bytes, WINDOWS_BYTES[0], history, recompute)
-        return LevelPlan(tiles, history, self.scratch)
+            found = [memory.largest(self.limit_bytes, size, history, recompute) for size in WINDOWS_BYTES]
+            found = [memory.keeping(tiles, self.limit_bytes, history) for tiles in found]
+        return [LevelPlan(tiles, history, self.scratch) for tiles in found]
 
-    def _of_least_work(self, memory: PictureMemory, plan: LevelPlan) -> TilePlan:
-        """Return tiles for a plan, with as many activations kept as fit beside their windows."""
-        found = [plan.tiles]
-        if not self.edge:
-            kept_as = plan.history, plan.tiles.recompute
-            found = [memory.largest(self.limit_bytes, size, *kept_as) for size in WINDOWS_BYTES]
-        each_keeping = (memory.keeping(tiles, self.limit_bytes, plan.history) for tiles in found)
-        return min(each_keeping, key=memory.factor)
+    def _of_least_work(
+        self, memory: PictureMemory, plans: Sequence[LevelPlan]
+    ) -> tuple[float, LevelPlan] | None:
+        """Return the work and the plan of least work among those that fit, or None if none does."""
+        works = [
+            (memory.factor(plan.tiles) + memory.file_factor(plan.history), plan)
+            for plan in plans
+            if memory.tiled(plan) <= self.limit_bytes
+        ]
+        return min(works, key=itemgetter(0), default=None)
 
 
 def tile_notes(tiling: Tiling | None, last: PictureMemory) -> tuple[str, ...]:
@@ -184,6 +184,10 @@ class PictureMemory:
         if plan is None:
             return 1.0
         return work_factor(plan, self.segments, self.channels, self.recipe, self.canvas)
+
+    def file_factor(self, history: History) -> float:
+        """Return how many times the work of an untiled step a step spends on a history's files."""
+        return file_factor(self.recipe, self.channels) if history is History.FILE else 0.0
 
     def square(self, edge: int) -> TilePlan:
         """Return square tiles of about `edge` pixels."""

@@ -9,11 +9,16 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 from ..spec.recipe import Recipe
-from ..vgg.encoder import relu_of, starts_block
+from ..vgg.encoder import poolings_before, relu_of, starts_block
 from .content_features import recomputed
+from .memory import CANVAS_BYTES, history_bytes
 from .segments import Segment
 from .sweep import Tile
 from .tiles import Box, TilePlan
+
+# Multiply-adds in the time in which a byte of a file is read or written: 200 billion a second in bfloat16,
+# measured with one thread, and 1 GB/s.
+BYTE_WORK = 200
 
 
 def convolution_works(channels: Mapping[str, int]) -> dict[str, int]:
@@ -51,6 +56,14 @@ def work_factor(
             is_kept = number < plan.kept.get(segment.depth, 0)
             tiled += wide * (own + in_content) + (wide if is_kept else narrow + wide) * own
     return tiled / untiled
+
+
+def file_factor(recipe: Recipe, channels: Mapping[str, int]) -> float:
+    """Return what reading and writing a history in files takes, in multiply-adds of an untiled step."""
+    step = sum(work / (1 << 2 * poolings_before(name)) for name, work in convolution_works(channels).items())
+    # Bytes of a pixel: all pairs, in bfloat16, are read twice, one is written, and the gradient is exchanged.
+    moved = 2 * (history_bytes(recipe) // 2) + CANVAS_BYTES + 2 * CANVAS_BYTES
+    return BYTE_WORK * moved / (2 * step)
 
 
 def activation_bytes(

@@ -9,12 +9,26 @@ import torch
 
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.large_lbfgs import Storage
-from pipeline.transfer.tile_planning import SMALLEST, History, LevelPlan, PictureMemory, Tiling, tile_notes
+from pipeline.transfer.tile_planning import (
+    SMALLEST,
+    WORTH,
+    History,
+    LevelPlan,
+    PictureMemory,
+    Tiling,
+    tile_notes,
+)
 from pipeline.transfer.tiles import TileSize
 
 SLIM = {
     "conv1_1": 16, "conv1_2": 16, "conv2_1": 32, "conv2_2": 32, "conv3_1": 64, "conv3_2": 48, "conv3_3": 48,
     "conv3_4": 48, "conv4_1": 80, "conv4_2": 80, "conv4_3": 64, "conv4_4": 128, "conv5_1": 112,
+}  # fmt: skip
+
+VGG19 = {
+    "conv1_1": 64, "conv1_2": 64, "conv2_1": 128, "conv2_2": 128, "conv3_1": 256, "conv3_2": 256,
+    "conv3_3": 256, "conv3_4": 256, "conv4_1": 512, "conv4_2": 512, "conv4_3": 512, "conv4_4": 512,
+    "conv5_1": 512,
 }  # fmt: skip
 
 
@@ -69,10 +83,11 @@ def test_a_history_is_rounded_or_in_a_file_only_where_the_memory_asks_for_it(tmp
     memory = memory_of(4096, 4096)
     needs = {history: memory.tiled(LevelPlan(memory.largest(1 << 40), history)) for history in History}
     assert needs[History.FILE] < 0.6 * needs[History.ROUNDED] < 0.4 * needs[History.EXACT]
-    for history in History:
-        plan = Tiling(needs[history], scratch=tmp_path).in_tiles(memory)
+    for history, for_activations in zip(History, (2 << 30, 2 << 30, 0), strict=True):
+        limit = needs[history] + for_activations
+        plan = Tiling(limit, scratch=tmp_path).in_tiles(memory)
         assert (plan.history, plan.tiles.recompute, plan.scratch) == (history, False, tmp_path)
-        assert memory.tiled(plan) <= needs[history]
+        assert memory.tiled(plan) <= limit
     assert Tiling(needs[History.FILE]).in_tiles(memory).history is History.ROUNDED  # no folder for files
     adam = memory_of(4096, 4096, optimizer="adam")
     assert Tiling(needs[History.FILE], scratch=tmp_path).in_tiles(adam).history is History.EXACT
@@ -84,6 +99,38 @@ def test_a_rounded_history_is_better_than_tiles_that_are_mostly_border() -> None
     assert Tiling(limit).in_tiles(memory).history is History.ROUNDED
     larger = memory.largest(limit, history=History.ROUNDED)
     assert memory.factor(larger) < 0.8 * memory.factor(memory.square(SMALLEST))
+
+
+@pytest.mark.parametrize(
+    ("channels", "gigabytes", "expected"),
+    [
+        (VGG19, 5.5, History.FILE),  # 1.28 and 0.08 for the file; 1.64 with a history in memory
+        (VGG19, 8.0, History.ROUNDED),  # 1.27; 1.63 with one in float32
+        (VGG19, 10.0, History.EXACT),  # 1.29; 1.21 with a rounded one is not worth it
+        (SLIM, 4.0, History.ROUNDED),  # a step of a small network takes little beside the file
+    ],
+    ids=str,
+)
+def test_a_history_leaves_the_memory_to_activations_where_these_save_more_work(
+    channels: dict[str, int], gigabytes: float, expected: History, tmp_path: Path
+) -> None:
+    memory = PictureMemory(Recipe(), channels, 4096, 4096, 2)
+    limit = round(gigabytes * 1e9)
+    plan = Tiling(limit, scratch=tmp_path).in_tiles(memory)
+    assert plan.history is expected
+    work = memory.factor(plan.tiles) + memory.file_factor(plan.history)
+    for history in History:
+        other = memory.keeping(memory.largest(limit, history=history), limit, history)
+        if memory.tiled(LevelPlan(other, history)) <= limit:
+            assert work <= WORTH * (memory.factor(other) + memory.file_factor(history))
+
+
+def test_what_files_take_is_in_proportion_to_the_history_and_to_the_network() -> None:
+    memory, long = (PictureMemory(Recipe(history=each), VGG19, 64, 64, 2) for each in (10, 23))
+    assert memory.file_factor(History.ROUNDED) == memory.file_factor(History.EXACT) == 0
+    # 2 x 10 vectors of 3 x 2 bytes are read twice, 2 are written; a gradient of 3 x 4 is read and written.
+    assert memory.file_factor(History.FILE) == pytest.approx(200 * 276 / (2 * 361_152))
+    assert long.file_factor(History.FILE) / memory.file_factor(History.FILE) == pytest.approx(588 / 276)
 
 
 def test_a_plan_says_how_pairs_are_kept(tmp_path: Path) -> None:
