@@ -8,6 +8,7 @@ import re
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ import torch
 from small_jobs import pixels, run
 
 from pipeline.errors import DiskError
+from pipeline.execution import executors
 from pipeline.execution.attempts import Attempt, Refusal
+from pipeline.execution.executors import InProcessExecutor
 from pipeline.execution.inputs import Prepared
-from pipeline.spec.jobs import Task
+from pipeline.spec.jobs import JobResult, StepProgress, Task
 from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.memory import LargeStyle, OutOfMemory
 from pipeline.transfer.pyramid import Level
@@ -174,13 +177,23 @@ def test_tiles_of_a_given_size_are_always_used(executor, make_task) -> None:
     assert np.abs(pixels(tiled) - pixels(whole)).max() <= 2
 
 
+def stopped_after(executor: InProcessExecutor, task: Task, steps: int) -> JobResult:
+    """Stop a job when it has taken so many steps; in tiles it is asked more often."""
+    taken: list[int] = []
+
+    def on_step(progress: StepProgress) -> None:
+        taken.append(progress.step)
+
+    (result,) = executor.run([task], on_step, lambda: taken[-1:] >= [steps])
+    return result
+
+
 def test_a_picture_in_tiles_that_was_stopped_comes_out_as_if_it_had_not_been(executor, make_task) -> None:
     executor.config = executor.config.model_copy(update={"tiles": 64})
     task = make_task(1, size=150, steps=5)
     (whole,) = run(executor, [task])
     executor.forget(task.key)
-    looks = iter([False, False, False, True])
-    assert run(executor, [task], lambda: next(looks, True))[0].status == "stopped"
+    assert stopped_after(executor, task, 3).status == "stopped"
     (resumed,) = run(executor, [task])
     assert (resumed.status, resumed.resumed_from_step) == ("done", 3)
     assert resumed.image == whole.image
@@ -195,8 +208,7 @@ def test_a_picture_with_a_rounded_history_that_was_stopped_comes_out_as_if_it_ha
     task = make_task(1, size=150, steps=(3, 5), pyramid=80)
     (whole,) = run(executor, [task])
     executor.forget(task.key)
-    looks = iter([False] * 6 + [True])
-    assert run(executor, [task], lambda: next(looks, True))[0].status == "stopped"
+    assert stopped_after(executor, task, 6).status == "stopped"
     (resumed,) = run(executor, [task])
     assert (resumed.status, resumed.resumed_from_step) == ("done", 6)
     assert resumed.image == whole.image
@@ -361,15 +373,15 @@ def test_pictures_whose_checkpoints_are_of_different_steps_continue_apart(
     executor.config = executor.config.model_copy(update={"checkpoint_s": 0.0})
     monkeypatch.setattr("pipeline.transfer.level_run.CHECKPOINT_SHARE", 0)
     tasks = [make_task(number, steps=6) for number in (1, 2, 4)]
-    save, saved = executor._save, []
+    write, written = executors.write_state, []
 
-    def save_or_fail(task: Task, state: RunState) -> None:
-        saved.append(state.step)
-        if len(saved) == 3 * 3 + 2:  # the second of three in the fourth step
+    def write_or_fail(path: Path, state: RunState) -> None:
+        written.append(state.step)
+        if len(written) == 3 * 3 + 2:  # the second of three in the fourth step
             raise MemoryError
-        save(task, state)
+        write(path, state)
 
-    monkeypatch.setattr(executor, "_save", save_or_fail)
+    monkeypatch.setattr(executors, "write_state", write_or_fail)
     results = run(executor, tasks)
     assert [result.status for result in results] == ["done"] * 3
     assert [len(result.log_rows) for result in results] == [6] * 3
