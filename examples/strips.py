@@ -64,7 +64,9 @@ def layers(caption: str, *names: str) -> Panel:
 
 
 def held_by(*names: str) -> Panel:
-    return Panel(", ".join(names), {"content_layers": list(names)})
+    return Panel(
+        ", ".join(names), {"content_layers": {name: Recipe().content_layers[name] for name in names}}
+    )
 
 
 def draw_regions() -> Image.Image:
@@ -92,7 +94,7 @@ SLIM = {"encoder": "vgg19-slim"}
 STRIPS: dict[str, Strip] = {
     "inputs": Strip(LAKE, SWIRLS, [Panel(name, shown=path) for name, path in PICTURES.items()]),
     "strength": sweep(LIGHTHOUSE, SWIRLS, "strength", [0, 0.25, 0.5, 1.0, 1.5, 2]),
-    "style_weight": sweep(LAKE, SWIRLS, "style_weight", [0.4, 4, 40, 400]),
+    "style_weight": sweep(LAKE, SWIRLS, "style_weight", [0.5, 5, 50, 500]),
     "style_growth": sweep(LAKE, SWIRLS, "style_growth", [0, 0.5, 1, 2]),
     "content_layers": Strip(
         LIGHTHOUSE,

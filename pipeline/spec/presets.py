@@ -58,7 +58,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         # What `default` was before version 6: content at one deep layer, and the whole style on every level.
         "bold": Preset(
             summary="a wilder look: motifs of the painting win over the shapes of the photograph",
-            fields={"content_layers": {"relu4_2": 1.0}, "style_weight": 20.0, "style_growth": 0.0},
+            fields={"content_layers": {"relu4_2": 1.0}, "style_weight": 15.0, "style_growth": 0.0},
         ),
         # Source 000 names no content layer. The paper's conv4_2 is not among the five layers that it
         # extracts, so we take the nearest of those, conv4_1. It states no weights, steps, size or

@@ -102,17 +102,17 @@ class Recipe(StrictModel):
     # What keeps the content, and what makes the style.
     content_weight: Weight = Field(1.0, description="strength of the content; usually left at 1")
     style_weight: Weight = Field(
-        40.0, description="strength of the style against the content; `strength` multiplies it"
+        50.0, description="strength of the style against the content; `strength` multiplies it"
     )
     content_layers: LayerWeights = Field(
-        # Shallow layers hold the drawing; relu5_1 keeps the painting's faces out of empty skies.
-        {"relu2_1": 1.0, "relu3_1": 1.0, "relu4_2": 1.0, "relu5_1": 1.0},
+        # Shallow layers hold the drawing; relu5_1 keeps the painting's eyes and faces out of empty skies.
+        {"relu2_1": 3.0, "relu3_1": 1.0, "relu4_2": 1.0, "relu5_1": 2.0},
         description="network layers that keep the content, each with a weight; shallow layers keep the "
         "drawing, deep ones only the subject",
     )
     style_layers: LayerWeights = Field(
         # The first layers keep colour and fine texture true; equal weights leave coloured fringes.
-        {"relu1_1": 4.0, "relu2_1": 0.8, "relu3_1": 0.2, "relu4_1": 0.15, "relu5_1": 0.2},
+        {"relu1_1": 12.0, "relu2_1": 2.4, "relu3_1": 0.9, "relu4_1": 0.6, "relu5_1": 0.6},
         description="network layers that define the style, each with a weight; shallow layers hold colours "
         "and strokes, deep ones motifs",
     )

@@ -31,8 +31,9 @@ TINY = 1e-12
 # The least variance of a channel that a style is taken to have, as a fraction of its mean square: a style of
 # one colour has none, and the rounding of bfloat16 would weigh without bound.
 LEAST_SPREAD = 1e-5
-# ε of the Bures loss: keeps a style's weakest directions from counting without bound.
-BURES_EPSILON = 0.1
+# ε of the Bures loss. In the weakest directions of a style, a canvas is far from it, and the second order
+# overestimates the distance many times: docs/quality.md.
+BURES_EPSILON = 10.0
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,11 @@ def bures_target(style: Moments, epsilon: float = BURES_EPSILON) -> BuresTarget:
 
 
 def bures_style_loss(current: Moments, target: BuresTarget) -> Tensor:
-    """Return the style loss per picture (B): Wasserstein-2 distance to second order, normalised.
+    """Return the style loss per picture (B), normalised.
 
-    (|m - m̂|² + ½ Σᵢⱼ Dᵢⱼ² / (λᵢ + λⱼ + ε·mean λ)) / (tr Σ̂ + |m̂|²) with D = Vᵀ(Σ - Σ̂)V: the Bures
-    metric (Bhatia, Jain, Lim 2019). The exact distance would need matrix square roots at every step.
+    (|m - m̂|² + ½ Σᵢⱼ Dᵢⱼ² / (λᵢ + λⱼ + ε·mean λ)) / (tr Σ̂ + |m̂|²) with D = Vᵀ(Σ - Σ̂)V. With ε = 0, it is
+    the Wasserstein-2 distance to second order, the Bures metric (Bhatia, Jain, Lim 2019); larger ε weakens
+    directions in which the style varies little. The exact distance needs matrix square roots at every step.
     """
     vectors = target.eigenvectors
     rotated = vectors.transpose(1, 2) @ (current.covariance - target.covariance) @ vectors

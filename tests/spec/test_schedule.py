@@ -45,12 +45,12 @@ def test_a_tiny_pyramid_has_no_empty_level(pyramid: int) -> None:
 @pytest.mark.parametrize(
     ("fields", "weights"),
     [
-        ({}, [2.5, 5.0, 10.0, 20.0, 40.0]),
-        ({"style_growth": 0}, [40.0] * 5),
+        ({}, [3.125, 6.25, 12.5, 25.0, 50.0]),
+        ({"style_growth": 0}, [50.0] * 5),
         ({"style_growth": 0.5, "style_weight": 16}, [4.0, 32**0.5, 8.0, 128**0.5, 16.0]),
-        ({"size": 256}, [2.5, 5.0, 10.0]),
+        ({"size": 256}, [3.125, 6.25, 12.5]),
         # A larger picture begins as a smaller one.
-        ({"size": 1024}, [2.5, 5.0, 10.0, 20.0, 40.0, 40.0, 40.0]),
+        ({"size": 1024}, [3.125, 6.25, 12.5, 25.0, 50.0, 50.0, 50.0]),
     ],
 )
 def test_style_weight_grows_with_the_pixels_of_a_level(fields, weights) -> None:
@@ -63,7 +63,7 @@ def test_style_weight_grows_with_the_pixels_of_a_level(fields, weights) -> None:
 
 @pytest.mark.parametrize(
     ("strength", "style_weight", "tv_weight"),
-    [(0, 0, 0), (0.5, 5, 1.5), (1, 40, 3), (2, 320, 3), (4, 2560, 3)],
+    [(0, 0, 0), (0.5, 6.25, 1.5), (1, 50, 3), (2, 400, 3), (4, 3200, 3)],
 )
 def test_strength_scales_the_style_and_below_one_the_smoothness(strength, style_weight, tv_weight) -> None:
     level = at_level(Recipe(strength=strength), 512)
