@@ -104,7 +104,7 @@ def test_swept_values_are_in_the_name() -> None:
     [
         ("{content}/{style}", "a/s"),
         ("{content}_{step:04d}", "a_0012"),
-        ("{content_weight:g}_{style_weight:g}_{learning_rate:g}/generated_{step}", "1_40_1/generated_12"),
+        ("{content_weight:g}_{style_weight:g}_{learning_rate:g}/generated_{step}", "1_50_1/generated_12"),
         ("{preset}-{size}", "default-512"),
         ("/{content}", "a"),
         ("../{content}", "a"),

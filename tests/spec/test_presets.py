@@ -103,7 +103,7 @@ def test_default_keeps_the_drawing_and_bold_does_not():
     assert len(default.content_layers) > len(bold.content_layers) == 1
     weights = [at_level(default, size).style_weight for size in level_sizes(default)]
     assert weights == sorted(set(weights))
-    assert {at_level(bold, size).style_weight for size in level_sizes(bold)} == {20.0}
+    assert {at_level(bold, size).style_weight for size in level_sizes(bold)} == {15.0}
 
 
 def test_draft_is_less_work_and_print_is_larger():

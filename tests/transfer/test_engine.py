@@ -69,7 +69,9 @@ def test_the_row_adds_up():
             weight * row.layers[f"style_{layer}"] for layer, weight in recipe.style_layers.items()
         )
         assert row.style == pytest.approx(style, rel=1e-5)
-        content = sum(row.layers[f"content_{layer}"] for layer in recipe.content_layers)
+        content = sum(
+            weight * row.layers[f"content_{layer}"] for layer, weight in recipe.content_layers.items()
+        )
         assert row.content == pytest.approx(content, rel=1e-5)
         assert row.total >= (row.content + row.style + row.tv) * (1 - 1e-5)
 
