@@ -288,7 +288,7 @@ class InProcessExecutor:
             return made
         task = prepared.task
         if made.status != "done":
-            self._save(task, made.state)
+            write_state(checkpoint_path(self.config, task.key), made.state)
         if made.status == "stopped":
             return JobResult("stopped")
         if made.error is not None:
@@ -300,9 +300,6 @@ class InProcessExecutor:
             raise
         except Exception as error:  # a picture that cannot be encoded must not cost the others
             return unexpected_failure(task.job, error)
-
-    def _save(self, task: Task, state: RunState) -> None:
-        write_state(checkpoint_path(self.config, task.key), state)
 
     def progress(self, key: str) -> int:
         from ..transfer.headers import steps_of_checkpoint

@@ -58,16 +58,16 @@ def made(
 ) -> Made:
     network = Counting(ENCODER, dtype)
     targets = masked_targets(ENCODER, RECIPE, soft_masks(1, 2, *SIZE))
-    result: Made
+    ready: list[Made] = []  # empty while the content is analysed
 
     def on_tile(tile: int, tiles: int) -> None:
-        if result is not None:
-            result.tile, result.tiles = tile, tiles
+        for each in ready:
+            each.tile, each.tiles = tile, tiles
             after_tile(tile)
 
-    result = None  # type: ignore[assignment]  # while the content is analysed
     objective = TiledObjective(network, RECIPE, random_image(*SIZE, seed=1), targets, plan, on_tile, files)
     result = Made(objective, network, files)
+    ready.append(result)
     network.kept = network.dropped = 0
     return result
 
