@@ -55,8 +55,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             summary="2048 pixels, for printing",
             fields={"size": 2048, "steps": (120, 80, 60, 60, 90, 30, 25, 20, 15)},
         ),
-        # As `default` was before version 6, but for the style layers: content at one deep layer, and the whole
-        # style on every level.
+        # As `default` was before version 6, but for the style layers: content at one deep layer, and the
+        # whole style on every level.
         "bold": Preset(
             summary="a wilder look: motifs of the painting win over the shapes of the photograph",
             fields={"content_layers": {"relu4_2": 1.0}, "style_weight": 15.0, "style_growth": 0.0},
