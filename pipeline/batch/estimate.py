@@ -18,7 +18,7 @@ class Speeds:
     def __init__(self, ledger: Ledger) -> None:
         self._seen = {encoder: seen for encoder in TYPICAL if (seen := ledger.speed(encoder))}
 
-    def seconds(self, recipe: Recipe, encoder: str, steps_taken: int = 0) -> float:
+    def seconds(self, recipe: Recipe, encoder: str, steps_taken: float = 0.0) -> float:
         """Return how long a job takes from a step on; 0 with an encoder that nothing is known about."""
         _, speed = self._seen.get(encoder, ("", TYPICAL.get(encoder, 0.0)))
         return megapixel_steps(recipe, steps_taken=steps_taken) * speed
@@ -38,7 +38,7 @@ class Estimate:
         self._encoders: set[str] = set()
         self._work_factor = 1.0
 
-    def add(self, recipe: Recipe, encoder: str, steps_taken: int = 0, work_factor: float = 1.0) -> None:
+    def add(self, recipe: Recipe, encoder: str, steps_taken: float = 0.0, work_factor: float = 1.0) -> None:
         """Add a job, of which some steps may be taken already; in tiles its steps compute more."""
         self.jobs += 1
         self.seconds += self._speeds.seconds(recipe, encoder, steps_taken) * work_factor
@@ -61,7 +61,7 @@ class Estimate:
         return f"a guess: no speed was measured here yet{tiles}"
 
 
-def megapixel_steps(recipe: Recipe, aspect: float = 1.5, steps_taken: int = 0) -> float:
+def megapixel_steps(recipe: Recipe, aspect: float = 1.5, steps_taken: float = 0.0) -> float:
     """Return the work in a recipe: pixels, margin included, times steps over the pyramid, in millions.
 
     The first `steps_taken` are left out.

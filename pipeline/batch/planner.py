@@ -62,7 +62,7 @@ DEFAULTS = RunOptions()
 class Decision:
     """What to do with a job, under which name, and why.
 
-    A job that is resumed has taken some steps already. A job that fails has an error, and no key if its
+    A job that is resumed has taken some steps already, the last perhaps in part. A job that fails has an error, and no key if its
     inputs cannot be read.
     """
 
@@ -71,7 +71,7 @@ class Decision:
     place: Place
     reason: str
     key: str = ""
-    steps_taken: int = 0
+    steps_taken: float = 0.0
     error: JobError | None = None
 
     @property
@@ -191,20 +191,21 @@ class Planner:
         return bool(job.drop) and self.ledger.was_staged(job.drop, key) and not self.folder.stage.holds(key)
 
     def is_quarantined(self, key: str) -> bool:
-        """Tell whether a job ended the process too often without taking more steps.
+        """Tell whether a job ended the process too often without coming further.
 
-        One that takes more each time comes to an end, as its steps are finite.
+        One that comes further each time comes to an end, as its steps are finite.
         """
         return self.ledger.attempts(key) >= self.options.max_attempts and not self.has_advanced(key)
 
     def has_advanced(self, key: str) -> bool:
-        """Tell whether a job whose last attempt ended the process took more steps than before."""
+        """Tell whether a job whose last attempt ended the process came further than before."""
         return self.ledger.attempts(key) > 0 and self.executor.progress(key) > self.ledger.progress(key)
 
-    def _why(self, job: Job, key: str, place: Place, steps: int) -> str:
+    def _why(self, job: Job, key: str, place: Place, steps: float) -> str:
         """Say why a job has to run."""
         if steps:
-            return f"resumes from step {steps} of {total_steps(job.recipe)}"
+            where = f"from step {int(steps)}" if steps == int(steps) else f"within step {int(steps) + 1}"
+            return f"resumes {where} of {total_steps(job.recipe)}"
         if place.done or place.older:
             return "forced"
         if place.missing:

@@ -13,7 +13,7 @@ from ..spec.jobs import EncoderInfo, Job, StepProgress
 from ..watch.heartbeat import Queue
 from .sentences import finished_object
 
-STOPPING = "Stopping after the current step; once more to stop at once."
+STOPPING = "Stopping; what is done is kept. Once more to stop at once."
 PAUSED = "Paused by a user; `style-pipeline resume` ends the pause."
 
 

@@ -65,7 +65,7 @@ def decision_object(decision: Decision) -> dict[str, object]:
         "run": decision.run,
         "reason": decision.reason,
         "fails": decision.fails,
-        "steps_taken": decision.steps_taken,
+        "steps_taken": int(decision.steps_taken),
     }
 
 

@@ -98,8 +98,8 @@ class Executor(Protocol):
             MachineError: the machine's fault, not a job's.
         """
 
-    def progress(self, key: str) -> int:
-        """Return how many steps a job has taken by its checkpoint; 0 if it has none."""
+    def progress(self, key: str) -> float:
+        """Return how many steps of a job are kept, the last perhaps in part; 0 if there is no checkpoint."""
 
     def forget(self, key: str) -> None:
         """Delete a job's checkpoint. To be called when its picture has been published, not before."""
@@ -301,10 +301,11 @@ class InProcessExecutor:
         except Exception as error:  # a picture that cannot be encoded must not cost the others
             return unexpected_failure(task.job, error)
 
-    def progress(self, key: str) -> int:
-        from ..transfer.headers import steps_of_checkpoint
+    def progress(self, key: str) -> float:
+        from ..transfer.headers import steps_of_checkpoint, steps_since_checkpoint
 
-        return steps_of_checkpoint(checkpoint_path(self.config, key))
+        path = checkpoint_path(self.config, key)
+        return steps_of_checkpoint(path) + steps_since_checkpoint(path)
 
     def forget(self, key: str) -> None:
         path = checkpoint_path(self.config, key)

@@ -93,8 +93,8 @@ class WorkerExecutor:
         results: list[JobResult] = answer
         return results
 
-    def progress(self, key: str) -> int:
-        return int(self._ask(("progress", key), self.timeout_s))
+    def progress(self, key: str) -> float:
+        return float(self._ask(("progress", key), self.timeout_s))
 
     def forget(self, key: str) -> None:
         self._ask(("forget", key), self.timeout_s)

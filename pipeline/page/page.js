@@ -60,7 +60,7 @@ function showControl() {
   button.className = isPaused ? "primary" : "";
   button.dataset.post = `/api/daemon/${wanted.toLowerCase()}`;
   button.textContent = wanted;
-  button.title = isPaused ? "Make pictures again" : "Stop after the current step; the picture resumes where it was";
+  button.title = isPaused ? "Make pictures again" : "Stop for now; the picture resumes where it was";
   if (!there) at("control").append(button);
 }
 

@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS attempts_of (
 );
 CREATE TABLE IF NOT EXISTS progress (
     job_key TEXT PRIMARY KEY,
-    steps   INTEGER NOT NULL
+    steps   REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS speeds (
     encoder TEXT PRIMARY KEY,
@@ -158,12 +158,12 @@ class Ledger:
         query = "SELECT 1 FROM attempts_of GROUP BY job_key HAVING SUM(count) >= ? LIMIT 1"
         return self._execute(query, (least,)) is not None
 
-    def progress(self, key: str) -> int:
-        """Return how many steps of a job were done when its last attempt began."""
+    def progress(self, key: str) -> float:
+        """Return how many steps of a job were done when its last attempt began, the last perhaps in part."""
         row = self._execute("SELECT steps FROM progress WHERE job_key = ?", (key,))
-        return int(row[0]) if row else 0
+        return float(row[0]) if row else 0.0
 
-    def begin(self, key: str, steps: int = 0) -> None:
+    def begin(self, key: str, steps: float = 0.0) -> None:
         """Record an attempt, on disk before this returns, because what follows may kill the process.
 
         `steps` of the job were done before.

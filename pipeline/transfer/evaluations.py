@@ -124,6 +124,7 @@ class EvaluationFiles:
         self._should_stop = should_stop
         self._clock = clock
         self._path: Path | None = None
+        self._number = 0  # of the evaluation, counted from 1 after the checkpoint
         self._began = self._written = clock()
         self._s_per_byte = 0.0
         self._is_full = False  # the disk
@@ -133,6 +134,7 @@ class EvaluationFiles:
     ) -> Evaluation | None:
         """Begin an evaluation in a type; return what is on the disk of it and `fits`, or None."""
         self._path = None
+        self._number += 1
         found = self._read(image_BCHW, dtype) if evaluation_paths(self._checkpoint) else None
         found = found if found and fits(found) else None
         self.earlier_s = found.seconds if found else 0.0
@@ -147,7 +149,7 @@ class EvaluationFiles:
         """
         stops = evaluation.tile < tiles and self._should_stop()
         if stops or self._is_due(evaluation, tiles):
-            self._write(image_BCHW, dtype, evaluation)
+            self._write(image_BCHW, dtype, evaluation, tiles)
         if stops:
             raise Stopped
 
@@ -160,6 +162,7 @@ class EvaluationFiles:
         for path in evaluation_paths(self._checkpoint):
             with disk_errors(path, "cannot be deleted"):
                 path.unlink(missing_ok=True)
+        self._number = 0
 
     def _is_due(self, evaluation: Evaluation, tiles: int) -> bool:
         now = self._clock()
@@ -172,13 +175,14 @@ class EvaluationFiles:
         size = sum(each.nbytes for each in evaluation.to_tensors().values())
         return since_s >= SHARE * self._s_per_byte * size
 
-    def _write(self, image_BCHW: Tensor, dtype: torch.dtype, evaluation: Evaluation) -> None:
+    def _write(self, image_BCHW: Tensor, dtype: torch.dtype, evaluation: Evaluation, tiles: int) -> None:
         started = self._clock()
         path = self._path = self._path or self._path_of(image_BCHW, dtype)
         tensors = evaluation.to_tensors()
         metadata = evaluation.metadata(self.earlier_s + started - self._began)
+        steps = self._number - 1 + evaluation.tile / tiles
         try:
-            write_tensor_file(path, tensors, {**metadata, "key": path.stem})
+            write_tensor_file(path, tensors, {**metadata, "steps": json.dumps(steps), "key": path.stem})
         except OSError as error:
             self._is_full = True
             logger.warning(

@@ -216,7 +216,7 @@ class Daemon:
         if self.context.should_stop():
             if not self._is_stopping:
                 self._is_stopping = True
-                text = "stopping after the current step; once more to stop at once"
+                text = "stopping; what is done is kept; once more to stop at once"
                 self.heartbeat.notify("stopping", text)
             if self.heartbeat.running is None:
                 raise StopNow  # a running job is stopped by the runner, and leaves a checkpoint

@@ -252,7 +252,7 @@ def test_checkpoints_that_nobody_resumed_are_removed_in_time(cli, night):
 
 
 def test_interrupted_then_resumed(cli, night, monkeypatch):
-    """INT ends the running step, keeps a checkpoint, exits 130; the next run resumes from there."""
+    """INT stops the running job, keeps a checkpoint, exits 130; the next run resumes from there."""
 
     def interrupt(log, name, progress):
         if progress.step == 5:
@@ -264,7 +264,7 @@ def test_interrupted_then_resumed(cli, night, monkeypatch):
         code, _, err = cli(*arguments)
     assert code == 130, err
     assert "stopped a--s" in err
-    assert "Stopping after the current step" in err
+    assert "Stopping; what is done is kept." in err
     assert err.endswith("Run the same command again to resume where it stopped.\n")
     assert not list(Path("outbox").rglob("*.png"))
     state = Path(os.environ["XDG_STATE_HOME"]) / "style-pipeline/checkpoints"

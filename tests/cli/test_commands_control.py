@@ -110,7 +110,7 @@ def test_what_runs_is_paused_resumed_and_cancelled(daemons):
         daemon.until("started", name="a--s")
         wait_until(lambda: is_running(run), "status knows it")
         code, out, _ = run("pause")
-        assert (code, out.partition(".")[0]) == (0, "Paused: a--s stops after the current step")
+        assert (code, out.partition(".")[0]) == (0, "Paused: a--s stops soon")
         daemon.until("stopped", name="a--s")
         wait_until(lambda: not is_running(run), "status knows it")
         assert run("first", "a.png")[1] == "a.png comes first after `style-pipeline resume`.\n"

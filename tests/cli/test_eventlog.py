@@ -203,7 +203,7 @@ def test_steps_of_a_long_job_are_said_now_and_then(
 def test_a_signal_is_answered_whatever_else_is_said(level: int) -> None:
     with logged(level=level) as lines:
         RunLog(1).stopping()
-    assert lines == ["Stopping after the current step; once more to stop at once."]
+    assert lines == ["Stopping; what is done is kept. Once more to stop at once."]
 
 
 def test_of_a_quiet_log_warnings_and_errors_are_left() -> None:

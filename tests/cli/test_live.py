@@ -123,7 +123,7 @@ def test_after_a_signal_the_live_display_says_so_and_leaves_no_bar() -> None:
         live.job_started(make_job(), "a--s")
         live.job_step("a--s", StepProgress(3, 9, 64, 48, 0.5, 0.1, 0.02))
         live.stopping()
-        assert shown(live)[0].startswith("Stopping after the current step")
+        assert shown(live)[0].startswith("Stopping; what is done is kept")
     text = file.getvalue()
     assert text.rindex("\x1b[?25h") > text.index("\x1b[?25l")  # the cursor is there, even after a kill
     assert text.endswith("\x1b[2K")  # erased
@@ -166,7 +166,7 @@ def test_the_live_watch_shows_queue_and_job() -> None:
     live.job_finished(make_finished("done", path=Path("/out/a--s.png"), seconds=1))
     assert row(live, queue) == "2 waiting, 6 done"
     live.notify("stopping", "stopping")
-    assert shown(live, 80)[0].startswith("Stopping after the current step")
+    assert shown(live, 80)[0].startswith("Stopping; what is done is kept")
 
 
 def test_the_live_watch_says_that_someone_paused_it() -> None:
@@ -174,7 +174,7 @@ def test_the_live_watch_says_that_someone_paused_it() -> None:
     live.notify("paused_by_user", "paused by a user")
     assert shown(live, 80)[0].startswith("Paused by a user; `style-pipeline resume`")
     live.notify("stopping", "stopping")
-    assert shown(live, 80)[0].startswith("Stopping after the current step")
+    assert shown(live, 80)[0].startswith("Stopping; what is done is kept")
     live = LiveRows(console(80, terminal=True)[0])
     live.notify("paused_by_user", "paused by a user")
     live.notify("resumed_by_user", "resumed by a user")

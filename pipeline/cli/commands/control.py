@@ -33,9 +33,9 @@ Name = Annotated[
 
 @app.command(examples=["style-pipeline pause"])
 def pause(config: flags.ConfigPath = None) -> None:
-    """Pause the daemon after its current step.
+    """Pause the daemon: the picture that it is making stops, too.
 
-    What it is making keeps a checkpoint, and nothing else is taken until `resume`. A pause outlives the
+    What is done of the picture is kept, and nothing else is taken until `resume`. A pause outlives the
     daemon: one that starts meanwhile waits, too.
     """
     _, control, status = _open(config)
@@ -44,7 +44,7 @@ def pause(config: flags.ConfigPath = None) -> None:
     elif not status["alive"]:
         say(f"Paused: a daemon that starts takes nothing until {RESUME}.")
     elif running := status["running"]:
-        say(f"Paused: {running['name']} stops after the current step. {RESUME} continues from there.")
+        say(f"Paused: {running['name']} stops soon. {RESUME} continues it from there.")
     else:
         say(f"Paused: nothing is taken until {RESUME}.")
 

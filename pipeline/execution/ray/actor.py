@@ -110,7 +110,7 @@ class Actor:
         yield message
 
     def stop(self) -> None:
-        """Let the running job end after its step, and every later one before its first."""
+        """Let the running job end after its step or tile, and every later one before its first."""
         self._stopped.set()
 
     def live(self) -> None:

@@ -232,7 +232,7 @@ class RayLanes:
         return Request(tasks, encoders, checkpoints, tuple(files)), list(files.values())
 
     def _stop(self) -> None:
-        """Let running jobs end after their steps."""
+        """Let running jobs end after their steps, or tiles."""
         self._give_up_at = time.monotonic() + self._timeout_s
         for actor in self._actors:
             if actor.groups:
