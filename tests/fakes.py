@@ -86,7 +86,7 @@ class FakeExecutor:
     ran: list[str] = field(default_factory=list)
     groups: list[list[str]] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
-    checkpoints: dict[str, int] = field(default_factory=dict)
+    checkpoints: dict[str, float] = field(default_factory=dict)
     after_step: Callable[[Job, int], None] = lambda job, step: None
 
     def encoder_info(self, name: str) -> EncoderInfo:
@@ -113,7 +113,7 @@ class FakeExecutor:
                 os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments)
 
-    def progress(self, key: str) -> int:
+    def progress(self, key: str) -> float:
         return self.checkpoints.get(key, 0)
 
     def forget(self, key: str) -> None:

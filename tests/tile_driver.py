@@ -48,11 +48,15 @@ def die_at(fatal_evaluation: int, fatal_tile: int) -> None:
     TiledObjective.evaluate, TiledObjective._count_tile = counted, counted_tile  # type: ignore[method-assign]
 
 
-def paint(folder: Path, task: Task, path: Path) -> None:
-    torch.set_num_threads(1)
+def executor_in(folder: Path) -> InProcessExecutor:
     paths = {"cache_dir": folder / "cache", "state_dir": folder / "state"}
     settings = {"device": "cpu", "tiles": 64, "checkpoint_s": 0.0, **paths}
-    executor = InProcessExecutor(read_config(None).model_copy(update=settings))
+    return InProcessExecutor(read_config(None).model_copy(update=settings))
+
+
+def paint(folder: Path, task: Task, path: Path) -> None:
+    torch.set_num_threads(1)
+    executor = executor_in(folder)
     (result,) = executor.run([task], lambda progress: None, lambda: False)
     assert result.status == "done", result.error
     path.write_bytes(result.image)
@@ -84,14 +88,16 @@ def main(folder: Path, keeps: bool) -> None:
 
     if keeps:
         evaluations.PART_S = evaluations.WHOLE_S = evaluations.SHARE = 0
-    ends, tile = [], 0
+    ends, progress, tile = [], [], 0
     while not killed.exists():
         tile = 1 if keeps else tile + 1
         # Whoever resumes begins with the step in which the one before died.
         evaluation = 1 if ends else FATAL
         ends.append(forked(lambda evaluation=evaluation, tile=tile: doomed(evaluation, tile)))  # type: ignore[misc]
+        progress.append(executor_in(folder).progress(task.key))
     report = {
         "ends": ends,
+        "progress": progress,
         "same": killed.read_bytes() == whole.read_bytes(),
         "resumed_from_step": json.loads(killed.with_suffix(".json").read_text()),
     }

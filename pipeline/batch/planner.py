@@ -62,8 +62,8 @@ DEFAULTS = RunOptions()
 class Decision:
     """What to do with a job, under which name, and why.
 
-    A job that is resumed has taken some steps already, the last perhaps in part. A job that fails has an error, and no key if its
-    inputs cannot be read.
+    A job that is resumed has taken some steps already, the last perhaps in part. A job that fails has an
+    error, and no key if its inputs cannot be read.
     """
 
     job: Job

@@ -28,7 +28,7 @@ def steps_of_checkpoint(path: Path) -> int:
 
 
 def steps_since_checkpoint(path: Path) -> float:
-    """Return how many steps are computed since a checkpoint by the evaluations that are kept, the last in part.
+    """Return how many steps since a checkpoint are kept as evaluations, the last perhaps in part.
 
     It is no sum over the files, as the same step may be in several: after other tiles, its canvas may differ.
     """

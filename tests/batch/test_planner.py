@@ -150,10 +150,11 @@ def test_a_plan_tells_what_is_to_be_resumed_from_what_is_new(workshop: Workshop)
         finished.name: finished.key
         for finished in workshop.run(FakeExecutor({"b": "stop"})).observer.finished
     }
-    planned = {each.name: each for each in workshop.plan(FakeExecutor(checkpoints={keys["b--s"]: 3}))}
-    assert [(name, planned[name].reason, planned[name].steps_taken) for name in ("b--s", "a--t", "b--t")] == [
-        ("b--s", "resumes from step 3 of 4", 3), ("a--t", "new", 0), ("b--t", "new", 0),
-    ]  # fmt: skip
+    for steps, reason in [(3, "resumes from step 3 of 4"), (3.5, "resumes within step 4 of 4")]:
+        planned = {each.name: each for each in workshop.plan(FakeExecutor(checkpoints={keys["b--s"]: steps}))}
+        assert [(planned[name].reason, planned[name].steps_taken) for name in ("b--s", "a--t", "b--t")] == [
+            (reason, steps), ("new", 0), ("new", 0),
+        ]  # fmt: skip
 
 
 def test_the_log_says_why_a_job_runs_or_not(workshop: Workshop, caplog: pytest.LogCaptureFixture) -> None:

@@ -194,15 +194,16 @@ def test_a_file_name_that_is_not_utf_8_stops_nothing(workshop: Workshop) -> None
     assert (failing.summary.done, failing.summary.failed) == (4, 2)
 
 
-def test_attempts_end_with_progress(workshop: Workshop) -> None:
-    """A job that takes more steps at each attempt will come to an end."""
+@pytest.mark.parametrize("part", [1, 1 / 40], ids=["steps", "tiles"])
+def test_attempts_end_with_progress(part: float, workshop: Workshop) -> None:
+    """A job that comes further at each attempt, be it within a step, will come to an end."""
     executor = FakeExecutor({"a": "lost"})
     keys: list[str] = []
 
-    def begin(ledger: Ledger, key: str, steps: int = 0) -> None:
+    def begin(ledger: Ledger, key: str, steps: float = 0) -> None:
         keys.append(key)
         real_begin(ledger, key, steps)
-        executor.checkpoints[key] = min(len(keys), 5)  # five attempts come further, the others do not
+        executor.checkpoints[key] = part * min(len(keys), 5)  # five attempts come further, the others do not
 
     real_begin = Ledger.begin
     with pytest.MonkeyPatch.context() as patch:

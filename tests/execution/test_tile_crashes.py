@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import signal
 import subprocess
@@ -33,6 +34,13 @@ def test_killed_at_every_tile_of_a_step_the_picture_is_the_same(
     assert set(killed) == {-signal.SIGKILL}
     assert len(killed) > 15  # tiles of both passes, of every segment
     assert last == 0
+    *progress, forgotten = report["progress"]
+    if kept:  # so no attempt counts against the picture
+        assert all(map(operator.lt, [1, *progress], progress))
+        assert progress[-1] == 2
+    else:
+        assert set(progress) == {1}
+    assert forgotten == 0
     assert report["same"]
     assert report["resumed_from_step"] == 1
     assert list((content.parent / "state" / "checkpoints").iterdir()) == []

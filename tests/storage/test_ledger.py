@@ -462,8 +462,8 @@ def test_a_copy_that_cannot_be_made_leaves_nothing_open(
 
 
 def test_a_job_that_ended_leaves_no_row(ledger: Ledger) -> None:
-    ledger.begin(KEY, 40)
-    assert ledger.progress(KEY) == 40
+    ledger.begin(KEY, 40.25)
+    assert ledger.progress(KEY) == 40.25
     ledger.end(KEY)
     assert (ledger.attempts(KEY), ledger.progress(KEY)) == (0, 0)
 

@@ -18,6 +18,7 @@ from pipeline.spec.recipe import Recipe
 from pipeline.transfer import evaluations
 from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.evaluations import PART_S, SHARE, WHOLE_S, EvaluationFiles, Stopped
+from pipeline.transfer.headers import steps_since_checkpoint
 from pipeline.transfer.objective import Losses
 from pipeline.transfer.tile_planning import Tiling
 from pipeline.transfer.tiled import TiledObjective
@@ -118,6 +119,26 @@ def test_tiles_that_are_done_are_not_computed_again(tmp_path: Path) -> None:
     again = made(EvaluationFiles(tmp_path / "key.safetensors", clock=Clock()))
     again.objective.evaluate(canvas())
     assert (again.network.kept, again.tile) == (2, WHOLE.tiles)
+
+
+def test_what_is_kept_counts_as_steps(tmp_path: Path) -> None:
+    path = tmp_path / "key.safetensors"
+    assert steps_since_checkpoint(path) == 0
+    stop(path, 5)
+    assert steps_since_checkpoint(path) == 5 / WHOLE.tiles
+    again = stopping(path, 6)
+    with pytest.raises(Stopped):
+        again.objective.evaluate(canvas())
+    assert steps_since_checkpoint(path) == 6 / WHOLE.tiles
+    with pytest.raises(Stopped):
+        again.objective.evaluate(canvas(4))  # the next step
+    assert steps_since_checkpoint(path) == 1 + 6 / WHOLE.tiles
+    assert again.files is not None
+    again.files.remove()  # as of a checkpoint that has these steps
+    stop_again = stopping(path, 2)
+    with pytest.raises(Stopped):
+        stop_again.objective.evaluate(canvas())
+    assert steps_since_checkpoint(path) == 2 / WHOLE.tiles
 
 
 def flip_a_bit(file: Path) -> None:
