@@ -13,14 +13,11 @@ from ..errors import WorkerLost
 from ..spec.jobs import EncoderInfo, JobResult, StepProgress, Task
 from ..spec.recipe import Recipe
 from .executors import Executor
-from .worker_process import STOP, Answer, Message, Worker
+from .worker_process import LONGEST_ROUND_S, STOP, Answer, Message, Worker
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-# Waiting for the worker and a scan of the inbox take less.
-LONGEST_ROUND_S = 5.0
 
 
 class WorkerExecutor:
@@ -146,7 +143,6 @@ class WorkerExecutor:
         while True:
             began = time.monotonic()
             message = self._receive(worker)
-            # A round that takes longer is one in which this process was stopped, and the worker with it.
             silent_s += min(time.monotonic() - began, LONGEST_ROUND_S)
             match message:
                 case Answer():

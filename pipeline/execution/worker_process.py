@@ -32,6 +32,9 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 PR_SET_PDEATHSIG = 1
 # How many seconds a process has to end, whether it was asked to or is dying.
 END_S = 5.0
+# How much of a round of waiting counts as a worker's silence. Waiting and what is done beside it take less:
+# in a longer one this process was stopped, and the worker with it.
+LONGEST_ROUND_S = 5.0
 # The logger whose records go to the parent.
 LOGGER = "pipeline"
 

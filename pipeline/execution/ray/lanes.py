@@ -17,7 +17,7 @@ from ...storage.temporary import write_file
 from ..checkpoints import checkpoint_path, sweep_checkpoints
 from ..executors import Executor
 from ..lanes import Done, OnStep, ShouldStop
-from ..worker_process import Answer
+from ..worker_process import LONGEST_ROUND_S, Answer
 from .actor import Checkpoint, Message, Request
 from .actors import Actors, Group, RemoteActor
 from .cluster import Kind, Place
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 IN_FLIGHT = 2
 # Seconds between two questions whether to stop.
 TURN_S = 0.2
-# A round that takes longer is one in which this process was stopped.
-LONGEST_ROUND_S = 5.0
 
 
 class RayLanes:
