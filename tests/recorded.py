@@ -127,6 +127,7 @@ class Recording:
         self.folders = {self.root_node}
         self._volumes: dict[int, str] = {}
         self._held: list[int] = []  # open folders: the number of one that was removed is not given again
+        self._kept = {int(name) for name in os.listdir(store)}
         self.base = self._read_tree()
         self.durable_files = set(self.base.values())
         self._now = dict(self.base)
@@ -176,7 +177,7 @@ class Recording:
     def _read_tree(self) -> Tree:
         """Return every entry, those of a folder before those in it."""
         tree: Tree = {}
-        todo = [(self.root, self.root_node, "")]
+        todo = [(str(self.root), self.root_node, "")]
         while todo:
             path, folder, volume = todo.pop()
             with os.scandir(path) as found:
@@ -189,9 +190,10 @@ class Recording:
                         if node not in self.folders:
                             self.folders.add(node)
                             self._held.append(os.open(one.path, os.O_RDONLY))
-                        todo.append((Path(one.path), node, inside))
-                    elif not (kept := self.store / str(node)).exists():
-                        os.link(one.path, kept)
+                        todo.append((one.path, node, inside))
+                    elif node not in self._kept:
+                        self._kept.add(node)
+                        os.link(one.path, self.store / str(node))
         return tree
 
     def _note(self, operation: Operation) -> None:
