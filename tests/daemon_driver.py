@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
 import logging
 import os
@@ -20,18 +21,20 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from disks import HookedDisk, Points, When
-from fakes import FakeExecutor, picture_bytes
+from fakes import FakeExecutor
 from page_viewer import Viewer
 from typer.main import get_command
 from watchdog.observers.api import BaseObserver, EventEmitter
 from watchdog.utils import BaseThread
+from watching import Watched
 
 from pipeline.cli import main as cli
 from pipeline.cli import signals
@@ -42,7 +45,6 @@ from pipeline.errors import DiskError, PipelineError, UsageError
 from pipeline.execution import pool
 from pipeline.execution.executors import Executor
 from pipeline.execution.worker import WorkerExecutor
-from pipeline.images.reading import decode_picture
 from pipeline.spec.config import Config
 from pipeline.spec.jobs import JobResult
 from pipeline.storage.control import Control, Drop
@@ -417,7 +419,7 @@ def serve(link: socket.socket) -> None:
     the disk.
     """
     never_sync()
-    load_all()
+    warm_up()
     while True:
         line, files = receive(link)
         if not line:
@@ -432,19 +434,22 @@ def serve(link: socket.socket) -> None:
         link.sendall(f"{json.dumps(answer)}\n".encode())
 
 
-# What a daemon loads when it needs it.
+# What a daemon loads for a page.
 LATE = (
-    "pipeline.cli.hook_display", "pipeline.page.server", "pipeline.page.sheet", "pipeline.watch.status",
-    "anyio._backends._asyncio", "uvicorn.lifespan.off", "uvicorn.protocols.http.h11_impl",
+    "pipeline.page.server", "pipeline.watch.status", "anyio._backends._asyncio", "uvicorn.lifespan.off",
+    "uvicorn.protocols.http.h11_impl",
 )  # fmt: skip
 
 
-def load_all() -> None:
-    """Load whatever daemons use, and build the command line: every fork then has it from its start."""
+def warm_up() -> None:
+    """Run a daemon to its end: what it loads, compiles and builds for that, every fork has from its start."""
     for name in LATE:
         importlib.import_module(name)
-    decode_picture(picture_bytes("any"), "any")
     vars(cli)["app"] = get_command(cli.app)
+    with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        watched = Watched(Path(folder), "off", settle_s=0.01)
+        watched.drop("a.png")
+        assert main(Setup(str(watched.folder / "config.yaml"), once=True, no_sync=True)) == 0
 
 
 def receive(link: socket.socket) -> tuple[bytes, list[int]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib import resources
 
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export ", re.MULTILINE)
 
 
+@cache
 def read_asset(name: str) -> str:
     """Return the text of a file of the pages."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
