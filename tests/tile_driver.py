@@ -1,8 +1,8 @@
 """Paints a picture in tiles in processes that kill themselves, one after another at each tile of a step.
 
 The processes are forked, as loading the libraries takes most of the time of a small picture. It writes how
-they ended, and whether the last one made the picture of one that was left alone. With the argument `kept`
-they keep every tile on the disk, and each kills itself after the first tile that it computes.
+they ended, and whether the last one made the picture of one that was left alone; then the same of processes
+that keep every tile on the disk, and of which each kills itself after the first tile that it computes.
 """
 
 from __future__ import annotations
@@ -76,33 +76,39 @@ def forked(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(folder: Path, keeps: bool) -> None:
+def main(folder: Path) -> None:
     deep = {"style_layers": {"relu1_1": 1.0, "relu3_1": 1.0}, "content_layers": {"relu3_1": 1.0}}
     task = small_task(folder / "content.png", folder / "style.png", 1, size=80, steps=STEPS, **deep)
-    whole, killed = folder / "whole.png", folder / "killed.png"
-    assert forked(lambda: paint(folder, task, whole)) == 0
+    whole = folder / "whole.png"
+    paint(folder, task, whole)  # here, so that every fork has what it loads and packs
+    reports = [kill_until_made(folder, task, whole.read_bytes(), keeps) for keeps in (False, True)]
+    sys.stdout.write(json.dumps(reports))
+
+
+def kill_until_made(folder: Path, task: Task, whole: bytes, keeps: bool) -> dict[str, Any]:
+    """Let one process after another resume the picture and die, until one makes it."""
+    made = folder / f"keeps {keeps}.png"
 
     def doomed(evaluation: int, tile: int) -> None:
+        if keeps:
+            evaluations.PART_S = evaluations.WHOLE_S = evaluations.SHARE = 0
         die_at(evaluation, tile)
-        paint(folder, task, killed)
+        paint(folder, task, made)
 
-    if keeps:
-        evaluations.PART_S = evaluations.WHOLE_S = evaluations.SHARE = 0
     ends, progress, tile = [], [], 0
-    while not killed.exists():
+    while not made.exists():
         tile = 1 if keeps else tile + 1
         # Whoever resumes begins with the step in which the one before died.
         evaluation = 1 if ends else FATAL
         ends.append(forked(lambda evaluation=evaluation, tile=tile: doomed(evaluation, tile)))  # type: ignore[misc]
         progress.append(executor_in(folder).progress(task.key))
-    report = {
+    return {
         "ends": ends,
         "progress": progress,
-        "same": killed.read_bytes() == whole.read_bytes(),
-        "resumed_from_step": json.loads(killed.with_suffix(".json").read_text()),
+        "same": made.read_bytes() == whole,
+        "resumed_from_step": json.loads(made.with_suffix(".json").read_text()),
     }
-    sys.stdout.write(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), "kept" in sys.argv)
+    main(Path(sys.argv[1]))
