@@ -29,6 +29,7 @@ SIZE, TILES = (48, 70), (32, 32)
 RECIPE = Recipe(margin=8, content_layers={"relu1_2": 1.0, "relu4_1": 2.0})
 ENCODER = tiny_encoder(RECIPE)
 PLAN = plan_of(ENCODER, *TILES)
+TARGETS = masked_targets(ENCODER, RECIPE, soft_masks(1, 2, *SIZE))
 
 
 class Clock:
@@ -58,7 +59,6 @@ def made(
     after_tile: Callable[[int], None] = lambda tile: None,
 ) -> Made:
     network = Counting(ENCODER, dtype)
-    targets = masked_targets(ENCODER, RECIPE, soft_masks(1, 2, *SIZE))
     ready: list[Made] = []  # empty while the content is analysed
 
     def on_tile(tile: int, tiles: int) -> None:
@@ -66,7 +66,7 @@ def made(
             each.tile, each.tiles = tile, tiles
             after_tile(tile)
 
-    objective = TiledObjective(network, RECIPE, random_image(*SIZE, seed=1), targets, plan, on_tile, files)
+    objective = TiledObjective(network, RECIPE, random_image(*SIZE, seed=1), TARGETS, plan, on_tile, files)
     result = Made(objective, network, files)
     ready.append(result)
     network.kept = network.dropped = 0

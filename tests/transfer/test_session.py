@@ -79,9 +79,9 @@ def test_what_cannot_fit_is_not_started(session, weights, monkeypatch):
 def test_several_requests_are_as_each_alone(session, weights):
     """Contents, styles, blends, starts and seeds of their own, one recipe and size."""
     requests = [
-        Request(picture(0), [(picture(1), 1.0)], recipe_for()),
-        Request(picture(2), [(picture(3), 0.7), (picture(4), 0.3)], recipe_for(init="noise")),
-        Request(picture(5), [(picture(1), 1.0)], recipe_for(init="noise", seed=3)),
+        Request(picture(0), [(picture(1), 1.0)], plain_recipe()),
+        Request(picture(2), [(picture(3), 0.7), (picture(4), 0.3)], plain_recipe(init="noise")),
+        Request(picture(5), [(picture(1), 1.0)], plain_recipe(init="noise", seed=3)),
     ]
     together = session.stylize(requests, weights)
     assert [(each.cache_hits, each.cache_misses) for each in together] == [(0, 2), (0, 4), (2, 0)]
@@ -98,7 +98,7 @@ def test_every_region_gets_its_own_style(session, weights):
     regions = find_regions(mask, [(0, 0, 0), (1, 1, 1)], (64, 48), "m.png", ["a", "b"])
     fields = {"style_layers": ["conv1_1"], "content_weight": 0, "init": "blank", "tv_weight": 0}
     request = Request(
-        picture(0), [(each, 1.0) for each in flat], recipe_for(**fields, steps=30), None, regions
+        picture(0), [(each, 1.0) for each in flat], plain_recipe(**fields, steps=30), None, regions
     )
     image = np.asarray(image_of(one(session, request, weights)), int)
     redder = image[:, :, 0] - image[:, :, 2]
@@ -114,7 +114,7 @@ def test_masked_requests_are_as_each_alone_and_share_their_targets(session, weig
         regions = find_regions(mask, [(0, 0, 0), (1, 1, 1)], (64, 48), "m.png", ["a", "b"])
         styles = [(picture(seed + 1), 1.0), (picture(5), 1.0)]
         requests.append(Request(picture(seed), styles, recipe_for(), None, regions))
-    one(session, Request(picture(3), [(picture(5), 1.0)], recipe_for()), weights)
+    one(session, Request(picture(3), [(picture(5), 1.0)], plain_recipe()), weights)
     together = session.stylize(requests, weights)
     assert [(each.cache_hits, each.cache_misses) for each in together] == [(2, 2), (2, 2)]
     for request, outcome in zip(requests, together, strict=True):
@@ -176,8 +176,9 @@ def test_every_level_has_the_precision_of_the_recipe(weights, monkeypatch, preci
     monkeypatch.setattr(
         StepperCache, "fetch", lambda self, *arguments: built.append(arguments[3]) or fetch(self, *arguments)
     )
+    monkeypatch.setattr("pipeline.transfer.pyramid.PART_STEPS", 2)  # the last level has two parts
     session = Session(DevicePlan("cpu", "a CPU", "bfloat16", 0), TargetCache(None))
-    request = Request(picture(0), [(picture(1), 1.0)], recipe_for(precision=precision, steps=40))
+    request = Request(picture(0), [(picture(1), 1.0)], recipe_for(precision=precision, steps=4))
     assert one(session, request, weights).dtype == dtype
     assert built == [getattr(torch, dtype)] * 3
 
