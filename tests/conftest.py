@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -67,6 +68,14 @@ def environment(numbered_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded() -> None:
+    """Load what every test needs, and keep the garbage collector from looking through it time and again."""
+    import torch  # noqa: F401
+
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
