@@ -184,10 +184,12 @@ def _run(
 
 def memory_name(device: str, by_limit: bool) -> str:
     """Return what messages call the memory that is too small."""
-    from ..transfer.usage import address_space_is_limited
+    from ..transfer.usage import address_limit, used_addresses
 
-    if not by_limit and device == "cpu" and address_space_is_limited():
-        return "the memory that `ulimit -v` allows this process"
+    limit = address_limit() if device == "cpu" and not by_limit else None
+    if limit is not None:
+        figures = f"{limit / 1e6:,.0f} MB, of which libraries take {used_addresses() / 1e6:,.0f}"
+        return f"the memory that `ulimit -v` allows this process ({figures}; raise it if you can)"
     limited = " that a process may take (see memory_mb and workers in config.yaml)" if by_limit else ""
     return f"the memory of {device}{limited}"
 

@@ -14,7 +14,7 @@ from ..vgg.encoder import convolution_of, poolings_before
 from .cgroups import memory_left
 from .devices import DevicePlan
 from .segments import segments
-from .usage import others_bytes, own_bytes
+from .usage import address_limit, others_bytes, own_bytes, used_addresses
 
 # Bytes of a canvas per pixel.
 CANVAS_BYTES = 3 * 4
@@ -28,6 +28,8 @@ STYLE_TILE, STYLE_BORDER = 512, 64
 STYLE_PIXEL_BYTES = 60
 # What libraries allocate in a process when it makes its first picture, beside that. Measured: 30 to 115 MB.
 LIBRARY_BYTES = 100 << 20
+# Addresses that they take beside that for a first picture: generated code, stacks of threads, gaps.
+LIBRARY_ADDRESSES = 128 << 20
 # What a process takes with its libraries, its network and a small picture. Measured: 350 to 520 MB.
 PROCESS_BYTES = 512 << 20
 # The usable part of what is free; the rest is for fragmentation and for what other programs do meanwhile.
@@ -158,6 +160,14 @@ class MemoryModel:
         base = self._base_bytes + LIBRARY_BYTES
         return max(0, whole - base - (others_bytes() if alone else 0))
 
+    def address_bytes(self) -> int | None:
+        """Return how large an estimate may be by the addresses that `ulimit -v` leaves; None is no limit.
+
+        Larger pictures may be tried: an allocation beyond this limit fails, which does no harm.
+        """
+        limit = address_limit() if self.plan.device == "cpu" else None
+        return None if limit is None else max(0, limit - used_addresses() - LIBRARY_ADDRESSES)
+
     @contextmanager
     def learning(self, estimate: int) -> Iterator[None]:
         """Compare what the block takes with its estimate in bytes, and correct later estimates."""
@@ -185,7 +195,6 @@ def free_bytes(plan: DevicePlan) -> int | None:
 
 def _system_bytes() -> int | None:
     """Return what the system and the control groups leave of its memory."""
-    # Not what `ulimit -v` leaves: an allocation beyond that fails, which does no harm.
     return min((b for b in (_available_bytes(), memory_left()) if b is not None), default=None)
 
 

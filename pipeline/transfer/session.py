@@ -17,7 +17,7 @@ from ..errors import DeviceError
 from ..spec.recipe import Recipe
 from ..vgg.encoder import Encoder
 from ..vgg.weights import EncoderWeights, read_weights
-from .allocator import keep_freed_memory, release_freed_memory
+from .allocator import keep_few_addresses, keep_freed_memory, release_freed_memory
 from .checkpoints import RunState
 from .color_policy import final_colors, recolor_result
 from .devices import DevicePlan
@@ -31,6 +31,7 @@ from .stepper import StepperCache
 from .target_cache import TargetCache
 from .tensors import resized
 from .tile_planning import AUTO, PictureMemory, TileChoice, Tiling, tile_notes
+from .usage import address_limit
 
 # The part of the free memory that is planned for tiles. Pieces of many sizes leave gaps in the heap: up to a
 # fifth more was measured than estimated.
@@ -65,7 +66,7 @@ class Session:
         self.memory = MemoryModel(device, share_bytes, limit_bytes)
         self._keeps_memory = owns_process and device.device == "cpu"
         if self._keeps_memory:
-            keep_freed_memory()
+            keep_freed_memory() if address_limit() is None else keep_few_addresses()
         if threads:
             torch.set_num_threads(threads)
         self._torch_device = torch.device(device.device)
@@ -160,18 +161,24 @@ class Session:
         Raises:
             OutOfMemory: they do not.
         """
-        if not tiles.edge and not tiles.halved and self.memory.fits(last.untiled, pictures, alone):
+        addresses = self.memory.address_bytes()
+        has_addresses = tiles.off or addresses is None or last.untiled * pictures <= addresses
+        is_small = has_addresses and self.memory.fits(last.untiled, pictures, alone)
+        if is_small and not tiles.edge and not tiles.halved:
             return None, last.untiled * pictures
         # Fewer pictures, or without other processes beside them, may fit as they are, which is faster.
         if tiles.off or not (tiles.edge or (pictures == 1 and alone)):
             raise OutOfMemory(foreseen=True)
-        free = self.memory.free_bytes(alone)
-        limit_bytes = round(TILES_USABLE * (FREE_IF_UNKNOWN if free is None else free))
+        known = [b for b in (self.memory.free_bytes(alone), addresses) if b is not None]
+        limit_bytes = round(TILES_USABLE * min(known, default=FREE_IF_UNKNOWN))
         tiling = Tiling(limit_bytes >> tiles.halved, tiles.edge >> tiles.halved, self.scratch)
         plan = tiling.in_tiles(last)
         estimate = last.tiled(plan)
         if pictures > 1 and plan.storage:  # which is for one picture
             raise OutOfMemory(foreseen=True)
+        had_tiles = tiles.halved > 1 or (tiles.halved == 1 and not is_small)
+        if had_tiles and not tiles.edge and estimate > 2 * tiling.limit_bytes:
+            raise OutOfMemory(foreseen=True)  # the attempt before had the smallest tiles, too
         if not self.memory.fits(estimate, pictures, alone):
             raise OutOfMemory(foreseen=True)
         return tiling, estimate * pictures

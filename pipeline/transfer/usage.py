@@ -10,7 +10,7 @@ from pathlib import Path
 SYSTEM = Path("/")
 PROC = "proc"
 # Fields of statm, counted in pages.
-RESIDENT, SHARED = 1, 2
+SIZE, RESIDENT, SHARED = 0, 1, 2
 
 
 def own_bytes(pid: int | str = "self", system: Path = SYSTEM) -> int:
@@ -22,13 +22,20 @@ def own_bytes(pid: int | str = "self", system: Path = SYSTEM) -> int:
     return fields[RESIDENT] - fields[SHARED] if fields else 0
 
 
-def address_space_is_limited() -> bool:
-    """Return whether this process may allocate only so much, as by `ulimit -v`."""
+def address_limit() -> int | None:
+    """Return how many bytes of addresses this process may use, as by `ulimit -v`; None is no limit."""
     try:
         import resource
     except ImportError:  # Windows
-        return False
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def used_addresses(system: Path = SYSTEM) -> int:
+    """Return how many bytes of addresses this process uses; 0 where this is not known."""
+    fields = _statm("self", system)
+    return fields[SIZE] if fields else 0
 
 
 def others_bytes(system: Path = SYSTEM) -> int:

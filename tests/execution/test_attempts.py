@@ -392,9 +392,13 @@ def test_a_limit_of_the_process_is_named(make_task, monkeypatch) -> None:
     prepared = replace(one_job(make_task), levels=[Level(48, 36, 3)])
     plain = Refusal("cpu").result(prepared)
     assert "do not fit the memory of cpu." in plain.error
-    monkeypatch.setattr("pipeline.transfer.usage.address_space_is_limited", lambda: True)
-    limited = Refusal("cpu", by_limit=True).result(prepared)
-    assert "48 x 36 pixels do not fit the memory that `ulimit -v` allows this process." in limited.error
+    monkeypatch.setattr("pipeline.transfer.usage.address_limit", lambda: 4_200_000_000)
+    monkeypatch.setattr("pipeline.transfer.usage.used_addresses", lambda: 3_500_000_000)
+    limited = Refusal("cpu").result(prepared)
+    assert (
+        "48 x 36 pixels do not fit the memory that `ulimit -v` allows this process "
+        "(4,200 MB, of which libraries take 3,500; raise it if you can)."
+    ) in limited.error
     by_estimate = Refusal("cpu", foreseen=True, by_limit=True).result(prepared)
     assert "that a process may take (see memory_mb and workers in config.yaml)." in by_estimate.error
     assert "do not fit the memory of cuda:0." in Refusal("cuda:0").result(prepared).error

@@ -33,6 +33,25 @@ thread = threading.Thread(target=work)
 thread.start()
 thread.join()
 """
+FEW = """
+import ctypes, os
+from pipeline.transfer.allocator import keep_few_addresses
+from pipeline.transfer.usage import used_addresses
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+keep_few_addresses()
+
+def held(freed):
+    before = used_addresses()
+    blocks = [ctypes.c_void_p(libc.malloc(ctypes.c_size_t(MB << 20))) for MB in (20, 10)]
+    if freed:
+        libc.free(blocks[0])
+    return used_addresses() - before >> 20
+
+names = "LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+print(held(freed=False), held(freed=True), *map(os.environ.get, names))
+"""
 GLIBC = allocator._glibc()
 
 
@@ -47,6 +66,14 @@ def test_freed_memory_stays_with_the_process_in_every_thread() -> None:
     assert heap_later - heap < 10 << 20  # the thread was given what had been freed
 
 
+@pytest.mark.skipif(GLIBC is None or sys.platform != "linux", reason="what is asked for is of glibc")
+def test_freed_addresses_can_be_used_again_and_less_code_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "99")  # the user's word counts
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    run = subprocess.run([sys.executable, "-c", FEW], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["30", "10", "99", "16"]
+
+
 def test_with_another_c_library_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(name: str) -> str:
         raise ValueError("unrecognized configuration name")
@@ -54,4 +81,5 @@ def test_with_another_c_library_nothing_is_done(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(allocator.os, "confstr", unknown, raising=False)
     monkeypatch.setattr(allocator.ctypes, "CDLL", None)
     allocator.keep_freed_memory()
+    allocator.keep_few_addresses()
     allocator.release_freed_memory()

@@ -151,3 +151,12 @@ def test_processes_share_a_limit_without_what_the_first_one_has(monkeypatch):
     assert memory.share_bytes(DevicePlan("cuda:0", "", "bfloat16", 90), 2, 60) == 30
     monkeypatch.setattr(memory, "free_bytes", lambda plan: None)
     assert memory.share_bytes(CPU, 4, 1000) == 200
+
+
+def test_addresses_are_those_that_are_left_beside_libraries(monkeypatch):
+    monkeypatch.setattr(memory, "LIBRARY_ADDRESSES", 50)
+    monkeypatch.setattr(memory, "used_addresses", lambda: 3000)
+    limits = iter([None, 4000, 3010])
+    monkeypatch.setattr(memory, "address_limit", lambda: next(limits))
+    assert [MemoryModel(CPU).address_bytes() for _ in range(3)] == [None, 950, 0]
+    assert MemoryModel(GPU).address_bytes() is None

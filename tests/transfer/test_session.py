@@ -14,10 +14,11 @@ from pipeline.transfer.masks import find_regions
 from pipeline.transfer.memory import LargeStyle, OutOfMemory
 from pipeline.transfer.pyramid import plan_levels
 from pipeline.transfer.request import Picture, Request
-from pipeline.transfer.session import Session
+from pipeline.transfer.session import TILES_USABLE, Session
 from pipeline.transfer.stepper import StepperCache
 from pipeline.transfer.target_cache import TargetCache
 from pipeline.transfer.tensors import to_image
+from pipeline.transfer.tile_planning import PictureMemory, TileChoice
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 31), (64, 48), (301, 199)])
@@ -189,3 +190,36 @@ def test_without_strength_the_picture_stays_the_photograph(session, weights) -> 
     outcome = one(session, request, weights)
     plain_BCHW = content.tensor((68, 51))
     assert (outcome.image_BCHW - plain_BCHW).abs().max() < 2 / 255
+
+
+# Convolutions up to conv5_1, some left out.
+CHANNELS = {"conv1_1": 16, "conv2_1": 48, "conv3_1": 128, "conv4_1": 256, "conv5_1": 256}
+
+
+def test_tiles_are_planned_for_the_addresses_that_are_left_and_tried_in_any_case(session, monkeypatch):
+    last = PictureMemory(Recipe(), CHANNELS, 1400, 1400, 2)
+    left = [last.untiled]
+    monkeypatch.setattr(session.memory, "free_bytes", lambda alone=True: last.untiled)
+    monkeypatch.setattr(session.memory, "address_bytes", lambda: left[0])
+
+    def fit(**choice):
+        return session._fit(last, 1, True, TileChoice(**choice))
+
+    assert fit() == (None, last.untiled)
+    left[0] = last.untiled // 2
+    tiling, estimate = fit()
+    assert tiling.limit_bytes == round(TILES_USABLE * left[0])
+    assert estimate <= tiling.limit_bytes
+    assert fit(off=True) == (None, last.untiled)
+    left[0] = 1
+    _, smallest = fit()
+    assert smallest < estimate
+    with pytest.raises(OutOfMemory) as refused:  # the smallest tiles are tried once
+        fit(halved=1)
+    assert refused.value.foreseen
+    left[0] = None
+    monkeypatch.setattr(session.memory, "free_bytes", lambda alone=True: smallest + 1)
+    monkeypatch.setattr(session.memory, "fits", lambda *_: True)  # as on a GPU: the whole picture was tried
+    assert fit(halved=1)[1] == smallest
+    with pytest.raises(OutOfMemory):
+        fit(halved=2)

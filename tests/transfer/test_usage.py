@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.transfer import usage
-from pipeline.transfer.usage import others_bytes, own_bytes
+from pipeline.transfer.usage import address_limit, others_bytes, own_bytes, used_addresses
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -34,6 +34,19 @@ def test_pages_are_counted_in_bytes(tmp_path):
     assert own_bytes(7, tmp_path) == 5 * PAGE
     assert own_bytes(8, tmp_path) == 0  # it has ended
     assert own_bytes(system=tmp_path / "no-linux") == 0
+    assert used_addresses(tmp_path) == 100 * PAGE
+    assert used_addresses(tmp_path / "no-linux") == 0
+
+
+def test_a_limit_of_addresses_is_that_of_the_process(monkeypatch):
+    resource = pytest.importorskip("resource")
+    limits = {resource.RLIMIT_AS: (resource.RLIM_INFINITY, 9)}
+    monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    assert address_limit() is None
+    limits[resource.RLIMIT_AS] = (5, 9)
+    assert address_limit() == 5
+    monkeypatch.setitem(sys.modules, "resource", None)  # Windows
+    assert address_limit() is None
 
 
 @pytest.mark.parametrize("is_worker", [False, True])
