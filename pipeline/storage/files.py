@@ -163,7 +163,9 @@ class Disk:
 
     def remove_empty_folders(self, path: Path, above: Path) -> None:
         """Remove a folder and those above it, up to but not including `above`, while they are empty."""
-        while path != above and above in path.parents:
+        if above not in path.parents:
+            return
+        while path != above:
             try:
                 self.rmdir(path)
             except OSError as error:
