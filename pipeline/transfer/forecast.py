@@ -42,8 +42,7 @@ def work_factor(
     channels = Encoder(read_weights(weights, layers), layers).channels
     itemsize = torch.finfo(getattr(torch, device.dtype)).bits // 8
     last = PictureMemory(recipe, channels, *levels[-1].size, itemsize)
-    free_bytes = memory.free_bytes()
-    if not tiles.edge and (free_bytes is None or memory.fits(last.untiled, 1)):
+    if not tiles.edge and not memory.needs_tiles(last.untiled, 1):
         return 1.0
-    tiling = Tiling(round(TILES_USABLE * (free_bytes or 0)), tiles.edge, scratch)
+    tiling = Tiling(round(TILES_USABLE * (memory.bytes_for_tiles() or 0)), tiles.edge, scratch)
     return RunWork.of(levels, recipe, channels, itemsize, tiling).factor

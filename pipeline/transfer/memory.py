@@ -160,6 +160,17 @@ class MemoryModel:
         base = self._base_bytes + LIBRARY_BYTES
         return max(0, whole - base - (others_bytes() if alone else 0))
 
+    def needs_tiles(self, bytes_per_picture: int, pictures: int, alone: bool = True) -> bool:
+        """Tell whether pictures should not be computed untiled; see `fits`."""
+        addresses = self.address_bytes()
+        has_few = addresses is not None and bytes_per_picture * pictures > addresses
+        return has_few or not self.fits(bytes_per_picture, pictures, alone)
+
+    def bytes_for_tiles(self, alone: bool = True) -> int | None:
+        """Return how large an estimate in tiles may be, by memory and addresses; None: unknown."""
+        known = (self.free_bytes(alone), self.address_bytes())
+        return min((each for each in known if each is not None), default=None)
+
     def address_bytes(self) -> int | None:
         """Return how large an estimate may be by the addresses that `ulimit -v` leaves; None is no limit.
 

@@ -161,16 +161,17 @@ class Session:
         Raises:
             OutOfMemory: they do not.
         """
-        addresses = self.memory.address_bytes()
-        has_addresses = tiles.off or addresses is None or last.untiled * pictures <= addresses
-        is_small = has_addresses and self.memory.fits(last.untiled, pictures, alone)
+        if tiles.off:
+            is_small = self.memory.fits(last.untiled, pictures, alone)
+        else:
+            is_small = not self.memory.needs_tiles(last.untiled, pictures, alone)
         if is_small and not tiles.edge and not tiles.halved:
             return None, last.untiled * pictures
         # Fewer pictures, or without other processes beside them, may fit as they are, which is faster.
         if tiles.off or not (tiles.edge or (pictures == 1 and alone)):
             raise OutOfMemory(foreseen=True)
-        known = [b for b in (self.memory.free_bytes(alone), addresses) if b is not None]
-        limit_bytes = round(TILES_USABLE * min(known, default=FREE_IF_UNKNOWN))
+        free = self.memory.bytes_for_tiles(alone)
+        limit_bytes = round(TILES_USABLE * (FREE_IF_UNKNOWN if free is None else free))
         tiling = Tiling(limit_bytes >> tiles.halved, tiles.edge >> tiles.halved, self.scratch)
         plan = tiling.in_tiles(last)
         estimate = last.tiled(plan)

@@ -48,5 +48,8 @@ def test_before_a_run_it_is_known_whether_there_will_be_tiles(monkeypatch: pytes
     assert factor(2 << 30) > factor(3 << 30)
     assert factor(2 << 30, TileChoice(off=True)) == 1
     assert factor(64 << 30, TileChoice(edge=256)) > 1.2
+    monkeypatch.setattr(MemoryModel, "address_bytes", lambda memory: 2 << 30)  # by `ulimit -v`
+    assert factor(64 << 30) == factor(2 << 30)
+    monkeypatch.undo()
     # What does not fit a GPU is known when it was tried.
     assert factor(2 << 30, device=DevicePlan("cuda:0", "GPU", "bfloat16", 8 << 30)) == 1
