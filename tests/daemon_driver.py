@@ -1,7 +1,7 @@
-"""Real daemons as processes of their own, with a quick engine and a disk that can fail. Run by `watching`.
+"""Real daemons as processes of their own, with a quick engine and a disk that can fail.
 
-Its one argument is the number of a socket, over which daemons are started: see `serve` and `Setup`. Every
-event of a daemon is a line of JSON on its stdout.
+`watching` starts them over a socket: see `serve` and `Setup`. Every event of a daemon is a line of JSON on its
+stdout.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from disks import HookedDisk, Points, When
-from fakes import FakeExecutor
+from fakes import Forgetful
 from page_viewer import Viewer
 from typer.main import get_command
 from watchdog.observers.api import BaseObserver, EventEmitter
@@ -46,7 +46,6 @@ from pipeline.execution import pool
 from pipeline.execution.executors import Executor
 from pipeline.execution.worker import WorkerExecutor
 from pipeline.spec.config import Config
-from pipeline.spec.jobs import JobResult
 from pipeline.storage.control import Control, Drop
 from pipeline.storage.files import Disk
 from pipeline.storage.ledger import Ledger
@@ -229,15 +228,6 @@ def write_line(line: str) -> None:
     sys.stdout.flush()
 
 
-class Forgetful(FakeExecutor):
-    """An engine that does not grow with what it has run: nobody asks it here."""
-
-    def run(self, *arguments: Any) -> list[JobResult]:
-        for remembered in (self.ran, self.groups, self.forgotten):
-            remembered.clear()
-        return super().run(*arguments)
-
-
 def make_executor(setup: Setup, config: Config, tick: Callable[[], None]) -> Executor:
     make = partial(Forgetful, faults=setup.faults)
     if setup.worker:
@@ -410,14 +400,15 @@ def never_sync() -> None:
     Ledger._execute = execute  # type: ignore[method-assign]
 
 
-def serve(link: socket.socket) -> None:
-    """Fork daemons, and tell how they end, until the link is closed.
+def serve(descriptor: int) -> None:
+    """Fork daemons, and tell how they end, until the socket with this descriptor is closed.
 
     A request is a line of JSON. {"start": setup} comes with the file for a daemon's events; its answer is the
     process id. That of {"wait": pid} is the exit code, once there is one, and that of {"poll": pid} comes at
     once: null if it runs. A SIGKILL takes nothing from the system's buffers, so here nothing waits for
     the disk.
     """
+    link = socket.socket(fileno=descriptor)
     never_sync()
     warm_up()
     while True:
@@ -474,8 +465,3 @@ def start(link: socket.socket, output: int, setup: Setup) -> int:
         traceback.print_exc()
         code = 70
     os._exit(code)
-
-
-if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as end:
-        serve(end)

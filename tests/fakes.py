@@ -184,6 +184,15 @@ class FakeExecutor:
         )
 
 
+class Forgetful(FakeExecutor):
+    """An engine that does not grow with what it has run: nobody asks it."""
+
+    def run(self, *arguments: Any) -> list[JobResult]:
+        for remembered in (self.ran, self.groups, self.forgotten):
+            remembered.clear()
+        return super().run(*arguments)
+
+
 class PidExecutor(FakeExecutor):
     """A fake that tells its process by its device and encoder."""
 

@@ -28,7 +28,8 @@ from pipeline.storage.files import TEMPORARY_PREFIX
 from pipeline.storage.paths import HIDDEN, claimed_folder
 from pipeline.watch.markers import MARKER_SUFFIX
 
-DRIVER = Path(__file__).with_name("daemon_driver.py")
+# Not run as a script: worker processes load the script of their parent, and this one loads the command line.
+SERVE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import daemon_driver; daemon_driver"
 # Never reached unless something is broken.
 PATIENCE_S = 120.0
 MODES = ("native", "polling", "off")
@@ -142,7 +143,7 @@ class Forks:
 
     def __init__(self) -> None:
         self._link, theirs = socket.socketpair()
-        command = [sys.executable, str(DRIVER), str(theirs.fileno())]
+        command = [sys.executable, "-c", f"{SERVE}.serve({theirs.fileno()})"]
         with theirs:
             self._server = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         self._answers = self._link.makefile()

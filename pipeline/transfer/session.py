@@ -66,7 +66,10 @@ class Session:
         self.memory = MemoryModel(device, share_bytes, limit_bytes)
         self._keeps_memory = owns_process and device.device == "cpu"
         if self._keeps_memory:
-            keep_freed_memory() if address_limit() is None else keep_few_addresses()
+            if address_limit() is None:
+                keep_freed_memory()
+            else:
+                keep_few_addresses()
         if threads:
             torch.set_num_threads(threads)
         self._torch_device = torch.device(device.device)
