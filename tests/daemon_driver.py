@@ -1,7 +1,7 @@
 """Real daemons as processes of their own, with a quick engine and a disk that can fail.
 
-`watching` starts them over a socket: see `serve` and `Setup`. Every event of a daemon is a line of JSON on its
-stdout.
+`watching` starts them over a socket: see `serve` and `Setup`. Every event of a daemon is a line of JSON on
+its stdout.
 """
 
 from __future__ import annotations
