@@ -117,7 +117,7 @@ STRIPS: dict[str, Strip] = {
             Panel("True, the default"),
         ],
     ),
-    "tv_weight": sweep(LAKE, WOODCUT, "tv_weight", [0, 3, 20, 100]),
+    "tv_weight": sweep(LAKE, WOODCUT, "tv_weight", [0, 6, 30, 100]),
     "tv_chroma": sweep(LAKE, MOSAIC, "tv_chroma", [0, 1, 5, 50]),
     "blend": Strip(LIGHTHOUSE, MOSAIC, [blend(share) for share in (1, 0.7, 0.5, 0.3, 0)]),
     "masks": Strip(

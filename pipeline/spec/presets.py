@@ -55,11 +55,22 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             summary="2048 pixels, for printing",
             fields={"size": 2048, "steps": (120, 80, 60, 60, 90, 30, 25, 20, 15)},
         ),
-        # As `default` was before version 6, but for the style layers: content at one deep layer, and the
-        # whole style on every level.
+        # As `default` was before version 6, but for the style layers: content at one deep layer, more style
+        # at deep layers, and the whole style on every level.
         "bold": Preset(
             summary="a wilder look: motifs of the painting win over the shapes of the photograph",
-            fields={"content_layers": {"relu4_2": 1.0}, "style_weight": 15.0, "style_growth": 0.0},
+            fields={
+                "content_layers": {"relu4_2": 1.0},
+                "style_layers": {
+                    "relu1_1": 12.0,
+                    "relu2_1": 2.4,
+                    "relu3_1": 0.9,
+                    "relu4_1": 0.6,
+                    "relu5_1": 0.6,
+                },
+                "style_weight": 15.0,
+                "style_growth": 0.0,
+            },
         ),
         # Source 000 names no content layer. The paper's conv4_2 is not among the five layers that it
         # extracts, so we take the nearest of those, conv4_1. It states no weights, steps, size or

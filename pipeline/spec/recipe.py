@@ -93,7 +93,7 @@ class Recipe(StrictModel):
         "return at the end; luminance: the content, and only its light and dark are painted; match: the "
         "style image, after it was given the palette of the content",
     )
-    tv_weight: Weight = Field(3.0, description="smoothness; more removes specks and softens the picture")
+    tv_weight: Weight = Field(6.0, description="smoothness; more removes specks and softens the picture")
     steps: Steps = Field(
         (120, 80, 60, 60, 90),
         description="steps of the optimizer on each pyramid level, coarsest first; the last number repeats",
@@ -106,13 +106,14 @@ class Recipe(StrictModel):
     )
     content_layers: LayerWeights = Field(
         # Shallow layers hold the drawing; relu5_1 keeps the painting's eyes and faces out of empty skies.
-        {"relu2_1": 3.0, "relu3_1": 1.0, "relu4_2": 1.0, "relu5_1": 2.0},
+        {"relu2_1": 3.0, "relu3_1": 1.0, "relu4_2": 1.0, "relu5_1": 5.0},
         description="network layers that keep the content, each with a weight; shallow layers keep the "
         "drawing, deep ones only the subject",
     )
     style_layers: LayerWeights = Field(
-        # The first layers keep colour and fine texture true; equal weights leave coloured fringes.
-        {"relu1_1": 12.0, "relu2_1": 2.4, "relu3_1": 0.9, "relu4_1": 0.6, "relu5_1": 0.6},
+        # The first layers keep colour and fine texture true; equal weights leave coloured fringes. More of
+        # the last two brings the painting's eyes and faces into skies.
+        {"relu1_1": 12.0, "relu2_1": 3.2, "relu3_1": 1.4, "relu4_1": 0.45, "relu5_1": 0.4},
         description="network layers that define the style, each with a weight; shallow layers hold colours "
         "and strokes, deep ones motifs",
     )

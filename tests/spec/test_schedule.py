@@ -63,7 +63,7 @@ def test_style_weight_grows_with_the_pixels_of_a_level(fields, weights) -> None:
 
 @pytest.mark.parametrize(
     ("strength", "style_weight", "tv_weight"),
-    [(0, 0, 0), (0.5, 6.25, 1.5), (1, 50, 3), (2, 400, 3), (4, 3200, 3)],
+    [(0, 0, 0), (0.5, 6.25, 3), (1, 50, 6), (2, 400, 6), (4, 3200, 6)],
 )
 def test_strength_scales_the_style_and_below_one_the_smoothness(strength, style_weight, tv_weight) -> None:
     level = at_level(Recipe(strength=strength), 512)
