@@ -60,7 +60,9 @@ def blend(share: float) -> Panel:
 
 
 def layers(caption: str, *names: str) -> Panel:
-    return Panel(caption, {"style_layers": list(names)})
+    """Return a panel of some style layers, alike, with weights that add up to those of the default."""
+    weight = sum(Recipe().style_layers.values()) / len(names)
+    return Panel(caption, {"style_layers": dict.fromkeys(names, weight)})
 
 
 def held_by(*names: str) -> Panel:
