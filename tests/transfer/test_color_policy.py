@@ -85,7 +85,8 @@ def test_luminance_sees_no_colour(session, weights):
     colored = Request(picture(0), [(picture(1), 1.0)], recipe, picture(2))
     greys = Request(grey_of[0], [(grey_of[1], 1.0)], recipe, grey_of[2])
     first, other = (one(session, request, weights).rows[0] for request in (colored, greys))
-    assert first.total == pytest.approx(other.total, rel=0.01)
+    # The grey ones are rounded to 256 levels.
+    assert first.total == pytest.approx(other.total, rel=0.02)
 
 
 def test_a_match_by_histogram_is_another_than_by_covariance(session, weights):
