@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import itertools
 import os
 import signal
@@ -73,8 +74,7 @@ def environment(numbered_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def loaded() -> None:
     """Load what every test needs, and keep the garbage collector from looking through it time and again."""
-    import torch  # noqa: F401
-
+    importlib.import_module("torch")
     gc.freeze()
 
 

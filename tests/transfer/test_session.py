@@ -98,7 +98,7 @@ def test_every_region_gets_its_own_style(session, weights):
     mask.paste("white", (320, 0, 640, 480))
     regions = find_regions(mask, [(0, 0, 0), (1, 1, 1)], (64, 48), "m.png", ["a", "b"])
     fields = {"style_layers": ["conv1_1"], "content_weight": 0, "init": "blank", "tv_weight": 0}
-    # With the palette: a style of one colour has almost no gradient, and rounding on some processors decides.
+    # With the palette: without it, the right is not blue where only AVX2 is used.
     request = Request(
         picture(0), [(each, 1.0) for each in flat], recipe_for(**fields, steps=30), None, regions
     )
