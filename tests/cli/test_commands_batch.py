@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import yaml
 from command_line import COMPARED, QUICK, log_rows, opened
 from PIL import Image
 
+from pipeline.batch.deadline import Deadline
 from pipeline.cli.eventlog import EventLog
 from pipeline.storage.ledger import Ledger
 from pipeline.transfer.headers import steps_of_checkpoint
@@ -91,8 +93,10 @@ def test_dry_run_writes_nothing(cli, night):
     assert {path: path.stat().st_mtime_ns for path in Path(os.environ["HOME"]).parent.rglob("*")} == before
 
 
-def test_dry_run_distinguishes_checkpoints_new_jobs_and_broken_pictures(cli, night):
-    cli("run", night, "--set", "steps=5000", "--for", "1s")
+def test_dry_run_distinguishes_checkpoints_new_jobs_and_broken_pictures(cli, night, monkeypatch):
+    asked = itertools.count()
+    monkeypatch.setattr(Deadline, "over", property(lambda self: next(asked) > 20))
+    cli("run", night, "--set", "steps=5000", "--for", "1h")
     checkpoint = next(Path(os.environ["XDG_STATE_HOME"]).rglob("checkpoints/*"))
     steps = steps_of_checkpoint(checkpoint)
     assert 0 < steps < 5000
