@@ -19,6 +19,8 @@ _RAW = """
     .3fr .arw .bay .cap .cr2 .cr3 .crw .dcr .dcs .dng .eip .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw .nef
     .nrw .orf .ori .pef .ptx .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f
 """
+# What cameras and phones record beside pictures.
+_RECORDINGS = ".3g2 .3gp .avi .insv .lrf .lrv .m2ts .m4a .m4v .mov .mp3 .mp4 .mpg .mts .wav .webm"
 _UNFINISHED = """
     ~* *.!bt *.!qb *.!sync *.!ut *.aria2 *.bc! *.crdownload *.download *.dtapart *.fdmdownload *.filepart
     *.opdownload *.part *.partial *.temp *.tmp
@@ -27,6 +29,7 @@ _UNFINISHED = """
 PICTURE_SUFFIXES = frozenset(_PICTURES.split())
 SIDECAR_SUFFIXES = frozenset(_SIDECARS.split())
 RAW_SUFFIXES = frozenset(_RAW.split())
+RECORDING_SUFFIXES = frozenset(_RECORDINGS.split())
 
 # Patterns of names of files and folders; case does not count.
 UNFINISHED = tuple(_UNFINISHED.split())
@@ -69,6 +72,8 @@ def reason_beside_a_picture(name: str) -> str:
     suffix = os.path.splitext(name)[1].lower()
     if suffix in SIDECAR_SUFFIXES:
         return "a sidecar, which belongs to a picture of the same name"
+    if suffix in RECORDING_SUFFIXES:
+        return "a video or sound recording"
     return "raw data of a camera; develop it, and drop the picture" if suffix in RAW_SUFFIXES else ""
 
 

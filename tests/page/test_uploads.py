@@ -113,6 +113,7 @@ def test_a_name_cannot_leave_the_inbox(world: World, target: str, name: str) -> 
         ("me.html", 415, "picture"),
         ("me.cr2", 415, "raw data"),
         ("me.xmp", 415, "sidecar"),
+        ("me.mov", 415, "video"),
         ("~me.png", 422, "unfinished"),
         ("me_small.png", 422, "ignore"),
         (f"{PREFIX}me.png.part", 415, "picture"),

@@ -10,6 +10,7 @@ from pipeline.images.reading import FORMATS, decode_picture
 from pipeline.spec.names import (
     PICTURE_SUFFIXES,
     RAW_SUFFIXES,
+    RECORDING_SUFFIXES,
     SIDECAR_SUFFIXES,
     composed,
     is_picture,
@@ -23,7 +24,7 @@ def test_suffixes_are_those_of_the_formats_that_are_read() -> None:
     known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in {*FORMATS, "MPO"}}
     heif = {".heic", ".heics", ".heif", ".heifs", ".hif"}  # where pillow-heif is installed
     assert PICTURE_SUFFIXES - heif == known - heif
-    assert PICTURE_SUFFIXES.isdisjoint(RAW_SUFFIXES | SIDECAR_SUFFIXES)
+    assert PICTURE_SUFFIXES.isdisjoint(RAW_SUFFIXES | RECORDING_SUFFIXES | SIDECAR_SUFFIXES)
 
 
 @pytest.mark.parametrize("suffix", sorted(PICTURE_SUFFIXES - {".heic", ".heics", ".heif", ".heifs", ".hif"}))
@@ -115,6 +116,8 @@ def test_more_names_can_be_ignored() -> None:
         ("IMG_1.AAE", "sidecar"),
         ("a.CR3", "raw"),
         ("a.dng", "raw"),
+        ("IMG_1.MOV", "video"),
+        ("a.wav", "sound"),
     ],
 )
 def test_files_beside_pictures(name: str, words: str) -> None:

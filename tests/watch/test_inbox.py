@@ -165,13 +165,13 @@ class TestScan:
         assert found.files == ()
         assert set(reasons(found)) == {name, f"below/{name}"}
 
-    def test_sidecars_and_raw_files_stay_where_they_are(self, inbox: Path) -> None:
+    def test_sidecars_raw_files_and_videos_stay_where_they_are(self, inbox: Path) -> None:
         """A card of a camera is copied whole; what is developed from it is what is meant."""
-        for name in ("a.jpg", "a.xmp", "a.jpg.xmp", "a.CR3", "b.dng", "b.AAE", "shoot.raw/c.jpg"):
+        for name in ("a.jpg", "a.xmp", "a.jpg.xmp", "a.CR3", "b.dng", "b.AAE", "b.MOV", "shoot.raw/c.jpg"):
             put(inbox / name)
         found = scan(inbox)
         assert names(found.files) == ["a.jpg", "shoot.raw/c.jpg"]
-        assert set(reasons(found)) == {"a.xmp", "a.jpg.xmp", "a.CR3", "b.dng", "b.AAE"}
+        assert set(reasons(found)) == {"a.xmp", "a.jpg.xmp", "a.CR3", "b.dng", "b.AAE", "b.MOV"}
         assert "develop it" in reasons(found)["b.dng"]
 
     def test_names_that_the_configuration_ignores(self, inbox: Path) -> None:
