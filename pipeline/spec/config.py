@@ -82,7 +82,9 @@ class WatchConfig(StrictModel):
 
     inbox: ConfigPath = Field(Path("inbox"), description="the folder to watch")
     styles: StyleNames | None = Field(
-        None, min_length=1, description="styles for all folders but routes; all of inbox/styles if left out"
+        None,
+        min_length=1,
+        description="styles where a route or folder names none; all of inbox/styles if left out",
     )
     routes: dict[str, Route] = Field(
         default_factory=dict, description="folders of the inbox with styles, a recipe or a batch of their own"
