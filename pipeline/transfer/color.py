@@ -191,8 +191,10 @@ def blended_pixels(images_BCHW: Sequence[Tensor], shares: Sequence[float]) -> Te
     rows = []
     for image_BCHW, share in zip(images_BCHW, shares, strict=True):
         flat_B3N = image_BCHW.flatten(2)
-        places = torch.linspace(0, flat_B3N.shape[2] - 1, max(1, round(SAMPLES * share / total)))
-        rows.append(flat_B3N[:, :, places.long()])
+        last = flat_B3N.shape[2] - 1
+        places = torch.linspace(0, last, max(1, round(SAMPLES * share / total)))
+        # From 2**24 pixels on, the last place is rounded, perhaps to one behind the end.
+        rows.append(flat_B3N[:, :, places.long().clamp_(max=last)])
     return torch.cat(rows, 2)[:, :, None]
 
 

@@ -263,6 +263,13 @@ def test_blended_pixels_hold_their_shares() -> None:
     assert blended_pixels(flat[:1], [0.3]) is flat[0]
 
 
+@pytest.mark.parametrize("size", [(4000, 6000), (4096, 4096), (4096, 8192), (65536, 65536)])
+def test_pixels_of_large_pictures_are_blended(size: tuple[int, int]) -> None:
+    """So many that float32 has no number for the place of the last of them."""
+    large_BCHW = torch.full((1, 3, 1, 1), 0.5).expand(1, 3, *size)
+    assert blended_pixels([large_BCHW] * 2, [0.5, 0.5]).shape == (1, 3, 1, SAMPLES)
+
+
 def test_only_the_pixels_asked_for_are_matched() -> None:
     source, target = image(0), image(1, 30, 30)
     where = torch.zeros(20, 24, dtype=torch.bool)
