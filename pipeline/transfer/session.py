@@ -98,7 +98,7 @@ class Session:
             DeviceError: the device was lost.
         """
         recipe = requests[0].recipe
-        with self._turn() as steppers:
+        with self._turn() as steppers, self._device_errors():
             started = time.perf_counter()
             levels = plan_levels(recipe, requests[0].content.image.size)
             encoder, dtype = self.encoder_for(recipe, weights), self._dtype(recipe)
@@ -111,7 +111,7 @@ class Session:
                 for request in requests
             ]
             transfer = StyleTransfer(encoder, recipe, levels, inputs, hooks, dtype, steppers, tiling)
-            with self._device_errors(), self.memory.learning(estimate):
+            with self.memory.learning(estimate):
                 outcomes = transfer.run(states or [RunState() for _ in requests])
             seconds = time.perf_counter() - started
             return [

@@ -52,9 +52,13 @@ def test_out_of_memory_has_a_name_of_its_own(session, weights, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("pipeline.transfer.engine.StyleTransfer.run", full)
-    with pytest.raises(OutOfMemory):
-        one(session, Request(picture(0), [(picture(1), 1.0)], plain_recipe()), weights)
+    request = Request(picture(0), [(picture(1), 1.0)], plain_recipe())
+    for step in ("vgg.encoder.Encoder.to", "transfer.engine.StyleTransfer.run", "transfer.session._finished"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"pipeline.{step}", full)
+            with pytest.raises(OutOfMemory):
+                one(session, request, weights)
+    assert one(session, request, weights).status == "done"
 
 
 def test_a_style_that_cannot_fit_is_named_before_anything_runs(session, weights, monkeypatch):
