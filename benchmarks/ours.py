@@ -29,7 +29,7 @@ from pipeline.transfer.losses import Moments
 from pipeline.transfer.objective import Losses
 from pipeline.transfer.reports import Hooks, Progress
 from pipeline.transfer.request import Picture, Request
-from pipeline.transfer.session import TILES_USABLE, Session
+from pipeline.transfer.session import Session
 from pipeline.transfer.target_cache import TargetCache
 from pipeline.transfer.targets import StyleTargets, gram_targets
 from pipeline.transfer.tile_planning import PictureMemory, TileChoice, Tiling
@@ -128,9 +128,9 @@ def large_picture(arguments: argparse.Namespace) -> dict[str, object]:
         plan = plan_device("cpu")
         session = Session(plan, TargetCache(None), 0, False, None, limit_bytes, Path(folder))
         encoder = session.encoder_for(recipe, weights)
-        itemsize = getattr(torch, plan.dtype).itemsize
+        itemsize = plan.network_dtype(recipe.precision).itemsize
         memory = PictureMemory(recipe, encoder.channels, *size, itemsize)
-        tiling = Tiling(round(TILES_USABLE * (session.memory.free_bytes() or 0)), 0, Path(folder))
+        tiling = Tiling(session.memory.bytes_for_tiles(), 0, Path(folder))
         request = Request(
             Picture.from_image(picture(*size, 1)), [(Picture.from_image(picture(512, 512, 2)), 1.0)], recipe
         )

@@ -22,6 +22,12 @@ class DevicePlan:
     dtype: str
     memory_bytes: int
 
+    def network_dtype(self, precision: str) -> torch.dtype:
+        """Return the type that the network of a recipe with this `precision` computes in."""
+        name = {"auto": self.dtype, "reference": "float32"}.get(precision, precision)
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+
 
 def list_devices() -> list[DevicePlan]:
     """List every usable device, best first; the CPU is always last."""

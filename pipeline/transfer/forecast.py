@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from ..errors import ImageError
 from ..spec.recipe import Recipe
 from ..vgg.encoder import Encoder
@@ -14,7 +12,6 @@ from .devices import DevicePlan
 from .memory import MemoryModel
 from .pyramid import plan_levels
 from .run_work import RunWork
-from .session import TILES_USABLE
 from .tile_planning import PictureMemory, TileChoice, Tiling
 
 
@@ -40,9 +37,9 @@ def work_factor(
         return 1.0
     layers = sorted({*recipe.content_layers, *recipe.style_layers})
     channels = Encoder(read_weights(weights, layers), layers).channels
-    itemsize = torch.finfo(getattr(torch, device.dtype)).bits // 8
+    itemsize = device.network_dtype(recipe.precision).itemsize
     last = PictureMemory(recipe, channels, *levels[-1].size, itemsize)
     if not tiles.edge and not memory.needs_tiles(last.untiled, 1):
         return 1.0
-    tiling = Tiling(round(TILES_USABLE * (memory.bytes_for_tiles() or 0)), tiles.edge, scratch)
+    tiling = Tiling(memory.bytes_for_tiles(), tiles.edge, scratch)
     return RunWork.of(levels, recipe, channels, itemsize, tiling).factor

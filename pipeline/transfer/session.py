@@ -33,12 +33,6 @@ from .tensors import resized
 from .tile_planning import AUTO, PictureMemory, TileChoice, Tiling, tile_notes
 from .usage import address_limit
 
-# The part of the free memory that is planned for tiles. Pieces of many sizes leave gaps in the heap: up to a
-# fifth more was measured than estimated.
-TILES_USABLE = 0.8
-# What tiles may take where the free memory of a device is not known.
-FREE_IF_UNKNOWN = 4 << 30
-
 
 class Session:
     """Runs requests on one device. Threads may share it; their requests run one after another.
@@ -101,7 +95,7 @@ class Session:
         with self._turn() as steppers, self._device_errors():
             started = time.perf_counter()
             levels = plan_levels(recipe, requests[0].content.image.size)
-            encoder, dtype = self.encoder_for(recipe, weights), self._dtype(recipe)
+            encoder, dtype = self.encoder_for(recipe, weights), self.device.network_dtype(recipe.precision)
             self._check_styles(requests, encoder, levels[-1], alone)
             last = PictureMemory(recipe, encoder.channels, *levels[-1].size, dtype.itemsize)
             tiling, estimate = self._fit(last, len(requests), alone, tiles)
@@ -159,39 +153,37 @@ class Session:
     def _fit(
         self, last: PictureMemory, pictures: int, alone: bool, tiles: TileChoice
     ) -> tuple[Tiling | None, int]:
-        """Return how the pictures fit at their last level, and the estimate for all of them in bytes.
+        """Return how pictures are computed in tiles (None: untiled), and an estimate for them all in bytes.
+
+        Both are for their last level.
 
         Raises:
-            OutOfMemory: they do not.
+            OutOfMemory: they do not fit, or an earlier attempt had the smallest tiles already.
         """
         if tiles.off:
-            is_small = self.memory.fits(last.untiled, pictures, alone)
+            fits_untiled = self.memory.fits(last.untiled, pictures, alone)
         else:
-            is_small = not self.memory.needs_tiles(last.untiled, pictures, alone)
-        if is_small and not tiles.edge and not tiles.halved:
+            fits_untiled = not self.memory.needs_tiles(last.untiled, pictures, alone)
+        begins_untiled = fits_untiled and not tiles.edge
+        if begins_untiled and not tiles.halved:
             return None, last.untiled * pictures
         # Fewer pictures, or without other processes beside them, may fit as they are, which is faster.
         if tiles.off or not (tiles.edge or (pictures == 1 and alone)):
             raise OutOfMemory(foreseen=True)
-        free = self.memory.bytes_for_tiles(alone)
-        limit_bytes = round(TILES_USABLE * (FREE_IF_UNKNOWN if free is None else free))
-        tiling = Tiling(limit_bytes >> tiles.halved, tiles.edge >> tiles.halved, self.scratch)
+        tiling = self._tiling(tiles, alone)
         plan = tiling.in_tiles(last)
         estimate = last.tiled(plan)
-        if pictures > 1 and plan.storage:  # which is for one picture
-            raise OutOfMemory(foreseen=True)
-        had_tiles = tiles.halved > 1 or (tiles.halved == 1 and not is_small)
-        if had_tiles and not tiles.edge and estimate > 2 * tiling.limit_bytes:
-            raise OutOfMemory(foreseen=True)  # the attempt before had the smallest tiles, too
-        if not self.memory.fits(estimate, pictures, alone):
+        # Where the attempt before was in tiles, too, it had twice the memory for them.
+        was_in_tiles = tiles.halved > (1 if begins_untiled else 0)
+        had_smallest = was_in_tiles and not tiles.edge and estimate > 2 * tiling.limit_bytes
+        too_many = pictures > 1 and plan.storage is not None  # which is for one picture
+        if had_smallest or too_many or not self.memory.fits(estimate, pictures, alone):
             raise OutOfMemory(foreseen=True)
         return tiling, estimate * pictures
 
-    def _dtype(self, recipe: Recipe) -> torch.dtype:
-        """Return the type that the network computes in."""
-        name = {"auto": self.device.dtype, "reference": "float32"}.get(recipe.precision, recipe.precision)
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
+    def _tiling(self, tiles: TileChoice, alone: bool) -> Tiling:
+        limit_bytes = self.memory.bytes_for_tiles(alone)
+        return Tiling(limit_bytes >> tiles.halved, tiles.edge >> tiles.halved, self.scratch)
 
     @contextmanager
     def _device_errors(self) -> Iterator[None]:

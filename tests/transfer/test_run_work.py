@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tiny import tiny_encoder
 
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.devices import DevicePlan
 from pipeline.transfer.forecast import work_factor
-from pipeline.transfer.memory import MemoryModel
+from pipeline.transfer.memory import FREE_IF_UNKNOWN, MemoryModel
 from pipeline.transfer.pyramid import Level
 from pipeline.transfer.run_work import RunWork
 from pipeline.transfer.tile_planning import PictureMemory, TileChoice, Tiling
@@ -39,7 +41,12 @@ def test_only_levels_in_tiles_have_more_work() -> None:
 def test_before_a_run_it_is_known_whether_there_will_be_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, weights = Recipe(preset="print"), bundled_weights("vgg19-slim")
 
-    def factor(free: int, tiles: TileChoice = TileChoice(), device: DevicePlan = CPU) -> float:  # noqa: B008
+    def factor(
+        free: int | None,
+        tiles: TileChoice = TileChoice(),  # noqa: B008
+        device: DevicePlan = CPU,
+        recipe: Recipe = recipe,
+    ) -> float:
         monkeypatch.setattr("pipeline.transfer.memory.free_bytes", lambda plan: free)
         return work_factor(recipe, weights, device, MemoryModel(device), tiles)
 
@@ -48,6 +55,10 @@ def test_before_a_run_it_is_known_whether_there_will_be_tiles(monkeypatch: pytes
     assert factor(2 << 30) > factor(3 << 30)
     assert factor(2 << 30, TileChoice(off=True)) == 1
     assert factor(64 << 30, TileChoice(edge=256)) > 1.2
+    assert factor(None, TileChoice(edge=256)) == factor(FREE_IF_UNKNOWN, TileChoice(edge=256))
+    with_bfloat16, exact = replace(CPU, dtype="bfloat16"), recipe.model_copy(update={"precision": "float32"})
+    assert factor(2 << 30, device=with_bfloat16) < factor(2 << 30)
+    assert factor(2 << 30, device=with_bfloat16, recipe=exact) == factor(2 << 30)
     monkeypatch.setattr(MemoryModel, "address_bytes", lambda memory: 2 << 30)  # by `ulimit -v`
     assert factor(64 << 30) == factor(2 << 30)
     monkeypatch.undo()

@@ -11,10 +11,10 @@ from pipeline.errors import ImageError
 from pipeline.spec.recipe import Recipe
 from pipeline.transfer.devices import DevicePlan, plan_device
 from pipeline.transfer.masks import find_regions
-from pipeline.transfer.memory import LargeStyle, OutOfMemory
+from pipeline.transfer.memory import TILES_USABLE, LargeStyle, OutOfMemory
 from pipeline.transfer.pyramid import plan_levels
 from pipeline.transfer.request import Picture, Request
-from pipeline.transfer.session import TILES_USABLE, Session
+from pipeline.transfer.session import Session
 from pipeline.transfer.stepper import StepperCache
 from pipeline.transfer.target_cache import TargetCache
 from pipeline.transfer.tensors import to_image
