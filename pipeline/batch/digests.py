@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +39,9 @@ class Digests(dict[Path, str]):
             self.modified_ns[path] = modified_ns
         except OSError as error:
             reason = error.strerror or str(error)
-            if not path.parent.is_dir():  # not a bad picture, but a folder that went away
+            # `Path.is_dir` raises where a folder above may not be read, or its share is stale.
+            if not isinstance(error, PermissionError) and not os.path.isdir(path.parent):
+                # Not a bad picture, but a folder that went away.
                 raise DiskError(
                     f"{path.parent}: the folder is gone ({reason}).",
                     "Check the path, or mount it, and run again.",

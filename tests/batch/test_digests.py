@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from fakes import FakeExecutor, Workshop
 
 from pipeline.batch.digests import Digests
-from pipeline.errors import ImageError
+from pipeline.errors import DiskError, ImageError
 from pipeline.storage import files
 
 
@@ -36,3 +37,25 @@ def test_a_named_pipe_as_input_is_not_waited_for(environment: Path) -> None:
     os.mkfifo("a.png")
     with pytest.raises(ImageError, match=r"a\.png: cannot be read \(not a regular file\)"):
         Digests(lambda: False)[Path("a.png")]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "message"),
+    [
+        (errno.EACCES, ImageError, r"a\.png: cannot be read \(Permission denied\)"),
+        (errno.ESTALE, DiskError, r"locked: the folder is gone \(Stale"),
+    ],
+)
+def test_a_folder_that_may_not_be_read_or_is_lost_ends_in_a_message(
+    monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception], message: str
+) -> None:
+    stat = os.stat
+
+    def refused(path: object, *arguments: object, **named: object) -> object:
+        if "locked" in str(path):
+            raise OSError(number, os.strerror(number), str(path))
+        return stat(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "stat", refused)
+    with pytest.raises(kind, match=message):
+        Digests(lambda: False)[Path("locked/a.png")]
