@@ -133,9 +133,9 @@ class Tiling:
 
 def tile_notes(tiling: Tiling | None, last: PictureMemory) -> tuple[str, ...]:
     """Say what was done to fit the memory, given a picture's last level."""
-    if tiling is None:
+    if tiling is None or (plan := tiling.plan(last)) is None:
         return ()
-    plan, canvas = tiling.in_tiles(last), last.canvas
+    canvas = last.canvas
     size = plan.tiles.sizes[0]
     columns, rows = min(size.columns, canvas.columns), min(size.rows, canvas.rows)
     tiles = f"tiles of {columns} x {rows} pixels: the memory was too small for the whole picture"
