@@ -121,7 +121,7 @@ class Recipe(StrictModel):
         1.0,
         ge=0,
         le=4,
-        description="how much weaker the style is on pyramid levels below 512 pixels: style_weight times "
+        description="how much the style grows with the pyramid level: style_weight times "
         "(pixels of the level / pixels of a level of 512) to this power; 0: equally strong on every level",
     )
     tv_chroma: float = Field(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .recipe import Recipe
 
-# Long edge of a level, in pixels, from which style_weight counts in full: larger levels only add detail.
-FULL_STYLE_SIZE = 512
+# Long edge of a level, in pixels, at which style_weight counts as it is.
+REFERENCE_SIZE = 512
 
 # The loss of structure is then in proportion to `strength`: docs/quality.md.
 STRENGTH_POWER = 3
@@ -44,14 +44,15 @@ def total_steps(recipe: Recipe) -> int:
 def at_level(recipe: Recipe, long_edge: int, style_factor: float = 1.0) -> Recipe:
     """Return the recipe with the weights of a pyramid level of `long_edge` pixels.
 
-    A strong style on coarse levels puts motifs of the painting where the content has none. The weight
-    depends on the level alone, so a large picture begins exactly as a small one. `style_factor` is the
-    encoder's; it counts in the convention in which weights mean the same for every encoder.
+    A strong style on coarse levels puts motifs of the painting where the content has none; a weak one on
+    large levels brings the photograph back where smaller levels have painted it. The weight depends on the
+    level alone, so a large picture begins exactly as a small one. `style_factor` is the encoder's; it counts
+    in the convention in which weights mean the same for every encoder.
     """
-    share = min(1.0, long_edge / FULL_STYLE_SIZE) ** (2 * recipe.style_growth)
+    growth = (long_edge / REFERENCE_SIZE) ** (2 * recipe.style_growth)
     factor = style_factor if recipe.loss == "normalized" else 1.0
     weights = {
-        "style_weight": recipe.style_weight * factor * share * recipe.strength**STRENGTH_POWER,
+        "style_weight": recipe.style_weight * factor * growth * recipe.strength**STRENGTH_POWER,
         # Smoothness softens what is not painted.
         "tv_weight": recipe.tv_weight * min(1.0, recipe.strength),
     }
