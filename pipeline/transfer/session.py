@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -158,7 +159,7 @@ class Session:
         Both are for their last level.
 
         Raises:
-            OutOfMemory: they do not fit, or an earlier attempt had the smallest tiles already.
+            OutOfMemory: they do not fit, or the attempt before needed no more.
         """
         if tiles.off:
             fits_untiled = self.memory.fits(last.untiled, pictures, alone)
@@ -170,20 +171,18 @@ class Session:
         # Fewer pictures, or without other processes beside them, may fit as they are, which is faster.
         if tiles.off or not (tiles.edge or (pictures == 1 and alone)):
             raise OutOfMemory(foreseen=True)
-        tiling = self._tiling(tiles, alone)
-        plan = tiling.in_tiles(last)
-        estimate = last.tiled(plan)
-        # Where the attempt before was in tiles, too, it had twice the memory for them.
-        was_in_tiles = tiles.halved > (1 if begins_untiled else 0)
-        had_smallest = was_in_tiles and not tiles.edge and estimate > 2 * tiling.limit_bytes
+        tiling = Tiling(self.memory.bytes_for_tiles(alone), tiles.edge, self.scratch)
+        plan = None if begins_untiled else tiling.in_tiles(last)
+        estimate, before = last.needed(plan), math.inf
+        for _ in range(tiles.halved):
+            before, tiling = estimate, tiling.smaller(estimate)
+            plan = tiling.in_tiles(last)
+            estimate = last.needed(plan)
+        assert plan is not None  # untiled is the first attempt only
         too_many = pictures > 1 and plan.storage is not None  # which is for one picture
-        if had_smallest or too_many or not self.memory.fits(estimate, pictures, alone):
+        if estimate >= before or too_many or not self.memory.fits(estimate, pictures, alone):
             raise OutOfMemory(foreseen=True)
         return tiling, estimate * pictures
-
-    def _tiling(self, tiles: TileChoice, alone: bool) -> Tiling:
-        limit_bytes = self.memory.bytes_for_tiles(alone)
-        return Tiling(limit_bytes >> tiles.halved, tiles.edge >> tiles.halved, self.scratch)
 
     @contextmanager
     def _device_errors(self) -> Iterator[None]:

@@ -45,8 +45,8 @@ class History(Enum):
 class TileChoice:
     """What is asked for: tiles where the memory is too small without, or never (`off`), or always.
 
-    `edge` is that of the tiles that are always used, in pixels. Each attempt that finds too little memory has
-    tiles, and half the memory for them: `halved` so many times.
+    `edge` is that of the tiles that are always used, in pixels. After each attempt that found too little
+    memory, the next has tiles, half the memory for them, and needs less: `halved` so many times.
     """
 
     off: bool = False
@@ -92,6 +92,10 @@ class Tiling:
     def plan(self, memory: PictureMemory) -> LevelPlan | None:
         """Return how a level is computed in tiles, or None if it is computed untiled."""
         return None if not self.edge and memory.untiled <= self.limit_bytes else self.in_tiles(memory)
+
+    def smaller(self, needed: int) -> Tiling:
+        """Return what to try after an attempt by this, in tiles or not, that `needed` too many bytes."""
+        return replace(self, limit_bytes=min(self.limit_bytes >> 1, needed - 1), edge=self.edge >> 1)
 
     def in_tiles(self, memory: PictureMemory) -> LevelPlan:
         """Return the first way that fits and is not much more work than another, and its plan of least work.
@@ -158,6 +162,10 @@ class PictureMemory:
         self.canvas = Box(0, height + 2 * recipe.margin, 0, width + 2 * recipe.margin)
         self.segments = segments(tuple(channels))
         self.untiled = picture_bytes(recipe, channels, width, height, itemsize)
+
+    def needed(self, plan: LevelPlan | None) -> int:
+        """Estimate what the picture needs with a plan, or untiled if that is None, in bytes."""
+        return self.untiled if plan is None else self.tiled(plan)
 
     def tiled(self, plan: LevelPlan) -> int:
         """Estimate what the picture needs with a plan, in bytes."""

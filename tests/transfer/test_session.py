@@ -228,3 +228,24 @@ def test_tiles_are_planned_for_the_addresses_that_are_left_and_tried_in_any_case
     assert fit(halved=1)[1] == smallest
     with pytest.raises(OutOfMemory):
         fit(halved=2)
+
+
+@pytest.mark.parametrize("size", [48, 1400])
+@pytest.mark.parametrize("edge", [0, 512])
+@pytest.mark.parametrize("free", [1, 2, 100])
+def test_each_attempt_needs_less_than_the_one_before_however_much_memory_seems_to_be_free(
+    session, monkeypatch, size, edge, free
+):
+    last = PictureMemory(Recipe(), CHANNELS, size, size, 2)
+    monkeypatch.setattr(session.memory, "free_bytes", lambda alone=True: free * last.untiled)
+    _, estimate = session._fit(last, 1, True, TileChoice(edge=edge))
+    attempts = 1
+    for halved in range(1, 5):
+        try:
+            tiling, less = session._fit(last, 1, True, TileChoice(edge=edge, halved=halved))
+        except OutOfMemory:
+            break
+        assert tiling.plan(last) is not None
+        assert less < estimate
+        estimate, attempts = less, attempts + 1
+    assert attempts > 1
