@@ -77,6 +77,6 @@ def sweep_checkpoints(config: Config) -> None:
     """
     sweep_unfinished(checkpoint_folder(config))
     for path in checkpoint_folder(config).glob("*.safetensors"):
-        with suppress(FileNotFoundError):  # another process was quicker
+        with suppress(OSError):  # another process was quicker; or it stays, which only costs space
             if path.stat().st_mtime < time.time() - KEPT_DAYS * 86_400:
                 path.unlink()

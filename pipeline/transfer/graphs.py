@@ -28,9 +28,10 @@ class CudaGraph:
         if self._calls <= self.WARM_UP:
             return self._warm_up(function)
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=self._stream):  # captures, and runs nothing
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=self._stream):  # captures, and runs nothing
                 self._result = function()
+            self._graph = graph  # a capture that failed is tried again
         self._graph.replay()
         assert self._result is not None  # captured
         return self._result.clone()

@@ -105,6 +105,8 @@ def open_tensor_file(path: Path) -> tuple[dict[str, FileTensor], dict[str, str]]
     (length,) = struct.unpack("<Q", file.read(8))
     entries = json.loads(file.read(length))
     entries.pop("__metadata__", None)
+    if any(entry["dtype"] not in _TYPES for entry in entries.values()):
+        raise DamagedError("holds numbers of an unknown type")
     stored = {
         name: FileTensor(
             opened, entry["shape"], _TYPES[entry["dtype"]], 8 + length + entry["data_offsets"][0]

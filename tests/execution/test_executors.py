@@ -403,3 +403,21 @@ def test_what_a_killed_process_left_unfinished_is_swept_at_the_start(executor) -
         (folder / ".unfinished-0123456789abcdef").write_bytes(b"half")
     executor.session()
     assert [path for folder in folders for path in folder.glob(".unfinished-*")] == []
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_does_not_keep_the_rest(executor, monkeypatch) -> None:
+    old = [checkpoint_path(executor.config, str(number) * 64) for number in (1, 2)]
+    for path in old:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"old")
+        os.utime(path, (0, 0))
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == old[0]:
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    executor.session()
+    assert [path.exists() for path in old] == [True, False]

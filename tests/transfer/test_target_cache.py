@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 from disks import fail_to_read
+from safetensors.torch import save_file
 from small_targets import same, targets
 
 from pipeline.transfer.target_cache import FORMAT_VERSION, ColorMatch, StyleKey, TargetCache
@@ -113,6 +114,14 @@ def test_an_entry_of_other_layers_shapes_or_types_is_a_miss(folder, tensors):
     write_tensor_file(folder / "k.safetensors", tensors, metadata)
     assert not TargetCache(folder).fetch("k", CHANNELS, targets)[1]
     assert same(TargetCache(folder).fetch("k", CHANNELS, never)[0], targets())
+
+
+def test_an_entry_of_an_unknown_type_of_numbers_is_a_miss(folder):
+    numbers = {"relu1_1.mean": MEAN.to(torch.float8_e4m3fn), "relu1_1.second": SECOND}
+    TargetCache(folder).fetch("k", CHANNELS, targets)
+    save_file(numbers, folder / "k.safetensors", {"key": "k", "format": FORMAT_VERSION})
+    assert not TargetCache(folder).fetch("k", CHANNELS, targets)[1]
+    assert TargetCache(folder).fetch("k", CHANNELS, never)[1]
 
 
 def test_an_entry_of_another_version_is_a_miss(folder):
