@@ -8,8 +8,8 @@ from ..storage.ledger import Ledger
 
 # Megapixels times steps below which a job says nothing about speed: starting takes longer.
 ENOUGH_WORK = 1.0
-# Seconds per megapixel and step, float32, on two shared cores of a server.
-TYPICAL = {"vgg19": 7.0, "vgg19-slim": 0.7}
+# Seconds per megapixel and step, float32, on two shared cores of a server: docs/encoder.md.
+TYPICAL = {"vgg19": 5.5, "vgg19-slim": 1.2}
 
 
 class Speeds:
