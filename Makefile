@@ -2,10 +2,9 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-PARTS = test-cli test-watch test-rest
 ISAS = isa-avx2 isa-avx512 isa-avx512-bf16 isa-native
 
-.PHONY: all demo strips test $(PARTS) test-browser test-ray test-all test-faults test-isa $(ISAS) bench bench-gpu lint format types clean
+.PHONY: all demo strips test test-processes test-rest test-browser test-ray test-all test-faults test-isa $(ISAS) bench bench-gpu lint format types clean
 
 all: lint types test
 
@@ -15,15 +14,18 @@ demo: .venv/installed
 strips: .venv/installed
 	$(BIN)/python examples/strips.py
 
-# In three parts side by side, because many tests wait for processes of their own.
-test: .venv/installed-dev
-	$(MAKE) --jobs=3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) $(PARTS)
+# In two halves side by side, which take about as long: the commands and the watched folder, many of them as processes
+# of their own, and the rest.
+PROCESSES = tests/cli tests/watch
 
-test-cli test-watch:
-	$(BIN)/python -m pytest -q -o cache_dir=.pytest_cache/$@ tests/$(@:test-%=%)
+test: .venv/installed-dev
+	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-processes test-rest
+
+test-processes:
+	$(BIN)/python -m pytest -q -o cache_dir=.pytest_cache/processes $(PROCESSES)
 
 test-rest:
-	$(BIN)/python -m pytest -q --ignore=tests/cli --ignore=tests/watch
+	$(BIN)/python -m pytest -q $(addprefix --ignore=,$(PROCESSES))
 
 # The pages in a real browser: the system's Chromium. npm brings axe-core, whose rules for accessible pages they are held
 # to. Where one of them is missing, the tests that need it are skipped and say so.
