@@ -344,11 +344,8 @@ def test_an_empty_file_is_a_new_ledger(tmp_path: Path) -> None:
 
 def test_a_ledger_that_is_locked_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = filled(tmp_path)
-    connect = sqlite3.connect
-    monkeypatch.setattr(
-        sqlite3, "connect", lambda path, **options: connect(path, **{**options, "timeout": 0})
-    )
-    with closing(connect(path, isolation_level=None)) as other:
+    monkeypatch.setattr("pipeline.storage.ledger.TIMEOUT_S", 0.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(DiskError, match="locked"):
