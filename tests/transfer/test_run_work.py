@@ -11,7 +11,7 @@ from pipeline.transfer.forecast import work_factor
 from pipeline.transfer.memory import FREE_IF_UNKNOWN, MemoryModel
 from pipeline.transfer.pyramid import Level
 from pipeline.transfer.run_work import RunWork
-from pipeline.transfer.tile_planning import PictureMemory, TileChoice, Tiling
+from pipeline.transfer.tile_planning import AUTO, PictureMemory, TileChoice, Tiling
 from pipeline.vgg.weights import bundled_weights
 
 CPU = DevicePlan("cpu", "CPU", "float32", 0)
@@ -43,7 +43,7 @@ def test_before_a_run_it_is_known_whether_there_will_be_tiles(monkeypatch: pytes
 
     def factor(
         free: int | None,
-        tiles: TileChoice = TileChoice(),  # noqa: B008
+        tiles: TileChoice = AUTO,
         device: DevicePlan = CPU,
         recipe: Recipe = recipe,
     ) -> float:
