@@ -53,7 +53,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "print": Preset(
             # Up to 512 pixels it is `default`, which is therefore its preview; larger levels only add detail.
             summary="2048 pixels, for printing",
-            fields={"size": 2048, "steps": (120, 80, 60, 60, 90, 30, 25, 20, 15)},
+            fields={"size": 2048, "steps": (120, 80, 60, 45, 45, 30, 25, 20, 15)},
         ),
         # As `default` was before version 6, but for the style layers: content at one deep layer, more style
         # at deep layers, and the whole style on every level.

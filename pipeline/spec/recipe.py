@@ -95,7 +95,7 @@ class Recipe(StrictModel):
     )
     tv_weight: Weight = Field(6.0, description="smoothness; more removes specks and softens the picture")
     steps: Steps = Field(
-        (120, 80, 60, 60, 90),
+        (120, 80, 60, 45),
         description="steps of the optimizer on each pyramid level, coarsest first; the last number repeats",
     )
 
