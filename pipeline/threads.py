@@ -17,7 +17,7 @@ def sleep_while_waiting() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # libgomp's, which torch comes with on Linux
+        os.environ.setdefault("GOMP_SPINCOUNT", "4000")  # libgomp's, which torch comes with on Linux
 
 
 class SharedContext:

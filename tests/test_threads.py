@@ -27,7 +27,7 @@ IN_PYTHON = "from pipeline import stylize; stylize('content.png', 'style.png')"
 
 
 @pytest.mark.parametrize("program", [COMMAND, IN_PYTHON])
-@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE 1000"), ("ACTIVE", "ACTIVE None")])
+@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE 4000"), ("ACTIVE", "ACTIVE None")])
 def test_threads_sleep_while_they_wait(program, given, found, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY")
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
