@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .recipe import Recipe
 
 # Long edge of a level, in pixels, at which style_weight counts as it is.
@@ -14,14 +16,15 @@ STRENGTH_POWER = 3
 def level_sizes(recipe: Recipe) -> tuple[int, ...]:
     """Return the long edge of every pyramid level in pixels, coarsest first.
 
-    Levels are √2 apart counted down from `size`, so each has half the pixels of the next.
+    Levels are √2 apart, so each has half the pixels of the next. They are counted up from `pyramid`, so that
+    pictures of all sizes begin alike; the last level is `size`, between 2^¼ and 2^¾ times the one before.
     """
-    sizes = [recipe.size]
-    while recipe.pyramid and (smaller := round(recipe.size / 2 ** (len(sizes) / 2))) >= recipe.pyramid:
-        if smaller == sizes[-1]:
-            break
-        sizes.append(smaller)
-    return tuple(reversed(sizes))
+    if not recipe.pyramid:
+        return (recipe.size,)
+    smaller = max(0, round(2 * math.log2(recipe.size / recipe.pyramid)))
+    # Where the pyramid is of a few pixels, several levels are of the same size.
+    sizes = dict.fromkeys(round(recipe.pyramid * 2 ** (level / 2)) for level in range(smaller))
+    return (*sizes, recipe.size)
 
 
 def fit_size(size: tuple[int, int], long_edge: int, square: bool = False) -> tuple[int, int]:

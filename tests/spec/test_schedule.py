@@ -17,22 +17,36 @@ def test_level_sizes_of_the_default_are_half_the_pixels_each() -> None:
     assert level_sizes(Recipe(size=181, pyramid=128)) == (128, 181)
 
 
-@given(st.integers(16, 2048), st.integers(0, 256))
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (140, (140,)),
+        (160, (128, 160)),
+        (600, (128, 181, 256, 362, 600)),
+        (640, (128, 181, 256, 362, 512, 640)),
+    ],
+)
+def test_a_size_between_two_levels_takes_the_place_of_the_nearer_one(size, expected) -> None:
+    assert level_sizes(Recipe(size=size, pyramid=128)) == expected
+
+
+@given(st.integers(16, 65_536), st.integers(1, 256))
 @example(16, 1)
 @example(21, 11)
 @example(1023, 128)
-def test_levels_grow_to_the_size_and_never_fall_below_the_coarsest(size: int, pyramid: int) -> None:
-    sizes = level_sizes(Recipe(size=size, pyramid=pyramid))
-    assert sizes[-1] == size
-    assert list(sizes) == sorted(set(sizes))
-    if pyramid == 0 or pyramid >= size:
-        assert sizes == (size,)
+def test_a_picture_of_any_size_begins_as_a_larger_one(size: int, pyramid: int) -> None:
+    *smaller, last = level_sizes(Recipe(size=size, pyramid=pyramid))
+    assert last == size
+    assert (*smaller,) == level_sizes(Recipe(size=65_536, pyramid=pyramid))[: len(smaller)]
+    assert smaller == sorted(set(smaller))
+    if smaller:
+        assert smaller[0] == pyramid
+        # Sizes are whole pixels.
+        assert 2**0.25 * (smaller[-1] - 0.5) <= size <= 2**0.75 * (smaller[-1] + 0.5)
     else:
-        assert sizes[0] >= pyramid
-        # One more level would be too small, but for a pixel of rounding.
-        assert sizes[0] / 2**0.5 < pyramid + 1
-    for smaller, larger in pairwise(sizes):
-        assert abs(smaller - larger / 2**0.5) <= 1
+        assert size <= 2**0.25 * pyramid
+    for one, next_one in pairwise(smaller):
+        assert abs(one - next_one / 2**0.5) <= 1
 
 
 @pytest.mark.parametrize("pyramid", range(1, 17))
