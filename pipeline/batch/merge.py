@@ -17,7 +17,7 @@ from .summary import COUNTS
 # Why a run ended, the most important reason first.
 _REASONS = ("fault", "stopped", "deadline", "max_failures", "finished")
 # Fields of a summary that are numbers, and those that are lists.
-_NUMBERS = ("jobs", *COUNTS.values(), "missing", "not_begun", "cache_hits", "cache_misses")
+_NUMBERS = ("jobs", *COUNTS.values(), "restored", "missing", "not_begun", "cache_hits", "cache_misses")
 _LISTS = ("failures", "pictures")
 
 Plain = dict[str, Any]

@@ -57,7 +57,8 @@ class Publisher:
                 self.folder.remove_older(place)
         except PathError as error:
             return self.fail(decision, JobResult.failure(error))
-        return decision.finished("skipped", path=path, missing=place.missing)
+        restored = decision.action == "restore"
+        return decision.finished("skipped", path=path, missing=place.missing, restored=restored)
 
     def publish(self, decision: Decision, result: JobResult) -> Finished:
         """Publish a picture, then delete its checkpoint."""

@@ -31,6 +31,7 @@ class Finished:
     """The outcome of a job. `path` is that of its picture, if there is one.
 
     `missing`: the picture was made before and is not there any more; it is made again only on request.
+    `restored`: it was made before, and came back from `older/`.
     """
 
     job: Job
@@ -43,6 +44,7 @@ class Finished:
     next_step: str = ""
     notes: tuple[str, ...] = ()
     missing: bool = False
+    restored: bool = False
 
 
 class Observer(Protocol):
@@ -69,6 +71,7 @@ class Summary:
     before and is not there any more), `postponed` (it would have run past the deadline), `interrupted`
     (begun, and to be resumed) or `not_begun`. `pictures` lists every job with its `status` among these,
     its `key` if it is known, and its `path` below the batch's folder if it is there.
+    `restored` counts those of the skipped whose pictures came back from `older/` in this run.
     """
 
     batch: str
@@ -76,6 +79,7 @@ class Summary:
     done: int = 0
     failed: int = 0
     skipped: int = 0
+    restored: int = 0
     missing: int = 0
     postponed: int = 0
     interrupted: int = 0
@@ -103,6 +107,7 @@ class Summary:
         """Count a job by its outcome, and list it."""
         status = "missing" if finished.missing else COUNTS[finished.status]
         setattr(self, status, getattr(self, status) + 1)
+        self.restored += finished.restored
         if finished.status == "stopped":
             self.stop("stopped")
         picture = {"name": finished.name, "status": status}

@@ -103,15 +103,17 @@ def summary_line(summary: Summary, folder: str) -> str:
         return f"Nothing to do: this shard of {folder} has no picture"
     them = "it" if summary.missing == 1 else "them"
     gone = f"{summary.missing} deleted or renamed since (--missing makes {them} again)"
-    if summary.skipped == summary.jobs:
+    if summary.skipped == summary.jobs and not summary.restored:
         all_of_them = f"all {summary.jobs} pictures are" if summary.jobs > 1 else "the picture is"
         return f"Nothing to do: {all_of_them} there already, in {folder}"
-    if summary.skipped + summary.missing == summary.jobs:
+    if summary.skipped + summary.missing == summary.jobs and not summary.restored:
         there = f"{summary.skipped} there already, " if summary.skipped else ""
         return f"Nothing to do: {there}{gone}, in {folder}"
-    parts = [f"{summary.done} done"]
-    if summary.skipped:
-        parts.append(f"{summary.skipped} there already")
+    parts = [f"{summary.done} done"] if summary.done or not summary.restored else []
+    if summary.restored:
+        parts.append(f"{summary.restored} came back from older/")
+    if kept := summary.skipped - summary.restored:
+        parts.append(f"{kept} there already")
     if summary.missing:
         parts.append(gone)
     if summary.failed:

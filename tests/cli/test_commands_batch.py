@@ -62,6 +62,18 @@ def test_a_second_run_does_nothing_and_says_so(cli, night):
     assert {path: path.stat().st_mtime_ns for path in Path("outbox").rglob("*.png")} == before
 
 
+def test_a_run_that_brings_results_back_from_older_says_so(cli, night):
+    cli("run", night)
+    text = night.read_text()
+    night.write_text(text.replace("size: 48", "size: 40"))
+    assert cli("run", night)[1].startswith("2 done")
+    night.write_text(text)
+    code, out, err = cli("run", night)
+    assert (code, out.startswith("2 came back from older/ in ")) == (0, True), out + err
+    assert json.loads(Path("outbox/night/summary.json").read_text())["restored"] == 2
+    assert "all 2 pictures are there already" in cli("run", night)[1]
+
+
 def test_json_has_one_object_per_job_and_nothing_else(cli, night):
     Path("a.png").write_bytes(b"broken")
     code, out, _ = cli("run", night, "--json")

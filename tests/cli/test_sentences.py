@@ -83,6 +83,17 @@ def make_summary(jobs: int, **counts: Any) -> Summary:
         (make_summary(5, done=2, stopped=True), ["2 done", "3 not begun or not finished"], ["failed"]),
         (make_summary(4, skipped=4), ["Nothing to do: all 4 pictures are there"], ["failed", "not begun"]),
         (make_summary(1, skipped=1), ["Nothing to do: the picture is there"], ["all"]),
+        (
+            make_summary(4, skipped=4, restored=4, seconds=1),
+            ["4 came back from older/ in 1.0 s. Pictures are in"],
+            ["Nothing", "done", "there already"],
+        ),
+        (
+            make_summary(4, skipped=2, restored=1, missing=2),
+            ["1 came back from older/, 1 there already, 2 deleted or renamed"],
+            ["Nothing", "done"],
+        ),
+        (make_summary(3, done=1, skipped=2, restored=2), ["1 done, 2 came back from older/ in"], ["there"]),
     ],
     ids=[
         "done",
@@ -95,6 +106,9 @@ def make_summary(jobs: int, **counts: Any) -> Summary:
         "stopped",
         "nothing",
         "nothing, and only one",
+        "restored",
+        "restored, there and missing",
+        "done and restored",
     ],
 )
 def test_the_last_line_says_how_it_went(summary: Summary, parts: list[str], absent: list[str]) -> None:
