@@ -93,6 +93,7 @@ def test_a_style_that_did_not_fit_is_named_if_it_is_larger_than_the_picture(
 
     monkeypatch.setattr(level_inputs, "gram_targets", second_is_too_large)
     styles = [(picture(1), 0.5), (picture(2), 0.5)]
+    recipe = plain_recipe(size=64, pyramid=0, style_scale=scale)
     with pytest.raises(OutOfMemory) as caught:
-        one(session, Request(picture(0), styles, plain_recipe(size=64, style_scale=scale)), weights)
+        one(session, Request(picture(0), styles, recipe), weights)
     assert caught.value.style == named
