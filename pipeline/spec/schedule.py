@@ -21,7 +21,7 @@ def level_sizes(recipe: Recipe) -> tuple[int, ...]:
     """
     if not recipe.pyramid:
         return (recipe.size,)
-    smaller = max(0, round(2 * math.log2(recipe.size / recipe.pyramid)))
+    smaller = round(2 * math.log2(recipe.size / recipe.pyramid))
     # Where the pyramid is of a few pixels, several levels are of the same size.
     sizes = dict.fromkeys(round(recipe.pyramid * 2 ** (level / 2)) for level in range(smaller))
     return (*sizes, recipe.size)
