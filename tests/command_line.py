@@ -43,8 +43,9 @@ class Studio:
         (self.inbox / "styles/s.png").write_bytes(picture_bytes("style"))
         self.configure()
 
-    def configure(self, **keys) -> None:
-        watch = {"settle_s": 0.03, "settle_max_s": 0.1, "rescan_s": 0.03, "notify": "off", "min_free_mb": 0}
+    def configure(self, settle_max_s: float = 0.1, **keys) -> None:
+        times = {"settle_s": 0.03, "settle_max_s": settle_max_s, "rescan_s": 0.03}
+        watch = {**times, "notify": "off", "min_free_mb": 0}
         config = {"state_dir": "state", "cache_dir": "cache", "recipe": fakes.QUICK, "watch": watch, **keys}
         Path("config.yaml").write_text(yaml.safe_dump(config))
 

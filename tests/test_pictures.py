@@ -16,8 +16,9 @@ from pipeline import Recipe, stylize
 from pipeline.spec.presets import PRESETS
 
 PICTURES = Path(__file__).parent / "pictures"
-SIZE, STEPS = 64, 6
-# Levels of 256, root mean square: what rounding on other processors may do to six steps.
+# L-BFGS amplifies rounding from step to step: on another processor, `bold` differed by 2.3 after six steps.
+SIZE, STEPS = 64, 4
+# Levels of 256, root mean square.
 TOLERANCE = 1.0
 
 

@@ -151,7 +151,7 @@ def test_an_example_has_the_fields_of_an_event(studio, kind) -> None:
 
 
 def test_a_daemon_tells_its_hooks(studio) -> None:
-    studio.configure(hooks=[{"when": EVERYTHING, "run": TELL}])
+    studio.configure(settle_max_s=0.01, hooks=[{"when": EVERYTHING, "run": TELL}])
     for name in ("a.png", "b.png"):
         studio.drop(name)
     studio.drop("c.png", b"no picture")

@@ -314,10 +314,10 @@ def test_what_a_tick_raises_ends_the_request(
     def tick() -> NoReturn:
         raise Interrupted(15)
 
-    monkeypatch.setattr(worker, "tick_s", 0.0)
     worker.device_name()
     with monkeypatch.context() as patch:
         patch.setattr(worker, "tick", tick)
+        patch.setattr(worker, "_next_tick", 0.0)
         with pytest.raises(Interrupted):
             run(worker, job_for(tmp_path))
     # The answer to that request is not taken for one to this.
@@ -325,8 +325,8 @@ def test_what_a_tick_raises_ends_the_request(
 
 
 def test_a_tick_cannot_ask_the_worker(worker: WorkerExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "tick_s", 0.0)
     monkeypatch.setattr(worker, "tick", worker.device_name)
+    monkeypatch.setattr(worker, "_next_tick", 0.0)
     with pytest.raises(RuntimeError, match="asked for device_name while it works"):
         worker.check(Path("a.png"))
 
