@@ -8,7 +8,7 @@ Shapes in names: B pictures, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -42,6 +42,38 @@ class Activations:
     pool_inputs: dict[str, Tensor] = field(default_factory=dict)
     pooled: dict[str, Tensor] = field(default_factory=dict)
     indices: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PackedActivations:
+    """Activations for a backward pass, in less memory: features as they are, of other layers only masks.
+
+    `masks` are of the ReLUs after convolutions. `sources` name the convolutions whose outputs are pooled.
+    """
+
+    segment: Segment
+    features: dict[str, Tensor]
+    masks: dict[str, Mask]
+    sources: dict[str, str]
+    pooled: dict[str, Mask]
+    maxima: dict[str, Maxima]
+
+    def unpacked(self) -> Activations:
+        """Return the activations, without the input of the next segment."""
+        outputs = {
+            name: self.masks[name].unpacked() if name in self.masks else self.features[relu_of(name)]
+            for name in self.segment.convolutions
+        }
+        return Activations(
+            self.segment,
+            torch.empty(0),
+            self.features,
+            outputs,
+            # The backward pass of a pooling reads only their shape.
+            {name: outputs[source] for name, source in self.sources.items()},
+            {name: mask.unpacked() for name, mask in self.pooled.items()},
+            {name: each.unpacked() for name, each in self.maxima.items()},
+        )
 
 
 class FrozenNetwork:
@@ -88,33 +120,20 @@ class FrozenNetwork:
         kept.output = self._pool(segment.following, x, kept, keep) if segment.following else x
         return kept
 
-    def packed(self, kept: Activations) -> Callable[[], Activations]:
-        """Return a function that returns activations for a backward pass, and that takes less memory."""
-        # A layer with a loss is needed as it is.
-        needed = {id(x) for x in kept.features.values()}
-        outputs = {name: x if id(x) in needed else Mask.of(x) for name, x in kept.outputs.items()}
+    def packed(self, kept: Activations) -> PackedActivations:
+        """Return what the backward pass needs of activations."""
         sources = {
             name: next(each for each in kept.outputs if kept.outputs[each] is x)
             for name, x in kept.pool_inputs.items()
         }
-        pooled = {name: Mask.of(x) for name, x in kept.pooled.items()}
-        maxima = {name: Maxima.of(x, kept.pool_inputs[name].shape[3]) for name, x in kept.indices.items()}
-        segment, features, nothing = kept.segment, kept.features, kept.output.new_empty(0)
-
-        def unpacked() -> Activations:
-            whole = {name: x.unpacked() if isinstance(x, Mask) else x for name, x in outputs.items()}
-            return Activations(
-                segment,
-                nothing,
-                features,
-                whole,
-                # The backward pass of a pooling reads only their shape.
-                {name: whole[source] for name, source in sources.items()},
-                {name: mask.unpacked() for name, mask in pooled.items()},
-                {name: each.unpacked() for name, each in maxima.items()},
-            )
-
-        return unpacked
+        return PackedActivations(
+            kept.segment,
+            kept.features,
+            {name: Mask.of(x) for name, x in kept.outputs.items() if relu_of(name) not in kept.features},
+            sources,
+            {name: Mask.of(x) for name, x in kept.pooled.items()},
+            {name: Maxima.of(x, kept.pool_inputs[name].shape[3]) for name, x in kept.indices.items()},
+        )
 
     def _pool(self, name: str, x: Tensor, kept: Activations, keep: bool) -> Tensor:
         """Return the input of the convolution `name`, which starts a block."""

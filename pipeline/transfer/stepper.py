@@ -31,7 +31,7 @@ from .sweep import AutogradNetwork
 from .targets import StyleTargets
 from .tile_planning import LevelPlan
 from .tiled import TiledObjective
-from .tiles import OnTile, TilePlan, ignore_tile
+from .tiles import OnTile, ignore_tile
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,7 @@ class Stepper:
         self.parametrisation = Parametrisation(recipe)
         # Whoever asks for a plan gets a stepper of its own, whose tensors are its states'.
         self.is_private = plan is not None
-        self.objective = choose_objective(
-            encoder, recipe, batch, dtype, plan.tiles if plan else None, on_tile
-        )
+        self.objective = choose_objective(encoder, recipe, batch, dtype, plan, on_tile)
         self.canvas_BCHW = empty_map(content_BCHW.shape, content_BCHW.dtype, content_BCHW.device)
         self.canvas_BN = self.canvas_BCHW.view(len(content_BCHW), -1)
         self.optimizer = build_optimizer(recipe, self.canvas_BN, plan.storage if plan else None)
@@ -170,7 +168,7 @@ def choose_objective(
     recipe: Recipe,
     batch: MicroBatch,
     dtype: torch.dtype,
-    plan: TilePlan | None,
+    plan: LevelPlan | None,
     on_tile: OnTile,
 ) -> Objective:
     """Return what evaluates the pictures of a batch: by autograd or our own pass, whole or in tiles."""
@@ -183,10 +181,10 @@ def choose_objective(
         return ExplicitObjective(encoder, *arguments, dtype)
     if by_autograd:
         # What autograd keeps is not packed.
-        return TiledObjective(
-            AutogradNetwork(encoder), *arguments, replace(plan, kept={}), on_tile, batch.files
-        )
-    return TiledObjective(frozen_network(encoder, dtype), *arguments, plan, on_tile, batch.files)
+        tiles = replace(plan.tiles, kept={}, filed={})
+        return TiledObjective(AutogradNetwork(encoder), *arguments, tiles, on_tile, batch.files)
+    network = frozen_network(encoder, dtype)
+    return TiledObjective(network, *arguments, plan.tiles, on_tile, batch.files, plan.scratch)
 
 
 def _shapes(state: Mapping[str, Stored]) -> dict[str, torch.Size]:

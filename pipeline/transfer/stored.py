@@ -88,6 +88,10 @@ class FileTensor:
         """Return the same numbers in another shape."""
         return FileTensor(self._file, shape, self.dtype, self._start)
 
+    def at(self, start: int, shape: Sequence[int], dtype: torch.dtype) -> FileTensor:
+        """Return a tensor in the same file, so many bytes after the beginning of this one."""
+        return FileTensor(self._file, shape, dtype, self._start + start)
+
     def read(self, first: int, numbers: int) -> Tensor:
         """Return some of its numbers, in the order of a contiguous tensor.
 
@@ -111,17 +115,19 @@ class FileTensor:
 Stored: TypeAlias = Tensor | FileTensor
 
 
-def temporary_tensor(folder: Path, shape: Sequence[int], dtype: torch.dtype) -> FileTensor:
+def temporary_tensor(
+    folder: Path, shape: Sequence[int], dtype: torch.dtype, what: str = "the history of L-BFGS"
+) -> FileTensor:
     """Return a tensor of zeros in a file without a name, which is gone with this process, however that ends.
 
-    The folder should not be one that is kept in memory, as /tmp may be.
+    The folder should not be one that is kept in memory, as /tmp may be. Errors say `what` needs the space.
 
     Raises:
         ScratchFull: the disk has less free space.
         DiskError: the folder cannot be written.
     """
     size = math.prod(shape) * dtype.itemsize
-    failure = f"the history of L-BFGS needs {size / 1e9:.3g} GB there"
+    failure = f"{what} needs {size / 1e9:.3g} GB there"
     advice = "Free some space, set state_dir in config.yaml to another disk, or lower history or size."
     with disk_errors(folder, failure, advice):
         make_private(folder)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from ..vgg.encoder import Encoder
 from .gradients import FeatureGradient
 from .large_maps import close_gaps, empty_map
+from .scratch_file import ScratchFile
 from .segments import Segment, segments
 from .tiles import Box, TilePlan, whole
 
@@ -33,6 +34,13 @@ class Values(Protocol):
 
 
 V = TypeVar("V", bound=Values)
+V_co = TypeVar("V_co", bound=Values, covariant=True)
+
+
+class Packed(Protocol[V_co]):
+    """Values in less memory, for as long as they wait for a backward pass."""
+
+    def unpacked(self) -> V_co: ...
 
 
 class Network(Protocol[V]):
@@ -51,7 +59,7 @@ class Network(Protocol[V]):
 
     def run(self, segment: Segment, x: Tensor, keep: bool = True) -> V: ...
 
-    def packed(self, kept: V) -> Callable[[], V]: ...
+    def packed(self, kept: V) -> Packed[V]: ...
 
     def backward(
         self,
@@ -68,6 +76,9 @@ class Traced:
     source: Tensor
     features: dict[str, Tensor]
     output: Tensor
+
+    def unpacked(self) -> Traced:
+        return self
 
 
 class AutogradNetwork:
@@ -88,8 +99,8 @@ class AutogradNetwork:
             features = {name: each.contiguous(memory_format=layout) for name, each in features.items()}
         return Traced(x, features, output)
 
-    def packed(self, kept: Traced) -> Callable[[], Traced]:
-        return lambda: kept
+    def packed(self, kept: Traced) -> Traced:
+        return kept
 
     def backward(
         self,
@@ -127,8 +138,36 @@ class Tile:
         return self.inner.pooled(halvings), self.window.pooled(halvings)
 
 
-# The packed values of tiles.
-Kept: TypeAlias = dict[Tile, Callable[[], V]]
+class KeptTiles(Generic[V]):
+    """What a forward pass keeps of tiles for the backward pass, packed: in memory, or in a file.
+
+    The plan says of which tiles. Those that the file has no space for are not kept.
+    """
+
+    def __init__(self, network: Network[V], plan: TilePlan, file: ScratchFile | None = None) -> None:
+        self._network = network
+        self._plan = plan
+        self._file = file
+        self._packed: dict[Tile, Callable[[], Packed[V]]] = {}
+        if file is not None:
+            file.clear()
+
+    def keeps(self, segment: Segment, number: int) -> bool:
+        """Return whether values of the tile with this number of a segment are kept."""
+        if number < (in_memory := self._plan.kept.get(segment.depth, 0)):
+            return True
+        in_file = self._plan.filed.get(segment.depth, 0)
+        return number < in_memory + in_file and self._file is not None and self._file.is_usable()
+
+    def put(self, tile: Tile, number: int, values: V) -> None:
+        packed = self._network.packed(values)
+        in_memory = number < self._plan.kept.get(tile.segment.depth, 0)
+        self._packed[tile] = (lambda: packed) if in_memory or self._file is None else self._file.put(packed)
+
+    def pop(self, tile: Tile) -> V | None:
+        """Return the values of a tile, and forget them; None if they are not kept."""
+        packed = self._packed.pop(tile, None)
+        return packed and packed().unpacked()
 
 
 def cut(network: Network[V], tile: Tile, map_BCHW: Tensor) -> Tensor:
@@ -147,25 +186,24 @@ def sweep(
     plan: TilePlan,
     image_BCHW: Tensor,
     inputs: dict[int, Tensor] | None = None,
-    kept: Kept[V] | None = None,
+    kept: KeptTiles[V] | None = None,
     done: int = 0,
 ) -> Iterator[tuple[Tile, V]]:
     """Run the network forward, and yield every tile with its values, but for the first that are `done`.
 
     `inputs` gets the inputs of the segments by their depths, without that of the first, which is the image;
-    it has what the done tiles gave. `kept` gets the values of the tiles that are kept by the plan, packed;
-    those of others have nothing for a backward pass.
+    it has what the done tiles gave. `kept` gets the values of the tiles that it keeps; those of others have
+    nothing for a backward pass.
     """
     map_BCHW = image_BCHW
     for segment in segments(tuple(network.channels)):
         output_BCHW = _output(network, segment, map_BCHW, {} if inputs is None else inputs)
-        keeping = 0 if kept is None else plan.kept.get(segment.depth, 0)
         box = whole(map_BCHW)
         for number, inner in enumerate(plan.tiles(segment, box)):
             if done:
                 done -= 1
                 continue
-            keep = number < keeping
+            keep = kept is not None and kept.keeps(segment, number)
             tile = Tile.of(segment, inner, box, segment.gradient_border if keep else segment.forward_border)
             values = network.run(segment, cut(network, tile, map_BCHW), keep)
             if output_BCHW is not None:
@@ -173,7 +211,7 @@ def sweep(
                 inner.of(output_BCHW).copy_(inner.within(window).of(values.output))
             yield tile, values
             if kept is not None and keep:
-                kept[tile] = network.packed(values)
+                kept.put(tile, number, values)
             del values  # before the next tile is computed
         close_gaps(image_BCHW)
         if output_BCHW is not None:

@@ -17,7 +17,14 @@ from .content_features import recompute_saves
 from .large_lbfgs import Storage
 from .memory import CANVAS_BYTES, feature_bytes, history_bytes, map_size, picture_bytes
 from .segments import Segment, segments
-from .tile_work import activation_bytes, file_factor, kept_tiles, work_factor
+from .tile_work import (
+    activation_bytes,
+    file_factor,
+    history_traffic,
+    is_worth_a_file,
+    kept_tiles,
+    work_factor,
+)
 from .tiles import Box, TilePlan, TileSize, square_tiles
 
 # Tiles are never made smaller than this, in pixels, to save memory: their borders would be most of the work.
@@ -121,6 +128,8 @@ class Tiling:
         else:
             found = [memory.largest(self.limit_bytes, size, history, recompute) for size in WINDOWS_BYTES]
             found = [memory.keeping(tiles, self.limit_bytes, history) for tiles in found]
+        if history is History.FILE:
+            found = [memory.filing(tiles) for tiles in found]
         return [LevelPlan(tiles, history, self.scratch) for tiles in found]
 
     def _of_least_work(
@@ -128,7 +137,7 @@ class Tiling:
     ) -> tuple[float, LevelPlan] | None:
         """Return the work and the plan of least work among those that fit, or None if none does."""
         works = [
-            (memory.factor(plan.tiles) + memory.file_factor(plan.history), plan)
+            (memory.factor(plan.tiles) + memory.file_factor(plan), plan)
             for plan in plans
             if memory.tiled(plan) <= self.limit_bytes
         ]
@@ -187,15 +196,28 @@ class PictureMemory:
         tiles = {each.depth: self._kept_tile(each, size) for each, size in sizes.items()}
         return replace(plan, kept=kept_tiles(self.segments, plan, self.canvas, tiles, free))
 
+    def filing(self, plan: TilePlan) -> TilePlan:
+        """Return a plan with further activations in a file, where they are sooner read than computed."""
+        filed, size = dict[int, int](), 0.0
+        for segment in self.segments:
+            tiles = sum(1 for _ in plan.tiles(segment, self._input(segment)))
+            left = tiles - plan.kept.get(segment.depth, 0)
+            if left and is_worth_a_file(segment, self.channels, self._kept_position(segment)):
+                filed[segment.depth] = left
+                size += left * self._kept_tile(segment, plan.sizes[segment.depth])
+        return replace(plan, filed=filed, file_bytes=round(size))
+
     def factor(self, plan: TilePlan | None) -> float:
         """Return how many times the work of an untiled step one with a plan is; see `work_factor`."""
         if plan is None:
             return 1.0
         return work_factor(plan, self.segments, self.channels, self.recipe, self.canvas)
 
-    def file_factor(self, history: History) -> float:
-        """Return how many times the work of an untiled step a step spends on a history's files."""
-        return file_factor(self.recipe, self.channels) if history is History.FILE else 0.0
+    def file_factor(self, plan: LevelPlan) -> float:
+        """Return how many times the work of an untiled step a step spends on files."""
+        history = history_traffic(self.recipe) if plan.history is History.FILE else 0
+        activations = 2 * plan.tiles.file_bytes / self.canvas.area
+        return file_factor(history + activations, self.channels)
 
     def square(self, edge: int) -> TilePlan:
         """Return square tiles of about `edge` pixels."""
@@ -230,9 +252,11 @@ class PictureMemory:
 
     def _kept_tile(self, segment: Segment, size: TileSize) -> float:
         """Return the bytes that the activations of a kept tile take at most."""
+        return self._positions(segment, size) * self._kept_position(segment)
+
+    def _kept_position(self, segment: Segment) -> float:
         layers = {*self.recipe.content_layers, *self.recipe.style_layers}
-        each = activation_bytes(segment, self.channels, layers, self.itemsize)
-        return self._positions(segment, size) * each
+        return activation_bytes(segment, self.channels, layers, self.itemsize)
 
     def _positions(self, segment: Segment, size: TileSize) -> int:
         """Return the positions of the largest window."""

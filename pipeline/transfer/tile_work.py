@@ -19,6 +19,8 @@ from .tiles import Box, TilePlan
 # Multiply-adds in the time in which a byte of a file is read or written: 200 billion a second in bfloat16,
 # measured with one thread, and 1 GB/s.
 BYTE_WORK = 200
+# Activations are kept in a file only where that is worth it on a disk that is so many times slower.
+SLOW_DISK = 2
 
 
 def convolution_works(channels: Mapping[str, int]) -> dict[str, int]:
@@ -53,17 +55,28 @@ def work_factor(
         for number, inner in enumerate(plan.tiles(segment, box)):
             wide = Tile.of(segment, inner, box, segment.gradient_border).window.area
             narrow = Tile.of(segment, inner, box, segment.forward_border).window.area
-            is_kept = number < plan.kept.get(segment.depth, 0)
+            is_kept = number < plan.kept.get(segment.depth, 0) + plan.filed.get(segment.depth, 0)
             tiled += wide * (own + in_content) + (wide if is_kept else narrow + wide) * own
     return tiled / untiled
 
 
-def file_factor(recipe: Recipe, channels: Mapping[str, int]) -> float:
-    """Return what reading and writing a history in files takes, in multiply-adds of an untiled step."""
+def history_traffic(recipe: Recipe) -> int:
+    """Return the bytes of a pixel that a step reads from a history in files, and writes there."""
+    # All pairs, in bfloat16, are read twice, one is written, and the gradient is exchanged.
+    return 2 * (history_bytes(recipe) // 2) + CANVAS_BYTES + 2 * CANVAS_BYTES
+
+
+def file_factor(traffic: float, channels: Mapping[str, int]) -> float:
+    """Return what the `traffic` of files takes, in bytes of a pixel, times the work of an untiled step."""
     step = sum(work / (1 << 2 * poolings_before(name)) for name, work in convolution_works(channels).items())
-    # Bytes of a pixel: all pairs, in bfloat16, are read twice, one is written, and the gradient is exchanged.
-    moved = 2 * (history_bytes(recipe) // 2) + CANVAS_BYTES + 2 * CANVAS_BYTES
-    return BYTE_WORK * moved / (2 * step)
+    return BYTE_WORK * traffic / (2 * step)
+
+
+def is_worth_a_file(segment: Segment, channels: Mapping[str, int], tile_bytes: float) -> bool:
+    """Return whether activations of `tile_bytes` per position of a segment are better read than computed."""
+    works = convolution_works(channels)
+    own = sum(works[name] / (1 << 2 * segment.halvings(name)) for name in segment.convolutions)
+    return own > SLOW_DISK * 2 * BYTE_WORK * tile_bytes
 
 
 def activation_bytes(

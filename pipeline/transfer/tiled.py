@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Generic
 
 import torch
@@ -25,9 +26,10 @@ from .gradients import FeatureGradient, content_gradient, pixel_gradient
 from .large_maps import close_gaps, empty_map
 from .losses import Moments
 from .objective import Losses, weighted_losses
+from .scratch_file import ScratchFile
 from .segments import Segment, segments
 from .style_terms import MomentGradient, StyleTerm, style_terms
-from .sweep import Kept, Network, Tile, V, channels_last, cut, sweep
+from .sweep import KeptTiles, Network, Tile, V, channels_last, cut, sweep
 from .targets import StyleTargets
 from .tiles import Box, OnTile, TilePlan, ignore_tile
 
@@ -42,7 +44,7 @@ class TiledObjective(Generic[V]):
 
     `targets` are of one style for all pictures, or of one for each, along B. `on_tile` is called after every
     tile of each pass of an evaluation, and of the analysis of the content. Evaluations of one picture may be
-    kept in `files`.
+    kept in `files`, and activations that the plan has in a file below the folder `scratch`.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class TiledObjective(Generic[V]):
         plan: TilePlan,
         on_tile: OnTile = ignore_tile,
         files: EvaluationFiles | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self.network = network
         self.recipe = recipe
@@ -63,6 +66,7 @@ class TiledObjective(Generic[V]):
         self.content = ContentFeatures(network, recipe, content_BCHW, plan, on_tile)
         self._on_tile = on_tile
         self._files = files
+        self._activations = ScratchFile(scratch, plan.file_bytes) if scratch and plan.filed else None
 
     @torch.no_grad()
     def evaluate(self, image_BCHW: Tensor) -> tuple[Losses, Tensor]:
@@ -73,7 +77,8 @@ class TiledObjective(Generic[V]):
         """
         recipe, made = self.recipe, self._begin(image_BCHW)
         plan = self.plan if made.sizes == self.plan.sizes else TilePlan(made.sizes)
-        run: _Run[V] = _Run(image_BCHW, plan, self._tiles(plan), made)
+        kept = KeptTiles(self.network, plan, self._activations)
+        run = _Run(image_BCHW, plan, self._tiles(plan), made, kept)
         self._sum_moments(run)
         style: dict[str, Tensor] = {}
         by_moments: dict[str, MomentGradient] = {}
@@ -147,9 +152,8 @@ class TiledObjective(Generic[V]):
         by_output = made.gradients[segment.output_depth] if segment.following else None
         for inner in tiles:
             tile = Tile.of(segment, inner, box, segment.gradient_border)
-            if unpacked := run.kept.pop(tile, None):
-                values = unpacked()
-            else:
+            values = run.kept.pop(tile)
+            if values is None:
                 values = self.network.run(segment, cut(self.network, tile, input_BCHW))
             gradient = self._by_window(tile, values, by_output, by_moments, made.content)
             if gradient is None:
@@ -243,7 +247,7 @@ class _Run(Generic[V]):
     plan: TilePlan
     tiles: int
     made: Evaluation
-    kept: Kept[V] = field(default_factory=dict)
+    kept: KeptTiles[V]
 
 
 @dataclass(frozen=True)

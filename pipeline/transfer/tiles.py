@@ -96,12 +96,15 @@ class TilePlan:
     """The tiles of each segment, by the segment's depth.
 
     So many of the first tiles of a segment as `kept` says keep their activations from the forward pass for
-    the backward pass; the others are computed again. `recompute`: features of the content are computed again
-    for every tile where that takes less memory.
+    the backward pass, and so many after them as `filed` says do so in a file, where they take at most
+    `file_bytes`; the others are computed again. `recompute`: features of the content are computed again for
+    every tile where that takes less memory.
     """
 
     sizes: dict[int, TileSize]
     kept: dict[int, int] = field(default_factory=dict)
+    filed: dict[int, int] = field(default_factory=dict)
+    file_bytes: int = 0
     recompute: bool = False
 
     def tiles(self, segment: Segment, box: Box) -> Iterator[Box]:

@@ -43,7 +43,7 @@ def test_packed_activations_give_the_same_gradient(pooling: str, padding: str) -
     x = network.normalised(random_image(37, 50))
     for segment in segments(tuple(encoder.channels)):
         values = network.run(segment, x)
-        unpacked = network.packed(values)()
+        unpacked = network.packed(values).unpacked()
         assert all(unpacked.features[name] is each for name, each in values.features.items())
         by_output = torch.randn(values.output.shape, generator=torch.Generator().manual_seed(1))
         by_output = by_output.contiguous(memory_format=torch.channels_last)

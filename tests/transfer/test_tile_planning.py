@@ -21,8 +21,8 @@ from pipeline.transfer.tile_planning import (
 from pipeline.transfer.tiles import TileSize
 
 SLIM = {
-    "conv1_1": 16, "conv1_2": 16, "conv2_1": 32, "conv2_2": 32, "conv3_1": 64, "conv3_2": 48, "conv3_3": 48,
-    "conv3_4": 48, "conv4_1": 80, "conv4_2": 80, "conv4_3": 64, "conv4_4": 128, "conv5_1": 112,
+    "conv1_1": 16, "conv1_2": 24, "conv2_1": 48, "conv2_2": 64, "conv3_1": 128, "conv3_2": 96, "conv3_3": 96,
+    "conv3_4": 128, "conv4_1": 256, "conv4_2": 256, "conv4_3": 256, "conv4_4": 256, "conv5_1": 256,
 }  # fmt: skip
 
 VGG19 = {
@@ -118,19 +118,47 @@ def test_a_history_leaves_the_memory_to_activations_where_these_save_more_work(
     limit = round(gigabytes * 1e9)
     plan = Tiling(limit, scratch=tmp_path).in_tiles(memory)
     assert plan.history is expected
-    work = memory.factor(plan.tiles) + memory.file_factor(plan.history)
+    work = memory.factor(plan.tiles) + memory.file_factor(plan)
     for history in History:
         other = memory.keeping(memory.largest(limit, history=history), limit, history)
         if memory.tiled(LevelPlan(other, history)) <= limit:
-            assert work <= WORTH * (memory.factor(other) + memory.file_factor(history))
+            assert work <= WORTH * (memory.factor(other) + memory.file_factor(LevelPlan(other, history)))
 
 
 def test_what_files_take_is_in_proportion_to_the_history_and_to_the_network() -> None:
     memory, long = (PictureMemory(Recipe(history=each), VGG19, 64, 64, 2) for each in (10, 23))
-    assert memory.file_factor(History.ROUNDED) == memory.file_factor(History.EXACT) == 0
+    exact, rounded, file = (LevelPlan(memory.square(64), history) for history in History)
+    assert memory.file_factor(rounded) == memory.file_factor(exact) == 0
     # 2 x 10 vectors of 3 x 2 bytes are read twice, 2 are written; a gradient of 3 x 4 is read and written.
-    assert memory.file_factor(History.FILE) == pytest.approx(200 * 276 / (2 * 361_152))
-    assert long.file_factor(History.FILE) / memory.file_factor(History.FILE) == pytest.approx(588 / 276)
+    assert memory.file_factor(file) == pytest.approx(200 * 276 / (2 * 361_152))
+    assert long.file_factor(file) / memory.file_factor(file) == pytest.approx(588 / 276)
+    # Activations are written, and read.
+    filed = LevelPlan(replace(file.tiles, file_bytes=memory.canvas.area), History.FILE)
+    assert memory.file_factor(filed) == pytest.approx(200 * (276 + 2) / (2 * 361_152))
+
+
+@pytest.mark.parametrize(
+    ("channels", "gigabytes", "most"), [(SLIM, 5.1, 1.31), (VGG19, 9.0, 1.34)], ids=["slim", "vgg19"]
+)
+def test_activations_in_a_file_save_work_at_64_megapixels(
+    channels: dict[str, int], gigabytes: float, most: float, tmp_path: Path
+) -> None:
+    memory = PictureMemory(Recipe(), channels, 8000, 8000, 2)
+    limit = round(gigabytes * 1e9)
+    plan = Tiling(limit, scratch=tmp_path).in_tiles(memory)
+    assert memory.tiled(plan) <= limit
+    assert memory.factor(plan.tiles) <= most
+    assert memory.factor(replace(plan.tiles, filed={})) > most + 0.2
+    # Those of the first segment take longer to read than to compute.
+    assert 0 < plan.tiles.file_bytes < 6e9
+    assert 0 not in plan.tiles.filed
+
+
+def test_activations_are_in_a_file_only_where_the_history_is(tmp_path: Path) -> None:
+    memory = memory_of(4096, 4096)
+    for gigabytes in (2.0, 4.0, 8.0):
+        plan = Tiling(round(gigabytes * 1e9), scratch=tmp_path).in_tiles(memory)
+        assert plan.history is History.FILE or not plan.tiles.filed
 
 
 def test_a_plan_says_how_pairs_are_kept(tmp_path: Path) -> None:

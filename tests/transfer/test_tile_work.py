@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -76,15 +75,15 @@ def test_activations_take_what_a_tile_keeps() -> None:
     for segment in segments(tuple(encoder.channels)):
         channels = 3 if segment.depth == 0 else 4
         x = torch.rand(1, channels, 64, 96).to(torch.bfloat16, memory_format=torch.channels_last)
-        kept = network.packed(network.run(segment, x))
+        packed = network.packed(network.run(segment, x))
         estimate = activation_bytes(segment, encoder.channels, encoder.layers, 2)
-        assert bytes_held_by(kept) / (64 * 96) == pytest.approx(estimate, rel=1e-6)
+        assert bytes_held_by(packed) / (64 * 96) == pytest.approx(estimate, rel=1e-6)
 
 
-def bytes_held_by(function: Callable[[], object]) -> int:
-    """Return the bytes of all tensors that a function refers to in what encloses it, each memory once."""
+def bytes_held_by(value: object) -> int:
+    """Return the bytes of all tensors that an object refers to, each memory once."""
     storages: dict[int, int] = {}
-    pending, seen = list(inspect.getclosurevars(function).nonlocals.values()), set[int]()
+    pending, seen = [value], set[int]()
     while pending:
         each = pending.pop()
         if id(each) in seen or isinstance(each, type | ModuleType):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +13,11 @@ from tiny import random_image, tiny_encoder
 from torch import Tensor
 
 from pipeline.spec.recipe import Recipe
+from pipeline.transfer import scratch_file
 from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.explicit import ExplicitObjective
 from pipeline.transfer.network import Activations, FrozenNetwork, frozen_network
-from pipeline.transfer.objective import Objective, ReferenceObjective
+from pipeline.transfer.objective import Losses, Objective, ReferenceObjective
 from pipeline.transfer.segments import Segment, segments
 from pipeline.transfer.stepper import MicroBatch, Stepper
 from pipeline.transfer.sweep import AutogradNetwork
@@ -128,6 +131,41 @@ def test_what_is_kept_is_not_computed_again_and_changes_nothing(
     assert network.kept == 2 * sum(counts.values())
     # The content's features in the first segment are computed again, too.
     assert network.dropped == 2 * (sum(counts.values()) - kept_tiles + counts[0])
+
+
+@pytest.mark.parametrize("has_space", [True, False], ids=["space", "no space"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_what_is_kept_in_a_file_is_what_is_kept_in_memory(
+    dtype: torch.dtype, has_space: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without space on the disk it is computed again."""
+    monkeypatch.setattr(scratch_file, "SPARE", 1 if has_space else math.inf)
+    recipe = Recipe()
+    encoder = tiny_encoder(recipe).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    content, image = (random_image(*MIDDLE, seed=seed).to(encoder.mean) for seed in (1, 3))
+    targets = gram_targets(encoder, random_image(seed=2).to(encoder.mean), list(recipe.style_layers))
+    plan, box = plan_of(encoder, 32, 48), whole(image)
+    counts = {
+        part.depth: len(list(plan.tiles(part, box.pooled(part.depth))))
+        for part in segments(tuple(encoder.channels))
+    }
+
+    def evaluated(plan: TilePlan) -> tuple[int, Losses, Tensor]:
+        network = Counting(encoder, dtype)
+        tiled = TiledObjective(network, recipe, content, targets, plan, scratch=tmp_path / "scratch")
+        tiled.evaluate(image)
+        network.dropped = 0
+        losses, gradient = tiled.evaluate(image)  # in the space of the first
+        return network.dropped, losses, gradient
+
+    in_memory = replace(plan, kept=counts if has_space else dict.fromkeys(counts, 1))
+    in_file = replace(plan, kept=dict.fromkeys(counts, 1), filed=counts, file_bytes=10**7)
+    dropped, losses, gradient = evaluated(in_memory)
+    found = evaluated(in_file)
+    assert found[0] == dropped
+    assert torch.equal(found[1].total, losses.total)
+    assert torch.equal(found[2], gradient)
+    assert list((tmp_path / "scratch").glob("*")) == []
 
 
 def test_the_reference_keeps_activations_too() -> None:
