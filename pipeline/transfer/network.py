@@ -20,10 +20,8 @@ from torch import Tensor
 from ..vgg.encoder import Encoder, relu_of, starts_block
 from .convolutions import FrozenConvolution
 from .gradients import FeatureGradient
-from .packing import Mask, Maxima
+from .packing import INTEGERS, Mask, Maxima
 from .segments import Segment
-
-_INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 @dataclass
@@ -132,7 +130,7 @@ class FrozenNetwork:
             {name: Mask.of(x) for name, x in kept.outputs.items() if relu_of(name) not in kept.features},
             sources,
             {name: Mask.of(x) for name, x in kept.pooled.items()},
-            {name: Maxima.of(x, kept.pool_inputs[name].shape[3]) for name, x in kept.indices.items()},
+            {name: Maxima.of(kept.pool_inputs[name], kept.pooled[name]) for name in kept.indices},
         )
 
     def _pool(self, name: str, x: Tensor, kept: Activations, keep: bool) -> Tensor:
@@ -204,7 +202,7 @@ def relu_(x: Tensor) -> Tensor:
     They are compared as integers of the same width: floats have their sign where integers have it, and on a
     CPU the maximum of integers takes a tenth of the time of that of bfloat16.
     """
-    x.view(_INTEGERS[x.dtype]).clamp_min_(0)
+    x.view(INTEGERS[x.dtype]).clamp_min_(0)
     return x
 
 

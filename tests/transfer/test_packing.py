@@ -25,10 +25,12 @@ def test_a_mask_is_a_bit_a_value(shape: tuple[int, ...], dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("size", [(8, 6), (9, 7), (2, 2)])
-def test_maxima_are_the_indices_of_max_pooling(size: tuple[int, int]) -> None:
-    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
-    _, indices = F.max_pool2d(x, 2, return_indices=True)
-    maxima = Maxima.of(indices, size[1])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_maxima_are_the_indices_of_max_pooling(dtype: torch.dtype, size: tuple[int, int]) -> None:
+    # Few values, so that many are equal.
+    x = torch.randint(4, (2, 3, *size), generator=torch.Generator().manual_seed(1)).to(dtype)
+    pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+    maxima = Maxima.of(x, pooled)
     assert maxima.codes.nbytes == indices.numel()
     assert torch.equal(maxima.unpacked(), indices)
 
