@@ -130,7 +130,7 @@ def large_picture(arguments: argparse.Namespace) -> dict[str, object]:
         encoder = session.encoder_for(recipe, weights)
         itemsize = plan.network_dtype(recipe.precision).itemsize
         memory = PictureMemory(recipe, encoder.channels, *size, itemsize)
-        tiling = Tiling(session.memory.bytes_for_tiles(), 0, Path(folder))
+        tiling = Tiling(session.memory.bytes_for_tiles(), 0, Path(folder), arguments.threads)
         request = Request(
             Picture.from_image(picture(*size, 1)), [(Picture.from_image(picture(512, 512, 2)), 1.0)], recipe
         )

@@ -1,4 +1,4 @@
-"""What a content's features are, for tiles: recomputed from its pixels, or kept.
+"""What a content's features are, for tiles: recomputed, or kept in memory or in files.
 
 Shapes in names: B pictures, C channels, H rows, W columns.
 """
@@ -6,6 +6,8 @@ Shapes in names: B pictures, C channels, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Generic
 
 import torch
@@ -13,11 +15,13 @@ from torch import Tensor
 
 from ..spec.recipe import Recipe
 from ..vgg.encoder import convolution_of, poolings_before
+from .file_map import FileMap
 from .gradients import ContentTarget, content_divisor, sum_of_squares
 from .large_maps import empty_map
 from .segments import Segment, segments
+from .stored import spare_tensor
 from .sweep import Network, Tile, V, channels_last, sweep
-from .tiles import OnTile, TilePlan, ignore_tile, whole
+from .tiles import Box, OnTile, TilePlan, ignore_tile, whole
 
 # Rows normalised at once.
 STRIP_ROWS = 256
@@ -28,7 +32,8 @@ class ContentFeatures(Generic[V]):
 
     Features of the first segment are many, and quickly computed: they are recomputed for every tile, from
     the picture in the network's dtype. Those of later segments are kept, or if the plan says so recomputed
-    from the segment's input where that is smaller.
+    from the segment's input where that is smaller. The plan may have some of those that would be recomputed
+    in files below the folder `scratch`.
     """
 
     @torch.no_grad()
@@ -39,10 +44,15 @@ class ContentFeatures(Generic[V]):
         image_BCHW: Tensor,
         plan: TilePlan,
         on_tile: OnTile = ignore_tile,
+        scratch: Path | None = None,
     ) -> None:
         self.network = network
+        self.recipe = recipe
         self.positions = whole(image_BCHW)
         parts = segments(tuple(network.channels))
+        self._filed: dict[str, FileMap] = {}
+        opened = {each.depth for each in parts if scratch and self._opens(each, plan, image_BCHW, scratch)}
+        plan = replace(plan, filed_content=frozenset(opened))
         # Starts of segments that are run again for every tile.
         self._again = {
             segment.depth: start
@@ -73,7 +83,9 @@ class ContentFeatures(Generic[V]):
             inner, window = tile.at(layer)
             features_BCHW = inner.within(window).of(window_BCHW)
             squares[layer] = sum_of_squares(features_BCHW) + squares.get(layer, 0)
-            if tile.segment.depth not in self._again:
+            if layer in self._filed:
+                self._filed[layer].write(inner, features_BCHW)
+            elif tile.segment.depth not in self._again:
                 inner.of(self._kept_map(layer, features_BCHW)).copy_(features_BCHW)
 
     def _kept_map(self, layer: str, features_BCHW: Tensor) -> Tensor:
@@ -85,6 +97,23 @@ class ContentFeatures(Generic[V]):
             self._kept[layer] = empty_map(shape, dtype, device, channels_last=True)
         return self._kept[layer]
 
+    def _opens(self, segment: Segment, plan: TilePlan, image_BCHW: Tensor, scratch: Path) -> bool:
+        """Make files for the features of a segment, if the plan wants some; return whether they are there."""
+        maps = {}
+        for layer in self._layers(segment) if segment.depth in plan.filed_content else ():
+            box = self.positions.pooled(poolings_before(layer))
+            shape = (len(image_BCHW), box.rows, box.columns, self.network.channels[convolution_of(layer)])
+            stored = spare_tensor(scratch, shape, self.network.dtype, "features of the content")
+            if stored is None:
+                return False
+            maps[layer] = FileMap(stored, image_BCHW.device)
+        self._filed.update(maps)
+        return bool(maps)
+
+    def _layers(self, segment: Segment) -> list[str]:
+        """Return the content layers of a segment."""
+        return [each for each in self.recipe.content_layers if convolution_of(each) in segment.convolutions]
+
     def at(self, tile: Tile) -> dict[str, ContentTarget]:
         """Return the targets of a tile's content layers, in its window."""
         if start := self._again.get(tile.segment.depth):
@@ -92,12 +121,12 @@ class ContentFeatures(Generic[V]):
             found = self.network.run(start, x, keep=False).features
             features = {layer: found[layer] for layer in self._divisors if layer in found}
         else:
-            features = {
-                layer: tile.at(layer)[1].of(map_BCHW)
-                for layer, map_BCHW in self._kept.items()
-                if convolution_of(layer) in tile.segment.convolutions
-            }
+            features = {layer: self._window(layer, tile.at(layer)[1]) for layer in self._layers(tile.segment)}
         return {layer: ContentTarget(each, self._divisors[layer]) for layer, each in features.items()}
+
+    def _window(self, layer: str, box: Box) -> Tensor:
+        """Return what the map of a layer has in a box, from a file or from memory."""
+        return self._filed[layer].read(box) if layer in self._filed else box.of(self._kept[layer])
 
 
 def recompute_saves(segment: Segment, recipe: Recipe, channels: Mapping[str, int]) -> bool:
@@ -121,6 +150,8 @@ def recomputed(
     segment: Segment, recipe: Recipe, channels: Mapping[str, int], plan: TilePlan
 ) -> Segment | None:
     """Return the start of a segment that is run again for every tile, up to its deepest content layer."""
+    if segment.depth in plan.filed_content:
+        return None
     if segment.depth and not (plan.recompute and recompute_saves(segment, recipe, channels)):
         return None
     layers = {convolution_of(layer) for layer in recipe.content_layers}

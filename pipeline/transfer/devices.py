@@ -22,6 +22,11 @@ class DevicePlan:
     dtype: str
     memory_bytes: int
 
+    @property
+    def threads(self) -> int:
+        """How many threads of a CPU compute; 0 on a GPU."""
+        return torch.get_num_threads() if self.device == "cpu" else 0
+
     def network_dtype(self, precision: str) -> torch.dtype:
         """Return the type that the network of a recipe with this `precision` computes in."""
         name = {"auto": self.dtype, "reference": "float32"}.get(precision, precision)

@@ -16,8 +16,8 @@ from torch import Tensor
 # Of the same width: where floats are positive, integers are, and they are in the same order. Arithmetic with
 # integers takes a CPU a tenth of the time of comparisons, or of anything with bfloat16.
 INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
-# Eight bytes of 0 or 1, as an integer, times GATHER have these bits in their highest byte. A byte times REPEAT
-# is eight copies of it, and SELECT leaves one bit of each, in the same order.
+# An integer of eight bytes that are 0 or 1, times GATHER, has these bits in its highest byte. A byte times
+# REPEAT is eight copies of it, of which SELECT leaves one bit each, in the same order.
 GATHER, REPEAT, SELECT = 0x0102040810204080, 0x0101010101010101, 0x8040201008040201 - (1 << 64)
 
 

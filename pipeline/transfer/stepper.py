@@ -182,7 +182,7 @@ def choose_objective(
     if by_autograd:
         # What autograd keeps is not packed.
         tiles = replace(plan.tiles, kept={}, filed={})
-        return TiledObjective(AutogradNetwork(encoder), *arguments, tiles, on_tile, batch.files)
+        return TiledObjective(AutogradNetwork(encoder), *arguments, tiles, on_tile, batch.files, plan.scratch)
     network = frozen_network(encoder, dtype)
     return TiledObjective(network, *arguments, plan.tiles, on_tile, batch.files, plan.scratch)
 

@@ -6,8 +6,10 @@ They are read and written, not mapped: mapped pages count as memory of the proce
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,9 +20,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from ..errors import ScratchFull
+from ..errors import DiskError, ScratchFull
 from ..storage.files import disk_errors, make_private
 
+logger = logging.getLogger(__name__)
+
+# What can be computed again takes at most this part of a disk's free space: one part in eight.
+SPARE = 8
 # Numbers that are in memory at once.
 PART = 1 << 22
 # The disk, the user's quota or the largest file is too small.
@@ -120,14 +126,14 @@ def temporary_tensor(
 ) -> FileTensor:
     """Return a tensor of zeros in a file without a name, which is gone with this process, however that ends.
 
-    The folder should not be one that is kept in memory, as /tmp may be. Errors say `what` needs the space.
+    The folder should not be one that is kept in memory, as /tmp may be. Errors say `what` it is for.
 
     Raises:
         ScratchFull: the disk has less free space.
         DiskError: the folder cannot be written.
     """
     size = math.prod(shape) * dtype.itemsize
-    failure = f"{what} needs {size / 1e9:.3g} GB there"
+    failure = f"{size / 1e9:.3g} GB are needed there for {what}"
     advice = "Free some space, set state_dir in config.yaml to another disk, or lower history or size."
     with disk_errors(folder, failure, advice):
         make_private(folder)
@@ -140,6 +146,26 @@ def temporary_tensor(
                 raise
             raise ScratchFull(f"{folder}: {failure} ({error.strerror}).", advice) from error
     return FileTensor(file, shape, dtype)
+
+
+def spare_tensor(folder: Path, shape: Sequence[int], dtype: torch.dtype, what: str) -> FileTensor | None:
+    """Return a tensor as `temporary_tensor` does, for what can be computed again instead.
+
+    It is None, and the log says so, where it would take more than a `SPARE`th of the free space: checkpoints
+    and other files need some, too.
+    """
+    needed = SPARE * math.prod(shape) * dtype.itemsize
+    try:
+        with disk_errors(folder, "its free space cannot be read"):
+            make_private(folder)
+            free = shutil.disk_usage(folder).free
+        if free >= needed:
+            return temporary_tensor(folder, shape, dtype, what)
+        reason = f"{free / 1e9:.3g} GB are free, and {needed / 1e9:.3g} would have to be"
+    except DiskError as error:
+        reason = error.message
+    logger.info("%s are not kept in %s but computed again: %s", what, folder, reason)
+    return None
 
 
 def _reserve(file: FileIO, size: int) -> None:

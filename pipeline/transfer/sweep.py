@@ -141,31 +141,41 @@ class Tile:
 class KeptTiles(Generic[V]):
     """What a forward pass keeps of tiles for the backward pass, packed: in memory, or in a file.
 
-    The plan says of which tiles. Those that the file has no space for are not kept.
+    The plan says of which tiles. If there is no space for the file, it keeps none there.
     """
 
     def __init__(self, network: Network[V], plan: TilePlan, file: ScratchFile | None = None) -> None:
         self._network = network
-        self._plan = plan
-        self._file = file
         self._packed: dict[Tile, Callable[[], Packed[V]]] = {}
-        if file is not None:
-            file.clear()
+        self._file = file if file is not None and file.open() else None
+        # How many of a segment's first tiles are kept in memory, and of the next in the file, by depth.
+        self._in_memory = plan.kept
+        self._in_file = plan.filed if self._file else {}
 
     def keeps(self, segment: Segment, number: int) -> bool:
         """Return whether values of the tile with this number of a segment are kept."""
-        if number < (in_memory := self._plan.kept.get(segment.depth, 0)):
-            return True
-        in_file = self._plan.filed.get(segment.depth, 0)
-        return number < in_memory + in_file and self._file is not None and self._file.is_usable()
+        depth = segment.depth
+        return number < self._in_memory.get(depth, 0) + self._in_file.get(depth, 0)
 
     def put(self, tile: Tile, number: int, values: V) -> None:
+        """Keep the values of a tile.
+
+        Raises:
+            DiskError: they cannot be written.
+        """
         packed = self._network.packed(values)
-        in_memory = number < self._plan.kept.get(tile.segment.depth, 0)
-        self._packed[tile] = (lambda: packed) if in_memory or self._file is None else self._file.put(packed)
+        if number < self._in_memory.get(tile.segment.depth, 0):
+            self._packed[tile] = lambda: packed
+        else:
+            assert self._file is not None
+            self._packed[tile] = self._file.put(packed)
 
     def pop(self, tile: Tile) -> V | None:
-        """Return the values of a tile, and forget them; None if they are not kept."""
+        """Return the values of a tile, and forget them; None if they are not kept.
+
+        Raises:
+            DiskError: they cannot be read.
+        """
         packed = self._packed.pop(tile, None)
         return packed and packed().unpacked()
 

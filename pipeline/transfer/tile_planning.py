@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..spec.recipe import Recipe
 from ..vgg.encoder import convolution_of
-from .content_features import recompute_saves
+from .content_features import recompute_saves, recomputed
 from .large_lbfgs import Storage
 from .memory import CANVAS_BYTES, feature_bytes, history_bytes, map_size, picture_bytes
 from .segments import Segment, segments
@@ -21,8 +21,9 @@ from .tile_work import (
     activation_bytes,
     file_factor,
     history_traffic,
-    is_worth_a_file,
+    is_sooner_moved,
     kept_tiles,
+    segment_work,
     work_factor,
 )
 from .tiles import Box, TilePlan, TileSize, square_tiles
@@ -68,7 +69,7 @@ AUTO = TileChoice()
 class LevelPlan:
     """How a level is computed in tiles: their sizes, and how L-BFGS keeps its pairs.
 
-    A history in a file is below the folder `scratch`.
+    Files are below the folder `scratch`.
     """
 
     tiles: TilePlan
@@ -89,12 +90,14 @@ class Tiling:
 
     With an `edge` all levels have square tiles of so many pixels. Without, only levels that would need more
     than `limit_bytes` for a picture have tiles, the largest with which they need no more. Without a folder
-    for files, `scratch`, no history is kept in one.
+    for files, `scratch`, no history is kept in one. Where one is, so is what so many `threads` of a CPU take
+    longer to compute again; 0 is a GPU, which does not.
     """
 
     limit_bytes: int = 0
     edge: int = 0
     scratch: Path | None = None
+    threads: int = 0
 
     def plan(self, memory: PictureMemory) -> LevelPlan | None:
         """Return how a level is computed in tiles, or None if it is computed untiled."""
@@ -107,12 +110,16 @@ class Tiling:
     def in_tiles(self, memory: PictureMemory) -> LevelPlan:
         """Return the first way that fits and is not much more work than another, and its plan of least work.
 
-        If none fits, it is the one that needs least.
+        If none fits, it is the one that needs least. What files save beside a history is added last: where
+        the disk has no space for that, the plan is still the best one without.
         """
         ways = [self._plans(memory, *way) for way in self._ways(memory.recipe)]
         best = [least for plans in ways if (least := self._of_least_work(memory, plans))]
         enough = WORTH * min((work for work, _ in best), default=0)
-        return next((plan for work, plan in best if work <= enough), ways[-1][-1])
+        plan = next((plan for work, plan in best if work <= enough), ways[-1][-1])
+        if plan.history is not History.FILE or not self.threads:
+            return plan
+        return replace(plan, tiles=memory.filing(plan.tiles, self.threads))
 
     def _ways(self, recipe: Recipe) -> list[tuple[History, bool]]:
         """Return ways to need less and less memory: how pairs are kept, and whether to recompute features."""
@@ -128,8 +135,6 @@ class Tiling:
         else:
             found = [memory.largest(self.limit_bytes, size, history, recompute) for size in WINDOWS_BYTES]
             found = [memory.keeping(tiles, self.limit_bytes, history) for tiles in found]
-        if history is History.FILE:
-            found = [memory.filing(tiles) for tiles in found]
         return [LevelPlan(tiles, history, self.scratch) for tiles in found]
 
     def _of_least_work(
@@ -171,6 +176,7 @@ class PictureMemory:
         self.canvas = Box(0, height + 2 * recipe.margin, 0, width + 2 * recipe.margin)
         self.segments = segments(tuple(channels))
         self.untiled = picture_bytes(recipe, channels, width, height, itemsize)
+        self._packs = recipe.precision != "reference"  # what autograd keeps is not packed
 
     def needed(self, plan: LevelPlan | None) -> int:
         """Estimate what the picture needs with a plan, or untiled if that is None, in bytes."""
@@ -188,6 +194,8 @@ class PictureMemory:
 
     def keeping(self, plan: TilePlan, limit_bytes: int, history: History = History.EXACT) -> TilePlan:
         """Return a plan with as many activations kept as fit beside its tiles."""
+        if not self._packs:
+            return plan
         sizes = {each: plan.sizes[each.depth] for each in self.segments}
         free = {
             each.depth: limit_bytes - self._beside(each, history, plan.recompute) - self._window(each, size)
@@ -196,16 +204,25 @@ class PictureMemory:
         tiles = {each.depth: self._kept_tile(each, size) for each, size in sizes.items()}
         return replace(plan, kept=kept_tiles(self.segments, plan, self.canvas, tiles, free))
 
-    def filing(self, plan: TilePlan) -> TilePlan:
-        """Return a plan with further activations in a file, where they are sooner read than computed."""
+    def filing(self, plan: TilePlan, threads: int) -> TilePlan:
+        """Return a plan with files for what is sooner read than computed again by so many threads."""
         filed, size = dict[int, int](), 0.0
-        for segment in self.segments:
+        for segment in self.segments if self._packs else ():
             tiles = sum(1 for _ in plan.tiles(segment, self._input(segment)))
             left = tiles - plan.kept.get(segment.depth, 0)
-            if left and is_worth_a_file(segment, self.channels, self._kept_position(segment)):
+            work = segment_work(segment, self.channels)
+            if left and is_sooner_moved(2 * self._kept_position(segment), work, threads):
                 filed[segment.depth] = left
                 size += left * self._kept_tile(segment, plan.sizes[segment.depth])
-        return replace(plan, filed=filed, file_bytes=round(size))
+        content = frozenset(each.depth for each in self.segments if self._files_content(each, plan, threads))
+        return replace(plan, filed=filed, file_bytes=round(size), filed_content=content)
+
+    def _files_content(self, segment: Segment, plan: TilePlan, threads: int) -> bool:
+        """Return whether a segment's features of the content are sooner read than computed again."""
+        if (again := recomputed(segment, self.recipe, self.channels, plan)) is None:
+            return False
+        work = segment_work(again, self.channels) / (1 << 2 * segment.depth)
+        return is_sooner_moved(self.itemsize * self._content_values(segment), work, threads)
 
     def factor(self, plan: TilePlan | None) -> float:
         """Return how many times the work of an untiled step one with a plan is; see `work_factor`."""
@@ -217,7 +234,9 @@ class PictureMemory:
         """Return how many times the work of an untiled step a step spends on files."""
         history = history_traffic(self.recipe) if plan.history is History.FILE else 0
         activations = 2 * plan.tiles.file_bytes / self.canvas.area
-        return file_factor(history + activations, self.channels)
+        filed = [each for each in self.segments if each.depth in plan.tiles.filed_content]
+        content = self.itemsize * sum(map(self._content_values, filed))
+        return file_factor(history + activations + content, self.channels)
 
     def square(self, edge: int) -> TilePlan:
         """Return square tiles of about `edge` pixels."""
@@ -255,6 +274,7 @@ class PictureMemory:
         return self._positions(segment, size) * self._kept_position(segment)
 
     def _kept_position(self, segment: Segment) -> float:
+        """Return the bytes that kept activations take per position of a segment."""
         layers = {*self.recipe.content_layers, *self.recipe.style_layers}
         return activation_bytes(segment, self.channels, layers, self.itemsize)
 
@@ -277,6 +297,10 @@ class PictureMemory:
         """Return the values of a pixel that are kept for a later segment's content layers."""
         if recompute and recompute_saves(segment, self.recipe, self.channels):
             return self._output(self.segments[self.segments.index(segment) - 1])
+        return self._content_values(segment)
+
+    def _content_values(self, segment: Segment) -> float:
+        """Return the values of a pixel in a segment's content layers."""
         names = [convolution_of(layer) for layer in self.recipe.content_layers]
         return sum(map_size(name, self.channels[name]) for name in names if name in segment.convolutions)
 

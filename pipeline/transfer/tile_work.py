@@ -19,8 +19,8 @@ from .tiles import Box, TilePlan
 # Multiply-adds in the time in which a byte of a file is read or written: 200 billion a second in bfloat16,
 # measured with one thread, and 1 GB/s.
 BYTE_WORK = 200
-# Activations are kept in a file only where that is worth it on a disk that is so many times slower.
-SLOW_DISK = 2
+# What can be computed again is read from a file only if that takes so many times less.
+MARGIN = 1.25
 
 
 def convolution_works(channels: Mapping[str, int]) -> dict[str, int]:
@@ -30,6 +30,12 @@ def convolution_works(channels: Mapping[str, int]) -> dict[str, int]:
         works[name] = 9 * inputs * outputs
         inputs = outputs
     return works
+
+
+def segment_work(segment: Segment, channels: Mapping[str, int]) -> float:
+    """Return the multiply-adds of a segment per position of its input."""
+    works = convolution_works(channels)
+    return sum(works[name] / (1 << 2 * segment.halvings(name)) for name in segment.convolutions)
 
 
 def work_factor(
@@ -43,15 +49,13 @@ def work_factor(
 
     Those for features of the content that are recomputed count, too.
     """
-    works = convolution_works(channels)
     untiled = tiled = 0.0
     for segment in parts:
         box = canvas.pooled(segment.depth)
-        shares = {name: works[name] / (1 << 2 * segment.halvings(name)) for name in segment.convolutions}
-        own = sum(shares.values())
+        own = segment_work(segment, channels)
         untiled += 2 * box.area * own
         again = recomputed(segment, recipe, channels, plan)
-        in_content = sum(shares[name] for name in again.convolutions) if again else 0.0
+        in_content = segment_work(again, channels) if again else 0.0
         for number, inner in enumerate(plan.tiles(segment, box)):
             wide = Tile.of(segment, inner, box, segment.gradient_border).window.area
             narrow = Tile.of(segment, inner, box, segment.forward_border).window.area
@@ -67,16 +71,14 @@ def history_traffic(recipe: Recipe) -> int:
 
 
 def file_factor(traffic: float, channels: Mapping[str, int]) -> float:
-    """Return what the `traffic` of files takes, in bytes of a pixel, times the work of an untiled step."""
+    """Return how many untiled steps take as long as reading and writing `traffic` bytes a pixel."""
     step = sum(work / (1 << 2 * poolings_before(name)) for name, work in convolution_works(channels).items())
     return BYTE_WORK * traffic / (2 * step)
 
 
-def is_worth_a_file(segment: Segment, channels: Mapping[str, int], tile_bytes: float) -> bool:
-    """Return whether activations of `tile_bytes` per position of a segment are better read than computed."""
-    works = convolution_works(channels)
-    own = sum(works[name] / (1 << 2 * segment.halvings(name)) for name in segment.convolutions)
-    return own > SLOW_DISK * 2 * BYTE_WORK * tile_bytes
+def is_sooner_moved(traffic: float, work: float, threads: int) -> bool:
+    """Return whether `traffic` bytes of a file take less time than `work` by so many threads of a CPU."""
+    return MARGIN * BYTE_WORK * threads * traffic < work
 
 
 def activation_bytes(

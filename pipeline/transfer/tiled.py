@@ -44,7 +44,7 @@ class TiledObjective(Generic[V]):
 
     `targets` are of one style for all pictures, or of one for each, along B. `on_tile` is called after every
     tile of each pass of an evaluation, and of the analysis of the content. Evaluations of one picture may be
-    kept in `files`, and activations that the plan has in a file below the folder `scratch`.
+    kept in `files`. What the plan has in a file is below the folder `scratch`.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TiledObjective(Generic[V]):
         self.plan = plan
         self.segments = segments(tuple(network.channels))
         self.styles = style_terms(recipe, targets, len(content_BCHW))
-        self.content = ContentFeatures(network, recipe, content_BCHW, plan, on_tile)
+        self.content = ContentFeatures(network, recipe, content_BCHW, plan, on_tile, scratch)
         self._on_tile = on_tile
         self._files = files
         self._activations = ScratchFile(scratch, plan.file_bytes) if scratch and plan.filed else None

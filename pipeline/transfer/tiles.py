@@ -98,7 +98,7 @@ class TilePlan:
     So many of the first tiles of a segment as `kept` says keep their activations from the forward pass for
     the backward pass, and so many after them as `filed` says do so in a file, where they take at most
     `file_bytes`; the others are computed again. `recompute`: features of the content are computed again for
-    every tile where that takes less memory.
+    every tile where that takes less memory. Those of the segments `filed_content` are in a file instead.
     """
 
     sizes: dict[int, TileSize]
@@ -106,6 +106,7 @@ class TilePlan:
     filed: dict[int, int] = field(default_factory=dict)
     file_bytes: int = 0
     recompute: bool = False
+    filed_content: frozenset[int] = frozenset()
 
     def tiles(self, segment: Segment, box: Box) -> Iterator[Box]:
         """Divide the input of a segment into tiles."""

@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 import torch
 from torch import Tensor
 
-from pipeline.errors import DiskError, ScratchFull
 from pipeline.transfer import scratch_file
-from pipeline.transfer.scratch_file import SPARE, ScratchFile
+from pipeline.transfer.scratch_file import ScratchFile
 
 
 @dataclass(frozen=True)
@@ -45,40 +42,27 @@ def check(value: Held, expected: Held) -> None:
 
 def test_what_is_put_there_comes_back_in_any_order(tmp_path: Path) -> None:
     file = ScratchFile(tmp_path / "scratch", 3 * size_of(held()))
-    assert file.is_usable()
     for _ in range(2):
-        file.clear()
+        assert file.open()
         put: list[Callable[[], Held]] = [file.put(held(seed)) for seed in range(3)]
         for seed in (2, 0, 1):
             check(put[seed](), held(seed))
+    with pytest.raises(AssertionError):
+        file.put(held(3))
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_it_is_made_when_it_is_needed(tmp_path: Path) -> None:
-    ScratchFile(tmp_path / "scratch", 100)
+def test_it_is_made_when_it_is_opened(tmp_path: Path) -> None:
+    file = ScratchFile(tmp_path / "scratch", 100)
     assert not (tmp_path / "scratch").exists()
+    assert file.open()
+    assert (tmp_path / "scratch").exists()
 
 
-@pytest.mark.parametrize("free", [SPARE * 1000, SPARE * 1000 - 1])
-def test_it_leaves_space_to_others(free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=free)
-    monkeypatch.setattr(scratch_file.shutil, "disk_usage", lambda folder: usage)
-    file = ScratchFile(tmp_path, 1000)
-    assert file.is_usable() == file.is_usable() == (free == SPARE * 1000)
-
-
-@pytest.mark.parametrize("error", [ScratchFull, DiskError])
-def test_a_disk_that_refuses_is_asked_once(
-    error: type[DiskError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_disk_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-
-    def refuse(*_: object) -> NoReturn:
-        asked.append(1)
-        raise error("The disk is full.", "Free some space.")
-
-    monkeypatch.setattr(scratch_file, "temporary_tensor", refuse)
+    monkeypatch.setattr(scratch_file, "spare_tensor", lambda *_: asked.append(1))
     file = ScratchFile(tmp_path, 1000)
-    assert not file.is_usable()
-    assert not file.is_usable()
+    assert not file.open()
+    assert not file.open()
     assert asked == [1]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,10 @@ import pytest
 import torch
 
 from pipeline.errors import DiskError, ScratchFull
+from pipeline.transfer import stored as module
+from pipeline.transfer.file_map import FileMap
 from pipeline.transfer.stored import (
+    SPARE,
     FileTensor,
     OpenFile,
     copy_stored,
@@ -18,8 +23,10 @@ from pipeline.transfer.stored import (
     loaded,
     parts_of,
     row_of,
+    spare_tensor,
     temporary_tensor,
 )
+from pipeline.transfer.tiles import Box
 
 
 def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -49,6 +56,43 @@ def test_parts_are_read_and_written_in_place(tmp_path: Path) -> None:
     assert torch.equal(torch.cat([*parts_of(values.T, 5)]), values.T.flatten())
 
 
+def test_what_can_be_computed_again_leaves_space_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    usage = shutil.disk_usage(tmp_path)
+    for free in (SPARE * 4000 - 1, SPARE * 4000):
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
+        stored = spare_tensor(tmp_path / "scratch", (10, 100), torch.float32, "features")
+        assert (stored is not None) == (free == SPARE * 4000)
+    assert stored is not None
+    assert not loaded(stored).any()
+    (record,) = caplog.records
+    reason = "3.2e-05 GB are free, and 3.2e-05 would have to be"
+    assert record.message == f"features are not kept in {tmp_path}/scratch but computed again: {reason}"
+
+
+def test_a_folder_that_cannot_be_written_keeps_nothing_that_can_be_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "file").write_bytes(b"")
+    assert spare_tensor(tmp_path / "file/scratch", (1,), torch.float32, "features") is None
+    assert "features are not kept in" in caplog.text
+    assert "its free space cannot be read" in caplog.text
+
+
+def test_boxes_of_a_map_in_a_file(tmp_path: Path) -> None:
+    map_BCHW = numbers(2, 3, 7, 9, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    stored = FileMap(temporary_tensor(tmp_path, (2, 7, 9, 3), torch.bfloat16), torch.device("cpu"))
+    for box in (Box(0, 4, 0, 9), Box(4, 7, 0, 5), Box(4, 7, 5, 9)):
+        stored.write(box, box.of(map_BCHW))
+    for box in (Box(0, 7, 0, 9), Box(2, 6, 3, 8), Box(6, 7, 8, 9)):
+        read_BCHW = stored.read(box)
+        assert torch.equal(read_BCHW, box.of(map_BCHW))
+        assert read_BCHW.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_scalars_and_rows(tmp_path: Path) -> None:
     stored = temporary_tensor(tmp_path, (1,), torch.int64)
     copy_stored(torch.tensor([3]), stored)
@@ -65,7 +109,7 @@ def test_a_full_disk_is_said_at_once_with_what_is_needed(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(ScratchFull, match=r"scratch: the history of L-BFGS needs 0\.004 GB there"):
+    with pytest.raises(ScratchFull, match=r"scratch: 0\.004 GB are needed there for the history"):
         temporary_tensor(tmp_path / "scratch", (1, 1000, 1000), torch.float32)
     assert list((tmp_path / "scratch").iterdir()) == []
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -13,19 +15,22 @@ from tiny import random_image, tiny_encoder
 from torch import Tensor
 
 from pipeline.spec.recipe import Recipe
-from pipeline.transfer import scratch_file
+from pipeline.transfer import stored, tile_planning
 from pipeline.transfer.checkpoints import RunState
 from pipeline.transfer.explicit import ExplicitObjective
 from pipeline.transfer.network import Activations, FrozenNetwork, frozen_network
 from pipeline.transfer.objective import Losses, Objective, ReferenceObjective
+from pipeline.transfer.scratch_file import ScratchFile
 from pipeline.transfer.segments import Segment, segments
 from pipeline.transfer.stepper import MicroBatch, Stepper
 from pipeline.transfer.sweep import AutogradNetwork
 from pipeline.transfer.targets import StyleTargets, gram_targets
-from pipeline.transfer.tile_planning import LevelPlan
+from pipeline.transfer.tile_planning import LevelPlan, PictureMemory
 from pipeline.transfer.tiled import TiledObjective
 from pipeline.transfer.tiles import TilePlan, TileSize, whole
 from pipeline.vgg.encoder import Encoder
+
+T = TypeVar("T")
 
 # Rows and columns, in pixels; the last is one strip.
 TILES = {"small": (16, 32), "columns": (512, 48), "strips": (32, 512)}
@@ -133,22 +138,39 @@ def test_what_is_kept_is_not_computed_again_and_changes_nothing(
     assert network.dropped == 2 * (sum(counts.values()) - kept_tiles + counts[0])
 
 
+@pytest.fixture
+def put(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What is put into scratch files."""
+    objects: list[object] = []
+    real = ScratchFile.put
+
+    def counted(self: ScratchFile, value: T) -> Callable[[], T]:
+        objects.append(value)
+        return real(self, value)
+
+    monkeypatch.setattr(ScratchFile, "put", counted)
+    return objects
+
+
 @pytest.mark.parametrize("has_space", [True, False], ids=["space", "no space"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_what_is_kept_in_a_file_is_what_is_kept_in_memory(
-    dtype: torch.dtype, has_space: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_in_files_is_what_is_kept_in_memory_or_else_computed_again(
+    dtype: torch.dtype, has_space: bool, put: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without space on the disk it is computed again."""
-    monkeypatch.setattr(scratch_file, "SPARE", 1 if has_space else math.inf)
+    if not has_space:
+        monkeypatch.setattr(stored, "SPARE", math.inf)
     recipe = Recipe()
     encoder = tiny_encoder(recipe).to(torch.float64 if dtype == torch.float64 else torch.float32)
     content, image = (random_image(*MIDDLE, seed=seed).to(encoder.mean) for seed in (1, 3))
     targets = gram_targets(encoder, random_image(seed=2).to(encoder.mean), list(recipe.style_layers))
-    plan, box = plan_of(encoder, 32, 48), whole(image)
-    counts = {
-        part.depth: len(list(plan.tiles(part, box.pooled(part.depth))))
-        for part in segments(tuple(encoder.channels))
-    }
+    # As planned, but for the sizes of tiles and what is in memory.
+    height, width = (side - 2 * recipe.margin for side in MIDDLE)
+    memory = PictureMemory(recipe, encoder.channels, width, height, dtype.itemsize)
+    base = replace(plan_of(encoder, 32, 48), recompute=True, kept=dict.fromkeys((0, 2, 3, 4), 1))
+    monkeypatch.setattr(tile_planning, "is_sooner_moved", lambda *_: True)
+    plan = memory.filing(base, 1)
+    assert plan.filed_content >= {0}
+    assert plan.filed.keys() == {0, 2, 3, 4}
 
     def evaluated(plan: TilePlan) -> tuple[int, Losses, Tensor]:
         network = Counting(encoder, dtype)
@@ -158,14 +180,17 @@ def test_what_is_kept_in_a_file_is_what_is_kept_in_memory(
         losses, gradient = tiled.evaluate(image)  # in the space of the first
         return network.dropped, losses, gradient
 
-    in_memory = replace(plan, kept=counts if has_space else dict.fromkeys(counts, 1))
-    in_file = replace(plan, kept=dict.fromkeys(counts, 1), filed=counts, file_bytes=10**7)
-    dropped, losses, gradient = evaluated(in_memory)
-    found = evaluated(in_file)
-    assert found[0] == dropped
-    assert torch.equal(found[1].total, losses.total)
-    assert torch.equal(found[2], gradient)
-    assert list((tmp_path / "scratch").glob("*")) == []
+    counts = {depth: kept + plan.filed[depth] for depth, kept in plan.kept.items()}
+    dropped, losses, gradient = evaluated(replace(base, kept=counts) if has_space else base)
+    found_dropped, found_losses, found_gradient = evaluated(plan)
+    assert torch.equal(found_losses.total, losses.total)
+    assert torch.equal(found_gradient, gradient)
+    if has_space:
+        assert len(put) == 2 * sum(plan.filed.values())
+        assert found_dropped == 0 < dropped  # the content's features are not computed again either
+    else:
+        assert not put
+        assert found_dropped == dropped
 
 
 def test_the_reference_keeps_activations_too() -> None:
