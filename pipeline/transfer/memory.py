@@ -173,9 +173,15 @@ class MemoryModel:
 
     def bytes_for_tiles(self, alone: bool = True) -> int:
         """Return how large an estimate in tiles may be, by memory and addresses."""
+        return round(TILES_USABLE * self._free_for_tiles(alone))
+
+    def most_bytes(self, alone: bool = True) -> int:
+        """Return how much memory of its own this process may have with a picture in tiles, gaps included."""
+        return own_bytes() + round(USABLE * self._free_for_tiles(alone))
+
+    def _free_for_tiles(self, alone: bool) -> int:
         known = (self.free_bytes(alone), self.address_bytes())
-        free = min((each for each in known if each is not None), default=FREE_IF_UNKNOWN)
-        return round(TILES_USABLE * free)
+        return min((each for each in known if each is not None), default=FREE_IF_UNKNOWN)
 
     def address_bytes(self) -> int | None:
         """Return how large an estimate may be by the addresses that `ulimit -v` leaves; None is no limit.

@@ -171,8 +171,13 @@ class Session:
         # Fewer pictures, or without other processes beside them, may fit as they are, which is faster.
         if tiles.off or not (tiles.edge or (pictures == 1 and alone)):
             raise OutOfMemory(foreseen=True)
-        free = self.memory.bytes_for_tiles(alone)
-        tiling = Tiling(free, tiles.edge, self.scratch, self.device.threads)
+        tiling = Tiling(
+            self.memory.bytes_for_tiles(alone),
+            tiles.edge,
+            self.scratch,
+            self.device.threads,
+            self.memory.most_bytes(alone),
+        )
         plan = None if begins_untiled else tiling.in_tiles(last)
         estimate, before = last.needed(plan), math.inf
         for _ in range(tiles.halved):

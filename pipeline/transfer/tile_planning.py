@@ -91,13 +91,14 @@ class Tiling:
     With an `edge` all levels have square tiles of so many pixels. Without, only levels that would need more
     than `limit_bytes` for a picture have tiles, the largest with which they need no more. Without a folder
     for files, `scratch`, no history is kept in one. Where one is, so is what so many `threads` of a CPU take
-    longer to compute again; 0 is a GPU, which does not.
+    longer to compute again; 0 is a GPU, which does not. The process may have `most_bytes` of its own.
     """
 
     limit_bytes: int = 0
     edge: int = 0
     scratch: Path | None = None
     threads: int = 0
+    most_bytes: int = 0
 
     def plan(self, memory: PictureMemory) -> LevelPlan | None:
         """Return how a level is computed in tiles, or None if it is computed untiled."""
@@ -105,7 +106,8 @@ class Tiling:
 
     def smaller(self, needed: int) -> Tiling:
         """Return what to try after an attempt by this, in tiles or not, that `needed` too many bytes."""
-        return replace(self, limit_bytes=min(self.limit_bytes >> 1, needed - 1), edge=self.edge >> 1)
+        limit_bytes = min(self.limit_bytes >> 1, needed - 1)
+        return replace(self, limit_bytes=limit_bytes, edge=self.edge >> 1, most_bytes=0)
 
     def in_tiles(self, memory: PictureMemory) -> LevelPlan:
         """Return the first way that fits and is not much more work than another, and its plan of least work.
@@ -117,9 +119,12 @@ class Tiling:
         best = [least for plans in ways if (least := self._of_least_work(memory, plans))]
         enough = WORTH * min((work for work, _ in best), default=0)
         plan = next((plan for work, plan in best if work <= enough), ways[-1][-1])
-        if plan.history is not History.FILE or not self.threads:
-            return plan
-        return replace(plan, tiles=memory.filing(plan.tiles, self.threads))
+        # So that what comes next fits beside gaps that it does not fit in.
+        most_bytes = max(0, self.most_bytes - memory.beyond_gaps(plan.tiles))
+        tiles = replace(plan.tiles, most_bytes=most_bytes)
+        if plan.history is History.FILE and self.threads:
+            tiles = memory.filing(tiles, self.threads)
+        return replace(plan, tiles=tiles)
 
     def _ways(self, recipe: Recipe) -> list[tuple[History, bool]]:
         """Return ways to need less and less memory: how pairs are kept, and whether to recompute features."""
@@ -277,6 +282,12 @@ class PictureMemory:
         """Return the bytes that kept activations take per position of a segment."""
         layers = {*self.recipe.content_layers, *self.recipe.style_layers}
         return activation_bytes(segment, self.channels, layers, self.itemsize)
+
+    def beyond_gaps(self, plan: TilePlan) -> int:
+        """Return what a pass over a segment may take beside the gaps in the heap: a window, and a map."""
+        window = max(self._window(each, plan.sizes[each.depth]) for each in self.segments)
+        outputs = [self._output(each) for each in self.segments[:-1]]
+        return round(window + self.canvas.area * self.itemsize * max(outputs, default=3.0))
 
     def _positions(self, segment: Segment, size: TileSize) -> int:
         """Return the positions of the largest window."""

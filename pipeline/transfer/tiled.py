@@ -165,7 +165,7 @@ class TiledObjective(Generic[V]):
                 made.inputs.pop(depth, None)
                 made.gradients.pop(segment.output_depth, None)
             self._count_tile(run)
-        close_gaps(by_input)
+        close_gaps(by_input, self.plan.most_bytes)
 
     def _tiles_left(self, run: _Run[V], segment: Segment) -> list[Box]:
         """Return the tiles of a segment whose gradient is not computed."""

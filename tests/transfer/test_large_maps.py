@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.transfer import large_maps
-from pipeline.transfer.large_maps import empty_map
+from pipeline.transfer.large_maps import close_gaps, empty_map
 
 CPU = torch.device("cpu")
 SMAPS = Path("/proc/self/smaps")  # see proc(5)
@@ -48,6 +48,23 @@ def test_it_is_given_back_with_its_last_tensor(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(not SMAPS.exists(), reason="the system does not say what a mapping takes")
+@pytest.mark.parametrize(("own", "is_released"), [(1000, False), (1001, True)])
+def test_gaps_are_closed_only_where_the_process_has_more_than_it_may(
+    own: int, is_released: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[int] = []
+    monkeypatch.setattr(large_maps, "own_bytes", lambda: own)
+    monkeypatch.setattr(large_maps, "release_freed_memory", lambda: released.append(1))
+    small, large = (torch.empty(1, 1, rows, 4096, dtype=torch.uint8) for rows in (4095, 4096))
+    close_gaps(small, 1000)
+    assert not released
+    close_gaps(large, 1000)
+    assert bool(released) == is_released
+    released.clear()
+    close_gaps(large)
+    assert released
+
+
 def test_it_counts_as_memory_of_the_process() -> None:
     kept = empty_map((1, 3, 4096, 2048), torch.float32, CPU).fill_(1)
     assert own_bytes_at(kept.data_ptr()) >= kept.nbytes

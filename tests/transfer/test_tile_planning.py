@@ -175,6 +175,15 @@ def test_what_autograd_keeps_is_not_planned(tmp_path: Path) -> None:
             assert bool(tiles.kept or tiles.filed) == is_kept
 
 
+def test_freed_memory_is_kept_while_there_is_room_for_what_comes_next() -> None:
+    memory = memory_of(4096, 4096)
+    tiling = Tiling(4 << 30, most_bytes=6 << 30)
+    tiles = tiling.in_tiles(memory).tiles
+    window = max(memory._window(each, tiles.sizes[each.depth]) for each in memory.segments)
+    assert 0 < window < (6 << 30) - tiles.most_bytes < window + (1 << 30)
+    assert tiling.smaller(2 << 30).in_tiles(memory).tiles.most_bytes == 0
+
+
 def test_a_plan_says_how_pairs_are_kept(tmp_path: Path) -> None:
     tiles = memory_of(300, 300).square(SMALLEST)
     assert LevelPlan(tiles, scratch=tmp_path).storage is None
