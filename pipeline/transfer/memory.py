@@ -177,7 +177,7 @@ class MemoryModel:
 
     def most_bytes(self, alone: bool = True) -> int:
         """Return how much memory of its own this process may have with a picture in tiles, gaps included."""
-        return own_bytes() + round(USABLE * self._free_for_tiles(alone))
+        return own_bytes() + self._free_for_tiles(alone)
 
     def _free_for_tiles(self, alone: bool) -> int:
         known = (self.free_bytes(alone), self.address_bytes())
