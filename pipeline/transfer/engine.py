@@ -20,6 +20,7 @@ from torch import Tensor
 from ..spec.recipe import Recipe
 from ..spec.schedule import at_level
 from ..vgg.encoder import Encoder
+from .allocator import release_freed_memory
 from .canvas import Parametrisation
 from .checkpoints import RunState
 from .large_maps import close_gaps
@@ -113,6 +114,8 @@ class StyleTransfer:
         for picture in pictures:  # the stepper has copies
             picture.state = replace(picture.state, canvas=None, best=None, optimizer=None)
         LevelRun(level, pictures, stepper, self.hooks, steps_before, self.work, every).run()
+        if plan is not None:  # what comes now has other sizes
+            release_freed_memory()
 
     def _start(self, index: int, picture: PictureRun) -> RunState:
         """Return the state in which a picture starts a level, or resumes it."""

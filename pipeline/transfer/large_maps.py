@@ -46,12 +46,12 @@ def _mapping(size: int) -> mmap.mmap:
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-def close_gaps(map_BCHW: Tensor, most_bytes: int = 0) -> None:
+def close_gaps(map_BCHW: Tensor, release_above_bytes: int = 0) -> None:
     """Return freed memory to the system where the map of a large picture is computed.
 
     To be called between tiles of different kinds: in the gaps that those of one kind leave, those of the next
     may not fit. As the kernel clears what is taken again, which takes up to a quarter of a step, it is done
-    only if the process has more memory of its own than `most_bytes`.
+    only if the process has more memory of its own than `release_above_bytes`.
     """
-    if map_BCHW.device.type == "cpu" and map_BCHW.nbytes >= LARGE_BYTES and own_bytes() > most_bytes:
+    if map_BCHW.device.type == "cpu" and map_BCHW.nbytes >= LARGE_BYTES and own_bytes() > release_above_bytes:
         release_freed_memory()

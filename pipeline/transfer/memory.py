@@ -173,15 +173,23 @@ class MemoryModel:
 
     def bytes_for_tiles(self, alone: bool = True) -> int:
         """Return how large an estimate in tiles may be, by memory and addresses."""
-        return round(TILES_USABLE * self._free_for_tiles(alone))
+        known = (self.free_bytes(alone), self.address_bytes())
+        free = min((each for each in known if each is not None), default=FREE_IF_UNKNOWN)
+        return round(TILES_USABLE * free)
 
     def most_bytes(self, alone: bool = True) -> int:
-        """Return how much memory of its own this process may have with a picture in tiles, gaps included."""
-        return own_bytes() + self._free_for_tiles(alone)
+        """Return how much memory of its own this process may have with a picture in tiles, gaps included.
 
-    def _free_for_tiles(self, alone: bool) -> int:
-        known = (self.free_bytes(alone), self.address_bytes())
-        return min((each for each in known if each is not None), default=FREE_IF_UNKNOWN)
+        A limit of ours may be reached; of what is free, other programs need some meanwhile.
+        """
+        own, free = own_bytes(), free_bytes(self.plan)
+        left, addresses = self._left(alone), self.address_bytes()
+        known = (
+            None if free is None else own + round(USABLE * free),
+            None if left is None else (self._base_bytes or 0) + left,
+            None if addresses is None else own + addresses,
+        )
+        return min((each for each in known if each is not None), default=own + FREE_IF_UNKNOWN)
 
     def address_bytes(self) -> int | None:
         """Return how large an estimate may be by the addresses that `ulimit -v` leaves; None is no limit.

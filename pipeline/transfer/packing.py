@@ -62,8 +62,8 @@ class Maxima:
         x, largest = (each.view(INTEGERS[each.dtype]) for each in (x_BCHW, pooled_BCHW))
         H, W = (2 * size for size in largest.shape[2:])
         places = (x[:, :, 0:H:2, 0:W:2], x[:, :, 0:H:2, 1:W:2], x[:, :, 1:H:2, 0:W:2])
-        # 1 where it is not this one.
-        first, second, third = ((largest - each).clamp_(max=1) for each in places)
+        # 1 where it is not this one. NaN may be negative, and must not lead to a place that does not exist.
+        first, second, third = ((largest - each).clamp_(0, 1) for each in places)
         codes = third.add_(1).mul_(second).add_(1).mul_(first)
         return cls(codes.to(torch.uint8), x.shape[3])
 

@@ -26,12 +26,15 @@ class RunWork:
         itemsize: int,
         tiling: Tiling | None,
     ) -> RunWork:
-        """Return the work of levels that are computed in tiles as `tiling` says."""
+        """Return the work of levels in tiles as `tiling` says, what their files take included."""
         if tiling is None:
             return cls(levels, [1.0] * len(levels))
         memories = {level.size: PictureMemory(recipe, channels, *level.size, itemsize) for level in levels}
         plans = {size: tiling.plan(memory) for size, memory in memories.items()}
-        found = {size: memories[size].factor(plan.tiles if plan else None) for size, plan in plans.items()}
+        found = {
+            size: memories[size].factor(plan.tiles) + memories[size].file_factor(plan) if plan else 1.0
+            for size, plan in plans.items()
+        }
         return cls(levels, [found[level.size] for level in levels])
 
     @property

@@ -72,11 +72,12 @@ class Stepper:
         self.parametrisation = Parametrisation(recipe)
         # Whoever asks for a plan gets a stepper of its own, whose tensors are its states'.
         self.is_private = plan is not None
-        self.objective = choose_objective(encoder, recipe, batch, dtype, plan, on_tile)
         self.canvas_BCHW = empty_map(content_BCHW.shape, content_BCHW.dtype, content_BCHW.device)
         self.canvas_BN = self.canvas_BCHW.view(len(content_BCHW), -1)
         self.optimizer = build_optimizer(recipe, self.canvas_BN, plan.storage if plan else None)
         self.best_BCHW, self.best_loss_B = self._best_buffers()
+        # After the history, which has to fit the disk: some of the objective's files may not.
+        self.objective = choose_objective(encoder, recipe, batch, dtype, plan, on_tile)
         self.names: tuple[str, ...] = ()
         captures = content_BCHW.is_cuda and isinstance(self.objective, ExplicitObjective)
         self._graph = CudaGraph() if captures else None

@@ -223,7 +223,7 @@ def sweep(
             if kept is not None and keep:
                 kept.put(tile, number, values)
             del values  # before the next tile is computed
-        close_gaps(image_BCHW, plan.most_bytes)
+        close_gaps(image_BCHW, plan.release_above_bytes)
         if output_BCHW is not None:
             map_BCHW = output_BCHW
 

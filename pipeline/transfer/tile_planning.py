@@ -105,7 +105,10 @@ class Tiling:
         return None if not self.edge and memory.untiled <= self.limit_bytes else self.in_tiles(memory)
 
     def smaller(self, needed: int) -> Tiling:
-        """Return what to try after an attempt by this, in tiles or not, that `needed` too many bytes."""
+        """Return what to try after an attempt by this, in tiles or not, that `needed` too many bytes.
+
+        Then freed memory is always given back.
+        """
         limit_bytes = min(self.limit_bytes >> 1, needed - 1)
         return replace(self, limit_bytes=limit_bytes, edge=self.edge >> 1, most_bytes=0)
 
@@ -120,8 +123,8 @@ class Tiling:
         enough = WORTH * min((work for work, _ in best), default=0)
         plan = next((plan for work, plan in best if work <= enough), ways[-1][-1])
         # So that what comes next fits beside gaps that it does not fit in.
-        most_bytes = max(0, self.most_bytes - memory.beyond_gaps(plan.tiles))
-        tiles = replace(plan.tiles, most_bytes=most_bytes)
+        above = max(0, self.most_bytes - memory.beyond_gaps(plan.tiles))
+        tiles = replace(plan.tiles, release_above_bytes=above)
         if plan.history is History.FILE and self.threads:
             tiles = memory.filing(tiles, self.threads)
         return replace(plan, tiles=tiles)
@@ -218,7 +221,9 @@ class PictureMemory:
             work = segment_work(segment, self.channels)
             if left and is_sooner_moved(2 * self._kept_position(segment), work, threads):
                 filed[segment.depth] = left
-                size += left * self._kept_tile(segment, plan.sizes[segment.depth])
+                # Masks end with a whole byte; there are at most two for a convolution.
+                masks = 2 * len(segment.convolutions)
+                size += left * (self._kept_tile(segment, plan.sizes[segment.depth]) + masks)
         content = frozenset(each.depth for each in self.segments if self._files_content(each, plan, threads))
         return replace(plan, filed=filed, file_bytes=round(size), filed_content=content)
 

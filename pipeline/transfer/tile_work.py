@@ -20,7 +20,7 @@ from .tiles import Box, TilePlan
 # measured with one thread, and 1 GB/s.
 BYTE_WORK = 200
 # What can be computed again is read from a file only if that takes so many times less.
-MARGIN = 1.25
+TIMES_LESS = 1.25
 
 
 def convolution_works(channels: Mapping[str, int]) -> dict[str, int]:
@@ -78,7 +78,7 @@ def file_factor(traffic: float, channels: Mapping[str, int]) -> float:
 
 def is_sooner_moved(traffic: float, work: float, threads: int) -> bool:
     """Return whether `traffic` bytes of a file take less time than `work` by so many threads of a CPU."""
-    return MARGIN * BYTE_WORK * threads * traffic < work
+    return TIMES_LESS * BYTE_WORK * threads * traffic < work
 
 
 def activation_bytes(

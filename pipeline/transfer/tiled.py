@@ -76,8 +76,10 @@ class TiledObjective(Generic[V]):
             Stopped: a stop was asked for.
         """
         recipe, made = self.recipe, self._begin(image_BCHW)
-        plan = self.plan if made.sizes == self.plan.sizes else TilePlan(made.sizes)
-        kept = KeptTiles(self.network, plan, self._activations)
+        plan = self.plan
+        if made.sizes != plan.sizes:  # it was interrupted, and had other tiles
+            plan = replace(plan, sizes=made.sizes, kept={}, filed={}, file_bytes=0)
+        kept = KeptTiles(self.network, plan, self._activations if plan.filed else None)
         run = _Run(image_BCHW, plan, self._tiles(plan), made, kept)
         self._sum_moments(run)
         style: dict[str, Tensor] = {}
@@ -165,7 +167,7 @@ class TiledObjective(Generic[V]):
                 made.inputs.pop(depth, None)
                 made.gradients.pop(segment.output_depth, None)
             self._count_tile(run)
-        close_gaps(by_input, self.plan.most_bytes)
+        close_gaps(by_input, run.plan.release_above_bytes)
 
     def _tiles_left(self, run: _Run[V], segment: Segment) -> list[Box]:
         """Return the tiles of a segment whose gradient is not computed."""

@@ -100,7 +100,8 @@ class TilePlan:
     `file_bytes`; the others are computed again. `recompute`: features of the content are computed again for
     every tile where that takes less memory. Those of the segments `filed_content` are in a file instead.
 
-    Between segments, freed memory is given back to the system if the process has more than `most_bytes`.
+    Between segments, freed memory is given back to the system if the process has more of its own than
+    `release_above_bytes`.
     """
 
     sizes: dict[int, TileSize]
@@ -109,7 +110,7 @@ class TilePlan:
     file_bytes: int = 0
     recompute: bool = False
     filed_content: frozenset[int] = frozenset()
-    most_bytes: int = 0
+    release_above_bytes: int = 0
 
     def tiles(self, segment: Segment, box: Box) -> Iterator[Box]:
         """Divide the input of a segment into tiles."""

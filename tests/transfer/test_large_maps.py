@@ -47,7 +47,6 @@ def test_it_is_given_back_with_its_last_tensor(monkeypatch: pytest.MonkeyPatch) 
     assert mapping() is None
 
 
-@pytest.mark.skipif(not SMAPS.exists(), reason="the system does not say what a mapping takes")
 @pytest.mark.parametrize(("own", "is_released"), [(1000, False), (1001, True)])
 def test_gaps_are_closed_only_where_the_process_has_more_than_it_may(
     own: int, is_released: bool, monkeypatch: pytest.MonkeyPatch
@@ -65,6 +64,7 @@ def test_gaps_are_closed_only_where_the_process_has_more_than_it_may(
     assert released
 
 
+@pytest.mark.skipif(not SMAPS.exists(), reason="the system does not say what a mapping takes")
 def test_it_counts_as_memory_of_the_process() -> None:
     kept = empty_map((1, 3, 4096, 2048), torch.float32, CPU).fill_(1)
     assert own_bytes_at(kept.data_ptr()) >= kept.nbytes

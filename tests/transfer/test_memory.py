@@ -125,6 +125,23 @@ def test_a_limit_counts_what_a_process_and_the_others_have(monkeypatch):
     assert model.free_bytes() == 100
 
 
+def test_with_gaps_a_process_may_have_all_that_its_limit_leaves(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 10_000)
+    monkeypatch.setattr(memory, "own_bytes", lambda: 200)
+    monkeypatch.setattr(memory, "others_bytes", lambda: 250)
+    monkeypatch.setattr(memory, "LIBRARY_BYTES", 50)
+    assert MemoryModel(CPU).most_bytes() == 200 + 0.9 * 10_000
+    model = MemoryModel(CPU, share_bytes=450, limit_bytes=1000)
+    assert model.most_bytes() == 1000 - 250 - 50
+    assert model.most_bytes(alone=False) == 450 - 50
+    monkeypatch.setattr(memory, "own_bytes", lambda: 700)  # with what it keeps from the picture before
+    assert model.most_bytes() == 1000 - 250 - 50
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: 10)
+    assert MemoryModel(CPU).most_bytes() == 700 + 9
+    monkeypatch.setattr(memory, "free_bytes", lambda plan: None)
+    assert MemoryModel(CPU).most_bytes() == 700 + memory.FREE_IF_UNKNOWN
+
+
 def test_a_limit_holds_on_a_gpu_too_even_for_one_picture(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda plan: 10_000)
     monkeypatch.setattr(memory, "own_bytes", lambda: 200)  # of the system's memory, which does not matter

@@ -35,6 +35,18 @@ def test_maxima_are_the_indices_of_max_pooling(dtype: torch.dtype, size: tuple[i
     assert torch.equal(maxima.unpacked(), indices)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_maxima_of_what_is_not_finite_are_places_that_exist(dtype: torch.dtype) -> None:
+    x = torch.rand(1, 32, 8, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+    x[:, :, 2:5, 2:5] = torch.nan
+    x[:, :, 6, 6] = torch.inf
+    x = x.contiguous(memory_format=torch.channels_last)
+    unpacked = Maxima.of(x, F.max_pool2d(x, 2)).unpacked()
+    rows, columns = unpacked // 8, unpacked % 8
+    assert torch.equal(rows // 2, torch.arange(4)[:, None].expand_as(rows))
+    assert torch.equal(columns // 2, torch.arange(4).expand_as(columns))
+
+
 @pytest.mark.parametrize("pooling", ["max", "average"])
 @pytest.mark.parametrize("padding", ["reflect", "zeros"])
 def test_packed_activations_give_the_same_gradient(pooling: str, padding: str) -> None:

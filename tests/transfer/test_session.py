@@ -214,6 +214,8 @@ def test_tiles_are_planned_for_the_addresses_that_are_left_and_tried_in_any_case
     left[0] = last.untiled // 2
     tiling, estimate = fit()
     assert tiling.limit_bytes == round(TILES_USABLE * left[0])
+    assert tiling.most_bytes == session.memory.most_bytes() > tiling.limit_bytes
+    assert tiling.threads == torch.get_num_threads()
     assert estimate <= tiling.limit_bytes
     assert fit(off=True) == (None, last.untiled)
     left[0] = 1
