@@ -57,6 +57,7 @@ def made(
     plan: TilePlan = PLAN,
     dtype: torch.dtype = torch.float32,
     after_tile: Callable[[int], None] = lambda tile: None,
+    scratch: Path | None = None,
 ) -> Made:
     network = Counting(ENCODER, dtype)
     ready: list[Made] = []  # empty while the content is analysed
@@ -66,7 +67,8 @@ def made(
             each.tile, each.tiles = tile, tiles
             after_tile(tile)
 
-    objective = TiledObjective(network, RECIPE, random_image(*SIZE, seed=1), TARGETS, plan, on_tile, files)
+    content = random_image(*SIZE, seed=1)
+    objective = TiledObjective(network, RECIPE, content, TARGETS, plan, on_tile, files, scratch)
     result = Made(objective, network, files)
     ready.append(result)
     network.kept = network.dropped = 0
@@ -102,14 +104,20 @@ WHOLE = made()
 EXPECTED = WHOLE.objective.evaluate(canvas())
 
 
-@pytest.mark.parametrize("kept", [{}, {0: 2, 2: 99, 3: 1, 4: 99}], ids=["", "kept"])
-def test_stopped_after_any_tile_it_continues_to_the_same_bits(kept: dict[int, int], tmp_path: Path) -> None:
-    plan = replace(PLAN, kept=kept)
-    expected = made(plan=plan).objective.evaluate(canvas())
+SOME_KEPT = replace(PLAN, kept={0: 2, 2: 99, 3: 1, 4: 99})
+SOME_FILED = replace(
+    PLAN, kept={0: 1}, filed={0: 2, 2: 99, 3: 2}, file_bytes=10**7, filed_content=frozenset({0})
+)
+
+
+@pytest.mark.parametrize("plan", [PLAN, SOME_KEPT, SOME_FILED], ids=["", "kept", "filed"])
+def test_stopped_after_any_tile_it_continues_to_the_same_bits(plan: TilePlan, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    expected = made(plan=plan, scratch=scratch).objective.evaluate(canvas())
     for after in range(1, WHOLE.tiles):
         path = tmp_path / str(after) / "key.safetensors"
         stop(path, after)
-        again = made(EvaluationFiles(path, clock=Clock()), plan)
+        again = made(EvaluationFiles(path, clock=Clock()), plan, scratch=scratch)
         assert_equal(again.objective.evaluate(canvas()), expected)
     assert WHOLE.tiles > 20
 
