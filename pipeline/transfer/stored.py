@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
@@ -40,9 +41,8 @@ class OpenFile:
         self.name = name
         self._file = file
         self._lock = threading.Lock()
-
-    def __del__(self) -> None:
-        self._file.close()
+        # Not `__del__`: in a cycle of references, Python may finalize the file first, and warn of it.
+        weakref.finalize(self, file.close)
 
     def close(self) -> None:
         """Close it now, although something may refer to it; nobody reads it any more."""
