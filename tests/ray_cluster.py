@@ -59,7 +59,9 @@ def small_cluster(nodes: int = 2, cpus: int = 2) -> Iterator[Any]:
     mark, place = uuid.uuid4().hex, Path(tempfile.mkdtemp(prefix="ray-"))
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     before = dict(os.environ)
-    os.environ |= {**SETTINGS, MARK: mark, "PYTHONPATH": path}
+    os.environ |= {**SETTINGS, MARK: mark, "PYTHONPATH": path, "RAY_TMPDIR": str(place)}
+    # Here Ray notes the address of a cluster, wherever else that one's files are.
+    (place / "ray").mkdir()
     small = {"object_store_memory": STORE_BYTES, "include_dashboard": False}
     cluster: Any = None
     try:
