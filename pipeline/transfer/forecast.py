@@ -41,5 +41,5 @@ def work_factor(
     last = PictureMemory(recipe, channels, *levels[-1].size, itemsize)
     if not tiles.edge and not memory.needs_tiles(last.untiled, 1):
         return 1.0
-    tiling = Tiling(memory.bytes_for_tiles(), tiles.edge, scratch, device.threads)
+    tiling = Tiling(memory.bytes_for_tiles(), tiles.edge, scratch, threads=device.threads)
     return RunWork.of(levels, recipe, channels, itemsize, tiling).factor

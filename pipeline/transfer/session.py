@@ -175,8 +175,8 @@ class Session:
             self.memory.bytes_for_tiles(alone),
             tiles.edge,
             self.scratch,
-            self.device.threads,
-            self.memory.most_bytes(alone),
+            threads=self.device.threads,
+            most_bytes=self.memory.most_bytes(alone),
         )
         plan = None if begins_untiled else tiling.in_tiles(last)
         estimate, before = last.needed(plan), math.inf
