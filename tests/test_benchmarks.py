@@ -10,12 +10,13 @@ import pytest
 import torch
 from tiny import random_image, tiny_weights
 
-from benchmarks import common, growth, jobs, memory, ours, pictures, to_loss
+from benchmarks import common, growth, jobs, memory, ours, pictures, precision, to_loss
 from benchmarks.__main__ import Bar, bars, parts, report
 from benchmarks.command import SAME_LOSS
 from benchmarks.ours import Ours, build_encoder, style_targets
 from benchmarks.reference import CONTENT_LAYER, STYLE_LAYERS, Loop, Network, fill_history
 from pipeline.spec.recipe import Recipe
+from pipeline.transfer.tensors import to_image
 
 SAME = Recipe.model_validate({**SAME_LOSS, "size": 48})
 
@@ -83,6 +84,20 @@ def test_cuts_differ_and_repeat(monkeypatch):
     assert pictures.cut("content", 3, 32).tobytes() == cuts[3]
     assert pictures.cut("styles", 0, 32, "landscape").size == (32, 21)
     pictures.painting.cache_clear()
+
+
+def test_precisions_are_judged_by_one_loss(tmp_path):
+    encoder = build_encoder(tiny_weights(), Recipe())
+    pair = (tmp_path / "a.png", tmp_path / "b.png")
+    for seed, path in enumerate(pair):
+        to_image(random_image(64, 48, seed)).save(path)
+    recipe = Recipe(size=64, pyramid=45, steps=(4, 4), margin=0)
+    row = precision.compare(encoder, recipe, pair)
+    assert row["float32"] == pytest.approx(0, abs=1e-4)
+    assert 1e-5 < abs(row["bfloat16"]) < 0.5  # another network than in float32
+    text = precision.report({"rows": [row, {**row, "float32": 0.02}]})
+    assert f"| a, b | {common.cell(row['loss'])} |" in text
+    assert "| most | – | +2.00% |" in text
 
 
 def test_seconds_to_is_the_first_time_at_or_below():
