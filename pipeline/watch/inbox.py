@@ -11,7 +11,7 @@ from ..errors import DiskError
 from ..spec.names import reason_beside_a_picture, reason_to_ignore
 from ..storage.files import TEMPORARY_PREFIX, Disk
 from ..storage.paths import HIDDEN
-from .markers import is_marker
+from .markers import is_marker, marker_name, may_be_marker
 
 STYLES = "styles"  # the style library in the inbox: names, not jobs
 
@@ -51,14 +51,15 @@ class Seen:
 class Scan:
     """What one scan found, each part in the order of its paths; all paths start at the inbox.
 
-    `styles` are the files of the style library, `ignored` is what is left alone, with the reason, and
-    `markers` are the files that `marker_path` names.
+    `styles` are the files of the style library, `ignored` is what is left alone, with the reason,
+    `markers` are the files that `marker_path` names, and `stray` are markers whose files are gone.
     """
 
     files: tuple[Seen, ...] = ()
     styles: tuple[Seen, ...] = ()
     ignored: tuple[tuple[Path, str], ...] = ()
     markers: frozenset[Path] = frozenset()
+    stray: frozenset[Path] = frozenset()
 
 
 def scan_inbox(folder: Path, disk: Disk, ignore: tuple[str, ...] = ()) -> Scan:
@@ -77,6 +78,7 @@ def scan_inbox(folder: Path, disk: Disk, ignore: tuple[str, ...] = ()) -> Scan:
         tuple(sorted(scanner.styles, key=lambda seen: os.fsencode(seen.relative))),
         tuple(sorted(scanner.ignored, key=lambda one: os.fsencode(one[0]))),
         frozenset(scanner.markers),
+        frozenset(scanner.stray),
     )
 
 
@@ -91,13 +93,17 @@ class _Scanner:
     styles: list[Seen] = field(default_factory=list)
     ignored: list[tuple[Path, str]] = field(default_factory=list)
     markers: list[Path] = field(default_factory=list)
+    stray: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=lambda: [Path()])
 
     def scan(self) -> None:
         while self.folders:
             folder = self.folders.pop()
-            for entry in self._entries(folder):
-                self._sort(entry, folder / entry.name)
+            entries = self._entries(folder)
+            # Those of files that are ignored, or whose status cannot be read now, are in use, too.
+            markers = {marker_name(entry.name) for entry in entries}
+            for entry in entries:
+                self._sort(entry, folder / entry.name, markers)
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
         try:
@@ -112,7 +118,8 @@ class _Scanner:
                 self.ignored.append((folder, f"cannot be read: {error.strerror or error}"))
             return []
 
-    def _sort(self, entry: os.DirEntry[str], path: Path) -> None:
+    def _sort(self, entry: os.DirEntry[str], path: Path, markers: set[str]) -> None:
+        """Sort an entry; `markers` are the names of the markers of all files in its folder."""
         if entry.name.startswith(TEMPORARY_PREFIX) or path == Path(HIDDEN):
             return
         try:
@@ -122,8 +129,10 @@ class _Scanner:
         except OSError as error:
             self.ignored.append((path, f"cannot be read: {error.strerror or error}"))
             return
-        if stat.S_ISREG(status.st_mode) and is_marker(entry.name):
+        if stat.S_ISREG(status.st_mode) and entry.name in markers:
             self.markers.append(path)
+        elif stat.S_ISREG(status.st_mode) and may_be_marker(entry.name) and is_marker(self.inbox / path):
+            self.stray.append(path)
         elif reason := self._reason_to_ignore(path, status.st_mode):
             self.ignored.append((path, reason))
         elif stat.S_ISDIR(status.st_mode):

@@ -8,23 +8,37 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..storage.files import Disk, disk_errors, read_json_object
+from ..storage.files import Disk, disk_errors, open_regular, parse_json_object, read_json_object
 from ..storage.system import NAME_ERRORS
 
 MARKER_SUFFIX = ".done"
 LONGEST_NAME = 255  # bytes; the usual limit
+LONGEST_MARKER = 1024  # bytes; more than any has
 
 
 def marker_path(path: Path) -> Path:
     """Return the hidden file beside `path` that says it is done."""
-    name = f".{path.name}{MARKER_SUFFIX}"
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{MARKER_SUFFIX}"
-    return path.with_name(name)
+    return path.with_name(marker_name(path.name))
 
 
-def is_marker(name: str) -> bool:
+def marker_name(name: str) -> str:
+    marker = f".{name}{MARKER_SUFFIX}"
+    if len(os.fsencode(marker)) > LONGEST_NAME:
+        marker = f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{MARKER_SUFFIX}"
+    return marker
+
+
+def may_be_marker(name: str) -> bool:
     return name.startswith(".") and name.endswith(MARKER_SUFFIX) and len(name) > len(MARKER_SUFFIX) + 1
+
+
+def is_marker(path: Path) -> bool:
+    """Tell whether a file holds what a marker does; people have hidden files of such names, too."""
+    try:
+        with open_regular(path) as file:
+            return parse_json_object(file.read(LONGEST_MARKER)).keys() == {"inode", "size", "mtime_ns"}
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -35,15 +49,20 @@ class Markers:
     disk: Disk
 
     def put(self, relative: Path, original: Path) -> bool:
-        """Mark `relative` as done, for the file that lies at `original` now; False if no marker fits there.
+        """Mark `relative` as done, for the file that lies at `original` now.
+
+        False if no marker fits there, or another file has its name.
 
         Raises:
             DiskError: the system refuses.
         """
         home = self.inbox / relative
+        marker = marker_path(home)
+        if os.path.lexists(marker) and not is_marker(marker):
+            return False
         with disk_errors(home):
             try:
-                self.disk.put(marker_path(home), json.dumps(_fingerprint(original)).encode())
+                self.disk.put(marker, json.dumps(_fingerprint(original)).encode())
             except OSError as error:
                 if error.errno not in NAME_ERRORS:
                     raise
@@ -59,9 +78,12 @@ class Markers:
             return False
 
     def remove(self, marker: Path) -> None:
-        """Remove a marker, given by its own path. Errors as for `put`."""
-        with disk_errors(self.inbox):
-            self.disk.remove(self.inbox / marker)
+        """Remove a marker, given by its own path.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        self.disk.remove(self.inbox / marker)
 
 
 def _fingerprint(path: Path) -> dict[str, int]:

@@ -95,15 +95,18 @@ class Watcher:
 
     def _without_done(self, scan: Scan) -> list[Seen]:
         """Leave out the originals that stay in the inbox, and remove markers that mark nothing."""
+        for marker in scan.stray:
+            try:
+                self.markers.remove(marker)
+            except OSError as error:
+                reason = f"marks a file that is gone, and cannot be removed ({error.strerror}). Delete it."
+                self.notify_once(marker, "ignored", reason)
         if not scan.markers:
             return list(scan.files)
-        marked = {marker_path(seen.relative): seen for seen in scan.files}
-        for marker in scan.markers - marked.keys():
-            self.markers.remove(marker)
         done = {
-            marked[marker]
-            for marker in scan.markers & marked.keys()
-            if self.markers.is_done(marked[marker].relative)
+            seen
+            for seen in scan.files
+            if marker_path(seen.relative) in scan.markers and self.markers.is_done(seen.relative)
         }
         return [seen for seen in scan.files if seen not in done]
 
@@ -122,7 +125,7 @@ class Watcher:
             self.notify_once(path, "ignored", f"left alone ({reason})")
         for path, reason in unused_styles(self.library.usable()):
             self.notify_once(path, "ignored", reason)
-        there = {path for path, _ in self._scan.ignored}
+        there = {path for path, _ in self._scan.ignored} | self._scan.stray
         there |= {seen.relative for seen in (*self._scan.files, *self._scan.styles)}
         self._notified = {(path, text) for path, text in self._notified if path in there}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -203,9 +204,25 @@ class TestScan:
         put(inbox / HIDDEN / "claimed" / "a.png")
         put(inbox / f"{TEMPORARY_PREFIX}0123")
         put(inbox / "folder" / f"{TEMPORARY_PREFIX}0123")
-        put(marker_path(inbox / "a.png"))
-        put(marker_path(inbox / "folder" / "b.png"))
-        assert scan(inbox) == Scan(markers=frozenset({Path(".a.png.done"), Path("folder/.b.png.done")}))
+        marker = json.dumps({"inode": 1, "size": 2, "mtime_ns": 3}).encode()
+        put(marker_path(inbox / "a.png"), marker)
+        put(marker_path(inbox / "folder" / "b.png"), marker)
+        put(inbox / "folder" / "b.png")
+        found = scan(inbox)
+        assert (found.markers, found.stray) == ({Path("folder/.b.png.done")}, {Path(".a.png.done")})
+        assert found.ignored == ()
+
+    @pytest.mark.parametrize(
+        "data", [b"a note", b"", b"{}", b'{"inode": 1, "size": 2}', b'{"inode": 1}' + b" " * 1025]
+    )
+    def test_a_hidden_file_named_like_a_marker_is_none(self, inbox: Path, data: bytes) -> None:
+        put(inbox / ".transfer.done", data)
+        assert scan(inbox) == Scan(ignored=((Path(".transfer.done"), "hidden"),))
+
+    def test_a_marker_whose_file_is_ignored_for_a_while_is_kept(self, inbox: Path) -> None:
+        marker = put(marker_path(put(inbox / "a.png")), b'{"inode": 1, "size": 2, "mtime_ns": 3}')
+        found = scan_inbox(inbox, Disk(), ("a.*",))
+        assert (found.files, found.markers, found.stray) == ((), {marker.relative_to(inbox)}, frozenset())
 
     def test_our_folders_name_elsewhere_is_somebody_elses(self, inbox: Path) -> None:
         put(inbox / "folder" / HIDDEN / "a.png")

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 from claimed import ID, OTHER, taken, with_disk
-from disks import failing
+from disks import HookedDisk, failing
+from heartbeats import Shown, make_config
 from watching import put
 
 from pipeline.storage.files import Disk
 from pipeline.watch.claims import Claims
+from pipeline.watch.events import Waker
 from pipeline.watch.inbox import scan_inbox
 from pipeline.watch.markers import marker_path
+from pipeline.watch.watcher import Watcher
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -27,6 +30,7 @@ class TestMarker:
         marker = marker_path(inbox / name)
         assert len(os.fsencode(marker.name)) <= 255
         if "\udcff" not in name or sys.platform == "linux":
+            put(inbox / name)
             put(marker)
             assert scan_inbox(inbox, Disk()).markers == {marker.relative_to(inbox)}
 
@@ -73,3 +77,39 @@ def test_an_original_without_a_possible_marker_goes_to_the_archive(claims: Claim
     claim = taken(claims, "a.png")
     long = failing("replace", errno.ENAMETOOLONG, lambda path: path.name.endswith(".done"))
     assert with_disk(claims, long).leave(claim) == claims.archive_folder / "a.png"
+
+
+def test_a_persons_file_in_the_markers_place_is_not_replaced(claims: Claims) -> None:
+    claim = taken(claims, "a.png")
+    theirs = put(claims.inbox / ".a.png.done", b"a note")
+    assert claims.leave(claim) == claims.archive_folder / "a.png"
+    assert theirs.read_bytes() == b"a note"
+
+
+def watcher_of(claims: Claims, disk: Disk, shown: Shown) -> Watcher:
+    return Watcher(make_config(claims.inbox.parent), disk, Waker(claims.inbox, "off"), shown.notify)
+
+
+def test_only_a_marker_goes_with_its_file(claims: Claims) -> None:
+    """A hidden file of such a name, which a person or another program made, stays where it is."""
+    home = claims.leave(taken(claims, "sub/a.png"))
+    theirs = [put(claims.inbox / name, b"a note") for name in (".transfer.done", "sub/.rsync.done")]
+    watcher = watcher_of(claims, Disk(), Shown())
+    watcher.scan()
+    assert marker_path(home).exists()
+    home.unlink()
+    watcher.scan()
+    assert not marker_path(home).exists()
+    assert [path.read_bytes() for path in theirs] == [b"a note"] * 2
+
+
+def test_a_marker_that_cannot_be_removed_is_mentioned_once_and_stops_nothing(claims: Claims) -> None:
+    claims.leave(taken(claims, "sub/a.png")).unlink()
+    put(claims.inbox / "b.png")
+    shown = Shown()
+    watcher = watcher_of(claims, HookedDisk(failing("unlink", errno.EACCES)), shown)
+    for _ in range(2):
+        watcher.scan()
+    (text,) = shown.texts("ignored")
+    assert text.startswith("sub/.a.png.done: marks a file that is gone, and cannot be removed (Permission")
+    assert not watcher.is_empty
