@@ -68,6 +68,23 @@ def test_someone_else_may_be_quicker_at_the_last_moment(claims: Claims) -> None:
     assert below(claims.claimed_folder) == {}
 
 
+@pytest.mark.parametrize("is_across", [False, True])
+def test_a_file_is_taken_although_its_folder_goes_at_that_moment(claims: Claims, is_across: bool) -> None:
+    relative = drop(claims, "sub/a.png")
+    exdev = across_file_systems(claims.claimed_folder)
+
+    def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
+        if is_across:
+            exdev(when, operation, paths)
+        moment = ("before", "unlink") if is_across else ("after", "rename")
+        if (when, operation) == moment:
+            (claims.inbox / "sub").rename(claims.inbox.parent / "sub")
+
+    claim = with_disk(claims, hook).take(relative, ID)
+    assert claim is not None
+    assert claim.path.read_bytes() == b"picture"
+
+
 def test_nothing_is_made_where_the_inbox_was_unmounted(claims: Claims) -> None:
     relative = drop(claims, "a.png")
     claims.inbox.rename(claims.inbox.with_name("away"))
