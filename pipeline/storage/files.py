@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DiskError
-from .system import NAME_ERRORS, rename_without_replacing, sync_folder
+from .system import MACHINE_ERRORS, NAME_ERRORS, rename_without_replacing, sync_folder
 
 TEMPORARY_PREFIX = ".unfinished-"
 # How much of a file is read at a time to hash it.
@@ -37,10 +37,13 @@ class Disk:
             file.write(data)
 
     def copy(self, source: Path, target: Path) -> None:
-        """Make a new file with another's bytes and times."""
+        """Make a new file with another's bytes, and with its times and mode if the disk keeps them."""
         with source.open("rb") as read, target.open("xb") as written:
             shutil.copyfileobj(read, written, 1 << 20)
-        shutil.copystat(source, target)
+        with suppress(OSError):  # an extended attribute may be too large, which ends this before the mode
+            shutil.copystat(source, target)
+        with suppress(OSError):
+            shutil.copymode(source, target)
 
     def set_modified(self, path: Path, modified_ns: int) -> None:
         """Set when a file was last modified, in nanoseconds since 1970; many disks keep less of it."""
@@ -310,8 +313,17 @@ def inode_of(path: Path) -> int:
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Return whether two files hold the same bytes."""
-    return _sha256(one) == _sha256(other)
+    """Return whether two files hold the same bytes; one that cannot be read is no copy.
+
+    Raises:
+        OSError: the disk or the system fails.
+    """
+    try:
+        return _sha256(one) == _sha256(other)
+    except OSError as error:
+        if error.errno in MACHINE_ERRORS:
+            raise
+        return False
 
 
 def _sha256(path: Path) -> bytes:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import DiskError, JobError
-from ..storage.files import TEMPORARY_PREFIX, Disk, disk_errors, same_bytes, walk
+from ..storage.files import TEMPORARY_PREFIX, Disk, disk_errors, open_regular, same_bytes, walk
 from ..storage.paths import claimed_folder
 from ..storage.system import NAME_ERRORS
 from .inbox import STYLES
@@ -67,12 +67,13 @@ class Claims:
         """Take a file from the inbox; None if another program moved or removed it first.
 
         Raises:
-            JobError: this file cannot be moved; others may.
+            JobError: this file cannot be read or moved; others may.
             DiskError: nothing can.
         """
         claim = Claim(id, relative, self.claimed_folder / id / relative)
         with disk_errors(self.inbox):
             try:
+                open_regular(self.inbox / relative).close()  # else it might never leave the claimed folder
                 self.disk.move(self.inbox / relative, claim.path)
             except FileNotFoundError:
                 claim.remove_empty_folders(self.disk)
@@ -84,7 +85,7 @@ class Claims:
                 claim.remove_empty_folders(self.disk)
                 raise JobError(
                     f"{self.inbox / relative}: cannot be taken ({error.strerror}).",
-                    "Let this program write to the folder that it is in."
+                    "Let this program read it, and write to the folder that it is in."
                     if denied
                     else "Put it under a shorter name in a folder nearer to the inbox.",
                 ) from error

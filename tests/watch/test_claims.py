@@ -4,6 +4,7 @@ import errno
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,20 @@ def test_a_file_that_may_not_be_moved_is_no_fault_of_the_machine(claims: Claims,
     assert caught.value.next_step
     assert below(claims.claimed_folder) == {}
     assert (claims.inbox / relative).read_bytes() == b"picture"
+
+
+def test_a_file_that_may_not_be_read_stays(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could not be copied to an archive or a quarantine on another file system."""
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("pipeline.watch.claims.open_regular", refuse)
+    with pytest.raises(JobError, match=r"a\.png: cannot be taken \(Permission denied\)") as caught:
+        claims.take(drop(claims, "a.png"), ID)
+    assert "Let this program read it" in caught.value.next_step
+    assert files(claims.inbox) == Counter([b"picture"])
+    assert below(claims.claimed_folder) == {}
 
 
 @pytest.mark.parametrize("operation", ["mkdir", "rename", "sync_folder"])
@@ -317,6 +332,76 @@ def test_what_is_dropped_after_a_claim_is_not_taken_for_its_copy(claims: Claims,
         os.utime(home)  # until the file system's clock has ticked
     assert claims.recover() == [claim]
     assert home.read_bytes() == data
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSPC])
+def test_a_disk_that_keeps_nothing_but_bytes_can_be_moved_to(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Its files belong to another user, or it has no space for more."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("utime", "chmod"):
+        monkeypatch.setattr(os, name, refuse, raising=False)
+    across = with_disk(claims, across_file_systems(claims.archive_folder))
+    assert across.archive(taken(claims, "a.png")).read_bytes() == b"picture"
+    assert below(claims.claimed_folder) == {}
+
+
+def test_a_copy_keeps_the_mode_where_an_attribute_does_not_fit(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only its owner may read stays so."""
+    across = with_disk(claims, across_file_systems(claims.archive_folder))
+    claim = taken(claims, "a.png")
+    claim.path.chmod(0o600)
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shutil.copystat", refuse)
+    assert across.archive(claim).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_dangling_link_in_the_archive_is_another_file(claims: Claims) -> None:
+    (claims.archive_folder / "a.png").symlink_to("gone")
+    across = with_disk(claims, across_file_systems(claims.archive_folder))
+    assert across.archive(taken(claims, "a.png")).name == f"a-{ID}.png"
+    assert (claims.archive_folder / "a.png").is_symlink()
+
+
+def test_a_file_that_may_not_be_read_is_another(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was dropped under the name of one that was claimed before a crash, or is to be left."""
+    claim = taken(claims, "a.png")
+    home = claims.inbox / drop(claims, "a.png")
+    while claim.path.stat().st_ctime_ns <= home.stat().st_ctime_ns:
+        os.utime(claim.path)  # as if it were a copy of the other
+    monkeypatch.setattr("pipeline.storage.files._sha256", failing_at(home, errno.EACCES))
+    assert claims.recover() == [claim]
+    assert claims.leave(claim) == claims.archive_folder / "a.png"
+    assert home.exists()
+
+
+def test_a_disk_that_cannot_be_read_says_nothing_about_its_files(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = taken(claims, "a.png")
+    home = claims.inbox / drop(claims, "a.png")
+    monkeypatch.setattr("pipeline.storage.files._sha256", failing_at(home, errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        claims.leave(claim)
+    assert files(claims.inbox) == Counter({b"picture": 2})
+
+
+def failing_at(broken: Path, number: int) -> Callable[[Path], bytes]:
+    def read(path: Path) -> bytes:
+        if path == broken:
+            raise OSError(number, os.strerror(number), str(path))
+        return path.read_bytes()
+
+    return read
 
 
 def test_another_file_is_not_replaced_across_file_systems(claims: Claims) -> None:
