@@ -157,6 +157,10 @@ class Control:
         found = [request for name, _ in self.listing() if (request := self._read(self.folder / name))]
         return sorted(found, key=lambda request: (-request.asked, request.path))
 
+    def is_claimed(self, request: Request) -> bool:
+        """Tell whether a request is about a file that was taken and is not finished."""
+        return any(request.is_about(Path(one.path), one.id, one.inode) for one in _claimed(self.inbox))
+
     def remove(self, request: Request) -> None:
         """Remove a request that was obeyed, or that means nothing any more."""
         with self._disk_errors():

@@ -11,7 +11,7 @@ from ..errors import JobError
 from ..spec.text import one_line
 from ..storage.control import Control, Listing, Request
 from ..storage.files import inode_of
-from ..storage.paths import HIDDEN, claimed_folder
+from ..storage.paths import HIDDEN
 from .backlog import Backlog
 from .claims import Claim
 from .heartbeat import Heartbeat
@@ -141,12 +141,11 @@ class Requests:
 
     def _waits(self, request: Request) -> bool:
         """Tell whether a drop is still claimed, or in the inbox without being done."""
-        if request.id:
-            return (claimed_folder(self.control.inbox) / request.id).exists()
-        if any(_is_about(request, claim) for claim in (*self.backlog.pending, *self.backlog.left)):
+        if self.control.is_claimed(request):  # also one whose claim a fault took from the backlog
             return True
-        inode = inode_of(self.control.inbox / request.path)
-        return inode == request.inode and not self.watcher.markers.is_done(Path(request.path))
+        path = Path(request.path)
+        is_there = request.is_about(path, "", inode_of(self.control.inbox / path))
+        return is_there and not self.watcher.markers.is_done(path)
 
     def _refuse(self, request: Request, reason: str) -> None:
         text = f"{one_line(request.path)}: nothing to cancel. {reason}"

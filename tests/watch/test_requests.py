@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from contextlib import closing
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from disks import HookedDisk, When
 from fakes import FakeExecutor, picture_bytes
 from heartbeats import Shown
 from watching import Watched, put
 
+from pipeline.errors import DiskError
 from pipeline.spec.config import read_config
 from pipeline.spec.jobs import Job
 from pipeline.storage.control import Control, Drop
@@ -231,6 +234,33 @@ def test_what_waits_is_cancelled_while_another_picture_is_made(watching: Watchin
     assert watching.shown.texts("refused") == []
     assert watching.control.requests() == []
     assert watching.executor.ran == ["a"]
+    watching.watched.assert_promises()
+
+
+@pytest.mark.parametrize(
+    ("when", "operation", "folder"), [("before", "mkdir", "quarantine"), ("after", "rename", "claimed")]
+)
+def test_a_cancel_that_a_full_disk_interrupts_is_obeyed_later(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch, when: When, operation: str, folder: str
+) -> None:
+    full: list[str] = []
+
+    def hook(now: When, name: str, paths: tuple[Path, ...]) -> None:
+        if full and (now, name) == (when, operation) and folder in paths[-1].parts:
+            raise OSError(errno.ENOSPC, "No space left on device", str(paths[-1]))
+
+    monkeypatch.setattr(daemon, "Disk", lambda: HookedDisk(hook))
+    for name in ("a.png", "b.png"):
+        watching.watched.drop(name)
+    watching.at["a--s", 1] = lambda: (watching.cancel("b.png"), full.append("now"))
+    watching.at["a--s", 3] = full.clear
+    with pytest.raises(DiskError, match="No space left"):
+        watching.run()
+    assert watching.executor.ran == ["a"]
+    assert watching.run() == Tally(cancelled=1)
+    assert watching.quarantined() == {"b.png": True}
+    assert watching.executor.ran == ["a"]
+    assert watching.control.requests() == []
     watching.watched.assert_promises()
 
 
