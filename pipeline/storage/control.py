@@ -127,7 +127,7 @@ class Control:
                 self.remove(request)
 
     def _request(self, kind: RequestKind, drop: Drop) -> None:
-        self._check_watched()
+        self.check_watched()
         with self._disk_errors():
             found = _find(self.inbox, drop)
         if found is None:
@@ -181,12 +181,12 @@ class Control:
         return Request(cast("RequestKind", kind), path, id, inode, asked, file)
 
     def _put(self, name: str, facts: dict[str, Any]) -> None:
-        self._check_watched()
+        self.check_watched()
         with self._disk_errors(), published(self.folder / name) as file:
             file.write((json.dumps(facts) + "\n").encode())  # ASCII: names need not be valid UTF-8
 
-    def _check_watched(self) -> None:
-        """Refuse to make the folder by which a daemon recognises its inbox."""
+    def check_watched(self) -> None:
+        """Refuse to put anything into an inbox that no daemon would recognise."""
         if not (self.inbox / HIDDEN).is_dir():
             raise UsageError(
                 f"{self.inbox}: no daemon has watched this folder, or its disk is not mounted.",

@@ -105,12 +105,14 @@ class Quarantine:
         """Return a quarantined file to its place in the inbox.
 
         Raises:
-            UsageError: there is another file of its name, or its report leads elsewhere.
+            UsageError: there is another file of its name, its report leads elsewhere, or no daemon has
+                watched the inbox, as when it is not mounted.
         """
-        home = self.inbox / str(quarantined.report["path"])
+        home, control = self.inbox / str(quarantined.report["path"]), Control(self.inbox, self.disk)
+        control.check_watched()
         self._check_stays_inside(quarantined, home)
         # Else a cancel that the daemon obeyed, and died before it could note that, would be obeyed again.
-        Control(self.inbox, self.disk).withdraw(str(quarantined.report["path"]))
+        control.withdraw(str(quarantined.report["path"]))
         with disk_errors(home):
             try:
                 self.disk.move(quarantined.file, home)

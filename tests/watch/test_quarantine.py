@@ -102,6 +102,17 @@ def test_a_file_is_not_brought_back_over_another(claims: Claims, there: str) -> 
     assert below(claims.inbox.parent) == before
 
 
+def test_nothing_is_brought_back_to_an_inbox_that_is_not_mounted(claims: Claims) -> None:
+    quarantine_of(claims).add(taken(claims, "a.png"), REPORT)
+    (quarantined,) = quarantine_of(claims).files()
+    claims.inbox.rename(claims.inbox.with_name("away"))
+    claims.inbox.mkdir()
+    with pytest.raises(UsageError, match="its disk is not mounted"):
+        quarantine_of(claims).retry(quarantined)
+    assert below(claims.inbox) == {}
+    assert quarantined.file.read_bytes() == b"picture"
+
+
 def test_names_that_a_file_is_called_by(claims: Claims) -> None:
     quarantine_of(claims).add(taken(claims, "sub/a.png"), REPORT)
     (quarantined,) = quarantine_of(claims).files()
