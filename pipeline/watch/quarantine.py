@@ -91,10 +91,11 @@ class Quarantine:
 
     def files(self) -> list[Quarantined]:
         """Return every quarantined file of this inbox, oldest first."""
-        if not self.folder.is_dir():
-            return []
+        advice = "Run this as the user that the daemon runs as, and check that its disk is there."
+        with disk_errors(self.folder, "cannot be read", advice):
+            folders = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
         found, here = [], self._path_to_inbox()
-        for folder in sorted(self.folder.iterdir()):
+        for folder in folders:
             report = _read_report(folder / ERROR_NAME)
             file = folder / str(report.get("file", ""))
             if report and report.get("inbox", here) == here and _is_regular_file(file):

@@ -90,6 +90,16 @@ def test_without_a_quarantine_nothing_is_quarantined(claims: Claims) -> None:
     assert quarantine_of(claims).files() == []
 
 
+def test_a_quarantine_that_may_not_be_read_is_named(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DiskError, match=r"quarantine: cannot be read \(Permission denied\)") as caught:
+        quarantine_of(claims).files()
+    assert "as the user that the daemon runs as" in caught.value.next_step
+
+
 @pytest.mark.parametrize("there", ["a.png", "a.png/x", "sub"])
 def test_a_file_is_not_brought_back_over_another(claims: Claims, there: str) -> None:
     quarantine_of(claims).add(taken(claims, "sub/a.png" if there == "sub" else "a.png"), REPORT)
