@@ -48,7 +48,7 @@ class Intake:
     heartbeat: Heartbeat
     is_over: Callable[[], bool]
     by_age: bool
-    _valid: set[Seen] = field(default_factory=set, init=False)  # manifests without mistakes
+    _valid: set[Seen] = field(default_factory=set, init=False)  # read, and without mistakes
 
     def next(self) -> Claim | Rejected | None:
         """Return what to work on now, claimed; None if nothing can be taken now.
@@ -138,11 +138,13 @@ class Intake:
         return None
 
     def _picture_error(self, seen: Seen) -> PipelineError | None:
-        """Decode a picture; return what is wrong with it for good.
+        """Decode a picture, once; return what is wrong with it for good.
 
         Raises:
             NotTaken: it may still become whole.
         """
+        if seen in self._valid:
+            return None
         try:
             self.reader.check_picture(seen.relative, seen.identity)
         except ImageError as error:
@@ -155,6 +157,7 @@ class Intake:
             raise NotTaken(text) from error
         except JobError as error:
             return error
+        self._valid.add(seen)
         return None
 
     def _check_unchanged(self, seen: Seen) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import closing
@@ -114,6 +115,30 @@ def test_the_log_says_why_a_drop_is_not_taken(world: World, caplog: pytest.LogCa
     reasons = {record.getMessage().partition(":")[0]: record.getMessage() for record in caplog.records}
     assert "waits to become a whole picture" in reasons["half.png"]
     assert "taken or changed since the last scan" in reasons["gone.png"]
+
+
+def test_a_file_that_cannot_be_moved_is_decoded_once_and_taken_when_it_can(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(FakeExecutor, "check", lambda executor, path: decoded.append(path.name))
+    disk = world.setup.watcher.disk
+    rename = disk.rename
+
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(source))
+
+    monkeypatch.setattr(disk, "rename", refuse)
+    world.watched.drop("a.png")
+    world.settle()
+    for _ in range(3):
+        assert world.next() is None
+        world.setup.watcher.scan()
+    assert decoded == ["s.png", "a.png"]
+    assert len(world.shown.texts("refused")) == 1
+    monkeypatch.setattr(disk, "rename", rename)  # its folder may be written to now
+    assert isinstance(world.next(), Claim)
+    assert decoded == ["s.png", "a.png"]
 
 
 def test_a_slow_start_takes_no_time_from_what_settles(world: World) -> None:
