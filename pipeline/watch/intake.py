@@ -170,8 +170,10 @@ class Intake:
         try:
             claim = self.originals.take(seen)
         except JobError as refused:
-            self.watcher.notify_once(seen.relative, "refused", str(refused))
-            raise NotTaken(str(refused)) from refused
+            reason = str(refused).removeprefix(f"{self.watcher.inbox / seen.relative}: ")
+            self.watcher.settling.mark_refused(seen, reason)
+            self.watcher.notify_once(seen.relative, "refused", reason)
+            raise NotTaken(reason) from refused
         self.watcher.forget(seen)
         if claim is None:
             raise NotTaken("it was taken or changed just now")

@@ -24,6 +24,7 @@ class _Followed:
     observations: int = 0
     settled: float | None = None
     unreadable: str = ""
+    refused: str = ""
 
 
 class Settling:
@@ -91,6 +92,11 @@ class Settling:
         """The files that were marked unreadable as they are now, with the reasons."""
         return {path: file.unreadable for path, file in self._followed.items() if file.unreadable}
 
+    @property
+    def refused(self) -> dict[Path, str]:
+        """The files that could not be taken as they are now, with the reasons."""
+        return {path: file.refused for path, file in self._followed.items() if file.refused}
+
     def next_due_s(self) -> float | None:
         """Return the seconds until the next scan is due; None if no file waits.
 
@@ -112,6 +118,11 @@ class Settling:
         """Keep a file that is no whole picture out of `ready`, until it changes or is overdue."""
         if file := self._current(seen):
             file.unreadable = reason
+
+    def mark_refused(self, seen: Seen, reason: str) -> None:
+        """Note why a file cannot be taken; it stays in `ready`, as its folder may be corrected."""
+        if file := self._current(seen):
+            file.refused = reason
 
     def is_overdue(self, seen: Seen) -> bool:
         """Tell whether a file has been unchanged for `settle_max_s`: it will not become a whole picture."""

@@ -162,14 +162,13 @@ def read_waiting(config: Config, ledger: Ledger, state: Mapping[str, Any]) -> tu
         name = str(seen.relative)
         asked_for = {one.kind for one in requests if one.is_about(seen.relative, "", seen.identity.inode)}
         wait = 0.0 if router.is_manifest(seen.relative) else asked(seen.relative.parent)
-        reason, seconds = broken.get(name), 0.0
+        is_unchanged = seen.identity.ctime_ns / 1e9 <= beat_s
+        reason, seconds = broken.get(name, "") if is_unchanged else "", 0.0
         if "cancel" in asked_for:
             reason = CANCELLED
-        elif reason and seen.identity.ctime_ns / 1e9 <= beat_s:  # unchanged since
-            reason = f"to become a whole picture: {reason}"
         elif isinstance(wait, Waiting):
-            reason = wait.reason
-        else:
+            reason = reason or wait.reason
+        elif not reason:
             reason, seconds = "to settle" if _age_s(seen) < settle_s else ITS_TURN, wait
         waits.append(Wait(name, reason, seconds, "first" in asked_for))
     order = [one.path for one in requests if one.kind == "first"]

@@ -176,8 +176,10 @@ class Watcher:
 
     @property
     def broken(self) -> dict[str, str]:
-        """The files that are no whole pictures yet, with the reasons."""
-        return {str(path): reason for path, reason in self.settling.unreadable.items()}
+        """The files that have settled and cannot be taken as they are, with the reasons."""
+        unreadable, refused = self.settling.unreadable, self.settling.refused
+        reasons = {path: f"to become a whole picture: {reason}" for path, reason in unreadable.items()}
+        return {str(path): reason for path, reason in (reasons | refused).items()}
 
     @property
     def left_count(self) -> int:

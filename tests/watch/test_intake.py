@@ -135,9 +135,12 @@ def test_a_file_that_cannot_be_moved_is_decoded_once_and_taken_when_it_can(
         assert world.next() is None
         world.setup.watcher.scan()
     assert decoded == ["s.png", "a.png"]
-    assert len(world.shown.texts("refused")) == 1
+    (text,) = world.shown.texts("refused")
+    assert text.startswith("a.png: cannot be taken (Permission denied). Let this program")
+    assert world.setup.watcher.broken == {"a.png": text.removeprefix("a.png: ")}  # as `status` shows
     monkeypatch.setattr(disk, "rename", rename)  # its folder may be written to now
     assert isinstance(world.next(), Claim)
+    assert world.setup.watcher.broken == {}
     assert decoded == ["s.png", "a.png"]
 
 

@@ -139,6 +139,15 @@ class TestSettling:
         self.settling.mark_unreadable(seen(), "still cut off")
         assert self.settling.ready == [seen()]
 
+    def test_a_file_that_was_refused_stays_ready_and_the_reason_goes_when_it_changes(self) -> None:
+        self.settle(seen(), seen("b"))
+        self.settling.mark_refused(seen(), "may not be moved")
+        assert self.settling.ready == [seen(), seen("b")]
+        assert self.observe(seen(), after=1) == [seen()]
+        assert self.settling.refused == {Path("a.png"): "may not be moved"}
+        self.settle(seen(version=1))
+        assert self.settling.refused == {}
+
     def test_a_mark_is_for_one_identity(self) -> None:
         self.settle(seen(version=1))
         self.settling.mark_unreadable(seen(version=0), "an old look")

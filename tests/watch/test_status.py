@@ -330,11 +330,12 @@ def test_what_a_folder_asks_for_is_worked_out_once(
 def test_what_waits_is_named_with_its_reason_with_and_without_a_daemon(tmp_path: Path) -> None:
     watched = Watched(tmp_path, settle_s=0.001, routes={"prints": {"styles": ["missing"]}})
     (watched.inbox / "styles" / "s.jpg").write_bytes(b"another")
-    for name in ("a.png", "half.png", "prints/p.png", "night.yaml"):
+    for name in ("a.png", "fixed.png", "half.png", "prints/p.png", "night.yaml"):
         watched.drop(name)
     config = read_config(watched.folder / "config.yaml")
     with closing(Ledger(config.state_dir)) as ledger:
-        ledger.write_daemon(config.watch.inbox, {"broken": {"half.png": "cut short"}})
+        broken = {"half.png": "to become a whole picture: cut short", "fixed.png": "cannot be taken."}
+        ledger.write_daemon(config.watch.inbox, {"broken": broken})
         ledger.note_speed("vgg19-slim", "cpu", 1e6)
         wait_until(
             lambda: all(one["reason"] != "to settle" for one in read_status(config, ledger)["waits"]),
@@ -344,6 +345,7 @@ def test_what_waits_is_named_with_its_reason_with_and_without_a_daemon(tmp_path:
     assert {one["path"]: one["reason"] for one in status["waits"]} == {
         "a.png": "its turn",
         "night.yaml": "its turn",
+        "fixed.png": "cannot be taken.",
         "half.png": "to become a whole picture: cut short",
         "prints/p.png": "the style 'missing' is not in styles/, or still being copied",
     }
@@ -351,7 +353,7 @@ def test_what_waits_is_named_with_its_reason_with_and_without_a_daemon(tmp_path:
     assert status["unused"] == [{"path": "styles/s.png", "reason": not_used}]
     assert status["eta_s"] > 0
     lines = status_lines(status)
-    assert any(line.startswith("waits        4 files, about ") for line in lines)
+    assert any(line.startswith("waits        5 files, about ") for line in lines)
     assert f"unused       styles/s.png: {not_used}" in lines
     assert lines.index("             half.png: to become a whole picture: cut short") < lines.index(
         "             a.png: its turn"
