@@ -104,9 +104,11 @@ class Heartbeat:
         return cast("dict[str, Any] | None", self.state["running"])
 
     def configured(self, config: Config) -> None:
-        """Note where results go, so that the next start knows which folder must be there."""
-        self.state["outbox"] = str(config.outbox)
         self.display.configured(config)
+
+    def outbox_marked(self, outbox: Path) -> None:
+        """Note where results go, so that from now on that folder must be there."""
+        self.state["outbox"] = str(outbox)
 
     # From the runner
 

@@ -100,6 +100,7 @@ class Setup:
         quarantine = Quarantine.of(watch, disk)
         self.config = config
         self.heartbeat = heartbeat
+        self.ledger = ledger
         self.backlog = backlog
         self.router = router = Router(config, options.flags)
         self.folders = Folders(config, owner, disk)
@@ -121,9 +122,12 @@ class Setup:
 
     def prepare(self) -> None:
         """Make the folders, and resume what an earlier process left claimed."""
+        # With a new configuration, a disk may have been unmounted since the last one was used.
+        self.folders.check_known(self.ledger.read_daemon(self.config.watch.inbox))
         self.originals.make_folders()
         self.requests.control.make_folder()
         self.folders.mark_outbox()
+        self.heartbeat.outbox_marked(self.config.outbox)
         self.batches.repair()
         self._recover()
         self._is_prepared = True

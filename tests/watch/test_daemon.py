@@ -141,6 +141,55 @@ def test_a_new_configuration_on_a_stale_mount_waits_until_it_can_be_checked(
     assert second == "the configuration was read again"
 
 
+@pytest.mark.parametrize("which", ["inbox", "outbox"])
+def test_a_new_configuration_makes_nothing_in_a_folder_that_was_unmounted(
+    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, shown, stopped = Watched(tmp_path, "off"), Shown(), []
+    config, folder = read_config(watched.folder / "config.yaml"), tmp_path / which
+
+    def unmount() -> None:
+        folder.rename(tmp_path / "away")
+        folder.mkdir()
+
+    actions = iter([unmount, lambda: config, lambda: None, lambda: stopped.append(1)])
+    monkeypatch.setattr(daemon, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(daemon, "BEAT_S", 0.01)
+    watch_inbox(
+        config,
+        WatchOptions(),
+        shown,
+        lambda config, tick: FakeExecutor(),
+        Waker(watched.inbox, "off"),
+        lambda: bool(stopped),
+        lambda: next(actions)(),
+    )
+    assert shown.texts("reload") == ["the configuration was read again"]
+    (text,) = shown.texts("paused")
+    assert f"{folder}: is not the folder used before" in text
+    assert list(folder.iterdir()) == []
+
+
+def test_a_new_configuration_may_name_an_outbox_that_was_never_used(tmp_path: Path) -> None:
+    watched, shown, other = Watched(tmp_path, "off"), Shown(), tmp_path / "other"
+    config = read_config(watched.folder / "config.yaml")
+    answers = iter([config.model_copy(update={"outbox": other})])
+    watched.drop("a.png")
+    watch_inbox(
+        config,
+        WatchOptions(),
+        shown,
+        lambda config, tick: FakeExecutor(),
+        Waker(watched.inbox, "off"),
+        lambda: bool(shown.statuses),
+        lambda: next(answers, None),
+    )
+    assert shown.texts("paused") == []
+    assert (other / "inbox" / "a--s.png").is_file()
+    with closing(Ledger(config.state_dir)) as ledger:
+        assert ledger.read_daemon(watched.inbox)["outbox"] == str(other)
+
+
 def test_a_stale_mount_at_the_start_is_the_machines_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
