@@ -12,7 +12,7 @@ from typing import Any
 from ..batch.planner import RunOptions
 from ..batch.runner import Runner
 from ..batch.summary import Summary
-from ..errors import DiskError, LockedError, PipelineError
+from ..errors import DiskError, LockedError, PathError, PipelineError
 from ..execution.executors import Executor
 from ..spec.jobs import Job
 from ..spec.text import one_line
@@ -82,10 +82,19 @@ class Batches:
     _swept: set[str] = field(default_factory=set, init=False)
 
     def repair(self) -> None:
-        """Publish what dead processes staged, and remove what they left half written, in every batch."""
+        """Publish what dead processes staged, and remove what they left half written, in every batch.
+
+        A batch of which the name or the permissions keep it from being used is left as it is, as nothing in
+        the inbox may need it.
+        """
         for name in batch_names(self.folders.outbox):
-            with suppress(LockedError), self.runner(name):  # the process that holds the lock does it
-                pass
+            try:
+                with suppress(LockedError), self.runner(name):  # the process that holds the lock does it
+                    pass
+            except (PathError, DiskError) as error:
+                if isinstance(error, DiskError) and not isinstance(error.__cause__, PermissionError):
+                    raise
+                self.heartbeat.notify_once("ignored", one_line(f"the batch {name} is left as it is: {error}"))
 
     @contextmanager
     def runner(self, batch: str) -> Iterator[Runner]:

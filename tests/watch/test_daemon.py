@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from disks import HookedDisk, failing
 from fakes import FakeExecutor, picture_bytes
 from heartbeats import Shown
-from watching import Watched
+from watching import Watched, put
 
 from pipeline.errors import DiskError, MachineError
 from pipeline.spec.config import Config, read_config
@@ -243,6 +244,29 @@ def test_the_start_repairs_every_batch_that_nobody_works_on(tmp_path: Path) -> N
     with BatchFolder(watched.outbox, "living").locked(sweep=False):
         run_once(watched)
     assert [batch for batch, file in files.items() if file.exists()] == ["living", "no batch"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EACCES, errno.ENOSPC])
+def test_a_batch_that_cannot_be_used_keeps_no_daemon_from_starting(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But a disk that is full does."""
+    watched, theirs = Watched(tmp_path), tmp_path / "outbox" / "theirs"
+    watched.drop("a.png")
+    put(theirs / ".lock")
+    if number == errno.ENOTDIR:
+        put(theirs / "logs", b"a note")
+    else:
+        disk = HookedDisk(failing("mkdir", number, lambda path: theirs in path.parents))
+        monkeypatch.setattr(daemon, "Disk", lambda: disk)
+    if number == errno.ENOSPC:
+        with pytest.raises(DiskError, match="No space left"):
+            run_once(watched)
+        return
+    tally, shown = run_once(watched)
+    assert tally.done == 1
+    (text,) = shown.texts("ignored")
+    assert text.startswith(f"the batch theirs is left as it is: {theirs}")
 
 
 def test_styles_of_one_name_are_reported(tmp_path: Path) -> None:
