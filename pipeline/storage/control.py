@@ -174,7 +174,7 @@ class Control:
         with self._disk_errors():
             facts = read_json_object(file)
         path, id, inode, asked = (facts.get(key) for key in ("path", "id", "inode", "asked"))
-        if not (isinstance(path, str) and isinstance(id, str)):
+        if not (isinstance(path, str) and _may_be_a_path(path) and isinstance(id, str)):
             return None
         if not (isinstance(inode, int) and isinstance(asked, int)):
             return None
@@ -225,6 +225,15 @@ def _in_inbox(inbox: Path, path: str) -> _Found | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return _Found(path, "", status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def _may_be_a_path(text: str) -> bool:
+    """Tell whether a file can have this path; for another the system is not even asked (ValueError)."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text and bool(Path(text).name)
 
 
 def _claimed(inbox: Path) -> Iterator[_Found]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -189,4 +190,11 @@ def test_whatever_else_lies_there_is_no_request(
     control = Control(tmp_path_factory.mktemp("inbox"))
     for name in ("cancel-0.json", "first-1.json", "stray", "cancel-", ".unfinished-0"):
         put(control.folder / name, data)
+    assert control.requests() == []
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800.png", "", ".", "/"], ids=ascii)
+def test_what_no_file_can_be_called_is_no_request(control: Control, path: str) -> None:
+    facts = {"path": path, "id": "", "inode": control.inbox.stat().st_ino, "asked": 1}
+    put(control.folder / "cancel-0.json", json.dumps(facts).encode())
     assert control.requests() == []

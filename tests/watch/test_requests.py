@@ -382,7 +382,10 @@ def test_what_is_put_first_and_gone_holds_nobody_up(watching: Watching) -> None:
     assert watching.control.requests() == []
 
 
-def test_what_is_damaged_among_the_requests_is_left_alone(watching: Watching) -> None:
-    put(watching.control.folder / "cancel-0.json", json.dumps({"path": "a.png"}).encode())
+@pytest.mark.parametrize("path", ["a.png", "a\0b", "\ud800.png", ""], ids=ascii)
+def test_what_is_damaged_among_the_requests_is_left_alone(watching: Watching, path: str) -> None:
+    facts = {"path": path} if path == "a.png" else {"path": path, "id": "", "inode": 1, "asked": 1}
+    for kind in ("cancel", "first"):
+        put(watching.control.folder / f"{kind}-0.json", json.dumps(facts).encode())
     watching.watched.drop("a.png")
     assert watching.run() == Tally(done=1)
