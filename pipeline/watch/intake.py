@@ -68,7 +68,7 @@ class Intake:
         """Decode what has settled in the style library, so that a stray file there spoils no picture."""
         library = self.watcher.library
         for seen in library.unchecked():
-            fault = self.reader.style_fault(seen.relative)
+            fault = self.reader.style_fault(seen.relative, seen.identity)
             library.note_check(seen, fault)
             if fault:
                 self.watcher.notify_once(seen.relative, "ignored", f"not used as a style: {fault}")

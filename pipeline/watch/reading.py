@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import ImageError, JobError, LockedError, MachineError, PipelineError, WorkerLost
+from ..errors import JobError, LockedError, MachineError, PipelineError, WorkerLost
 from ..execution.executors import Executor
 from ..spec.batches import Batch
 from ..spec.text import counted, one_line
@@ -39,13 +39,12 @@ class Reader:
     notify: Notify
     max_attempts: int
 
-    def style_fault(self, relative: Path) -> str:
+    def style_fault(self, relative: Path, identity: Identity) -> str:
         """Return what is wrong with a picture of the style library, "" if nothing is."""
-        path = self.inbox / relative
         try:
-            self.executor.check(path)
-        except (ImageError, WorkerLost) as error:
-            return error.message.removeprefix(f"{path}: ")
+            self.check_picture(relative, identity)
+        except JobError as error:
+            return str(error).removeprefix(f"{self.inbox / relative}: ")
         return ""
 
     def check_picture(self, relative: Path, identity: Identity) -> None:

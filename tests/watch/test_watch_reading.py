@@ -10,7 +10,7 @@ from watching import put
 from pipeline.errors import DeviceError, ImageError, JobError, WorkerLost
 from pipeline.spec.config import Config
 from pipeline.storage.ledger import Ledger
-from pipeline.watch.inbox import identity_of
+from pipeline.watch.inbox import Identity, identity_of
 from pipeline.watch.reading import Reader, StopNow
 from pipeline.watch.routes import Router
 
@@ -32,19 +32,30 @@ class Failing(FakeExecutor):
 
 
 @pytest.fixture
-def read(config: Config, ledger: Ledger) -> Callable[..., list[str]]:
-    """Return a function that checks a picture with some errors on the way; it returns what was notified."""
+def reader(config: Config, ledger: Ledger) -> Callable[..., tuple[Reader, Identity, list[str]]]:
+    """Return a function that makes a reader with some errors on the way, a picture for it, and its texts."""
     path = put(config.watch.inbox / NAME, picture_bytes("a"))
     identity = identity_of(path)
     assert identity is not None
 
-    def read(*errors: BaseException) -> list[str]:
+    def make(*errors: BaseException) -> tuple[Reader, Identity, list[str]]:
         texts: list[str] = []
         reader = Reader(
             config.watch.inbox, Failing(*errors), Router(config, {}), ledger,
             lambda kind, text, **facts: texts.append(text), LIMIT,
         )  # fmt: skip
-        reader.check_picture(NAME, identity)
+        return reader, identity, texts
+
+    return make
+
+
+@pytest.fixture
+def read(reader: Callable[..., tuple[Reader, Identity, list[str]]]) -> Callable[..., list[str]]:
+    """Return a function that checks a picture with some errors on the way; it returns what was notified."""
+
+    def read(*errors: BaseException) -> list[str]:
+        made, identity, texts = reader(*errors)
+        made.check_picture(NAME, identity)
         return texts
 
     return read
@@ -82,3 +93,22 @@ def test_a_bad_picture_leaves_no_attempt(read: Callable[..., list[str]], ledger:
     with pytest.raises(ImageError):
         read(ImageError("a.png: no picture."))
     assert not ledger.any_attempts(1)
+
+
+@pytest.mark.parametrize(
+    ("errors", "fault"),
+    [
+        ([], ""),
+        ([lost()], ""),
+        ([ImageError("a.png: no picture.")], "a.png: no picture."),
+        ([lost()] * LIMIT, "reading it ended the worker 3 times. It was killed. Copy or export it again."),
+    ],
+)
+def test_a_style_is_given_as_many_attempts_as_a_picture(
+    errors: list[BaseException],
+    fault: str,
+    reader: Callable[..., tuple[Reader, Identity, list[str]]],
+) -> None:
+    made, identity, texts = reader(*errors)
+    assert made.style_fault(NAME, identity) == fault
+    assert texts == ["a.png: It was killed." for error in errors if isinstance(error, WorkerLost)]
