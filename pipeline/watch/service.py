@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..spec.config import Config
@@ -29,12 +30,9 @@ class ServiceManager:
         if not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
-            try:
-                link.sendto(message.encode(), address)
-            except OSError:
-                # A manager that went away is no reason to stop working; it asks for no answer either.
-                self._address = ""
+        # A manager that cannot be reached just now is no reason to stop working.
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
+            link.sendto(message.encode(), address)
 
 
 UNIT = """\

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import getpass
 import itertools
 import re
@@ -84,7 +85,22 @@ def test_a_manager_that_vanished_is_no_reason_to_stop(tmp_path: Path) -> None:
     service.alive("nobody listens")
     address.unlink()
     service.alive("nobody is there")
-    service.stopping()
+    with manager(address) as link:
+        service.stopping()
+        assert received(link) == "STOPPING=1"
+
+
+def test_too_many_open_files_are_no_reason_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with manager(tmp_path / "notify") as link:
+        service = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", refuse)
+            service.alive("no message")
+        service.ready()
+        assert received(link) == "READY=1"
 
 
 # The unit
