@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from ..errors import ImageError, JobError, PipelineError
 from ..spec.text import one_line
 from .backlog import Backlog
 from .claims import Claim
 from .heartbeat import Heartbeat
-from .inbox import Identity, Seen, identity_of
+from .inbox import STYLES, Identity, Seen, identity_of
 from .originals import Originals
 from .reading import FAULTS, Reader
 from .requests import Requests
@@ -48,7 +49,9 @@ class Intake:
     heartbeat: Heartbeat
     is_over: Callable[[], bool]
     by_age: bool
-    _valid: set[Seen] = field(default_factory=set, init=False)  # read, and without mistakes
+    # Manifests without mistakes, with the files of the style library that they name.
+    _valid: dict[Seen, list[Path]] = field(default_factory=dict, init=False)
+    _whole: set[Seen] = field(default_factory=set, init=False)  # pictures that were decoded
 
     def next(self) -> Claim | Rejected | None:
         """Return what to work on now, claimed; None if nothing can be taken now.
@@ -70,6 +73,7 @@ class Intake:
         for seen in library.unchecked():
             fault = self.reader.style_fault(seen.relative, seen.identity)
             library.note_check(seen, fault)
+            self._valid.clear()  # a pattern in a manifest may match more now
             if fault:
                 self.watcher.notify_once(seen.relative, "ignored", f"not used as a style: {fault}")
 
@@ -107,13 +111,13 @@ class Intake:
     def _take(self, seen: Seen) -> Claim | Rejected:
         """Claim a settled file if it is a whole picture or a manifest, or if it will never be one."""
         if reason := self._waits_for(seen.relative):
-            self.watcher.notify_once(seen.relative, "waits", f"waits: {reason}")
-            raise NotTaken(reason)
+            self._let_wait(seen, reason)
         self._check_unchanged(seen)
         is_manifest = self.router.is_manifest(seen.relative)
         error = self._manifest_error(seen) if is_manifest else self._picture_error(seen)
         claim = self._claim(seen)
-        self._valid.discard(seen)
+        self._valid.pop(seen, None)
+        self._whole.discard(seen)
         return claim if error is None else Rejected(claim, seen.identity, error)
 
     def _waits_for(self, relative: Path) -> str:
@@ -124,17 +128,28 @@ class Intake:
         plan = self.router.plan(relative, library.paths, library.known)
         return plan.reason if isinstance(plan, Waiting) else ""
 
+    def _let_wait(self, seen: Seen, reason: str) -> NoReturn:
+        self.watcher.notify_once(seen.relative, "waits", f"waits: {reason}")
+        raise NotTaken(reason)
+
     def _manifest_error(self, seen: Seen) -> PipelineError | None:
-        """Read a manifest, once; return what is wrong with it."""
-        if seen in self._valid:
-            return None
-        try:
-            self.reader.read_manifest(self.watcher.inbox / seen.relative, seen.relative, seen.identity)
-        except FAULTS:
-            raise
-        except PipelineError as error:
-            return error
-        self._valid.add(seen)
+        """Read a manifest, once; return what is wrong with it.
+
+        Raises:
+            NotTaken: a style that it names is still being copied.
+        """
+        inbox, library = self.watcher.inbox, self.watcher.library
+        if seen not in self._valid:
+            try:
+                batch = self.reader.read_manifest(inbox / seen.relative, seen.relative, seen.identity)
+            except FAULTS:
+                raise
+            except PipelineError as error:
+                return error
+            self._valid[seen] = [path for path in batch.input_paths() if path.parent == inbox / STYLES]
+        if copied := library.unchecked_among(self._valid[seen]):
+            names = ", ".join(one_line(path.relative_to(inbox)) for path in copied)
+            self._let_wait(seen, f"still being copied: {names}")
         return None
 
     def _picture_error(self, seen: Seen) -> PipelineError | None:
@@ -143,7 +158,7 @@ class Intake:
         Raises:
             NotTaken: it may still become whole.
         """
-        if seen in self._valid:
+        if seen in self._whole:
             return None
         try:
             self.reader.check_picture(seen.relative, seen.identity)
@@ -157,7 +172,7 @@ class Intake:
             raise NotTaken(text) from error
         except JobError as error:
             return error
-        self._valid.add(seen)
+        self._whole.add(seen)
         return None
 
     def _check_unchanged(self, seen: Seen) -> None:

@@ -41,6 +41,11 @@ class StyleLibrary:
         identity = identity_of(path)
         return identity is not None and Seen(path.relative_to(self.inbox), identity) in self._faults
 
+    def unchecked_among(self, paths: Iterable[Path]) -> list[Path]:
+        """Return which of these are files of the library that were not checked as they are now."""
+        found = {self.inbox / seen.relative for seen in self._files}
+        return sorted(path for path in paths if path in found and not self.is_current(path))
+
     @property
     def paths(self) -> dict[str, Path | None]:
         """The library as `style_paths` returns it."""

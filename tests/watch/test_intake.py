@@ -9,9 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fakes import FakeExecutor
+from fakes import FakeExecutor, picture_bytes
 from heartbeats import Manager, Shown
-from watching import Watched
+from watching import Watched, put
 
 from pipeline.spec.config import read_config
 from pipeline.storage.ledger import Ledger
@@ -88,6 +88,33 @@ def test_a_manifest_with_a_mistake_comes_before_all_else(world: World) -> None:
     assert isinstance(rejected, Rejected)
     assert "contnets" in rejected.error.message
     assert world.next() == first
+
+
+def test_a_manifest_waits_while_a_style_that_it_names_is_being_copied(world: World) -> None:
+    """Also for one that its pattern matches only later; what the library passes over it does not wait for."""
+    styles = world.watched.inbox / "styles"
+    put(world.watched.folder / "photos/p.png", picture_bytes("p"))
+    put(styles / "folder/new.png", picture_bytes("in a folder"))
+    world.watched.drop(
+        "night.yaml", b"contents: [../photos/p.png]\nstyles: ['styles/n*.png', styles/folder/new.png]\n"
+    )
+    put(styles / "new.png", picture_bytes("new")[:30])
+    world.settle()
+    put(styles / "new.png", picture_bytes("new"))
+    world.setup.watcher.scan()
+    assert world.next() is None
+    world.settle()
+    put(styles / "next.png", picture_bytes("next")[:30])
+    world.setup.watcher.scan()
+    assert world.next() is None
+    assert world.shown.texts("waits") == [
+        "night.yaml: waits: still being copied: styles/new.png",
+        "night.yaml: waits: still being copied: styles/next.png",
+    ]
+    world.settle()
+    claim = world.next()
+    assert isinstance(claim, Claim)
+    assert claim.relative == Path("night.yaml")
 
 
 def test_a_claim_that_waits_for_its_turn_holds_up_nothing_else(world: World) -> None:

@@ -67,6 +67,17 @@ def test_a_style_that_changed_is_not_current(inbox: Path) -> None:
     assert not styles.is_current(path)
 
 
+def test_what_was_not_checked_as_it_is_now_is_known(inbox: Path) -> None:
+    styles = settled(inbox, "a.png", "b.png")
+    a, b, other = (inbox / "styles" / name for name in ("a.png", "b.png", "never/seen.png"))
+    assert styles.unchecked_among([b, other, a]) == [a, b]
+    for one in styles.unchecked():
+        styles.note_check(one, "no picture")
+    assert styles.unchecked_among([a, b]) == []
+    a.write_bytes(b"another picture")
+    assert styles.unchecked_among([a, b]) == [a]
+
+
 def test_paths_are_worked_out_once_however_many_styles_are_checked(
     inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
