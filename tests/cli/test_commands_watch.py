@@ -13,6 +13,7 @@ import pytest
 from pipeline.batch.deadline import Deadline
 from pipeline.storage.files import Disk
 from pipeline.watch.events import Waker
+from pipeline.watch.originals import Originals
 from pipeline.watch.owner import Owner
 
 
@@ -41,6 +42,21 @@ def test_watch_once_with_a_failure_is_exit_code_1(studio):
     assert "told to fail" in err
     assert Path("outbox/inbox/b--s.png").is_file()
     assert len(list(Path("quarantine").glob("*/a.png"))) == 1
+
+
+def test_a_watch_that_ends_in_time_with_a_failure_is_exit_code_1(studio, monkeypatch):
+    studio.drop("a.png")
+    studio.executor.faults = {"a": "fail"}
+    reject = Originals.reject
+
+    def reject_at_the_end(*arguments):
+        reject(*arguments)
+        monkeypatch.setattr(Deadline, "left_s", -1.0)
+
+    monkeypatch.setattr(Originals, "reject", reject_at_the_end)
+    code, _, err = studio.cli("watch", "--for", "1h")
+    assert code == 1
+    assert "ended: 0 done, 1 quarantined, 0 left" in err
 
 
 @pytest.mark.parametrize(

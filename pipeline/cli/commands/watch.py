@@ -110,10 +110,10 @@ def watch(
         )
         if stopped:
             hooks.stopping()
-    _end(tally, stopped, once)
+    _end(tally, stopped)
 
 
-def _end(tally: Tally, stopped: list[int], once: bool) -> None:
+def _end(tally: Tally, stopped: list[int]) -> None:
     """Raise what sets the exit code of a watch."""
     if stopped:
         raise typer.Exit(128 + stopped[0])
@@ -122,7 +122,7 @@ def _end(tally: Tally, stopped: list[int], once: bool) -> None:
             f"The time is over; {counted(tally.left, 'file')} {are(tally.left)} left.",
             "The next run resumes from there.",
         )
-    if once and tally.quarantined:
+    if tally.quarantined:
         raise typer.Exit(1)
 
 
