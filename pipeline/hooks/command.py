@@ -111,11 +111,27 @@ def _problem_of(code: int) -> str:
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """Ask every process of a command to end, then kill what is left."""
     _signal_group(process, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(TERM_S)
-    _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
-    with suppress(subprocess.TimeoutExpired):  # one that waits for a lost disk cannot even be killed
-        process.wait(KILL_S)
+    until = time.monotonic() + TERM_S
+    while _has_any(process):
+        if time.monotonic() >= until:
+            _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+            with suppress(subprocess.TimeoutExpired):  # one that waits for a lost disk cannot even be killed
+                process.wait(KILL_S)
+            return
+        time.sleep(LOOK_S)
+
+
+def _has_any(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether any process of a command is left; it may have ended before those it started."""
+    if process.poll() is None:
+        return True
+    try:
+        os.killpg(process.pid, 0)
+    except PermissionError:  # it runs as another user
+        return True
+    except (AttributeError, ProcessLookupError):
+        return False
+    return True
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:

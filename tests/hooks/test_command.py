@@ -114,6 +114,23 @@ time.sleep(1000)"""
     wait_until_gone(int(Path("child").read_text()))
 
 
+def test_what_it_started_has_time_to_clean_up_though_it_ended_itself(environment: Path) -> None:
+    child = """import os, signal, time
+def clean(*_):
+    time.sleep(0.1)
+    open("cleaned", "w").close()
+    os._exit(0)
+signal.signal(signal.SIGTERM, clean)
+open("ready", "w").close()
+time.sleep(1000)"""
+    start = f"subprocess.Popen([sys.executable, '-c', {child!r}])"
+    python(
+        f"import subprocess, sys, time; {start}; time.sleep(1000)",
+        must_end=lambda: Path("ready").exists(),
+    )
+    assert Path("cleaned").exists()
+
+
 def test_one_whose_time_is_over_was_late() -> None:
     ended = run("sh", "-c", "echo begun; exec sleep 1000", timeout_s=0.3)
     assert ended.problem == "it was ended, as its time was over (timeout_s)"
