@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,7 +35,6 @@ class HookDisplay(Display):
         self._config = config
         self._is_run = is_run
         self._is_stopping = False
-        self._fault = ""  # that the daemon waits out, without its numbers
         self._ended: tuple[Summary, Path] | None = None
 
     def close(self) -> None:
@@ -66,13 +64,8 @@ class HookDisplay(Display):
     def notify(self, kind: str, text: str, **facts: object) -> None:
         self._is_stopping |= kind == "stopping"
         if kind == "paused":
-            # A disk that is nearly full has a few bytes more or less at every attempt.
-            fault = re.sub(r"\d+", "0", str(facts["error"]))
-            if fault != self._fault:
-                self._queues.tell(_daemon_event("paused", text, facts, self._config))
-            self._fault = fault
+            self._queues.tell(_daemon_event("paused", text, facts, self._config))
         elif kind == "resumed":
-            self._fault = ""
             self._queues.tell(_daemon_event("resumed", text, facts, self._config))
         elif kind == "quarantined":
             self._queues.tell(_quarantine_event(text, facts, self._config))

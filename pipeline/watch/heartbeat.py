@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -169,8 +170,8 @@ class Heartbeat:
     def paused(self, error: PipelineError) -> None:
         """Note a fault of the machine, which has ended the running job. The same fault is reported once."""
         self.state["running"] = None
-        if error.message != self.state["paused"]:
-            self.state["paused"] = error.message
+        before, self.state["paused"] = self.state["paused"], error.message
+        if _without_numbers(error.message) != _without_numbers(before):
             self.notify("paused", f"paused: {error}", error=error.message, next_step=error.next_step)
 
     def resumed(self) -> None:
@@ -212,3 +213,8 @@ class Heartbeat:
             self._unwritten = error.message
         else:
             self._unwritten = ""
+
+
+def _without_numbers(fault: str) -> str:
+    """Return what stays the same of a fault; a disk that is nearly full has more or less free each time."""
+    return re.sub(r"\d+", "0", fault)

@@ -115,22 +115,6 @@ def test_a_pause_and_its_end(told: list[dict[str, Any]]) -> None:
     assert resumed["error"] == ""
 
 
-def test_a_fault_is_told_once_for_each_pause(told: list[dict[str, Any]]) -> None:
-    hooks = display(is_run=False)
-    for error in ("/out: 12 MB free.", "/out: 9 MB free.", "The device is gone.", "/out: 12 MB free."):
-        hooks.notify("paused", f"paused: {error}", error=error, next_step="")
-    hooks.notify("resumed", "resumed")
-    hooks.notify("paused", "paused", error="/out: 12 MB free.", next_step="")
-    faults = [event["error"] for event in told]
-    assert faults == [
-        "/out: 12 MB free.",
-        "The device is gone.",
-        "/out: 12 MB free.",
-        "",
-        "/out: 12 MB free.",
-    ]
-
-
 def test_the_end_of_a_run_is_told_when_all_is_written(told: list[dict[str, Any]], tmp_path: Path) -> None:
     hooks, whole = display(), summary(seconds=60.0)
     whole.failures.append({"name": "b--s", "key": "k", "error": "bad.", "next_step": "Look."})

@@ -85,6 +85,16 @@ def test_the_same_pause_is_reported_once(beating: Beating) -> None:
     assert len(beating.shown.events) == 2  # a new pause
 
 
+def test_a_fault_is_the_same_whatever_its_numbers_are(beating: Beating) -> None:
+    for free in (12, 9, 9, 12):
+        beating.heartbeat.paused(DiskError(f"/out: {free} MB free, 500 MB needed."))
+        assert beating.heartbeat.state["paused"] == f"/out: {free} MB free, 500 MB needed."
+    assert beating.shown.events == [("paused", "paused: /out: 12 MB free, 500 MB needed.")]
+    beating.heartbeat.resumed()
+    beating.heartbeat.paused(DiskError("/out: 9 MB free, 500 MB needed."))
+    assert len(beating.shown.events) == 3
+
+
 def test_a_ledger_that_cannot_be_written_is_reported_once_and_survived(
     beating: Beating, ledger: Ledger, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
