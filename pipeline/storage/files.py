@@ -139,8 +139,7 @@ class Disk:
                 raise
             self._move_across(source, target)
         self.sync_folder(target.parent)
-        with suppress(FileNotFoundError):  # another program moved or removed the folder just now
-            self.sync_folder(source.parent)
+        self.sync_folder(source.parent)
 
     def _move_across(self, source: Path, target: Path) -> None:
         if not os.path.lexists(target):
@@ -157,8 +156,7 @@ class Disk:
             self.sync_folder(target.parent)
         elif not same_bytes(source, target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-        with suppress(FileNotFoundError):  # another program moved or removed it just now
-            self.unlink(source)
+        self.unlink(source)
 
     def remove(self, path: Path) -> None:
         """Delete a file; one that is gone already is fine."""

@@ -76,8 +76,9 @@ class Claims:
                 open_regular(self.inbox / relative).close()  # else it might never leave the claimed folder
                 self.disk.move(self.inbox / relative, claim.path)
             except FileNotFoundError:
-                claim.remove_empty_folders(self.disk)
-                return None
+                if not os.path.lexists(claim.path):  # else it was taken, and only its folder is gone
+                    claim.remove_empty_folders(self.disk)
+                    return None
             except OSError as error:
                 denied = isinstance(error, PermissionError)
                 if os.path.lexists(claim.path) or not (denied or error.errno in NAME_ERRORS):
