@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from ..spec.batches import Batch
-from ..storage.files import walk
 from ..storage.outbox import BatchFolder
 from ..storage.paths import BatchPaths, is_done
 from .summary import COUNTS
@@ -91,7 +89,7 @@ def _read_outcomes(paths: BatchPaths, names: Iterable[str]) -> Plain:
     recorded: set[str] | None = None
     for name in names:
         if recorded is None:
-            recorded = _recorded(paths)
+            recorded = set(paths.recorded_names())
         record = paths.read_record(name) if name in recorded else {}
         picture = {"name": name, "status": _status(paths, record)}
         if key := record.get("key"):
@@ -105,12 +103,6 @@ def _read_outcomes(paths: BatchPaths, names: Iterable[str]) -> Plain:
         found[picture["status"]] += 1
         found["jobs"] += 1
     return found
-
-
-def _recorded(paths: BatchPaths) -> set[str]:
-    """Return the names that have a record."""
-    files = (os.path.relpath(entry.path, paths.logs) for entry in walk(paths.logs, strict=False))
-    return {name.removesuffix(".json").replace(os.sep, "/") for name in files if name.endswith(".json")}
 
 
 def _status(paths: BatchPaths, record: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,10 +20,12 @@ from ..spec.schedule import fit_size, total_steps
 from ..spec.text import counted
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder
+from ..storage.paths import is_done
 from ..storage.places import Place
 from .deadline import Deadline
 from .digests import Digests
-from .records import is_of_same_pair, job_record, what_changed
+from .outdated import Outdated
+from .records import job_record, what_changed
 from .summary import Finished, Status
 
 # `skip`: the picture was made; `restore`: it comes back from `older/`; `publish`: it waits on the stage;
@@ -106,12 +109,17 @@ class BatchNames:
             (repeated if name in seen else seen).add(name)
         return repeated
 
+    def sharing(self, name: str) -> Sequence[Job]:
+        """Return the jobs of a name that occurs more than once; none for other names."""
+        return self._sharing.get(name, ())
+
     @cached_property
-    def contested(self) -> set[str]:
-        """The names that occur in different jobs."""
-        first: dict[str, Job] = {}
-        named = ((job.name.casefold(), job) for job in self._jobs())
-        return {name for name, job in named if name in self.repeated and first.setdefault(name, job) != job}
+    def _sharing(self) -> dict[str, list[Job]]:
+        found: defaultdict[str, list[Job]] = defaultdict(list)
+        for job in self._jobs() if self.repeated else ():
+            if (name := job.name.casefold()) in self.repeated:
+                found[name].append(job)
+        return found
 
 
 class Planner:
@@ -136,6 +144,7 @@ class Planner:
         self.digests = digests
         self.options = options
         self.names = None if jobs is None else BatchNames(jobs)
+        self.outdated = None if self.names is None else Outdated(folder.paths, self.names.sharing, self._key)
 
     def decide(self, job: Job) -> Decision:
         """Decide what to do with a job.
@@ -145,14 +154,12 @@ class Planner:
             MachineError: weights are missing, or a folder cannot be read.
         """
         try:
-            key = job_key(job, self.digests, self.executor.encoder_info(job.recipe.encoder))
+            key = self._key(job)
         except ImageError as error:
             # A hash of the path stands for the key, so that jobs of one name are told apart.
             content = hashlib.sha256(os.fsencode(job.content)).hexdigest()
             return _failing(job, self.folder.places.choose(job.name, job.recipe.suffix, content), "", error)
-        place = self.folder.places.choose(
-            job.name, job.recipe.suffix, key, job.drop, lambda r: self._replaces(job, r)
-        )
+        place = self._choose(job, key)
         try:
             return self._decide(job, key, place)
         except PathError as error:
@@ -178,13 +185,19 @@ class Planner:
         steps = self.executor.progress(key)
         return Decision(job, "run", place, self._why(job, key, place, steps), key, steps)
 
-    def _replaces(self, job: Job, record: Mapping[str, Any]) -> bool:
-        """Tell whether a job replaces a recorded result: of the same pair, under a name no other job has."""
-        return (
-            self.names is not None
-            and is_of_same_pair(record, job)
-            and job.name.casefold() not in self.names.contested
+    def _choose(self, job: Job, key: str) -> Place:
+        """Choose a job's name, and the results that it replaces."""
+        places, outdated = self.folder.places, self.outdated
+        if outdated is None:
+            return places.choose(job.name, job.recipe.suffix, key, job.drop)
+        place = places.choose(
+            job.name, job.recipe.suffix, key, job.drop, lambda record: outdated.includes(record, job)
         )
+        beside = (name for name in outdated.beside(job) if name != place.name)
+        return replace(place, outdated=tuple(beside))
+
+    def _key(self, job: Job) -> str:
+        return job_key(job, self.digests, self.executor.encoder_info(job.recipe.encoder))
 
     def _was_published(self, job: Job, key: str) -> bool:
         """Tell whether a drop's result was published, even if its files were removed since."""
@@ -210,13 +223,15 @@ class Planner:
             return "forced"
         if place.missing:
             return "its picture is not there any more"
-        record = self.folder.paths.read_record(place.name)
-        if record.get("status") == "failed":
+        records = [self.folder.paths.read_record(name) for name in (place.name, *place.outdated)]
+        if records[0].get("status") == "failed":
             return "failed before"
-        if record.get("status") == "done" and record.get("key") != key:
+        if older := [record for record in records if is_done(record) and record.get("key") != key]:
             encoder = self.executor.encoder_info(job.recipe.encoder)
             new = job_record(job, key, self.digests, encoder, JobResult("done"))
-            return f"{what_changed(record, new)} changed; the older result goes to older/"
+            # Of jobs that share a pair and a name, that which is most alike.
+            changed = min((what_changed(record, new) for record in older), key=len)
+            return f"{changed} changed; the older result goes to older/"
         return "new"
 
 

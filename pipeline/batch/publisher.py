@@ -66,10 +66,11 @@ class Publisher:
             result = replace(result, notes=(*result.notes, note))
         suffix, log = decision.job.recipe.suffix, log_bytes(result.log_header, result.log_rows)
         record, modified_ns = self._record(decision, result), self._modified_ns(decision)
+        name, outdated = decision.name, decision.place.outdated
         try:
             path = self._publish(
                 decision,
-                self.folder.stage_result(decision.name, suffix, result.image, log, record, modified_ns),
+                self.folder.stage_result(name, suffix, result.image, log, record, modified_ns, outdated),
             )
         except PathError as error:
             return self.fail(decision, JobResult.failure(error))

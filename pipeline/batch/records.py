@@ -11,6 +11,9 @@ from typing import Any
 from ..spec.jobs import NO_IDENTITY, EncoderInfo, Job, JobResult, result_summary
 from ..spec.regions import color_value
 
+# A content and its styles, by their paths.
+Pair = tuple[str, tuple[str, ...]]
+
 
 def job_record(
     job: Job, key: str, digests: Mapping[Path, str], encoder: EncoderInfo | None, result: JobResult
@@ -44,13 +47,17 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def is_of_same_pair(record: Mapping[str, Any], job: Job) -> bool:
-    """Tell whether a record is of a job's content and styles, by their paths."""
+def pair_of_record(record: Mapping[str, Any]) -> Pair | None:
+    """Return the pair of a record; None if it is damaged."""
     try:
-        found = record["content"]["path"], [image["path"] for image in record["style"]["images"]]
+        images = record["style"]["images"]
+        return str(record["content"]["path"]), tuple(str(image["path"]) for image in images)
     except (KeyError, TypeError):
-        return False
-    return found == (str(job.origin or job.content), [str(path) for path, _ in job.style.images])
+        return None
+
+
+def pair_of_job(job: Job) -> Pair:
+    return str(job.origin or job.content), tuple(str(path) for path, _ in job.style.images)
 
 
 def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .files import Disk, same_bytes
-from .paths import BatchPaths, is_done, json_bytes, older_names
+from .paths import BatchPaths, is_done, json_bytes, name_without_id, older_names
 from .stage import Stage
 
 
@@ -24,7 +24,7 @@ class OlderResults:
         held = self.paths.read_record(name)
         if not is_done(held) or held.get("key") == key:
             return ""
-        candidates = older_names(name, str(held.get("key")))
+        candidates = _older_names(name, held)
         suffix = suffix_of(held, name)
         return next((each for each in candidates if self._may_keep(each, suffix, held)), candidates[-1])
 
@@ -34,7 +34,7 @@ class OlderResults:
         return same or not (record or os.path.lexists(self.paths.image(older, suffix)))
 
     def move_here(self, name: str, held: Mapping[str, Any], older: str) -> None:
-        """Move the result whose name a staged one takes, or what is left of it, to `older/`, record last.
+        """Move a result that a staged one replaces, or what is left of it, to `older/`, record last.
 
         After an interruption the same call resumes. It does nothing if a staged record names a place that
         cannot be right, or if another file is there: the staged result then gets an id.
@@ -42,7 +42,7 @@ class OlderResults:
         paths, suffix = self.paths, suffix_of(held, name)
         source, target = paths.image(name, suffix), paths.image(older, suffix)
         same = paths.read_record(older).get("key") == held.get("key")
-        if older not in older_names(name, str(held.get("key"))):
+        if older not in _older_names(name, held):
             return
         if os.path.lexists(source) and os.path.lexists(target) and not (same or same_bytes(source, target)):
             return
@@ -65,6 +65,12 @@ class OlderResults:
         suffix = suffix_of(self.paths.read_record(older), older)
         for path in (self.paths.image(older, suffix), self.paths.log(older), self.paths.record(older)):
             self.disk.remove(path)
+
+
+def _older_names(name: str, held: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names that the result of a record may get; one that has an id already keeps it."""
+    key = str(held.get("key"))
+    return older_names(name_without_id(name, key), key)
 
 
 def suffix_of(record: Mapping[str, Any], name: str) -> str:

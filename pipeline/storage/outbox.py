@@ -31,7 +31,7 @@ class BatchFolder:
     """One batch's folder in the outbox, which one process at a time writes to, or several shards of it.
 
     A result is staged whole and leaves the stage by renames. A staged result will be published, by the next
-    owner of the lock if need be. If it takes the name of an older result, that one is moved to `older/`.
+    owner of the lock if need be. The results that it replaces are moved to `older/`.
     """
 
     def __init__(self, outbox: Path, batch: str, disk: Disk | None = None, shard: str = "") -> None:
@@ -57,10 +57,12 @@ class BatchFolder:
         log: bytes,
         record: Mapping[str, Any],
         modified_ns: int | None = None,
+        outdated: Sequence[str] = (),
     ) -> Path:
         """Put a whole result on the stage, durably; from now on it need not be computed again.
 
-        The image gets the modification time `modified_ns`, in nanoseconds since 1970; None is now.
+        The image gets the modification time `modified_ns`, in nanoseconds since 1970; None is now. When it is
+        published, it replaces the result of its name and those of the names `outdated`.
 
         Raises:
             PathError, DiskError: it cannot be written.
@@ -68,8 +70,9 @@ class BatchFolder:
         key = str(record["key"])
         full = {**record, "image": f"{name}{suffix}"}
         full.pop("replaced", None)
-        if older := self._older.name_for_replaced(name, key):
-            full["replaced"] = older
+        older = {each: self._older.name_for_replaced(each, key) for each in (name, *outdated)}
+        if replaced := {each: to for each, to in older.items() if to}:
+            full["replaced"] = replaced
         with self.paths.errors():
             self._check_same_folder()
             return self.stage.put(key, suffix, image, log, full, modified_ns)
@@ -93,10 +96,8 @@ class BatchFolder:
 
     def _move_to_place(self, staged: Path, record: Mapping[str, Any], name: str, suffix: str) -> Path:
         key, image = str(record["key"]), staged / f"image{suffix}"
-        held = self.paths.read_record(name)
-        ours = held.get("key") == key
-        if is_done(held) and not ours:
-            self._older.move_here(name, held, str(record.get("replaced")))
+        ours = self.paths.read_record(name).get("key") == key
+        self._move_replaced(record, name, key)
         if image.exists() and os.path.lexists(self.paths.image(name, suffix)) and not ours:
             # Someone put a file of this name there since the job got it.
             name = self.places.give_free(name_without_id(name, key), suffix, key)
@@ -108,6 +109,15 @@ class BatchFolder:
         self.stage.move_out(staged / RECORD, self.paths.record(name), replace=True)
         self._remove_staged(staged)
         return path
+
+    def _move_replaced(self, record: Mapping[str, Any], name: str, key: str) -> None:
+        """Move what a staged result replaces to `older/`: results of its own name, or of that with an id."""
+        replaced, own = record.get("replaced"), {name, name_without_id(name, key)}
+        for source, older in replaced.items() if isinstance(replaced, dict) else ():
+            held = self.paths.read_record(source)
+            held_key = str(held.get("key"))
+            if is_done(held) and held_key != key and name_without_id(source, held_key) in own:
+                self._older.move_here(source, held, str(older))
 
     def _remove_staged(self, staged: Path) -> None:
         if not self.stage.remove(staged):
@@ -134,7 +144,7 @@ class BatchFolder:
         with self.paths.errors():
             suffix, image, log, record = self._older.read(place.older)
             record |= {"drop": drop} if drop else {}
-            return self.stage_result(place.name, suffix, image, log, record, modified_ns)
+            return self.stage_result(place.name, suffix, image, log, record, modified_ns, place.outdated)
 
     def remove_older(self, place: Place) -> None:
         """Remove an older result that was published again.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PathError
-from .files import disk_errors, read_json_object
+from .files import disk_errors, read_json_object, walk
 from .system import NAME_ERRORS
 
 # Our own folder in a watched folder and in its outbox. It also tells them from an empty mount point.
@@ -87,6 +87,11 @@ class BatchPaths:
         path = f"{self.folder}/logs/{name}.json"
         with disk_errors(path, "cannot be read", "Check the disk and its permissions."):
             return read_json_object(path)
+
+    def recorded_names(self) -> Iterator[str]:
+        """Yield the names that have a record."""
+        files = (os.path.relpath(entry.path, self.logs) for entry in walk(self.logs, strict=False))
+        return (file.removesuffix(".json").replace(os.sep, "/") for file in files if file.endswith(".json"))
 
     def has_image(self, record: Mapping[str, Any]) -> bool:
         return os.path.isfile(os.path.join(self.folder, str(record.get("image") or "")))

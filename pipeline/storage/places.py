@@ -23,13 +23,14 @@ class Place:
     """Where a job's files go. `done`: they are there, with a record that names its key.
 
     If the job is not done, its image may be `missing` although the record is there, or its result may be kept
-    under the name `older`.
+    under the name `older`. Results of the names `outdated` move to `older/` when the job's is published.
     """
 
     name: str
     done: bool
     missing: bool = False
     older: str = ""
+    outdated: tuple[str, ...] = ()
 
 
 class Places:

@@ -134,6 +134,18 @@ def test_a_plan_says_why(workshop: Workshop, make_picture: MakePicture) -> None:
     assert reasons()["a--s"] == "the recipe changed; the older result goes to older/"
 
 
+def test_a_plan_says_what_changed_of_jobs_that_share_a_pair_and_a_name(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    pair = {"content": "photos/a.png", "style": "styles/s.png"}
+    make_manifest({"pairs": [pair, {**pair, "recipe": {"tv_weight": 1.5}}]})
+    workshop.run()
+    make_picture("photos/a.png", 99)
+    planned = workshop.plan()
+    assert [each.reason for each in planned] == ["the content changed; the older result goes to older/"] * 2
+    assert [each.name for each in planned] == [each.name for each in workshop.run().observer.finished]
+
+
 def test_a_plan_says_that_an_older_result_comes_back(workshop: Workshop) -> None:
     workshop.run()
     workshop.run(flags={"tv_weight": 9})

@@ -46,7 +46,7 @@ def test_the_newest_result_of_a_changed_picture_takes_the_name(
         assert workshop.record(older)["key"] == old[name]
         assert workshop.record(older)["image"] == f"{older}.png"
         assert (workshop.batch_folder / f"logs/{older}.csv").is_file()
-        assert workshop.record(name)["replaced"] == older
+        assert workshop.record(name)["replaced"] == {name: older}
     assert len(after) == 6
     assert set(workshop.run().observer.statuses.values()) == {"skipped"}
     assert workshop.pictures() == after
@@ -124,6 +124,116 @@ def test_jobs_that_share_a_name_never_take_each_others_results(
     assert {name: after[name] for name in before} == before
     assert len(after) == 3
     assert not (workshop.batch_folder / "older").exists()
+
+
+def shown(workshop: Workshop) -> set[str]:
+    """The pictures of a batch that are not in `older/`."""
+    return {name for name in workshop.pictures() if "/" not in name}
+
+
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("contents", [["photos/a.png"], ["photos/a.png", "more/a.png"]], ids=["pair", "name"])
+def test_results_of_jobs_that_share_a_name_move_to_older_when_they_change_and_come_back(
+    contents: list[str],
+    width: int,
+    workshop: Workshop,
+    make_picture: MakePicture,
+    make_manifest: MakeManifest,
+) -> None:
+    """The recipes of one pair, or pictures of one name, are told apart by their keys."""
+    make_picture("more/a.png", 5)
+    pair = {"content": contents[-1], "style": "styles/s.png", "recipe": {"tv_weight": 1.5}}
+    make_manifest({"contents": contents, "styles": ["styles/s.png"], "pairs": [pair]})
+    count = len(contents) + 1
+
+    def run(**flags: Any) -> tuple[Counter[str], set[str]]:
+        workers = [FakeExecutor() for _ in range(width)]
+        finished = workshop.run(FakeExecutor(), flags=flags, workers=workers).observer.finished
+        keys = {workshop.record(each.name)["key"] for each in finished}
+        assert len(keys) == len(shown(workshop)) == count
+        assert "a--s.png" in shown(workshop)
+        return Counter(each.status for each in finished), keys
+
+    before = run()
+    assert before[0] == {"done": count}
+    for seed in (1, 2):
+        assert run(seed=seed)[0] == {"done": count}
+        assert len(workshop.pictures()) == (seed + 1) * count
+    again = workshop.pictures()
+    assert run(seed=2)[0] == {"skipped": count}
+    assert workshop.pictures() == again
+    assert run() == ({"skipped": count}, before[1])
+    assert len(workshop.pictures()) == 3 * count
+
+
+def test_a_result_that_shares_a_name_stays_until_its_pair_is_made_again(
+    workshop: Workshop, make_manifest: MakeManifest
+) -> None:
+    def sweep(*values: int) -> set[str]:
+        make_manifest(
+            {
+                "contents": ["photos/a.png"],
+                "styles": ["styles/s.png"],
+                "recipe": {"name": "{content}"},
+                "sweep": {"tv_weight": values},
+            }
+        )
+        workshop.run()
+        return {str(workshop.record(name[:-4])["recipe"]["tv_weight"]) for name in shown(workshop)}
+
+    assert sweep(1, 2, 3) == {"1.0", "2.0", "3.0"}
+    assert sweep(2) == {"1.0", "2.0", "3.0"}
+    assert sweep(2, 4) == {"2.0", "4.0"}
+    assert sweep(5) == {"5.0"}
+
+
+def test_while_an_input_cannot_be_read_no_result_of_a_shared_name_moves(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    """The result of the job whose key is not known is still its result."""
+    start = make_picture("start.png", 5)
+    pair = {"content": "photos/a.png", "style": "styles/s.png"}
+    make_manifest(
+        {"pairs": [{**pair, "recipe": {"init": "start.png"}}, {**pair, "recipe": {"tv_weight": 1}}]}
+    )
+    workshop.run()
+    before = shown(workshop)
+    make_manifest(
+        {"pairs": [{**pair, "recipe": {"init": "start.png"}}, {**pair, "recipe": {"tv_weight": 2}}]}
+    )
+    batch = workshop.read()
+    start.unlink()
+    with workshop.planner(batch=batch) as planner:
+        outdated = [planner.decide(job) for job in batch.jobs()][1].place
+    assert outdated.outdated == ()
+    assert f"{outdated.name}.png" not in before
+
+
+def test_a_result_beside_a_file_of_another_program_moves_as_well(workshop: Workshop) -> None:
+    workshop.keep_one_style()
+    workshop.batch_folder.mkdir(parents=True)
+    (workshop.batch_folder / "a--s.png").write_bytes(b"mine")
+    workshop.run()
+    before = shown(workshop)
+    workshop.run(flags={"seed": 1})
+    assert len(shown(workshop)) == 3
+    assert len(before & shown(workshop)) == 2
+    assert workshop.pictures()["a--s.png"] == b"mine"
+    workshop.run()
+    assert shown(workshop) == before
+
+
+def test_a_result_whose_name_only_looks_as_if_it_had_an_id_stays(
+    workshop: Workshop, make_manifest: MakeManifest
+) -> None:
+    """One style under two names, in two manifests of a batch."""
+    named = {"image": "styles/s.png", "name": "s-20240101"}
+    make_manifest({"batch": "night", "contents": ["photos/a.png"], "styles": [named]})
+    workshop.run()
+    make_manifest({"batch": "night", "contents": ["photos/a.png"], "styles": ["styles/s.png"]})
+    workshop.run()
+    workshop.run(flags={"seed": 1})
+    assert shown(workshop) == {"a--s.png", "a--s-20240101.png"}
 
 
 def test_a_result_of_another_picture_of_that_name_stays_where_it_is(

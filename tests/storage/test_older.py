@@ -71,7 +71,7 @@ def test_the_newest_result_has_the_name_and_the_older_one_moves_whole(folder: Ba
         "key": KEY_A,
         "image": f"{older}.png",
     }
-    new = {"status": "done", "key": KEY_B, "image": "a--s.png", "replaced": older}
+    new = {"status": "done", "key": KEY_B, "image": "a--s.png", "replaced": {"a--s": older}}
     assert folder.paths.read_record("a--s") == new
     assert folder.places.choose("a--s", ".png", KEY_B).done
     assert folder.places.choose("a--s", ".png", KEY_A, replaces=lambda record: True).older == older
@@ -147,6 +147,43 @@ def test_killed_anywhere_a_result_comes_back_whole(tmp_path: Path) -> None:
         assert len(files(after)) == 6, points[at]
 
 
+@pytest.mark.usefixtures("no_waiting")
+def test_killed_anywhere_all_that_a_result_replaces_is_there_once_and_whole(tmp_path: Path) -> None:
+    """The result of its name, and one that has an id and keeps it in `older/`."""
+    beside = f"a--s-{KEY_C[:8]}"
+
+    def prepared(place: Path) -> BatchFolder:
+        publish(fresh(place), "a--s", KEY_A, OLD)
+        publish(fresh(place), beside, KEY_C, IMAGE)
+        return fresh(place)
+
+    def make_both_outdated(folder: BatchFolder) -> None:
+        place = folder.places.choose("a--s", ".png", KEY_B, replaces=lambda record: True)
+        if not place.done:
+            record = {"status": "done", "key": KEY_B}
+            staged = folder.stage_result(place.name, ".png", NEW, LOG, record, outdated=[beside])
+            folder.publish_staged(staged)
+
+    prepared(tmp_path / "measured")
+    points = points_of(tmp_path / "measured", make_both_outdated)
+    staged = next(i for i, point in enumerate(points) if point.endswith(KEY_B) and "after rename" in point)
+    for at in range(len(points)):
+        place = tmp_path / str(at)
+        prepared(place)
+        with suppress(Killed):
+            make_both_outdated(dying(place, at)[0])
+        shown = [image for path, image in images(fresh(place)).items() if ".staged" not in path]
+        assert (shown.count(OLD), shown.count(IMAGE)) == (1, 1), points[at]
+        again = fresh(place)
+        with again.locked():
+            assert again.places.choose("a--s", ".png", KEY_B).done == (at >= staged), points[at]
+            make_both_outdated(again)
+        after = dict(zip(REPLACED, (NEW, OLD), strict=True)) | {f"older/{beside}.png": IMAGE}
+        assert images(again) == after, points[at]
+        assert again.places.choose("a--s", ".png", KEY_C).older == f"older/{beside}"
+        assert len(files(again)) == 9, points[at]
+
+
 @pytest.mark.parametrize(
     "operation", ["write", "sync", "sync_folder", "rename", "replace", "unlink", "mkdir"]
 )
@@ -192,15 +229,28 @@ def test_a_file_put_into_older_at_the_last_moment_leaves_both_where_they_are(tmp
     assert_records_are_true(folder)
 
 
-def test_a_staged_record_moves_no_result_to_where_it_does_not_belong(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        "older/a--s-aaaaaaaa",
+        {"a--s": "../../../elsewhere"},
+        {"a--s": "older/a--s-bbbbbbbb"},
+        {"b--s": f"older/b--s-{KEY_C[:8]}"},
+    ],
+    ids=range(4),
+)
+def test_a_staged_record_moves_no_result_that_is_not_its_own_or_where_it_does_not_belong(
+    replaced: object, tmp_path: Path
+) -> None:
     folder = fresh(tmp_path)
     publish(folder, "a--s", KEY_A, OLD)
+    publish(folder, "b--s", KEY_C, IMAGE)
     place = folder.places.choose("a--s", ".png", KEY_B, replaces=lambda record: True)
     staged = folder.stage_result(place.name, ".png", NEW, LOG, {"status": "done", "key": KEY_B})
     record = json.loads((staged / "record.json").read_bytes())
-    (staged / "record.json").write_text(json.dumps({**record, "replaced": "../../../elsewhere"}))
+    (staged / "record.json").write_text(json.dumps({**record, "replaced": replaced}))
     folder.publish_staged(staged)
-    assert images(folder) == {"a--s.png": OLD, f"a--s-{KEY_B[:8]}.png": NEW}
+    assert images(folder) == {"a--s.png": OLD, f"a--s-{KEY_B[:8]}.png": NEW, "b--s.png": IMAGE}
 
 
 def test_results_of_three_recipes_take_turns(folder: BatchFolder, tmp_path: Path) -> None:
