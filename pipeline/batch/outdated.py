@@ -1,4 +1,4 @@
-"""Which results of a batch's folder no job of the batch makes any more."""
+"""Which results and failures in a batch's folder are of no job of the batch any more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ImageError
 from ..spec.jobs import Job
 from ..storage.paths import ID_LENGTHS, BatchPaths, names_with_ids
-from .records import Pair, pair_of_job, pair_of_record
+from .records import Pair, key_of_unread, pair_of_job, pair_of_record
 
 
 class Outdated:
@@ -34,20 +34,26 @@ class Outdated:
         """Tell whether a job replaces the recorded result, which has its name and another key."""
         return pair_of_record(record) == pair_of_job(job) and self._no_job_has(record, job.name)
 
-    def beside(self, job: Job) -> list[str]:
-        """Return the names with an id whose results a job replaces as well."""
+    def beside(self, job: Job, key: str) -> list[str]:
+        """Return the names with an id whose results or failures a job replaces as well.
+
+        The job itself may have failed under one of them, beside the result that it replaces now.
+        """
         if job.name not in self._with_ids:
             return []
         if job.name not in self._beside:
             self._beside[job.name] = self._read_beside(job.name)
-        return self._beside[job.name].get(pair_of_job(job), [])
+        own = [name for name in names_with_ids(job.name, key) if name in self._with_ids[job.name]]
+        return own + self._beside[job.name].get(pair_of_job(job), [])
 
     def _read_beside(self, name: str) -> dict[Pair | None, list[str]]:
         found: defaultdict[Pair | None, list[str]] = defaultdict(list)
-        for each in self._with_ids[name]:
+        for each in sorted(self._with_ids[name]):
             record = self.paths.read_record(each)
-            if each in names_with_ids(name, str(record.get("key"))) and self._no_job_has(record, name):
-                found[pair_of_record(record)].append(each)
+            pair = pair_of_record(record)
+            key = str(record.get("key") or (pair and key_of_unread(pair[0])))
+            if each in names_with_ids(name, key) and self._no_job_has(record, name):
+                found[pair].append(each)
         return found
 
     def _no_job_has(self, record: Mapping[str, Any], name: str) -> bool:
@@ -61,11 +67,11 @@ class Outdated:
         return keys is not None and record.get("key") not in keys
 
     @cached_property
-    def _with_ids(self) -> dict[str, list[str]]:
+    def _with_ids(self) -> dict[str, set[str]]:
         """The names of records that may end with an id, by what is before it."""
-        found: defaultdict[str, list[str]] = defaultdict(list)
+        found: defaultdict[str, set[str]] = defaultdict(set)
         for name in self.paths.recorded_names():
             plain, _, end = name.rpartition("-")
             if len(end) in ID_LENGTHS:
-                found[plain].append(name)
+                found[plain].add(name)
         return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +23,7 @@ from ..storage.places import Place
 from .deadline import Deadline
 from .digests import Digests
 from .outdated import Outdated
-from .records import job_record, what_changed
+from .records import job_record, key_of_unread, what_changed
 from .summary import Finished, Status
 
 # `skip`: the picture was made; `restore`: it comes back from `older/`; `publish`: it waits on the stage;
@@ -156,9 +154,8 @@ class Planner:
         try:
             key = self._key(job)
         except ImageError as error:
-            # A hash of the path stands for the key, so that jobs of one name are told apart.
-            content = hashlib.sha256(os.fsencode(job.content)).hexdigest()
-            return _failing(job, self.folder.places.choose(job.name, job.recipe.suffix, content), "", error)
+            stand_in = key_of_unread(str(job.content))
+            return _failing(job, self.folder.places.choose(job.name, job.recipe.suffix, stand_in), "", error)
         place = self._choose(job, key)
         try:
             return self._decide(job, key, place)
@@ -186,14 +183,14 @@ class Planner:
         return Decision(job, "run", place, self._why(job, key, place, steps), key, steps)
 
     def _choose(self, job: Job, key: str) -> Place:
-        """Choose a job's name, and the results that it replaces."""
+        """Choose a job's name, and the results and failures that it replaces."""
         places, outdated = self.folder.places, self.outdated
         if outdated is None:
             return places.choose(job.name, job.recipe.suffix, key, job.drop)
         place = places.choose(
             job.name, job.recipe.suffix, key, job.drop, lambda record: outdated.includes(record, job)
         )
-        beside = (name for name in outdated.beside(job) if name != place.name)
+        beside = (name for name in outdated.beside(job, key) if name != place.name)
         return replace(place, outdated=tuple(beside))
 
     def _key(self, job: Job) -> str:

@@ -57,6 +57,7 @@ class Publisher:
                 self.folder.remove_older(place)
         except PathError as error:
             return self.fail(decision, JobResult.failure(error))
+        self.folder.remove_failures(place.outdated)
         restored = decision.action == "restore"
         return decision.finished("skipped", path=path, missing=place.missing, restored=restored)
 
@@ -74,6 +75,7 @@ class Publisher:
             )
         except PathError as error:
             return self.fail(decision, JobResult.failure(error))
+        self.folder.remove_failures(outdated)
         self.executor.forget(decision.key)
         return decision.finished("done", path=path, seconds=result.seconds, notes=result.notes)
 
@@ -84,7 +86,8 @@ class Publisher:
             result = replace(result, error=result.error.replace(str(job.content), str(job.origin)))
         if self.folder.places.has_result(place.name, key):  # another job's, which keeps its name and record
             place = self.folder.places.choose_beside(place, job.recipe.suffix, key)
-            decision = replace(decision, place=place)
+        self.folder.remove_failures(name for name in decision.place.outdated if name != place.name)
+        decision = replace(decision, place=place)
         if not self.folder.places.has_done(place.name, key):
             with suppress(PathError):  # where a name cannot be used, this is why it failed
                 self.folder.write_record(place.name, self._record(decision, result))

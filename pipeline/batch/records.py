@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -58,6 +60,11 @@ def pair_of_record(record: Mapping[str, Any]) -> Pair | None:
 
 def pair_of_job(job: Job) -> Pair:
     return str(job.origin or job.content), tuple(str(path) for path, _ in job.style.images)
+
+
+def key_of_unread(content: str) -> str:
+    """Return what stands for the key of a job that has none, so that jobs of one name are told apart."""
+    return hashlib.sha256(os.fsencode(content)).hexdigest()
 
 
 def what_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,17 @@ class BatchFolder:
 
     def write_record(self, name: str, record: Mapping[str, Any]) -> None:
         self._put(self.paths.record(name), json_bytes(record))
+
+    def remove_failures(self, names: Iterable[str]) -> None:
+        """Remove those of these records that say why a job failed.
+
+        Raises:
+            DiskError: one cannot be removed.
+        """
+        with self.paths.errors():
+            for name in names:
+                if self.paths.read_record(name).get("status") == "failed":
+                    self.disk.remove(self.paths.record(name))
 
     def write_snapshot(self, name: str, suffix: str, image: bytes) -> None:
         self._put(self.paths.image(name, suffix), image)

@@ -23,7 +23,8 @@ class Place:
     """Where a job's files go. `done`: they are there, with a record that names its key.
 
     If the job is not done, its image may be `missing` although the record is there, or its result may be kept
-    under the name `older`. Results of the names `outdated` move to `older/` when the job's is published.
+    under the name `older`. When the job's result is published, results of the names `outdated` move to
+    `older/`, and failures of these names are forgotten.
     """
 
     name: str

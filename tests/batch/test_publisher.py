@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from fakes import FakeExecutor, MakeManifest, MakePicture, Recorder, Workshop, picture_bytes
 
+from pipeline.batch import digests
 from pipeline.batch.runner import Runner
 from pipeline.errors import DiskError
 from pipeline.spec.jobs import EncoderInfo
 from pipeline.storage import outbox
+from pipeline.storage.files import sha256_of
 from pipeline.storage.ledger import Ledger
 
 ALL = ["a--s", "b--s", "a--t", "b--t"]
@@ -273,6 +278,62 @@ def test_a_changed_picture_that_fails_leaves_its_old_result_alone(
     assert workshop.record(failed.name)["status"] == "failed"
     assert workshop.run().summary.done == 2
     assert len(workshop.pictures()) == 6
+
+
+def failures(workshop: Workshop) -> int:
+    records = (workshop.batch_folder / "logs").glob("*.json")
+    return sum(workshop.record(path.stem)["status"] == "failed" for path in records)
+
+
+def refuse_a(path: Path, tick: Callable[[], None]) -> str:
+    """`sha256_of` where one picture cannot be read."""
+    if path.name == "a.png":
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    return sha256_of(path, tick)
+
+
+@pytest.mark.parametrize("repaired", [1, 99], ids=["as it was", "anew"])
+def test_the_failures_of_a_picture_are_forgotten_when_it_is_repaired(
+    repaired: int, workshop: Workshop, make_picture: MakePicture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is broken, the failure of its last version is recorded, beside its result."""
+    workshop.keep_one_style()
+    make_picture("photos/a.png", seed=1)
+    workshop.run()
+    for broken in (7, 8):
+        make_picture("photos/a.png", seed=broken)
+        assert workshop.run(FakeExecutor({"a": "fail"})).summary.failed == 1
+        assert failures(workshop) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(digests, "sha256_of", refuse_a)
+        assert workshop.run().summary.failed == 1
+    assert failures(workshop) == 2
+    make_picture("photos/a.png", seed=repaired)
+    assert workshop.run().summary.failed == 0
+    assert failures(workshop) == 0
+
+
+def test_the_failure_of_a_job_is_forgotten_when_it_succeeds(
+    workshop: Workshop, make_picture: MakePicture
+) -> None:
+    workshop.keep_one_style()
+    workshop.run()
+    make_picture("photos/a.png", seed=99)
+    workshop.run(FakeExecutor({"a": "fail"}))
+    workshop.run()
+    assert failures(workshop) == 0
+
+
+def test_the_failures_of_other_jobs_that_share_a_name_are_kept(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    make_picture("more/z.png", 5)
+    make_manifest({"contents": ["photos/a.png", "more/z.png"], "styles": ["styles/s.png"]})
+    assert workshop.run(FakeExecutor({"z": "fail"}), flags={"name": "x"}).summary.failed == 1
+    assert workshop.run(FakeExecutor({"z": "fail"}), flags={"name": "x"}).summary.failed == 1
+    assert failures(workshop) == 1
+    workshop.run(flags={"name": "x"})
+    assert failures(workshop) == 0
 
 
 def test_a_changed_recipe_or_encoder_runs_again(workshop: Workshop) -> None:
