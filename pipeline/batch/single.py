@@ -18,7 +18,7 @@ from ..spec.recipe import SUFFIXES, Recipe, merged_recipe
 from ..spec.regions import Color, check_regions, region_color
 from ..storage.files import Disk
 from ..storage.stage import NO_TIME
-from ..storage.temporary import write_file
+from ..storage.temporary import check_writable, write_file
 from .digests import Digests, ReadingStopped
 from .summary import Finished, Observer
 
@@ -130,6 +130,7 @@ def run_single(
         return Finished(job, job.name, "skipped", key, path)
     if made_by:
         raise _in_the_way(path, "was made from other pictures or with another recipe")
+    check_writable(path)
     observer.encoder_chosen(encoder)
     observer.job_started(job, job.name)
 
@@ -170,7 +171,7 @@ def _error_of(result: JobResult) -> PipelineError:
 
 def _is_one_of(path: Path, inputs: Sequence[Path]) -> bool:
     """Tell whether a result would replace an input, which may be the only copy."""
-    return path.exists() and any(one.exists() and path.samefile(one) for one in inputs)
+    return os.path.exists(path) and any(os.path.exists(one) and path.samefile(one) for one in inputs)
 
 
 def _in_the_way(path: Path, why: str) -> UsageError:

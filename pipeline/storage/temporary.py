@@ -30,6 +30,20 @@ def write_file(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file can be written, before anything is computed for it; its folder is made.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    with disk_errors(path, "cannot be written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            path.lstat()  # its name may be too long
+        with unfinished_file(path.parent):
+            pass
+
+
 @contextmanager
 def published(path: Path) -> Iterator[BinaryIO]:
     """Yield a hidden file beside `path`; if the block succeeds, flush it to the disk and rename it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from fakes import QUICK, FakeExecutor, Fault, Recorder, Workshop, picture_bytes
 
 from pipeline.batch.single import run_single, single_job, single_style
-from pipeline.errors import DeviceError, ImageError, JobError, UsageError
+from pipeline.errors import DeviceError, DiskError, ImageError, JobError, UsageError
 from pipeline.spec.jobs import Job
 
 
@@ -74,3 +75,27 @@ def test_a_single_job_of_a_missing_picture_is_an_error(workshop: Workshop) -> No
     job.content.unlink()
     with pytest.raises(ImageError, match=r"a\.png: cannot be read"):
         run_single(job, path, FakeExecutor(), Recorder(), lambda: False)
+
+
+@pytest.mark.parametrize("out", ["file/me.png", "x" * 260 + ".png"], ids=["file", "long"])
+def test_a_single_result_that_cannot_be_written_is_not_computed(out: str, workshop: Workshop) -> None:
+    Path("file").touch()
+    executor = FakeExecutor()
+    job, path = single(workshop, None)[0], Path(out)
+    with pytest.raises(DiskError, match=r"\.png: cannot be written"):
+        run_single(job, path, executor, Recorder(), lambda: False)
+    assert executor.ran == []
+
+
+def test_a_single_result_in_a_folder_that_refuses_files_is_not_computed(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    executor = FakeExecutor()
+    job, path = single(workshop, Path("out/me.png"))
+    monkeypatch.setattr("pipeline.storage.temporary._create_temporary", refuse)
+    with pytest.raises(DiskError, match=r"out/me\.png: cannot be written"):
+        run_single(job, path, executor, Recorder(), lambda: False)
+    assert executor.ran == []

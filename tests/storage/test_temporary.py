@@ -16,7 +16,7 @@ from pipeline.errors import DiskError
 from pipeline.storage.files import (
     TEMPORARY_PREFIX,
 )
-from pipeline.storage.temporary import sweep_unfinished, write_file
+from pipeline.storage.temporary import check_writable, sweep_unfinished, write_file
 
 OLD, NEW = b"the old content", b"the new content, longer"
 
@@ -98,6 +98,18 @@ def test_a_file_is_written(there: bool, tmp_path: Path) -> None:
 def test_its_folders_are_made(tmp_path: Path) -> None:
     write_file(tmp_path / "b/c/a.txt", NEW)
     assert (tmp_path / "b/c/a.txt").read_bytes() == NEW
+
+
+def test_a_file_that_can_be_written_is_checked_without_writing_it(tmp_path: Path) -> None:
+    path = tmp_path / "out/a.txt"
+    for there in (False, True):
+        check_writable(path)
+        assert below(path.parent) == (["a.txt"] if there else [])
+        path.write_bytes(OLD)
+    assert path.read_bytes() == OLD
+    for refused in (path / "b.txt", tmp_path / ("x" * 300)):
+        with pytest.raises(DiskError, match="cannot be written"):
+            check_writable(refused)
 
 
 def test_a_large_and_an_empty_file_are_written(tmp_path: Path) -> None:
