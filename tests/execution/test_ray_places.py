@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import socket
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,38 @@ def test_the_address_of_a_client_is_refused(environment: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: no wheel for this Python or machine")
     with pytest.raises(UsageError, match="expected the HOST:PORT"), connected("ray://head:10001"):
         pass
+
+
+@pytest.mark.parametrize("variable", [False, True])
+@pytest.mark.parametrize(
+    ("address", "error"),
+    [
+        ("127.0.0.1:{port}", "Connection refused"),
+        (f"127.0.0.1:{10**30}", "too large"),
+        ("ant:6379", "Name or service not known"),
+        ("a..b:6379", "label"),
+    ],
+)
+def test_an_address_at_which_nothing_answers_is_refused_at_once(
+    address: str, error: str, variable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed: no wheel for this Python or machine")
+
+    def find(host: str, *_: object, **__: object) -> Any:
+        if host == "ant":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return found(host, *_, **__)
+
+    found = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was asked"))
+    with socket.socket() as closed:  # nothing listens on it
+        closed.bind(("127.0.0.1", 0))
+        address = address.format(port=closed.getsockname()[1])
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        message = rf"no connection to a Ray cluster \({re.escape(address)}: .*{error}"
+        with pytest.raises(MachineError, match=message), connected("auto" if variable else address):
+            pass
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from .actor import Actor
 
 # Cores that a GPU's actor asks for, at most: for reading, resizing and writing pictures.
 CORES_PER_GPU = 4
+# How many seconds the head node may take to accept a connection.
+REACH_S = 10.0
 
 Kind = Literal["cpu", "cuda"]
 
@@ -72,6 +75,7 @@ def connected(address: str) -> Iterator[None]:
             "Ray is not installed.", "Run `pip install 'style-pipeline[ray]'`, or run without --ray."
         ) from error
     try:
+        _check_reachable(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise MachineError(
@@ -85,6 +89,18 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ConnectionError if a HOST:PORT does not answer; Ray would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ConnectionError(f"{address}: {reason or error}") from error
 
 
 def read_nodes() -> list[Node]:
