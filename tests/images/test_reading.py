@@ -79,6 +79,14 @@ def test_what_begins_as_a_picture_is_told_from_what_is_none(kind, options, share
     assert caught.value.next_step.startswith("Copy the picture again")
 
 
+def test_of_pfm_only_grey_is_read():
+    samples = np.full((3, 4, 3), 0.5, "<f4").tobytes()
+    found = decode_picture(b"Pf\n4 3\n-1.0\n" + samples[:48], "grey.pfm")
+    assert found.image.getpixel((0, 0)) == (128, 128, 128)
+    with pytest.raises(ImageError, match=r"colour\.pfm: not a picture in any format known here"):
+        decode_picture(b"PF\n4 3\n-1.0\n" + samples, "colour.pfm")
+
+
 def test_heic_without_its_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(reading, "_formats", lambda: ("PNG",))
     with pytest.raises(ImageError, match="pillow-heif") as caught:
