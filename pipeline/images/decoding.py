@@ -100,6 +100,8 @@ def decode_samples_in_8_bits(samples_HWC: NDArray[np.uint16], mode: str, profile
 
 
 def _from_8_bits(image: Image.Image, profile: bytes) -> Decoded:
+    if image.mode == "La":  # Pillow converts it to no other mode
+        image = image.convert("LA")
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     image, notes = to_srgb_8(image, profile)
     if alpha is None or alpha.getextrema() == (255, 255):

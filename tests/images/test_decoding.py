@@ -10,7 +10,7 @@ import pytest
 from picture_files import RED, encoded, halves, joined, noise, png, tiff_file
 from PIL import Image, ImageCms
 
-from pipeline.images.decoding import Decoded
+from pipeline.images.decoding import Decoded, decode_pillow
 from pipeline.images.reading import decode_picture
 from pipeline.images.writing import encode_image
 
@@ -44,6 +44,17 @@ def test_transparency_is_put_on_white():
     result = decoded(encoded(image))
     assert result.getpixel((0, 0)) == RED
     assert result.getpixel((3, 3)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("mode", "premultiplied"), [("LA", "La"), ("RGBA", "RGBa")])
+def test_a_picture_whose_colours_are_multiplied_by_its_alpha_is_read_as_another(mode, premultiplied):
+    """No file has such a mode, but a Pillow image may."""
+    image = Image.new("L", (4, 3), 100).convert(mode)
+    image.putalpha(128)
+    plain, found = decode_pillow(image), decode_pillow(image.convert(premultiplied))
+    assert np.array_equal(found.alpha_HW, plain.alpha_HW)
+    difference = np.asarray(found.image).astype(int) - np.asarray(plain.image)
+    assert abs(difference).max() <= 1
 
 
 def test_a_transparent_palette_is_put_on_white():
