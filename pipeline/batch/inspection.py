@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 from ..errors import ImageError, UsageError
 from ..spec.text import one_line
 from ..spec.yaml12 import MAX_DEPTH, dump_yaml
+
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 
 
 def read_origin(path: Path) -> dict[str, Any]:
@@ -63,10 +67,12 @@ def _holds(found: Any, expected: Mapping[str, type]) -> bool:
 
 def manifest_of(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return a manifest that makes a result again if it is saved beside the pictures that it names."""
-    styles, named = found["style"], {"name": found["name"]} if found.get("name") else {}
+    styles = {_findable(path): share for path, share in found["style"].items()}
+    named = {"name": found["name"]} if found.get("name") else {}
     pair: dict[str, Any]
     if "masks" in found:
-        pair = {"masks": {**found["masks"], **named}}
+        colors = {_findable(path): color for path, color in found["masks"]["styles"].items()}
+        pair = {"masks": {"content": _findable(found["masks"]["content"]), "styles": colors, **named}}
     elif list(styles.values()) == [1]:
         (style,) = styles
         pair = {"style": {"image": style, **named} if named else style}
@@ -75,8 +81,13 @@ def manifest_of(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "batch": "again",
         "recipe": {**found["recipe"], "encoder": found["encoder"]},
-        "pairs": [{"content": found["content"], **pair}],
+        "pairs": [{"content": _findable(found["content"]), **pair}],
     }
+
+
+def _findable(path: str) -> str:
+    """Return the path of an input; in one that YAML cannot hold, ? stands for each byte that is no UTF-8."""
+    return _NO_TEXT.sub("?", glob.escape(path)) if _NO_TEXT.search(path) else path
 
 
 def manifest_text(path: Path, found: Mapping[str, Any]) -> str:

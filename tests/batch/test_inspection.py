@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,19 @@ def test_what_is_printed_runs_again_as_the_same_job(tmp_path, fields, styles):
     assert job_key(job, {path: path.name for path in job.input_paths}, ENCODER) == key
     assert job.recipe.encoder == "vgg19-slim"
     assert yaml.safe_load(manifest.read_text(encoding="utf-8")) == manifest_of(found)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="every file name is UTF-8")
+@pytest.mark.parametrize("masked", [False, True])
+def test_inputs_whose_names_are_not_utf_8_run_again(tmp_path: Path, masked: bool) -> None:
+    latin = os.fsdecode(b"[1] f\xfcr.png")
+    masks = Masks(tmp_path / f"mask {latin}", ((0.0,) * 3, (1.0,) * 3)) if masked else None
+    path, key = make_result(tmp_path, {latin: 1.0, "s.png": 1.0}, masks)
+    found = read_origin(path)
+    manifest = tmp_path / "again.yaml"
+    manifest.write_text(manifest_text(path, found), encoding="utf-8")
+    (job,) = read_manifest(manifest, {}, {}).jobs()
+    assert job_key(job, {path: path.name for path in job.input_paths}, ENCODER) == key
 
 
 @pytest.mark.parametrize("mask", ["regions.png", "masks/me.png"])
