@@ -211,7 +211,7 @@ class BatchRun:
             logger.debug("%s: %s, %s", decision.name, decision.action, decision.reason)
             if not decision.run:
                 self._count(self.publisher.settle(decision))
-            elif seconds := self._overrun_s(job):
+            elif seconds := self._overrun_s(decision):
                 self._count(decision.finished("postponed", seconds=seconds))
             else:
                 yield decision
@@ -229,17 +229,17 @@ class BatchRun:
         share = -(-max(self.summary.jobs, 1) // self._lanes.width)
         return min(share, self.executor.micro_batch(recipe))
 
-    def _overrun_s(self, job: Job) -> float:
-        """Return how many seconds a job would take, if that is beyond the deadline; else 0."""
-        deadline = self.runner.options.deadline
+    def _overrun_s(self, decision: Decision) -> float:
+        """Return how many seconds a job still takes, if that is beyond the deadline; else 0."""
+        deadline, recipe = self.runner.options.deadline, decision.job.recipe
         if deadline is None:
             return 0.0
-        found = self.ledger.speed(self.executor.encoder_info(job.recipe.encoder).name)
+        found = self.ledger.speed(self.executor.encoder_info(recipe.encoder).name)
         # The speed of a CPU says nothing about that of a GPU.
         if not found or _kind(found[0]) != _kind(self.executor.device_name()):
             return 0.0
         # A square picture is the largest of its size; better to finish early than late.
-        work = megapixel_steps(job.recipe, 1.0) * self.executor.work_factor(job.recipe)
+        work = megapixel_steps(recipe, 1.0, decision.steps_taken) * self.executor.work_factor(recipe)
         seconds = found[1] * work * self._lanes.at_once
         return seconds if seconds > deadline.left_s else 0.0
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FakeExecutor, MakeManifest, MakePicture, Recorder, Workshop
+from fakes import QUICK, FakeExecutor, MakeManifest, MakePicture, Recorder, Workshop
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.batch.deadline import Deadline
+from pipeline.batch.estimate import megapixel_steps
 from pipeline.batch.planner import RunOptions
 from pipeline.batch.runner import Runner, group_jobs
 from pipeline.batch.summary import Summary
@@ -262,6 +263,17 @@ def test_only_a_speed_of_the_same_kind_of_device_postpones(
     executor = FakeExecutor()
     workshop.run(executor, deadline=Deadline(3600, lambda: 0.0))
     assert len(executor.ran) == count
+
+
+def test_a_job_that_is_resumed_is_postponed_only_by_what_is_left_of_it(workshop: Workshop) -> None:
+    """A job takes four seconds, the rest of it one. It never ended if every run had only two."""
+    with closing(Ledger(workshop.state)) as ledger:
+        ledger.note_speed("fake", "fake0", 4 / megapixel_steps(Recipe(**QUICK), 1.0))
+    executor, deadline = FakeExecutor(), Deadline(2, lambda: 0.0)
+    begun = workshop.run(executor, deadline=deadline)
+    assert set(begun.observer.statuses.values()) == {"postponed"}
+    executor.checkpoints = {finished.key: 3 for finished in begun.observer.finished}
+    assert workshop.run(executor, deadline=deadline).summary.done == 4
 
 
 def test_a_job_listed_twice_is_made_once(workshop: Workshop, make_manifest: MakeManifest) -> None:
