@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BeforeValidator, Field, WrapValidator, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, WrapValidator, field_validator, model_validator
 
 from ..errors import UsageError
 from .documents import read_document
@@ -17,23 +17,17 @@ from .hooks import Hook
 from .models import ConfigPath, Seconds, StrictModel, expecting, listed
 from .names import reason_to_ignore
 from .problems import shown
-from .recipe import INIT_MODES, Recipe, canonical_keys
+from .recipe import INIT_MODES, Recipe, given_fields
 
 CONFIG_NAME = "config.yaml"
 # About the limit of Pillow itself.
 DEFAULT_MEGAPIXELS = 89
 
 
-def _keep_given(value: Any, check: Callable[[Any], Recipe]) -> Any:
-    """Validate fields of a recipe, but keep only those given, to be merged with other sources."""
-    check(value)
-    return canonical_keys(value)
-
-
 if TYPE_CHECKING:
     RecipeFields = dict[str, Any]
 else:
-    RecipeFields = Annotated[Recipe, WrapValidator(_keep_given)]
+    RecipeFields = Annotated[Recipe, PlainValidator(given_fields, json_schema_input_type=Recipe)]
 
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -252,6 +246,13 @@ class Config(StrictModel):
     recipe: RecipeFields = Field(default_factory=dict, description="fields for every job")
     watch: WatchConfig = Field(default_factory=WatchConfig, description="the watched folder")
     page: PageConfig = Field(default_factory=PageConfig, description="the page in the browser")
+
+    @field_validator("recipe")
+    @classmethod
+    def _check_recipe(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Check fields that have to make sense where no other source adds any."""
+        Recipe.model_validate(fields)
+        return fields
 
     @field_validator("ignore")
     @classmethod

@@ -121,13 +121,13 @@ def _recipe_problems(batch: Batch, pairs: Sequence[Mapping[str, Any]], document:
 
 
 def _try_recipe(batch: Batch, fields: Mapping[str, Any], swept: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what is wrong with one recipe: the name of a field, and why."""
+    """Return what is wrong with one recipe: the name of a field, or "" for several together, and why."""
     try:
         recipe = batch.recipe(fields, swept)
         output_name(recipe, "content", "style", swept)
     except ValidationError as error:
         found = problems_in(error, Recipe)
-        return [(str(each.keys[0]) if each.keys else "preset", each.text) for each in found]
+        return [(str(each.keys[0]) if each.keys else "", each.text) for each in found]
     except UsageError as error:
         return [("name", error.message)]
     if recipe.init in INIT_MODES or _is_file(Path(recipe.init)):
@@ -139,7 +139,7 @@ def _place(field: str, keys: KeyPath, swept: Mapping[str, Any], document: Docume
     """Return where a field's value came from: the sweep, under its own name or its alias, or a recipe."""
     names = (field, *(alias for alias, name in ALIASES.items() if name == field))
     found = [("sweep", name) for name in names if field in swept and ("sweep", name) in document.lines]
-    return found[0] if found else (*keys, field)
+    return found[0] if found else (*keys, field) if field else keys
 
 
 def _is_file(path: Path) -> bool:

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -40,6 +41,9 @@ FIRST_FIELDS = ("strength", "size", "style_scale", "color", "tv_weight", "steps"
 # How much pixels outside black and white count. Only a canvas in RGB has a range to keep; the programs that
 # the source presets reproduce optimise the network's input and do not limit it.
 RANGE_WEIGHTS = MappingProxyType({"rgb": 10.0, "imagenet": 0.0})
+
+# The context in which the fields of one source of several are validated.
+_PARTIAL = "partial"
 
 # Fields that decide how the file is written, but not its pixels.
 _FILE_FIELDS = frozenset({"format", "bit_depth", "quality", "transparency", "exif", "profile"})
@@ -267,8 +271,10 @@ class Recipe(StrictModel):
         return template
 
     @model_validator(mode="after")
-    def _check_together(self) -> Recipe:
-        """Refuse fields that contradict each other."""
+    def _check_together(self, info: ValidationInfo) -> Recipe:
+        """Refuse fields that contradict each other, unless another source may still replace one of them."""
+        if info.context == _PARTIAL:
+            return self
         content = self.content_weight and any(self.content_layers.values())
         style = self.style_weight and any(self.style_layers.values())
         if not (content or style or self.tv_weight):
@@ -284,7 +290,7 @@ class Recipe(StrictModel):
             raise ValueError(
                 f"{self.format} holds at most {longest} pixels on a side; choose format: png, or lower size"
             )
-        # A given `color` may be replaced later, by a sweep or by another source of fields.
+        # A given `color` may have replaced `match`, which another source gave with this `match_by`.
         if self.match_by != "covariance" and self.color != "match" and "color" not in self.model_fields_set:
             raise ValueError(f"match_by: {self.match_by} has no effect without color: match")
         return self
@@ -331,6 +337,16 @@ def canonical_keys(data: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"'{name}' is given twice, once under its alias")
         result[name] = value
     return result
+
+
+def given_fields(value: Any) -> dict[str, Any]:
+    """Check the fields of one source, and return only those given, to be merged with other sources.
+
+    Raises:
+        ValidationError: a field is unknown, or a value makes no sense in any recipe.
+    """
+    Recipe.model_validate(value, context=_PARTIAL)
+    return canonical_keys(value)
 
 
 def merged_recipe(*sources: Mapping[str, Any]) -> Recipe:

@@ -75,7 +75,7 @@ class Router:
             except ValidationError as error:
                 where = f"watch.routes.{name}.recipe" if name else "recipe"
                 problems = [f"{where}: {problem}" for problem in explain(error, Recipe)]
-                raise UsageError.of_lines(problems) from error
+                raise UsageError.of_lines(problems, "See config.yaml, --preset and --set.") from error
 
     @property
     def batches(self) -> set[str]:

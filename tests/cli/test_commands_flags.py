@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from command_line import opened
 
-from pipeline.cli.commands.flags import read_settings
+from pipeline.cli.commands.flags import read_settings, recipe_fields
 from pipeline.errors import UsageError
 
 
@@ -43,3 +43,8 @@ def test_flags_are_named_as_they_are_typed():
         read_settings(None, max_failures=-1)
     with pytest.raises(UsageError, match=r"^--device: "):
         read_settings(None, device="fast")
+
+
+def test_flags_may_need_a_field_of_the_manifest():
+    assert recipe_fields("gatys-lbfgs", ["bit_depth=16"]) == {"preset": "gatys-lbfgs", "bit_depth": 16}
+    assert recipe_fields(None, ["match_by=histogram"]) == {"match_by": "histogram"}

@@ -306,6 +306,17 @@ def test_problems_of_the_watch_section_are_named_with_line_key_and_hint(environm
     assert "leave" in lines[3]
 
 
+def test_a_route_may_need_a_field_of_the_recipe_around_it(environment: Path) -> None:
+    route = "watch: {routes: {cards: {recipe: {match_by: histogram}}}}\n"
+    config = read_config(write(environment, f"recipe: {{color: match}}\n{route}"))
+    assert config.watch.routes["cards"].recipe == {"match_by": "histogram"}
+
+
+def test_the_recipe_makes_sense_by_itself(environment: Path) -> None:
+    (line,) = failure(write(environment, "device: cpu\nrecipe: {match_by: histogram}\n"))
+    assert "config.yaml:2: recipe: match_by: histogram has no effect without color: match" in line
+
+
 @pytest.mark.parametrize("blend", ["{name: x}", "{name: '', blend: {a: 1}}", "{name: x, blend: {a: 0}}", "3"])
 def test_a_wrong_blend_is_named_with_its_line(blend: str, environment: Path) -> None:
     lines = failure(write(environment, f"watch:\n  styles:\n    - a\n    - {blend}\n"))

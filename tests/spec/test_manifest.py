@@ -170,6 +170,51 @@ def test_every_problem_of_a_manifest_has_its_line(text: str, number: str, words:
     assert words in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "config", "flags"),
+    [
+        ("recipe: {match_by: histogram}\n", {"color": "match"}, {}),
+        ("recipe: {match_by: histogram}\n", {}, {"color": "match"}),
+        ("recipe: {match_by: histogram}\nsweep: {color: [match]}\n", {}, {}),
+        ("recipe: {style_layers: [relu5_4]}\n", {"encoder": "vgg19-slim"}, {"encoder": "vgg19"}),
+        (
+            "recipe: {content_weight: 0, style_weight: 0, tv_weight: 0}\nsweep: {style_weight: [1, 2]}\n",
+            {},
+            {},
+        ),
+        (
+            "sweep: {color: [match]}\n"
+            "pairs: [{content: photos/a.jpg, style: styles/t.png, recipe: {match_by: histogram}}]\n",
+            {},
+            {},
+        ),
+    ],
+)
+def test_fields_that_need_those_of_another_source_are_accepted(
+    text: str, config: Any, flags: Any, read: Any
+) -> None:
+    """They contradict each other in one source, and not where all are merged."""
+    assert len(read(ONE + text, config=config, flags=flags)) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("batch: x\nrecipe: {match_by: histogram}\n", "4: recipe: match_by: histogram has no effect"),
+        (
+            "pairs:\n- {content: photos/a.jpg, style: styles/t.png, recipe: {match_by: histogram}}\n",
+            "4: pairs[0].recipe: match_by: histogram has no effect",
+        ),
+        ("recipe: {bit_depth: 16}\nsweep: {format: [png, jpeg]}\n", "3: recipe: jpeg has 8 bits"),
+    ],
+)
+def test_merged_fields_that_contradict_each_other_are_named_by_their_recipe(
+    text: str, line: str, read: Any
+) -> None:
+    (found,) = failure(read, ONE + text)
+    assert found.startswith(line)
+
+
 def test_a_pairs_recipe_is_named_by_its_place_in_the_file(read: Any) -> None:
     """A glob makes several jobs of one entry; the error is about the entry."""
     lines = failure(

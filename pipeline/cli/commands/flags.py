@@ -231,7 +231,7 @@ def recipe_fields(preset: str | None, assignments: list[str] | None) -> dict[str
 
     from ...spec.config import anchor_init
     from ...spec.problems import explain
-    from ...spec.recipe import Recipe, canonical_keys
+    from ...spec.recipe import Recipe, given_fields
     from ...spec.yaml12 import parse_value
 
     fields: dict[str, Any] = {} if preset is None else {"preset": preset}
@@ -244,11 +244,7 @@ def recipe_fields(preset: str | None, assignments: list[str] | None) -> dict[str
         except ValueError as error:
             raise UsageError(f"--set {assignment}: {error}.") from error
     try:
-        fields = canonical_keys(fields)
-        Recipe.model_validate(fields)
+        return anchor_init(given_fields(fields), Path.cwd())
     except ValidationError as error:
         problems = [f"--preset or --set: {problem}" for problem in explain(error, Recipe)]
         raise UsageError.of_lines(problems, "See `style-pipeline presets default`.") from error
-    except ValueError as error:
-        raise UsageError(f"--set: {error}.") from error
-    return anchor_init(fields, Path.cwd())
