@@ -68,7 +68,7 @@ def small_fields(config_fields: Mapping[str, Any], flag_fields: Mapping[str, Any
     draft = PRESETS["draft"].fields
     preset = {"preset": "draft", **config_fields, **flag_fields}["preset"]
     own = PRESETS[preset].fields
-    size = {**draft, **own, **config_fields}["size"]
+    size = Recipe(size={**draft, **own, **config_fields}["size"]).size  # "400" in quotes is a number, too
     return {"preset": preset, "size": min(size, draft["size"]), "steps": {**draft, **own}["steps"]}
 
 

@@ -60,6 +60,7 @@ def test_seeds_start_from_noise(here: Path) -> None:
         ({}, {}, {"preset": "draft"}),
         ({"size": 1024, "steps": [500], "strength": 2}, {}, {"preset": "draft", "strength": 2}),
         ({"size": 100}, {}, {"preset": "draft", "size": 100}),
+        ({"size": "100"}, {}, {"preset": "draft", "size": 100}),
         ({}, {"size": 300, "steps": 9}, {"preset": "draft", "size": 300, "steps": 9}),
         ({"preset": "bold"}, {}, {"preset": "bold", "size": 256, "steps": DRAFT.steps}),
         ({"preset": "bold"}, {"preset": "print"}, {"preset": "print", "size": 256}),
