@@ -14,7 +14,7 @@ from ..errors import UsageError
 from .documents import read_document
 from .globs import DiskNames, Exclusions
 from .hooks import Hook
-from .models import ConfigPath, Seconds, StrictModel, expecting, listed
+from .models import ConfigPath, Seconds, StrictModel, expanded, expecting, listed
 from .names import reason_to_ignore
 from .problems import shown
 from .recipe import INIT_MODES, Recipe, given_fields
@@ -324,7 +324,7 @@ def anchor_init(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not isinstance(init, str) or init in INIT_MODES:
         return fields
     try:
-        return {**fields, "init": str(DiskNames().as_on_disk(folder / Path(init).expanduser()).resolve())}
+        return {**fields, "init": str(DiskNames().as_on_disk(folder / expanded(init)).resolve())}
     except (RuntimeError, ValueError, OSError):  # reported later: there is no such file
         return fields
 

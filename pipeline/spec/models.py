@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -60,6 +61,11 @@ def expecting(what: str) -> WrapValidator:
             raise ValueError(f"expected {what}, found {shown(value)}") from error
 
     return WrapValidator(check)
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with `~` replaced; one that begins with the name of no user begins with that name."""
+    return Path(os.path.expanduser(path))
 
 
 def expand_home(path: Path) -> Path:

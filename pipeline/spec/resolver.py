@@ -12,7 +12,7 @@ from .batches import PairRow
 from .entries import Pair, StyleEntry, StyleField
 from .globs import DiskNames, Exclusions, find, is_glob
 from .jobs import Masks, Style
-from .models import listed
+from .models import expanded, listed
 from .problems import Problem
 from .regions import Color
 from .text import counted
@@ -78,7 +78,7 @@ class Resolver:
 
     def _find(self, entry: str, keys: KeyPath) -> list[Path]:
         try:
-            path = self._names.as_on_disk(self.folder / Path(entry).expanduser())
+            path = self._names.as_on_disk(self.folder / expanded(entry))
             if path.is_file():  # perhaps with brackets in its name
                 return [path.resolve()]
             if is_glob(entry):
@@ -86,13 +86,13 @@ class Resolver:
             why = _why_no_file(path, entry, self._names)
         except OSError as error:
             why = f"cannot be read ({error.strerror or error})"
-        except (ValueError, RuntimeError) as error:  # a NUL; the home of an unknown user
+        except ValueError as error:  # a NUL
             why = str(error)
         self.problems.append(Problem(keys, f"{entry[:100]}: {why}"))
         return []
 
     def _matches(self, entry: str, keys: KeyPath) -> list[Path]:
-        pattern = Path(entry).expanduser()
+        pattern = expanded(entry)
         start = Path(pattern.anchor) if pattern.anchor else self.folder
         found = find(start, pattern.relative_to(pattern.anchor).parts, self.exclusions)
         passed_over = found.passed_over()

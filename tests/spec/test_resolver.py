@@ -123,6 +123,26 @@ def test_a_file_may_have_any_name_when_it_is_named(read: Any, here: Path) -> Non
     assert [content for content, _ in pairs(batch)] == ["[x]*?.jpg", "scan"]
 
 
+def test_a_name_may_begin_like_that_of_a_users_home(read: Any, here: Path) -> None:
+    (here / "start.png").rename(here / "~start.png")
+    (here / "photos").rename(here / "~photos")
+    text = "styles: [styles/s.png]\nrecipe: {init: ~start.png}\n"
+    jobs = list(read(f"contents: [~start.png, '~photos/c*']\n{text}").jobs())
+    assert [job.content for job in jobs] == [here / "~start.png", here / "~photos/c.jpg"]
+    assert {job.init_path for job in jobs} == {here / "~start.png"}
+    (line,) = failure(read, f"contents: [~no-such-user/a.jpg]\n{text}")
+    assert line.endswith("~no-such-user/a.jpg: no such file")
+
+
+def test_a_tilde_stands_for_the_home_of_the_user(
+    read: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(here / "photos"))
+    batch = read("contents: [~/a.jpg, '~/[bc]*']\nstyles: [styles/s.png]\nrecipe: {init: ~/c.jpg}\n")
+    assert [content for content, _ in pairs(batch)] == ["a.jpg", "b.PNG", "c.jpg"]
+    assert {job.init_path for job in batch.jobs()} == {here / "photos/c.jpg"}
+
+
 def test_paths_start_at_the_manifest(read: Any, here: Path) -> None:
     batch = read(
         "contents: [../photos/a.jpg, '../photos/b*']\nstyles: [../styles/s.png]\n", name="sub/night.yaml"
