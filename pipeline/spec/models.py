@@ -77,7 +77,7 @@ def expand_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"there is no home folder '{path.parts[0]}'; write the path in full") from error
 
 
 ConfigPath = Annotated[Path, AfterValidator(expand_home)]

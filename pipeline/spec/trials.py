@@ -14,6 +14,7 @@ from .entries import StyleEntry
 from .globs import NO_EXCLUSIONS, Exclusions
 from .jobs import Style, output_name
 from .manifest import shared_names
+from .models import expanded
 from .output_names import safe_name
 from .presets import PRESETS
 from .problems import explain
@@ -114,7 +115,7 @@ def _find(
     photo: Path, styles: Sequence[Path], exclusions: Exclusions
 ) -> tuple[Path, tuple[Style, ...], tuple[str, ...]]:
     """Return the photo, the styles without it, for it may lie in their folder, and notes."""
-    if photo.expanduser().is_dir():
+    if expanded(photo).is_dir():
         raise UsageError(f"{photo}: is a folder; a trial takes one photo.", "For several, use `run`.")
     resolver = Resolver(Path.cwd(), exclusions)
     contents = resolver.contents([str(photo)])
@@ -132,4 +133,4 @@ def _find(
 
 def _entry(style: Path) -> StyleEntry:
     """Return what stands for a picture, or for all pictures of a folder, in a manifest."""
-    return StyleEntry(image=str(style / "*" if style.expanduser().is_dir() else style))
+    return StyleEntry(image=str(style / "*" if expanded(style).is_dir() else style))

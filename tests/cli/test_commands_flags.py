@@ -45,6 +45,16 @@ def test_flags_are_named_as_they_are_typed():
         read_settings(None, device="fast")
 
 
+def test_the_outbox_of_a_flag_starts_at_the_current_folder_or_a_home(environment, monkeypatch):
+    monkeypatch.setenv("HOME", str(environment / "home"))
+    assert read_settings(None, outbox=Path("there")).outbox == environment / "there"
+    assert read_settings(None, outbox=Path("~/there")).outbox == environment / "home/there"
+    with pytest.raises(
+        UsageError, match=r"^--outbox: there is no home folder '~no-such-user'; write the path"
+    ):
+        read_settings(None, outbox=Path("~no-such-user/x"))
+
+
 def test_flags_may_need_a_field_of_the_manifest():
     assert recipe_fields("gatys-lbfgs", ["bit_depth=16"]) == {"preset": "gatys-lbfgs", "bit_depth": 16}
     assert recipe_fields(None, ["match_by=histogram"]) == {"match_by": "histogram"}

@@ -88,7 +88,16 @@ def test_flags_before_say_where_to_look(offered, house) -> None:
     assert offered("sheet --outbox other/outbox ") == ["evening"]
 
 
-@pytest.mark.parametrize("text", ["outbox: [", "outbox: {a: 1}\nwatch: 3\n", "- a\n", "\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "outbox: [",
+        "outbox: {a: 1}\nwatch: 3\n",
+        "- a\n",
+        "\0",
+        "outbox: ~no-such-user\nwatch: {quarantine: ~no-such-user}\n",
+    ],
+)
 def test_a_configuration_with_mistakes_offers_nothing_and_says_nothing(offered, house, text) -> None:
     (house / "config.yaml").write_text(text)
     assert offered("sheet ") == []

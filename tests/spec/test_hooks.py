@@ -70,7 +70,7 @@ def test_text_that_needs_a_shell_is_refused_with_the_way_to_have_one(environment
         ({"run": ["sleep", 5]}, "hooks.run[1]: expected text, found 5; in quotes it is text: '5'"),
         ({"run": {"a": 1}}, "hooks.run: expected a list"),
         ({"run": ["a\0b"]}, "NUL"),
-        ({"run": "~no-such-user/tell.sh"}, "hooks.run: Could not determine home directory"),
+        ({"run": "~no-such-user/tell.sh"}, "hooks.run: there is no home folder '~no-such-user'"),
         ({"when": "don"}, "did you mean 'done'?"),
         ({"when": []}, "hooks.when: must not be empty"),
         ({"timeout_s": 0}, "hooks.timeout_s: must be more than 0"),

@@ -110,6 +110,7 @@ def test_values_that_make_no_sense_are_refused(here: Path, problem: Any, message
         ("photos", ["styles"], "photos: is a folder; a trial takes one photo."),
         ("photos/[ac].jpg", ["styles"], "photos/[ac].jpg: expected one picture; 2 match."),
         ("photos/a.jpg", ["no"], "no: no such file."),
+        ("photos/a.jpg", ["~no-such-user/x"], "~no-such-user/x: no such file."),
         ("photos/a.jpg", ["photos/a.jpg"], "photos/a.jpg: is the only style found."),
         ("no.jpg", ["nowhere"], "no.jpg: no such file.\nnowhere: no such file."),
     ],
@@ -130,6 +131,12 @@ def test_an_empty_folder_of_styles_is_an_error_that_says_what_it_has(here: Path)
 def test_a_folder_with_brackets_in_its_name_is_that_folder(here: Path) -> None:
     (here / "styles").rename(here / "styles [old]")
     assert names(trial("styles [old]")) == ["a--s", "a--t"]
+
+
+def test_a_name_may_begin_like_that_of_a_users_home(here: Path) -> None:
+    (here / "styles").rename(here / "~styles")
+    (here / "photos/a.jpg").rename(here / "~a.jpg")
+    assert names(read_trial(Path("~a.jpg"), [Path("~styles")], {}, {})) == ["~a--s", "~a--t"]
 
 
 def test_notes_say_what_was_passed_over_and_which_names_are_shared(here: Path) -> None:

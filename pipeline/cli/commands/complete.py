@@ -90,7 +90,7 @@ def _folder(ctx: typer.Context, key: str) -> Path:
 
 
 def _path(value: object, default: str) -> Path:
-    return Path(value if isinstance(value, str) else default).expanduser()
+    return Path(os.path.expanduser(value if isinstance(value, str) else default))
 
 
 def _settings(ctx: typer.Context) -> tuple[Mapping[str, Any], Path]:

@@ -185,17 +185,16 @@ def read_settings(path: Path | None, **flags: Any) -> Config:
     from ...spec.problems import explain
 
     given = {name: value for name, value in flags.items() if value is not None}
-    if "outbox" in given:
-        given["outbox"] = given["outbox"].expanduser().resolve()
     settings = read_config(path)
     if settings.max_megapixels > DEFAULT_MEGAPIXELS:  # what this command reads may be as large
         from ...images.reading import allow_megapixels
 
         allow_megapixels(settings.max_megapixels)
     try:
-        return Config.model_validate({**dict(settings), **given})
+        found = Config.model_validate({**dict(settings), **given})
     except ValidationError as error:
         raise UsageError.of_lines([_as_option(problem) for problem in explain(error, Config)]) from error
+    return found.model_copy(update={"outbox": found.outbox.resolve()})
 
 
 def on_ray(settings: Config, address: str | None, ship: bool = False) -> Config:
