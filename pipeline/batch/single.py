@@ -88,7 +88,7 @@ def single_job(
 
 def _format_of(path: Path) -> str:
     formats = {**{suffix: name for name, suffix in SUFFIXES.items()}, ".jpeg": "jpeg", ".tiff": "tiff"}
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UsageError(f"{path}: is a folder.", f"Name a file in it, such as {path / 'result.png'}.")
     if path.suffix.lower() not in formats:
         raise UsageError(

@@ -126,9 +126,9 @@ def _network(config: Config, name: str) -> Check:
 def _folder(label: str, folder: Path) -> Check:
     """Check that a folder can be written, or created, and has free space."""
     existing = folder
-    while not existing.exists():
-        existing = existing.parent
     try:
+        while not existing.exists():
+            existing = existing.parent
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:

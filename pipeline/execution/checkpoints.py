@@ -76,7 +76,12 @@ def sweep_checkpoints(config: Config) -> None:
     changed since.
     """
     sweep_unfinished(checkpoint_folder(config))
-    for path in checkpoint_folder(config).glob("*.safetensors"):
-        with suppress(OSError):  # another process was quicker; or it stays, which only costs space
-            if path.stat().st_mtime < time.time() - KEPT_DAYS * 86_400:
-                path.unlink()
+    with suppress(OSError):  # the folder cannot be read; writing the next one says why
+        for path in checkpoint_folder(config).glob("*.safetensors"):
+            _remove_if_old(path)
+
+
+def _remove_if_old(path: Path) -> None:
+    with suppress(OSError):  # another process was quicker; or it stays, which only costs space
+        if path.stat().st_mtime < time.time() - KEPT_DAYS * 86_400:
+            path.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ def _auto_note(config: Config, name: EncoderName) -> str:
 def own_vgg19(config: Config) -> Path | None:
     """Return the file that replaces the bundled VGG-19: the one configured, or else the one imported."""
     imported = imported_path(config)
-    return config.weights or (imported if imported.exists() else None)
+    return config.weights or (imported if os.path.exists(imported) else None)
 
 
 def imported_path(config: Config) -> Path:

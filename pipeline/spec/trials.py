@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def _find(
     photo: Path, styles: Sequence[Path], exclusions: Exclusions
 ) -> tuple[Path, tuple[Style, ...], tuple[str, ...]]:
     """Return the photo, the styles without it, for it may lie in their folder, and notes."""
-    if expanded(photo).is_dir():
+    if os.path.isdir(expanded(photo)):
         raise UsageError(f"{photo}: is a folder; a trial takes one photo.", "For several, use `run`.")
     resolver = Resolver(Path.cwd(), exclusions)
     contents = resolver.contents([str(photo)])
@@ -133,4 +134,4 @@ def _find(
 
 def _entry(style: Path) -> StyleEntry:
     """Return what stands for a picture, or for all pictures of a folder, in a manifest."""
-    return StyleEntry(image=str(style / "*" if expanded(style).is_dir() else style))
+    return StyleEntry(image=str(style / "*" if os.path.isdir(expanded(style)) else style))

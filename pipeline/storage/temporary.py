@@ -96,8 +96,9 @@ def _create_temporary(folder: Path, prefix: str) -> tuple[Path, BinaryIO]:
 
 def sweep_unfinished(folder: Path) -> None:
     """Remove what dead processes left unfinished in a folder that several processes may share."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        remove_unlocked(path)
+    with suppress(OSError):  # the folder cannot be read; what uses it says why
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            remove_unlocked(path)
 
 
 def remove_unlocked(path: Path) -> None:

@@ -70,6 +70,12 @@ def test_a_single_job_that_stops_writes_nothing(workshop: Workshop) -> None:
     assert not path.exists()
 
 
+def test_a_result_whose_name_no_disk_takes_is_an_error(workshop: Workshop) -> None:
+    job, path = single(workshop, Path(f"{'x' * 300}.png"))
+    with pytest.raises(DiskError, match=r"x\.png: cannot be written \(File name too long\)"):
+        run_single(job, path, FakeExecutor(), Recorder(), lambda: False)
+
+
 def test_a_single_job_of_a_missing_picture_is_an_error(workshop: Workshop) -> None:
     job, path = single(workshop, None)
     job.content.unlink()

@@ -59,9 +59,10 @@ def test_doctor_and_weights_show(cli):
     assert "BAD  chosen" in out
 
 
-def test_a_folder_that_cannot_be_made_is_seen_by_the_doctor(cli):
+@pytest.mark.parametrize("outbox", ["file/outbox", "x" * 300])
+def test_a_folder_that_cannot_be_made_is_seen_by_the_doctor(cli, outbox):
     Path("file").write_text("")
-    Path("config.yaml").write_text("outbox: file/outbox\n")
+    Path("config.yaml").write_text(f"outbox: {outbox}\n")
     code, out, _ = cli("doctor")
     assert code == 3
     assert "BAD  outbox" in out

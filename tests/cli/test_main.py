@@ -60,6 +60,21 @@ def test_wrong_usage_is_exit_code_2(cli, night, arguments, words):
     assert not Path("outbox").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("run", "cannot be read (File name too long)"),
+        ("try --styles s.png", "cannot be read (File name too long)"),
+        ("sheet", "is no batch in"),
+        ("stylize a.png s.png -o", "results are PNG"),
+    ],
+)
+def test_a_name_that_no_disk_takes_is_wrong_usage(cli, night, command, words):
+    code, _, err = cli(*command.split(), "x" * 300)
+    assert code == 2
+    assert words in err
+
+
 def test_a_device_that_is_not_there_is_exit_code_3(cli, night):
     code, _, err = cli("run", night, "--device", "cuda:77")
     assert code == 3

@@ -23,6 +23,7 @@ from pipeline.execution.executors import InProcessExecutor
 from pipeline.images import writing
 from pipeline.images.profiles import srgb_profile
 from pipeline.images.reading import decode_picture
+from pipeline.spec.config import Config
 from pipeline.spec.jobs import Masks, StepProgress, Style, Task
 from pipeline.spec.recipe import Recipe
 
@@ -392,6 +393,11 @@ def test_a_side_too_long_for_its_format_is_refused_before_the_work(executor, mak
     (result,) = run(executor, [make_task(1, format="webp", upscale_to_content=True)])
     assert result.status == "failed"
     assert "1.png: webp holds at most 40 pixels on a side, not 48." in result.error
+
+
+def test_folders_whose_names_no_disk_takes_are_not_swept() -> None:
+    unusable = Path("x" * 300)
+    assert InProcessExecutor(Config(state_dir=unusable, cache_dir=unusable)).device_name()
 
 
 def test_what_a_killed_process_left_unfinished_is_swept_at_the_start(executor) -> None:

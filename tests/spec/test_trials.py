@@ -13,6 +13,7 @@ from pipeline.spec.recipe import PRESETS, Recipe, merged_recipe
 from pipeline.spec.trials import read_trial, small_fields
 
 DRAFT = Recipe(preset="draft")
+LONG = "x" * 300
 
 
 def trial(*styles: str, config: Any = None, flags: Any = None, **more: Any) -> Batch:
@@ -111,6 +112,8 @@ def test_values_that_make_no_sense_are_refused(here: Path, problem: Any, message
         ("photos/[ac].jpg", ["styles"], "photos/[ac].jpg: expected one picture; 2 match."),
         ("photos/a.jpg", ["no"], "no: no such file."),
         ("photos/a.jpg", ["~no-such-user/x"], "~no-such-user/x: no such file."),
+        ("photos/a.jpg", [LONG], f"{LONG[:100]}: cannot be read (File name too long)."),
+        (LONG, ["styles"], f"{LONG[:100]}: cannot be read (File name too long)."),
         ("photos/a.jpg", ["photos/a.jpg"], "photos/a.jpg: is the only style found."),
         ("no.jpg", ["nowhere"], "no.jpg: no such file.\nnowhere: no such file."),
     ],

@@ -243,6 +243,7 @@ def test_a_sweep_leaves_alone_what_a_process_is_writing_and_removes_what_a_dead_
 
 def test_a_sweep_touches_nothing_else_and_never_fails(tmp_path: Path) -> None:
     sweep_unfinished(tmp_path / "absent")
+    sweep_unfinished(tmp_path / ("x" * 300))
     (tmp_path / "kept").write_bytes(OLD)
     (tmp_path / ".unfinished-folder").mkdir()
     (tmp_path / ".unfinished-link").symlink_to(tmp_path / "kept")

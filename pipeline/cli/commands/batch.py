@@ -83,8 +83,9 @@ def run(
 def _check_is_no_picture(manifest: Path) -> None:
     from ...spec.names import is_picture
 
-    if is_picture(manifest.name) or manifest.is_dir():
-        what = "a folder" if manifest.is_dir() else "a picture"
+    is_folder = os.path.isdir(manifest)
+    if is_picture(manifest.name) or is_folder:
+        what = "a folder" if is_folder else "a picture"
         raise UsageError(
             f"{manifest}: is {what}; `run` expects a manifest, a YAML file that names contents and styles.",
             "For one picture: `style-pipeline stylize CONTENT STYLE`. The README shows a manifest.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,7 +86,7 @@ def _batch_folder(settings: Config, batch: str) -> Path:
     from ...storage.paths import BatchPaths
 
     for folder in (settings.outbox / batch, Path(batch)):
-        if BatchPaths(folder).logs.is_dir():
+        if os.path.isdir(BatchPaths(folder).logs):
             return folder
     names = batch_names(settings.outbox)
     there = f"Its batches: {first_few(names, 5)}." if names else "It has no batches yet."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,7 +79,7 @@ def _library(settings: Config) -> Path:
     from ...watch.inbox import STYLES
 
     library = settings.watch.inbox / STYLES
-    if library.is_dir() and any(is_picture(path.name) for path in library.iterdir()):
+    if os.path.isdir(library) and any(map(is_picture, os.listdir(library))):
         return library
     raise UsageError(
         f"There is no style to try: {library} has no pictures.",
