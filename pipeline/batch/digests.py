@@ -37,6 +37,8 @@ class Digests(dict[Path, str]):
             modified_ns = path.stat().st_mtime_ns
             self[path] = sha256_of(path, self._tick)
             self.modified_ns[path] = modified_ns
+        except ValueError as error:  # a NUL
+            raise ImageError(f"{path}: cannot be read ({error}).", "Check the path.") from error
         except OSError as error:
             reason = error.strerror or str(error)
             # `Path.is_dir` raises where a folder above may not be read, or its share is stale.

@@ -72,8 +72,10 @@ def expand_home(path: Path) -> Path:
     """Return a path with `~` replaced.
 
     Raises:
-        ValueError: there is no such user.
+        ValueError: there is no such user, or it holds the character NUL, which no path does.
     """
+    if "\0" in str(path):
+        raise ValueError("a path cannot hold the character NUL")
     try:
         return path.expanduser()
     except RuntimeError as error:

@@ -39,6 +39,11 @@ def test_a_named_pipe_as_input_is_not_waited_for(environment: Path) -> None:
         Digests(lambda: False)[Path("a.png")]
 
 
+def test_a_path_that_no_disk_takes_ends_in_a_message() -> None:
+    with pytest.raises(ImageError, match=r"b\.png: cannot be read \(embedded null byte\)"):
+        Digests(lambda: False)[Path("a\0b.png")]
+
+
 @pytest.mark.parametrize(
     ("number", "kind", "message"),
     [

@@ -102,6 +102,14 @@ def test_the_home_of_an_unknown_user_is_an_error_with_its_line(environment: Path
     assert re.search(r"config\.yaml:2: outbox: ", line)
 
 
+@pytest.mark.parametrize("key", ["outbox", "state_dir", "weights", "watch.inbox"])
+def test_a_path_cannot_hold_a_nul(key: str, environment: Path) -> None:
+    section, _, name = key.rpartition(".")
+    text = f'{name}: "a\\0b"'
+    (line,) = failure(write(environment, f"device: cpu\n{section}: {{{text}}}" if section else f"\n{text}\n"))
+    assert line.endswith(f"config.yaml:2: {key}: a path cannot hold the character NUL")
+
+
 def test_state_and_cache_are_in_the_folders_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
