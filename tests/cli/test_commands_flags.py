@@ -55,6 +55,19 @@ def test_the_outbox_of_a_flag_starts_at_the_current_folder_or_a_home(environment
         read_settings(None, outbox=Path("~no-such-user/x"))
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("{content}", "{content}"),
+        ("{content}-{size:04d}", "{content}-{size:04d}"),
+        ("'{content}-x'", "{content}-x"),
+        ("x-{content}", "x-{content}"),
+    ],
+)
+def test_a_name_may_begin_with_a_field(text, name):
+    assert recipe_fields(None, [f"name={text}"]) == {"name": name}
+
+
 def test_flags_may_need_a_field_of_the_manifest():
     assert recipe_fields("gatys-lbfgs", ["bit_depth=16"]) == {"preset": "gatys-lbfgs", "bit_depth": 16}
     assert recipe_fields(None, ["match_by=histogram"]) == {"match_by": "histogram"}

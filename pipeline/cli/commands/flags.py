@@ -238,8 +238,10 @@ def recipe_fields(preset: str | None, assignments: list[str] | None) -> dict[str
         key, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment}: expected KEY=VALUE, such as --set size=1024.")
+        key = key.strip()
+        is_template = key == "name" and text.startswith("{")  # YAML would take it for a mapping
         try:
-            fields[key.strip()] = parse_value(text)
+            fields[key] = text if is_template else parse_value(text)
         except ValueError as error:
             raise UsageError(f"--set {assignment}: {error}.") from error
     try:
