@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import yaml
+from yaml.reader import ReaderError
 
 MAX_DEPTH = 50
 # Scalars, lists and mappings; the contents of an alias count every time it is used.
@@ -101,7 +102,7 @@ def parse_yaml(text: str) -> Parsed:
         places.visit(node, ())
         return Parsed(loader.construct_document(node), places.lines, places.duplicates)
     except yaml.YAMLError as error:
-        line = _line(error)
+        line = _line(error, text)
         reason = _tab_hint(text, line) or f"{_reason(error)}{_color_hint(text, line)}"
         raise InvalidYAML(reason, line) from error
     except _CONSTRUCTION_ERRORS as error:
@@ -185,7 +186,9 @@ class _Places:
             self.visit(value_node, key)
 
 
-def _line(error: yaml.YAMLError) -> int:
+def _line(error: yaml.YAMLError, text: str) -> int:
+    if isinstance(error, ReaderError):  # it has a position, in bytes or in characters
+        return text.partition(chr(error.character))[0].count("\n") + 1
     mark = getattr(error, "problem_mark", None)
     return mark.line + 1 if mark else 1
 
@@ -227,5 +230,8 @@ _PLAIN = {
 
 
 def _reason(error: yaml.YAMLError) -> str:
+    if isinstance(error, ReaderError):
+        code = f"{error.character:04X}"
+        return f"the character U+{code} is not allowed; remove it, or write \\u{code} in double quotes"
     reason = str(getattr(error, "problem", None) or error)
     return next((plain for start, plain in _PLAIN.items() if reason.startswith(start)), reason)

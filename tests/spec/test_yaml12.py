@@ -101,6 +101,16 @@ def test_a_tab_in_the_indentation_is_named(text: str) -> None:
     assert "begins with a tab; indent with spaces" in line
 
 
+def test_a_character_that_yaml_refuses_is_named_with_its_line() -> None:
+    (line,) = failure("é: ü\n# ü\nb: x\x07y\x07\n")
+    assert line.startswith(
+        f"{PATH}:3: not valid YAML: the character U+0007 is not allowed; remove it, or write \\u0007"
+    )
+    with pytest.raises(ValueError, match=r"not a valid value: the character U\+001B is not allowed"):
+        parse_value("\x1b[0m")
+    assert parse_value('"x\\u0007y"') == "x\x07y"
+
+
 def test_a_harmless_tab_is_not_named() -> None:
     assert parse_document("a:\tb\nc: |\n  x\n  \ty\n", PATH).data == {"a": "b", "c": "x\n\ty\n"}
     assert "tab" not in failure("a:\tb\nc: [\n")[0]
