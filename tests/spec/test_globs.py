@@ -176,6 +176,14 @@ def test_a_file_without_status_stops_no_other(tree: Path, monkeypatch: pytest.Mo
     assert "a.jpg, which cannot be read (Permission denied)" in found.passed_over()
 
 
+def test_files_come_folder_by_folder(tmp_path: Path) -> None:
+    for name in ("a-1/9.jpg", "a/9.jpg", "a/10.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in find(tmp_path, ("**", "*.jpg")).files]
+    assert found == ["a/10.jpg", "a/9.jpg", "a-1/9.jpg"]
+
+
 def test_many_stars_take_no_time(tmp_path: Path) -> None:
     folder = tmp_path
     for _ in range(30):
