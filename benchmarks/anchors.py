@@ -26,11 +26,12 @@ from torch import Tensor
 
 from pipeline.errors import DivergedError, ImageError, PipelineError, UsageError
 from pipeline.execution.inputs import read_picture
+from pipeline.spec.layers import smallest_side
 from pipeline.transfer.losses import moments
 from pipeline.transfer.pyramid import fit_size
 from pipeline.transfer.tensors import to_image, to_tensor
 from pipeline.vgg.conversion import read_convolutions
-from pipeline.vgg.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, smallest_side
+from pipeline.vgg.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT_LAYER = "relu4_2"

@@ -39,7 +39,8 @@ MakePicture = Callable[..., Path]
 MakeManifest = Callable[..., Path]
 
 # Small and quick; every test's manifest builds on it.
-QUICK = {"size": 16, "pyramid": 0, "steps": 4}
+LAYERS = {"content_layers": ["relu1_1"], "style_layers": ["relu1_1"]}
+QUICK = {"size": 16, "pyramid": 0, "steps": 4, "margin": 0, **LAYERS}
 
 Fault = Literal[
     "fail", "machine", "stop", "kill", "hang", "check_kill", "check_hang", "wait", "lost", "crowded"

@@ -41,6 +41,7 @@ from torch import Tensor
 
 from pipeline.errors import DiskError, PipelineError
 from pipeline.images.reading import decode_picture
+from pipeline.spec.layers import smallest_side
 from pipeline.spec.recipe import Recipe
 from pipeline.storage.temporary import write_file
 from pipeline.transfer.explicit import ExplicitObjective
@@ -48,7 +49,7 @@ from pipeline.transfer.lbfgs import LBFGS
 from pipeline.transfer.losses import bures_style_loss, bures_target, moments
 from pipeline.transfer.targets import gram_targets
 from pipeline.vgg.conversion import read_convolutions
-from pipeline.vgg.encoder import Encoder, smallest_side
+from pipeline.vgg.encoder import Encoder
 from pipeline.vgg.weightfile import weights_digest
 
 # What the pictures are for: the layers and losses of `default`.

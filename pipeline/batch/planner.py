@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from ..errors import ImageError, JobError, PathError
 from ..execution.executors import Executor
-from ..execution.inputs import check_result, read_size
+from ..execution.inputs import plan_result, read_size
 from ..spec.config import DEFAULT_MEGAPIXELS, Config
 from ..spec.jobs import Job, JobResult, job_key
-from ..spec.schedule import fit_size, total_steps
+from ..spec.schedule import total_steps
 from ..spec.text import counted
 from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder
@@ -242,7 +242,8 @@ def plan_jobs(
 
     A key is computed only where an earlier run may have left something. Some of that is known by keys alone:
     jobs that ended the process have no record, nor have those that were stopped (`any_checkpoints`). The
-    headers of pictures are checked, too, as a run fails on a broken one and on a result that is too large.
+    headers of pictures are checked, too, as a run fails on a broken one and on a result that is too small or
+    too large.
     """
     places, names = planner.folder.places, planner.names or BatchNames(jobs)
     any_attempts = planner.ledger.any_attempts(planner.options.max_attempts)
@@ -287,9 +288,9 @@ def _input_error(
     size = found[job.content]
     assert not isinstance(size, ImageError)
     try:
-        check_result(job.recipe, size, fit_size(size, job.recipe.size, job.recipe.square), max_megapixels)
+        plan_result(job, size, max_megapixels)
     except ImageError as error:
-        return ImageError(f"{job.content}: {error.message}", error.next_step)
+        return error
     return None
 
 

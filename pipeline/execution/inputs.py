@@ -38,21 +38,31 @@ def prepare(task: Task, weights: EncoderWeights, checkpoint: Path, max_megapixel
     """Read and check what a job needs, and its checkpoint if it has one.
 
     Raises:
-        ImageError: a picture cannot be used, or the result would be too large.
+        ImageError: a picture cannot be used, or the result would be too small or too large.
         JobError: the encoder lacks a layer, or a picture changed while the job waited.
     """
-    from ..transfer.pyramid import plan_levels
-
     job = task.job
     check_layers(job.recipe, weights, job.content)
     request = read_request(job, task.digests)
-    try:
-        levels = plan_levels(job.recipe, request.content.image.size)
-        check_result(job.recipe, request.content.image.size, levels[-1].size, max_megapixels)
-    except ImageError as error:
-        raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
+    levels = plan_result(job, request.content.image.size, max_megapixels)
     state, notes = read_state(job, levels, checkpoint)
     return Prepared(task, request, weights, levels, state, (*request_notes(request, levels), *notes))
+
+
+def plan_result(job: Job, content_size: tuple[int, int], max_megapixels: int) -> list[Level]:
+    """Plan the levels of a job whose content has this size, (width, height).
+
+    Raises:
+        ImageError: the result would be too small or too large.
+    """
+    from ..transfer.pyramid import plan_levels
+
+    try:
+        levels = plan_levels(job.recipe, content_size)
+        check_result(job.recipe, content_size, levels[-1].size, max_megapixels)
+    except ImageError as error:
+        raise ImageError(f"{job.content}: {error.message}", error.next_step) from error
+    return levels
 
 
 def check_result(

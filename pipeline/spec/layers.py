@@ -25,6 +25,13 @@ def beyond_slim(layers: Iterable[str]) -> list[str]:
     return [layer for layer in layers if LAYERS.index(layer) > LAYERS.index(LAST_OF_SLIM)]
 
 
+def smallest_side(layers: Iterable[str], padding: str) -> int:
+    """Return the shortest side of a picture, in pixels, for which all of `layers` exist."""
+    halvings = max(int(layer[4]) for layer in layers) - 1  # relu4_2 comes after three
+    # Reflection by one pixel needs a second pixel to reflect.
+    return (1 << halvings) * (2 if padding == "reflect" else 1)
+
+
 def _weights_by_layer(value: Any) -> Any:
     """Accept a name or a list of names for a mapping; each layer then has the weight 1."""
     if isinstance(value, str):

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import ImageError
+from ..spec.layers import smallest_side
 from ..spec.recipe import LARGEST_SIZE, Recipe
 from ..spec.schedule import fit_size, level_sizes, steps_at
-from ..vgg.encoder import smallest_side
 
 # The last level is optimised in at most LAST_PARTS parts, each of at least PART_STEPS steps.
 LAST_PARTS, PART_STEPS = 3, 20

@@ -54,13 +54,6 @@ def relu_of(convolution: str) -> str:
     return "relu" + convolution.removeprefix("conv")
 
 
-def smallest_side(layers: Iterable[str], padding: Padding) -> int:
-    """Return the shortest side of a picture, in pixels, for which all of `layers` exist."""
-    halvings = poolings_before(convolutions_up_to(layers)[-1])
-    # Reflection by one pixel needs a second pixel to reflect.
-    return (1 << halvings) * (2 if padding == "reflect" else 1)
-
-
 class Encoder(nn.Module):
     """A frozen VGG-19 up to its deepest requested layer; its input's normalisation is inside.
 

@@ -114,6 +114,16 @@ def test_a_plan_opens_every_picture(workshop: Workshop, make_picture: MakePictur
     assert [each.name for each in workshop.plan() if each.run] == ["a--s"]
 
 
+def test_a_plan_foresees_a_result_that_is_too_small(workshop: Workshop, make_picture: MakePicture) -> None:
+    workshop.keep_one_style()
+    strip = make_picture("photos/b.png", 7, (3000, 2))
+    narrow = {each.name: each for each in workshop.plan(flags={"style_layers": ["relu4_1"]})}["b--s"]
+    assert narrow.fails
+    assert narrow.reason == (
+        f"will fail: {strip}: The result would be 16 x 1 pixels; this recipe needs 16 on the short side."
+    )
+
+
 def test_a_plan_says_why(workshop: Workshop, make_picture: MakePicture) -> None:
     workshop.keep_one_style()
 

@@ -4,10 +4,10 @@ import pytest
 from small_requests import recipe_for
 
 from pipeline.errors import ImageError
+from pipeline.spec.layers import smallest_side
 from pipeline.spec.recipe import Recipe
 from pipeline.spec.schedule import steps_at
 from pipeline.transfer.pyramid import plan_levels, style_size
-from pipeline.vgg.encoder import smallest_side
 
 
 def test_levels_keep_the_shape_and_end_at_the_size():

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from tiny import random_image, tiny_weights
 
+from pipeline.spec.layers import smallest_side
 from pipeline.vgg.encoder import (
     CONVOLUTIONS,
     IMAGENET_MEAN,
@@ -12,7 +13,6 @@ from pipeline.vgg.encoder import (
     TORCHVISION_INDEX,
     Encoder,
     convolutions_up_to,
-    smallest_side,
 )
 
 
