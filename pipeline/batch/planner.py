@@ -248,10 +248,12 @@ def plan_jobs(
     places, names = planner.folder.places, planner.names or BatchNames(jobs)
     any_attempts = planner.ledger.any_attempts(planner.options.max_attempts)
     needs_keys = any_checkpoints or any_attempts or places.has_older()
+    with_id = set() if needs_keys else places.recorded_with_id()
     seen: set[tuple[str, str]] = set()
     header = cache(_read_header)
     for job in jobs():
-        needs_key = needs_keys or job.name.casefold() in names.repeated
+        name = job.name.casefold()
+        needs_key = needs_keys or name in names.repeated or name in with_id
         if needs_key or places.has_record(job.name, job.recipe.suffix):
             decision = planner.decide(job)
         else:

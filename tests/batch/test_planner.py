@@ -44,6 +44,21 @@ def test_a_plan_finds_what_is_done_under_another_name(workshop: Workshop) -> Non
     assert {planned.run for planned in workshop.plan()} == {False}
 
 
+def test_a_plan_finds_what_is_done_under_an_id_when_its_name_is_free_again(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    """Someone deleted the picture and the record that had the plain name."""
+    make_picture("more/a.png", 5)
+    make_manifest({"contents": ["photos/a.png", "more/a.png"], "styles": ["styles/s.png"]})
+    workshop.run()
+    (workshop.batch_folder / "a--s.png").unlink()
+    (workshop.batch_folder / "logs/a--s.json").unlink()
+    make_manifest({"contents": ["more/a.png"], "styles": ["styles/s.png"]})
+    (planned,) = workshop.plan()
+    assert (planned.run, planned.reason) == (False, "done already")
+    assert workshop.run().observer.statuses == {planned.name: "skipped"}
+
+
 def test_a_plan_names_jobs_of_one_name_apart(
     workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
 ) -> None:
