@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,9 @@ from .summary import Finished, Status
 # `skip`: the picture was made; `restore`: it comes back from `older/`; `publish`: it waits on the stage;
 # `fail`: the job cannot run as things are.
 Action = Literal["run", "skip", "restore", "publish", "fail"]
+
+# Jobs looked ahead to put those of one style and size in a row.
+GROUP_WINDOW = 1024
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,21 @@ class Planner:
         return "new"
 
 
+def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]:
+    """Put jobs of one recipe in a row, and of one style within, looking `window` jobs ahead."""
+    iterator = iter(jobs)
+    while chunk := list(itertools.islice(iterator, window)):
+        recipes: dict[str, dict[object, list[Job]]] = {}
+        batch_keys: dict[int, str] = {}  # by id: many jobs share a recipe, and `chunk` keeps it alive
+        for job in chunk:
+            if (recipe := id(job.recipe)) not in batch_keys:
+                batch_keys[recipe] = job.recipe.batch_key()
+            styles = recipes.setdefault(batch_keys[recipe], {})
+            styles.setdefault(job.style.images, []).append(job)
+        for styles in recipes.values():
+            yield from itertools.chain.from_iterable(styles.values())
+
+
 def plan_jobs(
     planner: Planner,
     jobs: Callable[[], Iterable[Job]],
@@ -239,6 +258,8 @@ def plan_jobs(
     max_megapixels: int = DEFAULT_MEGAPIXELS,
 ) -> Iterator[Decision]:
     """Decide about every job of a batch as a run does, without running or writing anything.
+
+    The order is that of the run, in which jobs that share a name get theirs.
 
     A key is computed only where an earlier run may have left something. Some of that is known by keys alone:
     jobs that ended the process have no record, nor have those that were stopped (`any_checkpoints`). The
@@ -251,7 +272,7 @@ def plan_jobs(
     with_id = set() if needs_keys else places.recorded_with_id()
     seen: set[tuple[str, str]] = set()
     header = cache(_read_header)
-    for job in jobs():
+    for job in group_jobs(jobs()):
         name = job.name.casefold()
         needs_key = needs_keys or name in names.repeated or name in with_id
         if needs_key or places.has_record(job.name, job.recipe.suffix):

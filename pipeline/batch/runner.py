@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,15 +19,12 @@ from ..storage.ledger import Ledger
 from ..storage.outbox import BatchFolder
 from .digests import Digests, ReadingStopped
 from .estimate import ENOUGH_WORK, megapixel_steps
-from .planner import DEFAULTS, Decision, Planner, RunOptions, quarantined_error
+from .planner import DEFAULTS, Decision, Planner, RunOptions, group_jobs, quarantined_error
 from .publisher import Publisher
 from .records import now
 from .summary import Finished, Observer, Summary
 
 logger = logging.getLogger(__name__)
-
-# Jobs looked ahead to put those of one style and size in a row.
-GROUP_WINDOW = 1024
 
 
 class Runner:
@@ -329,18 +325,3 @@ class BatchRun:
 def _kind(device: str) -> str:
     """Return the kind of a device: `cuda` for `cuda:1`."""
     return device.split(":")[0]
-
-
-def group_jobs(jobs: Iterable[Job], window: int = GROUP_WINDOW) -> Iterator[Job]:
-    """Put jobs of one recipe in a row, and of one style within, looking `window` jobs ahead."""
-    iterator = iter(jobs)
-    while chunk := list(itertools.islice(iterator, window)):
-        recipes: dict[str, dict[object, list[Job]]] = {}
-        batch_keys: dict[int, str] = {}  # by id: many jobs share a recipe, and `chunk` keeps it alive
-        for job in chunk:
-            if (recipe := id(job.recipe)) not in batch_keys:
-                batch_keys[recipe] = job.recipe.batch_key()
-            styles = recipes.setdefault(batch_keys[recipe], {})
-            styles.setdefault(job.style.images, []).append(job)
-        for styles in recipes.values():
-            yield from itertools.chain.from_iterable(styles.values())

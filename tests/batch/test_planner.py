@@ -69,6 +69,23 @@ def test_a_plan_names_jobs_of_one_name_apart(
     assert len(set(planned)) == 2
 
 
+def test_a_plan_names_jobs_in_the_order_of_the_run(
+    workshop: Workshop, make_picture: MakePicture, make_manifest: MakeManifest
+) -> None:
+    """The run begins with those that share a recipe, and the first of them gets the plain name."""
+    make_picture("more/a.png", 5)
+    pairs = [
+        {"content": "photos/a.png", "style": "styles/s.png", "recipe": {"size": 20}},
+        {"content": "more/a.png", "style": "styles/s.png"},
+    ]
+    make_manifest({"contents": ["photos/b.png"], "styles": ["styles/s.png"], "pairs": pairs})
+    planned = {planned.name: planned.job for planned in workshop.plan()}
+    finished = {finished.name: finished.job for finished in workshop.run().observer.finished}
+    assert planned == finished
+    assert list(planned) == list(finished)
+    assert planned["a--s"].content.parent.name == "more"
+
+
 def test_a_plan_knows_what_is_quarantined(workshop: Workshop) -> None:
     """Also before any run has recorded it; and --force gives it another chance."""
     workshop.keep_one_style()

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from pipeline.batch.deadline import Deadline
 from pipeline.batch.estimate import megapixel_steps
-from pipeline.batch.planner import RunOptions
-from pipeline.batch.runner import Runner, group_jobs
+from pipeline.batch.planner import RunOptions, group_jobs
+from pipeline.batch.runner import Runner
 from pipeline.batch.summary import Summary
 from pipeline.errors import DeviceError, WorkerLost
 from pipeline.execution.lanes import Lanes
