@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ImageError
 from ..spec.jobs import Job
-from ..storage.paths import ID_LENGTHS, BatchPaths, names_with_ids
+from ..storage.paths import BatchPaths, names_with_ids
 from .records import Pair, key_of_unread, pair_of_job, pair_of_record
 
 
@@ -68,10 +68,4 @@ class Outdated:
 
     @cached_property
     def _with_ids(self) -> dict[str, set[str]]:
-        """The names of records that may end with an id, by what is before it."""
-        found: defaultdict[str, set[str]] = defaultdict(set)
-        for name in self.paths.recorded_names():
-            plain, _, end = name.rpartition("-")
-            if len(end) in ID_LENGTHS:
-                found[plain].add(name)
-        return found
+        return self.paths.recorded_with_ids()

@@ -269,7 +269,7 @@ def plan_jobs(
     places, names = planner.folder.places, planner.names or BatchNames(jobs)
     any_attempts = planner.ledger.any_attempts(planner.options.max_attempts)
     needs_keys = any_checkpoints or any_attempts or places.has_older()
-    with_id = set() if needs_keys else places.recorded_with_id()
+    with_id = set() if needs_keys else set(map(str.casefold, planner.folder.paths.recorded_with_ids()))
     seen: set[tuple[str, str]] = set()
     header = cache(_read_header)
     for job in group_jobs(jobs()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,6 +93,15 @@ class BatchPaths:
         """Yield the names that have a record."""
         files = (os.path.relpath(entry.path, self.logs) for entry in walk(self.logs, strict=False))
         return (file.removesuffix(".json").replace(os.sep, "/") for file in files if file.endswith(".json"))
+
+    def recorded_with_ids(self) -> dict[str, set[str]]:
+        """Return the recorded names that may end with an id, by what is before it."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for name in self.recorded_names():
+            plain, _, end = name.rpartition("-")
+            if len(end) in ID_LENGTHS:
+                found[plain].add(name)
+        return found
 
     def has_image(self, record: Mapping[str, Any]) -> bool:
         return os.path.isfile(os.path.join(self.folder, str(record.get("image") or "")))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .paths import ID_LENGTHS, OLDER, BatchPaths, is_done, names_with_ids, older_names
-
-_WITH_ID = re.compile(rf"(.+)-[0-9a-f]{{{ID_LENGTHS[0]},{ID_LENGTHS[-1]}}}", re.DOTALL)
+from .paths import OLDER, BatchPaths, is_done, names_with_ids, older_names
 
 # Returns whether a job's result replaces the one that a record describes.
 Replaces = Callable[[Mapping[str, Any]], bool]
@@ -116,11 +113,6 @@ class Places:
             or os.path.exists(f"{folder}/logs/{name}.json")
             or os.path.exists(f"{folder}/{name}{suffix}")
         )
-
-    def recorded_with_id(self) -> set[str]:
-        """Return the names, in lower case, whose jobs have a record under the name with a short id."""
-        found = map(_WITH_ID.fullmatch, self.paths.recorded_names())
-        return {_folded(match[1]) for match in found if match}
 
     def has_done(self, name: str, key: str) -> bool:
         """Return whether a job's record says that its picture was made, even if it is gone now."""
