@@ -72,6 +72,8 @@ class Intake:
         library = self.watcher.library
         for seen in library.unchecked():
             fault = self.reader.style_fault(seen.relative, seen.identity)
+            if fault and identity_of(self.watcher.inbox / seen.relative) != seen.identity:
+                continue  # it went away or changed meanwhile, so this says nothing about it
             library.note_check(seen, fault)
             self._valid.clear()  # a pattern in a manifest may match more now
             if fault:

@@ -117,6 +117,29 @@ def test_a_manifest_waits_while_a_style_that_it_names_is_being_copied(world: Wor
     assert claim.relative == Path("night.yaml")
 
 
+def test_a_style_that_goes_away_during_its_check_is_checked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    styles, away = world.watched.inbox / "styles", world.watched.folder / "away"
+    world.watched.drop("a.png")
+    world.settle()
+    check = FakeExecutor.check
+
+    def vanish(executor: FakeExecutor, path: Path) -> None:
+        if path.parent == styles:
+            styles.rename(away)
+        check(executor, path)
+
+    monkeypatch.setattr(FakeExecutor, "check", vanish)
+    assert world.next() is None
+    away.rename(styles)
+    monkeypatch.undo()
+    world.setup.watcher.scan()
+    claim = world.next()
+    assert isinstance(claim, Claim)
+    assert world.shown.texts("ignored") == []
+
+
 def test_a_claim_that_waits_for_its_turn_holds_up_nothing_else(world: World) -> None:
     for name in ("a.png", "b.png"):
         world.watched.drop(name)
