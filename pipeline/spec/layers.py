@@ -25,9 +25,14 @@ def beyond_slim(layers: Iterable[str]) -> list[str]:
     return [layer for layer in layers if LAYERS.index(layer) > LAYERS.index(LAST_OF_SLIM)]
 
 
+def poolings_before(layer: str) -> int:
+    """Return how many poolings come before a layer: 3 for `relu4_2`."""
+    return int(layer[4]) - 1
+
+
 def smallest_side(layers: Iterable[str], padding: str) -> int:
     """Return the shortest side of a picture, in pixels, for which all of `layers` exist."""
-    halvings = max(int(layer[4]) for layer in layers) - 1  # relu4_2 comes after three
+    halvings = max(map(poolings_before, layers))
     # Reflection by one pixel needs a second pixel to reflect.
     return (1 << halvings) * (2 if padding == "reflect" else 1)
 

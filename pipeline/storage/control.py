@@ -159,7 +159,10 @@ class Control:
 
     def is_claimed(self, request: Request) -> bool:
         """Tell whether a request is about a file that was taken and is not finished."""
-        return any(request.is_about(Path(one.path), one.id, one.inode) for one in _claimed(self.inbox))
+        with self._disk_errors(), suppress(FileNotFoundError):
+            found = _claimed(self.inbox, strict=True)
+            return any(request.is_about(Path(one.path), one.id, one.inode) for one in found)
+        return False
 
     def remove(self, request: Request) -> None:
         """Remove a request that was obeyed, or that means nothing any more."""
@@ -236,9 +239,9 @@ def _may_be_a_path(text: str) -> bool:
     return "\0" not in text and bool(Path(text).name)
 
 
-def _claimed(inbox: Path) -> Iterator[_Found]:
-    """Find what was taken and is not finished."""
-    for entry in walk(claimed_folder(inbox), strict=False):
+def _claimed(inbox: Path, strict: bool = False) -> Iterator[_Found]:
+    """Find what was taken and is not finished; `strict` and errors as for `walk`."""
+    for entry in walk(claimed_folder(inbox), strict):
         file = Path(entry.path)
         id, *parts = file.relative_to(claimed_folder(inbox)).parts
         if parts and entry.is_file(follow_symlinks=False):

@@ -148,6 +148,7 @@ class Disk:
                 self.copy(source, temporary)
                 self.sync(temporary)
                 if not same_bytes(source, temporary):
+                    source.lstat()  # unless it is gone, which is no fault of the disk
                     raise OSError(errno.EIO, "the copy differs from the original", str(temporary))
                 self.rename(temporary, target)
             except Exception:

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..spec.layers import poolings_before
 from ..spec.recipe import Recipe
-from ..vgg.encoder import IMAGENET_MEAN, IMAGENET_STD, poolings_before
+from ..vgg.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 
 def crop_features(features_BCHW: Tensor, layer: str, margin: int) -> Tensor:

@@ -13,8 +13,9 @@ from typing import Generic
 import torch
 from torch import Tensor
 
+from ..spec.layers import poolings_before
 from ..spec.recipe import Recipe
-from ..vgg.encoder import convolution_of, poolings_before
+from ..vgg.encoder import convolution_of
 from .file_map import FileMap
 from .gradients import ContentTarget, content_divisor, sum_of_squares
 from .large_maps import empty_map

@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ImageError
+from ..spec.layers import poolings_before
 from ..spec.recipe import Recipe
 from ..spec.regions import Color, color_text
-from ..vgg.encoder import poolings_before
 from .canvas import Parametrisation, crop_features
 from .losses import Guide
 

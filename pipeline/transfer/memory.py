@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
+from ..spec.layers import poolings_before
 from ..spec.recipe import Recipe
-from ..vgg.encoder import convolution_of, poolings_before
+from ..vgg.encoder import convolution_of
 from .cgroups import memory_left
 from .devices import DevicePlan
 from .segments import segments

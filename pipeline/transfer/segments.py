@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..vgg.encoder import poolings_before, starts_block
+from ..spec.layers import poolings_before
+from ..vgg.encoder import starts_block
 
 # The first block whose input is kept for a whole picture. Before it, maps are large and reach little.
 FIRST_CUT = 3

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..vgg.encoder import Encoder, poolings_before
+from ..spec.layers import poolings_before
+from ..vgg.encoder import Encoder
 from .losses import Moments, moments
 from .memory import STYLE_TILE
 from .segments import segments

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
+from ..spec.layers import poolings_before
 from ..spec.recipe import Recipe
-from ..vgg.encoder import poolings_before, relu_of, starts_block
+from ..vgg.encoder import relu_of, starts_block
 from .content_features import recomputed
 from .memory import CANVAS_BYTES, history_bytes
 from .segments import Segment

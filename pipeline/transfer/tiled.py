@@ -18,8 +18,8 @@ from typing import Generic
 import torch
 from torch import Tensor
 
+from ..spec.layers import poolings_before
 from ..spec.recipe import Recipe
-from ..vgg.encoder import poolings_before
 from .content_features import ContentFeatures
 from .evaluations import Evaluation, EvaluationFiles
 from .gradients import FeatureGradient, content_gradient, pixel_gradient

@@ -39,11 +39,6 @@ def starts_block(convolution: str) -> bool:
     return convolution.endswith("_1") and convolution != "conv1_1"
 
 
-def poolings_before(layer: str) -> int:
-    """Return how many poolings come before a layer: 3 for `relu4_2`."""
-    return int(layer[4]) - 1
-
-
 def convolution_of(layer: str) -> str:
     """Name the convolution of a layer: `conv4_2` of `relu4_2`."""
     return "conv" + layer[4:]

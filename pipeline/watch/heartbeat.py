@@ -171,7 +171,7 @@ class Heartbeat:
         """Note a fault of the machine, which has ended the running job. The same fault is reported once."""
         self.state["running"] = None
         before, self.state["paused"] = self.state["paused"], error.message
-        if _without_numbers(error.message) != _without_numbers(before):
+        if _without_space(error.message) != _without_space(before):
             self.notify("paused", f"paused: {error}", error=error.message, next_step=error.next_step)
 
     def resumed(self) -> None:
@@ -215,6 +215,6 @@ class Heartbeat:
             self._unwritten = ""
 
 
-def _without_numbers(fault: str) -> str:
+def _without_space(fault: str) -> str:
     """Return what stays the same of a fault; a disk that is nearly full has more or less free each time."""
-    return re.sub(r"\d+", "0", fault)
+    return re.sub(r"\d+ MB", "0 MB", fault)

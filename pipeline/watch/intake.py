@@ -49,8 +49,8 @@ class Intake:
     heartbeat: Heartbeat
     is_over: Callable[[], bool]
     by_age: bool
-    # Manifests without mistakes, with the files of the style library that they name.
-    _valid: dict[Seen, list[Path]] = field(default_factory=dict, init=False)
+    # Manifests without mistakes: the style library's files when they were read, and those that they name.
+    _valid: dict[Seen, tuple[tuple[Seen, ...], list[Path]]] = field(default_factory=dict, init=False)
     _whole: set[Seen] = field(default_factory=set, init=False)  # pictures that were decoded
 
     def next(self) -> Claim | Rejected | None:
@@ -75,7 +75,6 @@ class Intake:
             if fault and identity_of(self.watcher.inbox / seen.relative) != seen.identity:
                 continue  # it went away or changed meanwhile, so this says nothing about it
             library.note_check(seen, fault)
-            self._valid.clear()  # a pattern in a manifest may match more now
             if fault:
                 self.watcher.notify_once(seen.relative, "ignored", f"not used as a style: {fault}")
 
@@ -135,21 +134,23 @@ class Intake:
         raise NotTaken(reason)
 
     def _manifest_error(self, seen: Seen) -> PipelineError | None:
-        """Read a manifest, once; return what is wrong with it.
+        """Read a manifest, once for each state of the style library; return what is wrong with it.
 
         Raises:
             NotTaken: a style that it names is still being copied.
         """
         inbox, library = self.watcher.inbox, self.watcher.library
-        if seen not in self._valid:
+        files, named = self._valid.get(seen, (None, []))
+        if files != library.files:  # a pattern may match others now
             try:
                 batch = self.reader.read_manifest(inbox / seen.relative, seen.relative, seen.identity)
             except FAULTS:
                 raise
             except PipelineError as error:
                 return error
-            self._valid[seen] = [path for path in batch.input_paths() if path.parent == inbox / STYLES]
-        if copied := library.unchecked_among(self._valid[seen]):
+            named = [path for path in batch.input_paths() if path.parent == inbox / STYLES]
+            self._valid[seen] = library.files, named
+        if copied := library.unchecked_among(named):
             names = ", ".join(one_line(path.relative_to(inbox)) for path in copied)
             self._let_wait(seen, f"still being copied: {names}")
         return None

@@ -17,14 +17,14 @@ class StyleLibrary:
         self.inbox = inbox
         self.settling = settling
         self.known: set[str] = set()  # names, also of styles that are broken or gone
-        self._files: tuple[Seen, ...] = ()
+        self.files: tuple[Seen, ...] = ()  # that the last scan found
         self._faults: dict[Seen, str] = {}  # of settled styles that were checked; "" for none
         self._paths: dict[str, Path | None] | None = None  # None: to be read again
 
     def observe(self, files: tuple[Seen, ...]) -> None:
         """Note what one scan found in the library."""
         self.settling.observe(files)
-        self._files, self._paths = files, None
+        self.files, self._paths = files, None
         self._faults = {seen: self._faults[seen] for seen in files if seen in self._faults}
         self.known |= {composed(seen.relative.stem) for seen in files}
 
@@ -43,7 +43,7 @@ class StyleLibrary:
 
     def unchecked_among(self, paths: Iterable[Path]) -> list[Path]:
         """Return which of these are files of the library that were not checked as they are now."""
-        found = {self.inbox / seen.relative for seen in self._files}
+        found = {self.inbox / seen.relative for seen in self.files}
         return sorted(path for path in paths if path in found and not self.is_current(path))
 
     @property
@@ -56,7 +56,7 @@ class StyleLibrary:
 
     def usable(self) -> list[Seen]:
         """Return the files in which no fault was found."""
-        return [seen for seen in self._files if not self._faults.get(seen)]
+        return [seen for seen in self.files if not self._faults.get(seen)]
 
 
 def style_paths(styles: Iterable[Seen], settled: Collection[Seen], inbox: Path) -> dict[str, Path | None]:

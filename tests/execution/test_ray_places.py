@@ -79,9 +79,15 @@ def test_the_driver_needs_no_device_of_its_own() -> None:
     assert ClusterExecutor(Config(device="cpu")).micro_batch(Recipe()) == 1
 
 
-def test_the_address_of_a_client_is_refused(environment: Path) -> None:
+@pytest.mark.parametrize("variable", [False, True])
+def test_the_address_of_a_client_is_refused(
+    variable: bool, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: no wheel for this Python or machine")
-    with pytest.raises(UsageError, match="expected the HOST:PORT"), connected("ray://head:10001"):
+    address = "ray://head:10001"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    refused = pytest.raises(UsageError, match=f"^{address}: expected the HOST:PORT")
+    with refused, connected("auto" if variable else address):
         pass
 
 

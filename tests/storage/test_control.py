@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -135,6 +136,23 @@ def test_what_is_not_there_is_refused(control: Control, drop: Drop) -> None:
     with pytest.raises(UsageError, match="neither waits nor is being made"):
         control.cancel(drop)
     assert asked(control) == []
+
+
+def test_what_is_claimed_may_not_be_known_now(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = claimed(control, "a.png")
+    control.cancel(Drop("a.png"))
+    (request,) = control.requests()
+    assert control.is_claimed(request)
+
+    def refuse(path: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        with pytest.raises(DiskError, match="Too many open files"):
+            control.is_claimed(request)
+    file.unlink()
+    assert not control.is_claimed(request)
 
 
 def test_an_empty_mount_point_does_not_become_a_watched_folder(tmp_path: Path) -> None:

@@ -324,6 +324,19 @@ def test_an_original_that_was_copied_and_not_removed_is_claimed_once(claims: Cla
     assert files(claims.inbox) == Counter([b"picture"])
 
 
+def test_a_file_that_goes_away_while_it_is_copied_is_not_taken(claims: Claims) -> None:
+    relative = drop(claims, "sub/a.png")
+    exdev = across_file_systems(claims.claimed_folder)
+
+    def hook(when: When, operation: str, paths: tuple[Path, ...]) -> None:
+        exdev(when, operation, paths)
+        if (when, operation) == ("after", "copy"):
+            (claims.inbox / relative).unlink()
+
+    assert with_disk(claims, hook).take(relative, ID) is None
+    assert below(claims.claimed_folder) == {}
+
+
 @pytest.mark.parametrize("data", [b"picture", b"another"])
 def test_what_is_dropped_after_a_claim_is_not_taken_for_its_copy(claims: Claims, data: bytes) -> None:
     claim = taken(claims, "a.png")

@@ -85,7 +85,7 @@ def test_the_same_pause_is_reported_once(beating: Beating) -> None:
     assert len(beating.shown.events) == 2  # a new pause
 
 
-def test_a_fault_is_the_same_whatever_its_numbers_are(beating: Beating) -> None:
+def test_a_fault_is_the_same_however_much_space_is_left(beating: Beating) -> None:
     for free in (12, 9, 9, 12):
         beating.heartbeat.paused(DiskError(f"/out: {free} MB free, 500 MB needed."))
         assert beating.heartbeat.state["paused"] == f"/out: {free} MB free, 500 MB needed."
@@ -93,6 +93,9 @@ def test_a_fault_is_the_same_whatever_its_numbers_are(beating: Beating) -> None:
     beating.heartbeat.resumed()
     beating.heartbeat.paused(DiskError("/out: 9 MB free, 500 MB needed."))
     assert len(beating.shown.events) == 3
+    for disk in ("/disk1", "/disk2"):
+        beating.heartbeat.paused(DiskError(f"{disk}: cannot be read."))
+    assert len(beating.shown.events) == 5
 
 
 def test_a_ledger_that_cannot_be_written_is_reported_once_and_survived(

@@ -117,6 +117,26 @@ def test_a_manifest_waits_while_a_style_that_it_names_is_being_copied(world: Wor
     assert claim.relative == Path("night.yaml")
 
 
+def test_a_manifest_that_was_read_waits_for_a_style_that_came_after(world: World) -> None:
+    styles = world.watched.inbox / "styles"
+    put(world.watched.folder / "photos/p.png", picture_bytes("p"))
+    put(styles / "n.png", picture_bytes("n"))
+    world.watched.drop("a.png")
+    world.watched.drop("night.yaml", b"contents: [../photos/p.png]\nstyles: ['styles/n*.png']\n")
+    world.settle()
+    first = world.next()
+    assert isinstance(first, Claim)
+    assert first.relative == Path("a.png")
+    put(styles / "new.png", picture_bytes("new")[:30])
+    world.setup.watcher.scan()
+    assert world.next() is None
+    put(styles / "new.png", picture_bytes("new"))
+    world.settle()
+    claim = world.next()
+    assert isinstance(claim, Claim)
+    assert claim.relative == Path("night.yaml")
+
+
 def test_a_style_that_goes_away_during_its_check_is_checked_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,8 @@ def connected(address: str) -> Iterator[None]:
         UsageError: Ray is not installed, or the address is of a kind that cannot be used.
         MachineError: there is no such cluster, or it refuses.
     """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or "auto"
     if "://" in address:
         raise UsageError(
             f"{address}: expected the HOST:PORT of a cluster's head node, or auto.",
@@ -75,7 +77,7 @@ def connected(address: str) -> Iterator[None]:
             "Ray is not installed.", "Run `pip install 'style-pipeline[ray]'`, or run without --ray."
         ) from error
     try:
-        _check_reachable(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
+        _check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise MachineError(
