@@ -56,8 +56,8 @@ WorkingDirectory={folder}
 UMask=0027
 Restart=on-failure
 RestartSec=5
-# 2: the configuration is wrong; 5: another process watches the inbox. Starting again helps neither. 1 and 4: the time
-# of --for or --until is over.
+# 2: the configuration is wrong; 5: another process watches the inbox. Starting again helps neither.
+# 1 and 4: the time of --for or --until is over.
 RestartPreventExitStatus=1 2 4 5
 SuccessExitStatus=130 143
 WatchdogSec=120

@@ -138,7 +138,7 @@ def test_the_unit_says_what_a_service_needs(tmp_path: Path) -> None:
     assert service["Type"] == "notify"
     assert service["Restart"] == "on-failure"
     assert int(service["WatchdogSec"]) > 30
-    assert set(service["RestartPreventExitStatus"].split()) == {"2", "5"}
+    assert set(service["RestartPreventExitStatus"].split()) == {"1", "2", "4", "5"}
     assert {"130", "143"} <= set(service["SuccessExitStatus"].split())
     assert "-HUP $MAINPID" in service["ExecReload"]
     assert service["WorkingDirectory"] == str(tmp_path)
