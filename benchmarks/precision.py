@@ -45,6 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> Result:
+    if bool(arguments.contents) != bool(arguments.styles):
+        raise SystemExit("--contents and --styles go together: a pair is one of each.")
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     recipe = Recipe(size=arguments.size, pyramid=arguments.pyramid, steps=arguments.steps, margin=0)
@@ -52,10 +54,10 @@ def measure(arguments: argparse.Namespace) -> Result:
     encoder = build_encoder(weights, recipe, arguments.device)
     with tempfile.TemporaryDirectory() as folder:
         contents, styles = arguments.contents, arguments.styles
-        if not contents or not styles:
+        if not contents:
             contents, styles = write_pictures(Path(folder), arguments.size, 4, 4)
         rows = [compare(encoder, recipe, pair) for pair in zip(contents, styles, strict=True)]
-    return {"size": arguments.size, "rows": rows}
+    return {"rows": rows}
 
 
 def compare(encoder: Encoder, recipe: Recipe, pair: tuple[Path, Path]) -> Result:

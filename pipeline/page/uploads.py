@@ -20,7 +20,6 @@ from ..errors import DiskError
 from ..spec.names import composed, is_picture, reason_beside_a_picture, reason_to_ignore
 from ..spec.output_names import safe_name
 from ..storage.files import TEMPORARY_PREFIX, Disk, disk_errors
-from ..storage.paths import HIDDEN
 from ..storage.temporary import CAN_RENAME_OPEN_FILES, remove_unlocked, unfinished_file
 from .answers import Refusal
 from .watched import LIBRARY, StyleFile, Watched, file_id
@@ -110,12 +109,13 @@ class Uploads:
         """Write an upload of a length into the inbox. If anything is wrong, nothing of it stays there.
 
         Raises:
+            UsageError: no daemon has watched the inbox.
             Refusal: it is too large or too slow, or there is no space for it.
             ClientDisconnect: its sender went away before its end.
             DiskError: it cannot be written.
         """
         inbox = self.watched.inbox
-        self._check_watched()
+        self.watched.control.check_watched()
         with self._reserved(length), disk_errors(inbox), unfinished_file(inbox, PREFIX) as (path, file):
             received = await self._write(file, chunks)
             if received != length:
@@ -123,15 +123,6 @@ class Uploads:
             if not CAN_RENAME_OPEN_FILES:
                 file.close()
             return await asyncio.to_thread(self._publish, path, place)
-
-    def _check_watched(self) -> None:
-        """Refuse a folder that no daemon has watched, as an empty mount point is: nobody would look there."""
-        if not (self.watched.inbox / HIDDEN).is_dir():
-            raise Refusal(
-                HTTPStatus.CONFLICT,
-                f"{self.watched.inbox}: no daemon has watched this folder, or its disk is not mounted.",
-                "Start one with `style-pipeline watch`.",
-            )
 
     @contextmanager
     def _reserved(self, length: int | None) -> Iterator[None]:

@@ -41,6 +41,16 @@ def run_once(
     return tally, shown
 
 
+def run_until(
+    watched: Watched, shown: Shown, should_stop: Callable[[], bool], reread: Callable[[], Config | None]
+) -> None:
+    """What `watch` does, in this process, with a configuration that is asked for again at every turn."""
+    config, waker = read_config(watched.folder / "config.yaml"), Waker(watched.inbox, "off")
+    watch_inbox(
+        config, WatchOptions(), shown, lambda config, tick: FakeExecutor(), waker, should_stop, reread
+    )
+
+
 def test_a_style_that_is_replaced_while_jobs_run_is_waited_for(tmp_path: Path) -> None:
     """Its half-written file is no fault of the picture."""
     watched = Watched(tmp_path)
@@ -127,15 +137,7 @@ def test_a_new_configuration_on_a_stale_mount_waits_until_it_can_be_checked(
     monkeypatch.setattr(Folders, "check_there", check_there)
     monkeypatch.setattr(daemon, "FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(daemon, "BEAT_S", 0.01)
-    watch_inbox(
-        config,
-        WatchOptions(),
-        shown,
-        lambda config, tick: FakeExecutor(),
-        Waker(watched.inbox, "off"),
-        lambda: bool(stopped),
-        reread,
-    )
+    run_until(watched, shown, lambda: bool(stopped), reread)
     first, second = shown.texts("reload")
     assert "stays for now" in first
     assert "Stale file handle" in first
@@ -156,15 +158,7 @@ def test_a_new_configuration_makes_nothing_in_a_folder_that_was_unmounted(
     actions = iter([unmount, lambda: config, lambda: None, lambda: stopped.append(1)])
     monkeypatch.setattr(daemon, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(daemon, "BEAT_S", 0.01)
-    watch_inbox(
-        config,
-        WatchOptions(),
-        shown,
-        lambda config, tick: FakeExecutor(),
-        Waker(watched.inbox, "off"),
-        lambda: bool(stopped),
-        lambda: next(actions)(),
-    )
+    run_until(watched, shown, lambda: bool(stopped), lambda: next(actions)())
     assert shown.texts("reload") == ["the configuration was read again"]
     (text,) = shown.texts("paused")
     assert f"{folder}: is not the folder used before" in text
@@ -176,15 +170,7 @@ def test_a_new_configuration_may_name_an_outbox_that_was_never_used(tmp_path: Pa
     config = read_config(watched.folder / "config.yaml")
     answers = iter([config.model_copy(update={"outbox": other})])
     watched.drop("a.png")
-    watch_inbox(
-        config,
-        WatchOptions(),
-        shown,
-        lambda config, tick: FakeExecutor(),
-        Waker(watched.inbox, "off"),
-        lambda: bool(shown.statuses),
-        lambda: next(answers, None),
-    )
+    run_until(watched, shown, lambda: bool(shown.statuses), lambda: next(answers, None))
     assert shown.texts("paused") == []
     assert (other / "inbox" / "a--s.png").is_file()
     with closing(Ledger(config.state_dir)) as ledger:
