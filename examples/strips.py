@@ -97,7 +97,7 @@ STRIPS: dict[str, Strip] = {
     "inputs": Strip(LAKE, SWIRLS, [Panel(name, shown=path) for name, path in PICTURES.items()]),
     "strength": sweep(LIGHTHOUSE, SWIRLS, "strength", [0, 0.25, 0.5, 1.0, 1.5, 2]),
     "style_weight": sweep(LAKE, SWIRLS, "style_weight", [0.5, 5, 50, 500]),
-    "style_growth": sweep(LAKE, SWIRLS, "style_growth", [0, 0.5, 1, 2]),
+    "style_growth": sweep(LAKE, SWIRLS, "style_growth", [0, 0.7, 1.3, 2.5]),
     "content_layers": Strip(
         LIGHTHOUSE,
         MOSAIC,

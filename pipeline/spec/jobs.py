@@ -17,7 +17,7 @@ from .regions import Color
 from .schedule import total_steps
 
 # Increase it when the same recipe and inputs give another picture: finished jobs then run again.
-ALGORITHM_VERSION = 12
+ALGORITHM_VERSION = 13
 
 # Recipe fields that are not part of a job's key: two are only names, and of the encoder the weights count.
 NO_IDENTITY = frozenset({"name", "preset", "encoder"})

@@ -110,19 +110,19 @@ class Recipe(StrictModel):
     )
     content_layers: LayerWeights = Field(
         # Shallow layers hold the drawing; relu5_1 keeps the painting's eyes and faces out of empty skies.
-        {"relu2_1": 4.5, "relu3_1": 0.35, "relu4_2": 0.35, "relu5_1": 3.5},
+        {"relu2_1": 3.6, "relu3_1": 0.2, "relu4_2": 0.2, "relu5_1": 2.7},
         description="network layers that keep the content, each with a weight; shallow layers keep the "
         "drawing, deep ones only the subject",
     )
     style_layers: LayerWeights = Field(
         # The first layers keep colour and fine texture true; equal weights leave coloured fringes. More of
         # the last two brings the painting's eyes and faces into skies.
-        {"relu1_1": 12.0, "relu2_1": 3.2, "relu3_1": 1.4, "relu4_1": 0.42, "relu5_1": 0.25},
+        {"relu1_1": 12.0, "relu2_1": 3.2, "relu3_1": 1.4, "relu4_1": 0.34, "relu5_1": 0.15},
         description="network layers that define the style, each with a weight; shallow layers hold colours "
         "and strokes, deep ones motifs",
     )
     style_growth: float = Field(
-        1.0,
+        1.3,
         ge=0,
         le=4,
         description="how much the style grows with the pyramid level: style_weight times "
