@@ -126,7 +126,8 @@ class Recipe(StrictModel):
         ge=0,
         le=4,
         description="how much the style grows with the pyramid level: style_weight times "
-        "(pixels of the level / pixels of a level of 512) to this power; 0: equally strong on every level",
+        "(pixels of the level / pixels of a level of 512) to this power, beyond 512 to half of it; "
+        "0: equally strong on every level",
     )
     tv_chroma: float = Field(
         5.0, ge=0, le=1e6, description="how much more tv_weight smooths colour than lightness; 1: both alike"

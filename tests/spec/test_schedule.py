@@ -64,7 +64,7 @@ def test_a_tiny_pyramid_has_no_empty_level(pyramid: int) -> None:
         ({"style_growth": 0.5, "style_weight": 16}, [4.0, 32**0.5, 8.0, 128**0.5, 16.0]),
         ({"style_growth": 1, "size": 256}, [3.125, 6.25, 12.5]),
         # A larger picture begins as a smaller one.
-        ({"style_growth": 1, "size": 1024}, [3.125, 6.25, 12.5, 25.0, 50.0, 100.0, 200.0]),
+        ({"style_growth": 1, "size": 1024}, [3.125, 6.25, 12.5, 25.0, 50.0, 5000**0.5, 100.0]),
     ],
 )
 def test_style_weight_grows_with_the_pixels_of_a_level(fields, weights) -> None:
