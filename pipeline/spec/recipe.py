@@ -125,9 +125,8 @@ class Recipe(StrictModel):
         1.3,
         ge=0,
         le=4,
-        description="how much the style grows with the pyramid level: style_weight times "
-        "(pixels of the level / pixels of a level of 512) to this power, beyond 512 to half of it; "
-        "0: equally strong on every level",
+        description="how much the style grows with the pyramid level: style_weight times (pixels of the "
+        "level / pixels of a level of 512) to this power, beyond 512 to half of it; 0: the same everywhere",
     )
     tv_chroma: float = Field(
         5.0, ge=0, le=1e6, description="how much more tv_weight smooths colour than lightness; 1: both alike"
