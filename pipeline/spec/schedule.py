@@ -49,13 +49,13 @@ def at_level(recipe: Recipe, long_edge: int, style_factor: float = 1.0) -> Recip
 
     A strong style on coarse levels puts motifs of the painting where the content has none. On levels beyond
     512 pixels a weak one brings the photograph back where smaller levels have painted it, and a strong one
-    puts motifs into its details. So the weight grows with the pixels of a level up to 512, and with its long
-    edge beyond. It depends on the level alone, so a large picture begins exactly as a small one.
-    `style_factor` is the encoder's; it counts in the convention in which weights mean the same for every
-    encoder.
+    puts motifs into its details. So, to the power of `style_growth`, the weight grows with the pixels of a
+    level up to 512, and with its long edge beyond. It depends on the level alone, so a large picture begins
+    exactly as a small one. `style_factor` is the encoder's; it counts in the convention in which weights mean
+    the same for every encoder.
     """
     scale = long_edge / REFERENCE_SIZE
-    growth = scale ** (recipe.style_growth * (2 if scale < 1 else 1))
+    growth = min(scale, scale**2) ** recipe.style_growth
     factor = style_factor if recipe.loss == "normalized" else 1.0
     weights = {
         "style_weight": recipe.style_weight * factor * growth * recipe.strength**STRENGTH_POWER,

@@ -67,7 +67,7 @@ def test_a_tiny_pyramid_has_no_empty_level(pyramid: int) -> None:
         ({"style_growth": 1, "size": 1024}, [3.125, 6.25, 12.5, 25.0, 50.0, 5000**0.5, 100.0]),
     ],
 )
-def test_style_weight_grows_with_the_pixels_of_a_level(fields, weights) -> None:
+def test_style_weight_grows_with_the_level(fields, weights) -> None:
     recipe = Recipe(**fields)
     levels = [at_level(recipe, size) for size in level_sizes(recipe)]
     # The long edges of levels are whole pixels.
